@@ -1,0 +1,49 @@
+"""asyncq: a distributed task queue that is asyncio all the way down."""
+
+from asyncq.app import App
+from asyncq.config import Config
+from asyncq.context import Context, current_context
+from asyncq.errors import (
+    AsyncqError,
+    BackendUnavailable,
+    BrokerUnavailable,
+    ConfigurationError,
+    MessageTooLarge,
+    RetryLater,
+    TaskCancelled,
+    TaskError,
+    TaskExpired,
+    TaskFailed,
+    UnknownResult,
+)
+from asyncq.message import Progress, Status
+from asyncq.policies import Retry
+from asyncq.result import Result, as_completed, gather
+from asyncq.signature import Signature
+from asyncq.task import Task
+
+__all__ = [
+    "App",
+    "AsyncqError",
+    "BackendUnavailable",
+    "BrokerUnavailable",
+    "Config",
+    "ConfigurationError",
+    "Context",
+    "MessageTooLarge",
+    "Progress",
+    "Result",
+    "Retry",
+    "RetryLater",
+    "Signature",
+    "Status",
+    "Task",
+    "TaskCancelled",
+    "TaskError",
+    "TaskExpired",
+    "TaskFailed",
+    "UnknownResult",
+    "as_completed",
+    "current_context",
+    "gather",
+]

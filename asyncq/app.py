@@ -1,0 +1,226 @@
+"""The app: tasks, a broker and a backend under one name."""
+
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import anyio
+import msgspec
+
+from asyncq.client import Client
+from asyncq.clock import Clock, SystemClock
+from asyncq.codecs.native import NativeCodec
+from asyncq.config import DEFAULTS, Config, Url, broker_url
+from asyncq.drivers import make_backend, make_broker
+from asyncq.errors import ConfigurationError
+from asyncq.result import Result
+from asyncq.signature import Signature
+from asyncq.sync import SyncClient, open_sync
+from asyncq.task import Task, TaskDecorator, TaskOptions
+from asyncq.worker.signals import run_until_signalled
+from asyncq.worker.worker import Hook, Worker
+
+R = TypeVar("R")
+H = TypeVar("H", bound=Hook)
+
+
+class App:
+    """Tasks, and where their messages and outcomes are kept.
+
+    ``broker`` is a URL: ``redis://``, ``rediss://``, ``sqlite:///path``, ``memory://``; without
+    one, ``$ASYNCQ_BROKER``, else SQLite in ``./asyncq.db``. ``backend`` is the same store unless it
+    is given; ``null://`` keeps no outcomes.
+
+    Raises:
+        ConfigurationError: a URL that no driver takes.
+    """
+
+    def __init__(
+        self,
+        broker: str | None = None,
+        *,
+        backend: str | None = None,
+        config: Config = DEFAULTS,
+        clock: Clock | None = None,
+    ) -> None:
+        self.url = broker_url(broker)
+        self.backend_url = Url(backend) if backend is not None else self.url
+        self.config = config
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self._clock = clock or SystemClock()
+        self._codec = NativeCodec()
+        self._startup: list[Hook] = []
+        self._shutdown: list[Hook] = []
+        self._client: Client | None = None
+        self._entered = 0
+        self.task = TaskDecorator(self._register, {})
+        """Makes a function a task: ``@app.task`` or ``@app.task(queue="mail", ...)``."""
+
+    def __repr__(self) -> str:
+        return f"<asyncq app, {len(self.tasks)} tasks, {self.url!r}>"
+
+    async def __aenter__(self) -> Self:
+        """Connect. May be nested; the outermost block closes the connections.
+
+        Raises:
+            BrokerUnavailable: nothing answers at the URL.
+            ConfigurationError: something there answers and cannot be used; says why.
+        """
+        if self._client is None:
+            client = self._make_client()
+            await client.__aenter__()
+            self._client = client
+        self._entered += 1
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        self._entered -= 1
+        if self._entered == 0 and self._client is not None:
+            client, self._client = self._client, None
+            await client.__aexit__(kind, error, trace)
+
+    @property
+    def client(self) -> Client:
+        """What is connected.
+
+        Raises:
+            ConfigurationError: nothing is.
+        """
+        if self._client is None:
+            raise ConfigurationError(
+                "the app is not connected: write 'async with app:' around what uses it, or "
+                "'with app.sync() as client:' where there is no event loop"
+            )
+        return self._client
+
+    async def enqueue(self, signature: Signature[R]) -> Result[R]:
+        """Send one call; returns once the broker keeps it. Raises as `Task.enqueue`."""
+        return await self.client.enqueue(signature)
+
+    async def enqueue_many(
+        self, signatures: Iterable[Signature[R]] | AsyncIterable[Signature[R]]
+    ) -> list[Result[R]]:
+        """Send many calls, streamed in batches; returns once the broker keeps all of them.
+
+        Raises as `Task.enqueue`; what came before the call at fault may have been sent.
+        """
+        return await self.client.enqueue_many(signatures)
+
+    def result(self, id: str) -> Result[Any]:
+        """The handle to any task's outcome, whoever sent it, as plain data."""
+        return self.client.result(id)
+
+    def on_startup(self, hook: H) -> H:
+        """Run this before a worker takes its first message, with the dictionary of its state."""
+        self._startup.append(hook)
+        return hook
+
+    def on_shutdown(self, hook: H) -> H:
+        """Run this when a worker has settled its last message, with the dictionary of its state."""
+        self._shutdown.append(hook)
+        return hook
+
+    @asynccontextmanager
+    async def worker(
+        self,
+        *,
+        queues: Sequence[str] | None = None,
+        concurrency: int | None = None,
+        grace: float | None = None,
+        burst: bool = False,
+    ) -> AsyncGenerator[Worker]:
+        """A worker in this event loop: consuming when entered, drained when left.
+
+        ``queues`` are those of the app's tasks if not given. Leave it early with ``stop()``. In a
+        ``burst`` it ends by itself once the queues are empty.
+        """
+        failure: Exception | None = None
+        async with self, anyio.create_task_group() as group:
+            worker = self.make_worker(
+                queues=queues, concurrency=concurrency, grace=grace, burst=burst
+            )
+            await group.start(worker.run)
+            try:
+                yield worker
+            except Exception as error:  # noqa: BLE001 - raised below, after the worker has drained
+                failure = error
+            finally:
+                worker.stop()
+        if failure is not None:
+            raise failure
+
+    async def run_worker(
+        self,
+        *,
+        queues: Sequence[str] | None = None,
+        concurrency: int | None = None,
+        grace: float | None = None,
+        burst: bool = False,
+    ) -> None:
+        """Run a worker until SIGTERM or SIGINT; see `asyncq.worker.signals` for what they do."""
+        async with self:
+            await run_until_signalled(
+                self.make_worker(queues=queues, concurrency=concurrency, grace=grace, burst=burst)
+            )
+
+    def sync(self) -> AbstractContextManager[SyncClient]:
+        """A client for code without an event loop. Its connections are its own."""
+        return open_sync(self._make_client)
+
+    def make_worker(
+        self,
+        *,
+        queues: Sequence[str] | None = None,
+        concurrency: int | None = None,
+        grace: float | None = None,
+        burst: bool = False,
+    ) -> Worker:
+        """A worker that does not run yet; the app must be connected."""
+        given = {"concurrency": concurrency, "grace": grace}
+        config = msgspec.structs.replace(
+            self.config, **{name: value for name, value in given.items() if value is not None}
+        )
+        return Worker(
+            tasks=self.tasks,
+            broker=self.client.broker,
+            backend=self.client.backend,
+            codec=self._codec,
+            config=config,
+            clock=self._clock,
+            queues=queues or self.queues(),
+            startup=self._startup,
+            shutdown=self._shutdown,
+            burst=burst,
+        )
+
+    def queues(self) -> list[str]:
+        """The queues that the app's tasks go to by themselves."""
+        return sorted({task.settings.queue for task in self.tasks.values()}) or ["default"]
+
+    def _register(
+        self, function: Callable[..., Any], name: str, options: TaskOptions
+    ) -> Task[..., Any]:
+        if name in self.tasks:
+            raise ConfigurationError(
+                f"there are two tasks named {name}: give one another name with @app.task(name=...)"
+            )
+        task: Task[..., Any] = Task(function, name, options, self.enqueue)
+        self.tasks[name] = task
+        return task
+
+    def _make_client(self) -> Client:
+        return Client(
+            tasks=self.tasks,
+            broker=make_broker(self.url, self._clock),
+            backend=make_backend(self.backend_url, self._clock),
+            codec=self._codec,
+            config=self.config,
+            clock=self._clock,
+        )

@@ -1,0 +1,1 @@
+"""Backends: the seam in `base`, one driver beside it for each store."""

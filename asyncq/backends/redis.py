@@ -1,0 +1,162 @@
+"""The Redis backend: one string per outcome, pushed on the channel of the client that waits."""
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Hashable, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import msgspec
+
+from asyncq.backends.base import Watch
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.errors import BackendUnavailable
+from asyncq.message import Progress, Record
+from asyncq.policies import Retry
+from asyncq.stores.redis import Link, RedisSettings
+from asyncq.stores.redis_records import decode_pushed, decode_record, encode_record
+
+PING_EVERY = 10.0  # seconds of silence after which a subscribed connection is asked for life
+PONG_TIMEOUT = 5.0  # seconds; then it counts as gone
+RECONNECT = Retry(times=0, base=0.05, ceiling=5.0)  # the pause between attempts
+
+_encode_progress = msgspec.msgpack.Encoder().encode
+_decode_progress = msgspec.msgpack.Decoder(Progress).decode
+
+
+class RedisBackend:
+    """Outcomes in one Redis."""
+
+    def __init__(self, url: Url, clock: Clock) -> None:
+        self._settings = RedisSettings(url)
+        self._clock = clock
+        self._link = Link(self._settings, BackendUnavailable)
+
+    @property
+    def store(self) -> Hashable:
+        return self._settings.identity
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        await self._link.close()
+
+    async def store_records(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        encoded = [encode_record(record) for record in records]
+        replies = await self._link.pipeline(
+            [
+                ("SET", self._record_key(record.id), blob, "PX", int(record.keep * 1000), "NX")
+                if record.keep > 0
+                else ("PING",)
+                for record, blob in zip(records, encoded, strict=True)
+            ]
+        )
+        heard: dict[str, list[msgspec.Raw]] = defaultdict(list)
+        for record, blob, stands in zip(records, encoded, replies, strict=True):
+            if stands and record.reply_to:
+                heard[record.reply_to].append(msgspec.Raw(blob))
+        if heard:
+            await self._link.pipeline(
+                [
+                    ("PUBLISH", self._channel(address), msgspec.msgpack.encode(blobs))
+                    for address, blobs in heard.items()
+                ]
+            )
+
+    async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        if not ids:
+            return ()
+        blobs = await self._link("MGET", *[self._record_key(id) for id in ids])
+        return [None if blob is None else decode_record(blob) for blob in blobs]
+
+    @asynccontextmanager
+    async def watch(self, address: str) -> AsyncGenerator[Watch]:
+        watch = RedisWatch(self._settings, self._channel(address))
+        await watch.subscribe()
+        try:
+            yield watch
+        finally:
+            await watch.close()
+
+    async def forget(self, ids: Sequence[str]) -> None:
+        if ids:
+            keys = [key for id in ids for key in (self._record_key(id), self._progress_key(id))]
+            await self._link("UNLINK", *keys)
+
+    async def post_progress(self, id: str, progress: Progress, keep: float) -> None:
+        milliseconds = max(1, int(keep * 1000))
+        await self._link(
+            "SET", self._progress_key(id), _encode_progress(progress), "PX", milliseconds
+        )
+
+    async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]:
+        if not ids:
+            return ()
+        blobs = await self._link("MGET", *[self._progress_key(id) for id in ids])
+        return [None if blob is None else _decode_progress(blob) for blob in blobs]
+
+    def _record_key(self, id: str) -> str:
+        return self._settings.key("r", id)
+
+    def _progress_key(self, id: str) -> str:
+        return self._settings.key("progress", id)
+
+    def _channel(self, address: str) -> str:
+        return self._settings.key("reply", address)
+
+
+class RedisWatch:
+    """A subscription that comes back by itself."""
+
+    def __init__(self, settings: RedisSettings, channel: str) -> None:
+        self._link = Link(settings, BackendUnavailable)
+        self._channel = channel
+        self._failures = 0
+
+    async def subscribe(self) -> None:
+        await self._link("SUBSCRIBE", self._channel)
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    async def receive(self) -> Sequence[Record]:
+        if not self._link.is_connected:
+            return await self._come_back()
+        try:
+            while True:
+                push: Any = await self._link.next_push(PING_EVERY)
+                if push is None:
+                    await self._check_life()
+                elif push[0] == b"message":
+                    return decode_pushed(push[2])
+        except BackendUnavailable:
+            return await self._come_back()
+
+    async def _check_life(self) -> None:
+        """A half-open connection is silent for ever; PING is the one thing it must answer."""
+        await self._link.send("PING")
+        if await self._link.next_push(PONG_TIMEOUT) is None:
+            await self._link.drop()
+            raise BackendUnavailable("the subscribed connection does not answer")
+
+    async def _come_back(self) -> Sequence[Record]:
+        while True:
+            try:
+                await self.subscribe()
+            except BackendUnavailable:
+                self._failures += 1
+                await anyio.sleep(RECONNECT.pause(self._failures))
+            else:
+                self._failures = 0
+                return ()

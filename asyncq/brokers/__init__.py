@@ -1,0 +1,1 @@
+"""Brokers: the seam in `base`, one driver beside it for each store."""

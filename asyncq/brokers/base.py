@@ -1,0 +1,309 @@
+"""The broker seam: how envelopes get from clients to workers, and how deliveries end.
+
+Everything that crosses it is a batch; one is a batch of one. `asyncq.testing.contracts` holds the
+tests of what is promised here; a driver is right when they pass.
+"""
+
+import math
+import time
+from collections.abc import Hashable, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Protocol, Self, runtime_checkable
+
+import msgspec
+
+from asyncq.message import Record, Status
+
+MAX_BATCH = 500
+"""The most entries one call on a driver needs to take; callers split, drivers may rely on it."""
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A message as a broker sees it: where it goes, and bytes."""
+
+    id: str
+    queue: str
+    body: bytes
+    priority: int = 0
+    """From 0 (lowest) to 9."""
+    eta: float | None = None
+    """Unix seconds; not delivered before."""
+    expires: float | None = None
+    """Unix seconds; delivered even so: ending it is the worker's business."""
+    reply_to: str | None = None
+    sent_at: float = 0.0
+    """Unix seconds."""
+    headers: dict[str, Any] = {}
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One envelope in one worker's hands, under the worker's lease."""
+
+    envelope: Envelope
+    crashes: int = 0
+    """How many workers died while they ran it."""
+    suspect: bool = False
+    """It was in a worker's hands before, and that worker was lost. It runs alone in its lane."""
+    token: Any = None
+    """The driver's own handle."""
+
+
+class Ack(msgspec.Struct, frozen=True, gc=False):
+    """Done: forget it."""
+
+    delivery: Delivery
+
+
+class Nack(msgspec.Struct, frozen=True):
+    """Give it back, to be delivered after ``delay`` seconds; without delay, at the head.
+
+    Nothing is counted against it. A ``replacement`` takes its place under the same id (a retry).
+    """
+
+    delivery: Delivery
+    delay: float = 0.0
+    replacement: Envelope | None = None
+
+
+class Reject(msgspec.Struct, frozen=True):
+    """Move it to the queue's dead letters, with the reason."""
+
+    delivery: Delivery
+    reason: str
+
+
+Settlement = Ack | Nack | Reject  # how a delivery ends
+
+
+class Conclusion(msgspec.Struct, frozen=True, gc=False):
+    """The end of one attempt: the record to keep, if any, and the settlement of its delivery."""
+
+    settlement: Settlement
+    record: Record | None = None
+
+
+class QueueSpec(msgspec.Struct, frozen=True):
+    """A queue as a consumer asks for it."""
+
+    name: str
+
+
+class Lease:
+    """The right of one worker incarnation to what it holds.
+
+    It belongs to the worker, not to a message: renewing costs the same whatever is held. Suspects
+    (deliveries that outlived a worker) share one *lane*: at most one is held at a time, so that a
+    second crash points at one message.
+    """
+
+    __slots__ = ("_lane_taken", "good_until", "incarnation", "lost", "seconds")
+
+    def __init__(self, incarnation: str, seconds: float) -> None:
+        self.incarnation = incarnation
+        self.seconds = seconds
+        self.good_until = math.inf
+        """By `time.monotonic`: later than this, others may own what is held. Written by whoever
+        renews, read where a broker cannot check (a backend in another store)."""
+        self.lost = False
+        """Known to have ended; set once."""
+        self._lane_taken = False
+
+    def is_good(self) -> bool:
+        """Whether nobody else can own what is held."""
+        return not self.lost and time.monotonic() < self.good_until
+
+    def take_lane(self) -> bool:
+        """Claim the lane, if it is free. A driver does so before it claims a suspect."""
+        if self._lane_taken:
+            return False
+        self._lane_taken = True
+        return True
+
+    def free_lane(self) -> None:
+        """Give the lane back: no suspect came, or the one that did is settled."""
+        self._lane_taken = False
+
+
+class Consumer(Protocol):
+    """One worker's hands in one queue.
+
+    `settle` may run while `wait` or `receive` does; none of the three runs twice at once.
+    """
+
+    async def wait(self) -> None:
+        """Return when there may be something to receive. Holds nothing meanwhile.
+
+        It may return early, and does so at least every few seconds: a wake-up that got lost costs
+        time, never a message.
+
+        Raises:
+            BrokerUnavailable: the connection is gone; call again, it reconnects by itself.
+        """
+        ...
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        """Claim up to ``limit`` deliveries that are due, at once; possibly none.
+
+        At most one of them is a suspect, and only while the lease's lane is free: it is then
+        taken, until that delivery is settled.
+
+        Raises:
+            BrokerUnavailable: what was claimed and never arrived has been given back or will be,
+                uncounted, before the next call returns.
+            LeaseLost: the broker gave this incarnation up.
+        """
+        ...
+
+    async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
+        """End these deliveries. Returns those that were not ours any more: nothing was done.
+
+        Raises:
+            BrokerUnavailable: some may have been settled; settling them again is safe.
+        """
+        ...
+
+
+@runtime_checkable
+class UnifiedConsumer(Consumer, Protocol):
+    """A consumer whose broker and backend are one store: records and settlements in one step."""
+
+    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+        """Store each record (the first for an id stands), settle each delivery, tell who waits.
+
+        All or nothing for each conclusion. Returns the deliveries that were not ours any more:
+        for them neither was done.
+        """
+        ...
+
+
+class Broker(Protocol):
+    """Carries envelopes from clients to workers, each at least once.
+
+    Within a queue and a priority, envelopes arrive in the order they were published unless one is
+    delayed, given back, or was held by a worker that died. A higher priority comes first. Between
+    queues nothing is promised. Entering connects; leaving closes what was opened.
+    """
+
+    @property
+    def store(self) -> Hashable:
+        """What it keeps its messages in; equal to a backend's ``store`` where that is the same."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> None:
+        """Store every envelope durably, each in its queue, in order.
+
+        An id that the queue has already is kept as it is; so is one whose outcome is recorded,
+        where the broker can see that.
+
+        Raises:
+            BrokerUnavailable: some may have been stored; publishing them again is safe.
+            Refused: this will never work; names the envelope.
+        """
+        ...
+
+    def consume(self, queue: QueueSpec, lease: Lease) -> AbstractAsyncContextManager[Consumer]:
+        """Take deliveries from ``queue`` for the worker that holds ``lease``.
+
+        Entering starts the lease for this queue. On exit it ends, and what was received and not
+        settled goes back, uncounted.
+        """
+        ...
+
+
+class LeaseKeeper(Protocol):
+    """Renews leases from outside the event loop, on a connection of its own. Methods block."""
+
+    def renew(self, incarnation: str, queues: Sequence[str], seconds: float) -> bool:
+        """Make the lease last ``seconds`` from now. False: it had ended, and stays so.
+
+        Raises:
+            BrokerUnavailable: not renewed; call again.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Leased(Protocol):
+    """A broker whose leases are records that somebody renews and sweeps."""
+
+    def keeper(self) -> LeaseKeeper:
+        """A new keeper, for one thread or process."""
+        ...
+
+    async def sweep(self, queue: str) -> int:
+        """Recover what workers held whose lease has ended; returns how many messages.
+
+        They become suspects. If the dead worker held one already, that one alone is charged with
+        the crash; otherwise each is. Bounded work: call again while it returns more than nothing.
+        """
+        ...
+
+
+class Depth(msgspec.Struct, frozen=True, kw_only=True):
+    """How many messages a queue has, by where they are."""
+
+    ready: int = 0
+    """Waiting for a worker, suspects included."""
+    delayed: int = 0
+    held: int = 0
+    dead: int = 0
+    oldest_age: float | None = None
+    """Seconds since the first of the ready ones was sent; None when none is ready."""
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that was taken out of circulation, with its bytes and the reason."""
+
+    envelope: Envelope
+    reason: str
+    died_at: float
+    crashes: int = 0
+
+
+@runtime_checkable
+class QueueAdmin(Protocol):
+    """What an operator asks of a broker. None of it is on the path of a delivery."""
+
+    async def queues(self) -> Sequence[str]:
+        """The names of the queues that were ever published to, sorted."""
+        ...
+
+    async def depth(self, queue: str) -> Depth: ...
+
+    async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
+        """For each id: QUEUED, SCHEDULED or RUNNING, FAILED for a dead letter, None if not here."""
+        ...
+
+    async def purge(self, queue: str) -> int:
+        """Remove every message that waits, due or delayed; not the held and the dead."""
+        ...
+
+    async def dead_letters(
+        self, queue: str, *, limit: int = 100, offset: int = 0
+    ) -> Sequence[DeadLetter]:
+        """The dead letters, the oldest first."""
+        ...
+
+    async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
+        """Put these dead letters back at the end of their queue, with no crashes to their name.
+
+        Returns the ids that were there. Recorded outcomes are not its business: forget them first.
+        """
+        ...
+
+    async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
+        """Forget these dead letters for good; returns how many there were."""
+        ...

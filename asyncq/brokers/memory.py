@@ -1,0 +1,311 @@
+"""The memory broker: the reference for all others, and the one for tests.
+
+It yields in every call as a network does, before and after the deed: a caller that is cancelled
+finds out here, and not in production, that its message was stored all the same.
+"""
+
+from collections.abc import AsyncGenerator, Hashable, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+from types import TracebackType
+from typing import Self, assert_never
+
+import msgspec
+from anyio import move_on_after
+from anyio.lowlevel import checkpoint
+
+from asyncq.brokers.base import (
+    Ack,
+    Conclusion,
+    Consumer,
+    DeadLetter,
+    Delivery,
+    Depth,
+    Envelope,
+    Lease,
+    LeaseKeeper,
+    Nack,
+    QueueSpec,
+    Reject,
+    Settlement,
+)
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.errors import Refused
+from asyncq.message import MAX_PRIORITY, Status
+from asyncq.stores.bell import Bell
+from asyncq.stores.memory import MemoryStore, open_store
+from asyncq.stores.memory_queue import Entry
+
+LONGEST_WAIT = 1.0  # seconds; after that a consumer looks for itself
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Envelope).decode
+
+
+class MemoryBroker:
+    """Queues in this process, gone with it: ``memory://name``."""
+
+    def __init__(self, url: Url, clock: Clock) -> None:
+        self._store = open_store(url)
+        self._clock = clock
+
+    @property
+    def store(self) -> Hashable:
+        return self._store.identity
+
+    async def __aenter__(self) -> Self:
+        await checkpoint()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        return None
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> None:
+        await checkpoint()
+        entries = [pack(envelope) for envelope in envelopes]
+        with self._store.lock:
+            now = self._clock.now()
+            for envelope, entry in zip(envelopes, entries, strict=True):
+                self._store.published.add(envelope.queue)
+                if self._store.records.get(envelope.id, now) is None:
+                    self._store.queue(envelope.queue).add(entry, envelope.eta or 0.0, now)
+        await checkpoint()
+
+    @asynccontextmanager
+    async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
+        await checkpoint()
+        consumer = MemoryConsumer(self._store, self._clock, queue.name, lease)
+        try:
+            yield consumer
+        finally:
+            consumer.close()  # waits for nothing, so nothing cancels it half-way
+
+    def keeper(self) -> LeaseKeeper:
+        return MemoryLeaseKeeper(self._store, self._clock)
+
+    async def sweep(self, queue: str) -> int:
+        await checkpoint()
+        with self._store.lock:
+            return self._store.queue(queue).sweep(self._clock.now())
+
+    async def queues(self) -> Sequence[str]:
+        await checkpoint()
+        with self._store.lock:
+            return sorted(self._store.published)
+
+    async def depth(self, queue: str) -> Depth:
+        await checkpoint()
+        with self._store.lock:
+            now = self._clock.now()
+            counts = self._store.queue(queue).count(now)
+        sent_at = counts.first_sent_at
+        return Depth(
+            ready=counts.ready,
+            delayed=counts.delayed,
+            held=counts.held,
+            dead=counts.dead,
+            oldest_age=None if sent_at is None else now - sent_at,
+        )
+
+    async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
+        await checkpoint()
+        with self._store.lock:
+            now = self._clock.now()
+            return [self._find(message_id, now) for message_id in ids]
+
+    async def purge(self, queue: str) -> int:
+        await checkpoint()
+        with self._store.lock:
+            return self._store.queue(queue).purge()
+
+    async def dead_letters(
+        self, queue: str, *, limit: int = 100, offset: int = 0
+    ) -> Sequence[DeadLetter]:
+        await checkpoint()
+        with self._store.lock:
+            page = list(islice(self._store.queue(queue).dead(), offset, offset + limit))
+        return [
+            DeadLetter(
+                envelope=_decode(dead.entry.packed),
+                reason=dead.reason,
+                died_at=dead.died_at,
+                crashes=dead.entry.crashes,
+            )
+            for dead in page
+        ]
+
+    async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
+        await checkpoint()
+        with self._store.lock:
+            line = self._store.queue(queue)
+            return [message_id for message_id in ids if line.replay(message_id)]
+
+    async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
+        await checkpoint()
+        with self._store.lock:
+            line = self._store.queue(queue)
+            return sum(line.delete_dead(message_id) for message_id in ids)
+
+    def _find(self, message_id: str, now: float) -> Status | None:
+        places = (queue.find(message_id, now) for queue in self._store.queues)
+        return next((place for place in places if place is not None), None)
+
+
+class MemoryConsumer:
+    """One worker's hands in one queue, whose records are in the same store."""
+
+    def __init__(self, store: MemoryStore, clock: Clock, queue: str, lease: Lease) -> None:
+        self._store = store
+        self._clock = clock
+        self._lease = lease
+        self._lane: int | None = None  # the claim of the suspect that we run
+        with store.lock:
+            self._queue = store.queue(queue)
+            self._queue.open_lease(lease.incarnation, clock.now() + lease.seconds)
+
+    def close(self) -> None:
+        with self._store.lock:
+            self._queue.close_lease(self._lease.incarnation)
+        self._free_lane()
+
+    async def wait(self) -> None:
+        await checkpoint()
+        with self._store.lock:
+            pause = self._queue.pause(self._lane_is_free(), self._clock.now())
+            if pause == 0.0:
+                return
+            bell = Bell()
+            self._queue.hang_up(bell)
+        try:
+            with move_on_after(LONGEST_WAIT if pause is None else min(pause, LONGEST_WAIT)):
+                await bell.wait()
+        except BaseException:
+            if bell.has_rung:  # and we leave without looking: let another look
+                with self._store.lock:
+                    self._queue.ring()
+            raise
+        finally:
+            with self._store.lock:
+                self._queue.take_down(bell)
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        await checkpoint()
+        with self._store.lock:
+            claimed = self._queue.claim(
+                self._lease.incarnation, limit, self._lane_is_free(), self._clock.now()
+            )
+        for number, entry in claimed:
+            if entry.suspect:
+                self._lease.take_lane()
+                self._lane = number
+        return [
+            Delivery(
+                envelope=_decode(entry.packed),
+                crashes=entry.crashes,
+                suspect=entry.suspect,
+                token=number,
+            )
+            for number, entry in claimed
+        ]
+
+    async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
+        return await self.conclude([Conclusion(settlement) for settlement in batch])
+
+    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+        await checkpoint()
+        fenced: list[Delivery] = []
+        with self._store.lock:
+            now = self._clock.now()
+            for conclusion in batch:
+                delivery = conclusion.settlement.delivery
+                if not self._settle(conclusion.settlement, now):
+                    fenced.append(delivery)
+                elif conclusion.record is not None:
+                    self._store.record(conclusion.record, now)
+                if delivery.token == self._lane:
+                    self._free_lane()
+                    self._queue.ring()  # we may be waiting for it ourselves
+        await checkpoint()
+        return fenced
+
+    def _settle(self, settlement: Settlement, now: float) -> bool:
+        """End a delivery; False when it was not ours any more."""
+        delivery = settlement.delivery
+        worker, message_id = self._lease.incarnation, delivery.envelope.id
+        if not self._queue.holds(worker, message_id, delivery.token):
+            return False
+        match settlement:
+            case Ack():
+                self._queue.let_go(worker, message_id)
+            case Nack(delay=delay, replacement=replacement):
+                new = None if replacement is None else pack(replacement)  # may be refused: first
+                entry = self._queue.let_go(worker, message_id)
+                due = now + delay
+                if replacement is not None and new is not None:
+                    due = max(due, replacement.eta or 0.0)
+                    entry = msgspec.structs.replace(
+                        new, crashes=entry.crashes, suspect=entry.suspect
+                    )
+                if due > now:
+                    self._queue.delay(entry, due)
+                else:
+                    self._queue.put_first(entry)
+            case Reject(reason=reason):
+                self._queue.bury(self._queue.let_go(worker, message_id), reason, now)
+            case _:
+                assert_never(settlement)
+        return True
+
+    def _lane_is_free(self) -> bool:
+        if self._lease.take_lane():
+            self._lease.free_lane()
+            return True
+        return False
+
+    def _free_lane(self) -> None:
+        if self._lane is not None:
+            self._lane = None
+            self._lease.free_lane()
+
+
+class MemoryLeaseKeeper:
+    """Renews leases from whatever thread."""
+
+    def __init__(self, store: MemoryStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def renew(self, incarnation: str, queues: Sequence[str], seconds: float) -> bool:
+        with self._store.lock:
+            now = self._clock.now()
+            renewed = [
+                self._store.queue(name).renew_lease(incarnation, now + seconds, now)
+                for name in queues
+            ]
+        return all(renewed)
+
+    def close(self) -> None:
+        return None
+
+
+def pack(envelope: Envelope) -> Entry:
+    """
+    Raises:
+        Refused: its headers or its priority are such as no broker could carry.
+    """
+    if not 0 <= envelope.priority <= MAX_PRIORITY:
+        raise Refused(envelope.id, f"its priority is {envelope.priority}, not 0 to {MAX_PRIORITY}")
+    try:
+        packed = _encode(envelope)
+    except (TypeError, OverflowError) as error:
+        raise Refused(envelope.id, f"it cannot be encoded: {error}") from error
+    return Entry(
+        id=envelope.id, priority=envelope.priority, sent_at=envelope.sent_at, packed=packed
+    )

@@ -1,0 +1,156 @@
+"""The Redis broker: publishing, leases, and the door to consuming and administration.
+
+Everything of a queue lives under one hash tag, so that each script touches a single slot:
+
+    asyncq:{queue}:bodies      hash   id -> blob
+    asyncq:{queue}:ready:0..9  lists  ids, by priority
+    asyncq:{queue}:suspects    list   ids that outlived a worker
+    asyncq:{queue}:delayed     zset   priority + id, by due time (ms)
+    asyncq:{queue}:held:<inc>  set    ids in the hands of one worker incarnation
+    asyncq:{queue}:lanes       hash   incarnation -> the suspect it runs
+    asyncq:{queue}:crashes     hash   suspect -> how many workers died with it
+    asyncq:{queue}:leases      zset   incarnations, by the end of their lease (ms)
+    asyncq:{queue}:epochs      hash   incarnation -> the connection it claims on
+    asyncq:{queue}:wake        list   at most one entry: wakes one idle worker
+    asyncq:{queue}:dead        zset   ids, by time of death (ms)
+    asyncq:{queue}:dead:...    hashes of the dead: bodies, reasons, crashes
+
+and the queues' names in ``asyncq:queues``. Times are the server's.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Hashable, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from asyncq.brokers.base import Consumer, DeadLetter, Depth, Envelope, Lease, LeaseKeeper, QueueSpec
+from asyncq.brokers.redis.admin import RedisQueueAdmin
+from asyncq.brokers.redis.blobs import pack, queue_key
+from asyncq.brokers.redis.consumer import RedisConsumer
+from asyncq.brokers.redis.keeper import RedisLeaseKeeper
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.errors import BrokerUnavailable, ConfigurationError
+from asyncq.message import Status
+from asyncq.stores.redis import OLDEST, Link, RedisSettings, load_script
+
+log = logging.getLogger(__name__)
+
+_PUBLISH = load_script(__name__, "publish")
+_SWEEP = load_script(__name__, "sweep")
+
+
+class RedisBroker:
+    """Queues in one Redis (6.2 or newer, or Valkey)."""
+
+    def __init__(self, url: Url, clock: Clock) -> None:
+        self._settings = RedisSettings(url)
+        self._clock = clock
+        self._sender = Link(self._settings, BrokerUnavailable)
+        self._upkeep = Link(self._settings, BrokerUnavailable)
+        self._admin = RedisQueueAdmin(self._settings, clock)
+        self._announced: set[str] = set()  # queues whose name the server has from us
+
+    @property
+    def store(self) -> Hashable:
+        return self._settings.identity
+
+    async def __aenter__(self) -> Self:
+        await self._check_server()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        for link in (self._sender, self._upkeep, self._admin.link):
+            await link.close()
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> None:
+        queues: dict[str, list[Any]] = defaultdict(list)
+        for envelope in envelopes:
+            queues[envelope.queue] += (
+                envelope.id,
+                envelope.priority,
+                0 if envelope.eta is None else int(envelope.eta * 1000),
+                pack(envelope),
+            )
+        records = self._settings.key("r", "")
+        for queue, messages in queues.items():
+            await self._announce(queue)
+            await self._sender.script(_PUBLISH, self._base(queue), records, *messages)
+
+    @asynccontextmanager
+    async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
+        await self._announce(queue.name)
+        consumer = RedisConsumer(self._settings, queue.name, lease)
+        await consumer.enter()
+        try:
+            yield consumer
+        finally:
+            await consumer.leave()
+
+    def keeper(self) -> LeaseKeeper:
+        return RedisLeaseKeeper(self._settings)
+
+    async def sweep(self, queue: str) -> int:
+        return await self._upkeep.script(_SWEEP, self._base(queue))
+
+    async def queues(self) -> Sequence[str]:
+        return await self._admin.queues()
+
+    async def depth(self, queue: str) -> Depth:
+        return await self._admin.depth(queue)
+
+    async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
+        return await self._admin.find(ids)
+
+    async def purge(self, queue: str) -> int:
+        return await self._admin.purge(queue)
+
+    async def dead_letters(
+        self, queue: str, *, limit: int = 100, offset: int = 0
+    ) -> Sequence[DeadLetter]:
+        return await self._admin.dead_letters(queue, limit=limit, offset=offset)
+
+    async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
+        return await self._admin.replay(queue, ids)
+
+    async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
+        return await self._admin.delete_dead(queue, ids)
+
+    def _base(self, queue: str) -> str:
+        return queue_key(self._settings, queue)
+
+    async def _announce(self, queue: str) -> None:
+        if queue not in self._announced:
+            await self._sender("SADD", f"{self._settings.prefix}:queues", queue)
+            self._announced.add(queue)
+
+    async def _check_server(self) -> None:
+        """Refuse a server that is too old; warn of one that may throw tasks away."""
+        info = parse_info(await self._sender("INFO"))
+        version = info.get("redis_version", "0")
+        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+            raise ConfigurationError(
+                f"{self._settings.url!r} is Redis {version}; asyncq needs "
+                f"{'.'.join(map(str, OLDEST))} or newer"
+            )
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy.startswith("allkeys"):
+            log.warning(
+                "%r has maxmemory-policy %s, which can drop tasks: set it to noeviction",
+                self._settings.url,
+                policy,
+            )
+
+
+def parse_info(reply: bytes) -> dict[str, str]:
+    """What INFO answers, as a dictionary."""
+    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
+    return {name: value for name, colon, value in lines if colon}

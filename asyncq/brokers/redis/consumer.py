@@ -1,0 +1,217 @@
+"""Taking deliveries from a Redis queue, and ending them."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+from redis import exceptions
+
+from asyncq.brokers.base import (
+    MAX_BATCH,
+    Ack,
+    Conclusion,
+    Delivery,
+    Lease,
+    Nack,
+    Reject,
+    Settlement,
+)
+from asyncq.brokers.redis.blobs import pack, queue_key, unpack
+from asyncq.errors import BrokerUnavailable, LeaseLost
+from asyncq.message import Record
+from asyncq.stores.redis import Link, RedisSettings, load_script
+from asyncq.stores.redis_records import encode_record
+
+LONGEST_WAIT = 5.0  # seconds blocked at a time; the safety net for a lost wake-up
+LEAVE_TIMEOUT = 5.0  # seconds to give back what is held; then the lease decides
+
+_CLAIM = load_script("asyncq.brokers.redis", "claim")
+_SETTLE = load_script("asyncq.brokers.redis", "settle")
+_ENTER = load_script("asyncq.brokers.redis", "enter")
+_GIVE_BACK = load_script("asyncq.brokers.redis", "give_back")
+
+
+class RedisConsumer:
+    """One worker's hands in one Redis queue.
+
+    Two connections: one waits and claims, one settles, so that neither waits for the other.
+    """
+
+    def __init__(self, settings: RedisSettings, queue: str, lease: Lease) -> None:
+        self._queue = queue
+        self._base = queue_key(settings, queue)
+        self._lease = lease
+        self._records = settings.key("r", "")
+        self._replies = settings.key("reply", "")
+        self._claims = Link(settings, BrokerUnavailable)
+        self._settles = Link(settings, BrokerUnavailable)
+        self._held: set[str] = set()  # added by receive, removed by settle
+        self._suspect: str | None = None
+        self._epoch = 0  # of the claiming connection; a claim sent on an older one finds nobody
+        self._unsure: set[str] = set()  # settled, but the reply was lost
+        self._next_due: float | None = None  # seconds, as of the last claim
+
+    async def enter(self) -> None:
+        await self._announce(must_exist=False)
+
+    async def leave(self) -> None:
+        """Give back what is still held, and end the lease in this queue."""
+        # Shielded: a worker that leaves on cancellation must not keep others waiting for the
+        # lease to run out. Bounded: then the lease decides after all.
+        with (
+            anyio.move_on_after(LEAVE_TIMEOUT, shield=True),
+            contextlib.suppress(BrokerUnavailable),
+        ):
+            await self._claims.drop()
+            script = (_GIVE_BACK, self._base, self._lease.incarnation, "1")
+            while await self._settles.script(*script) > 0:
+                pass
+        self._free_lane()
+        await self._claims.close()
+        await self._settles.close()
+
+    async def wait(self) -> None:
+        await self._reconnected()
+        longest = LONGEST_WAIT
+        if self._next_due is not None:
+            longest = min(longest, max(self._next_due, 0.001))
+        await self._claims("BLPOP", f"{self._base}:wake", longest, timeout=longest + 5.0)
+        self._next_due = None
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        await self._reconnected()
+        lane = self._lease.take_lane()
+        crashes = -1
+        try:
+            due, crashes, ids, blobs = await self._claim(min(limit, MAX_BATCH), lane)
+        finally:
+            if lane and crashes < 0:
+                self._lease.free_lane()
+        self._next_due = due / 1000 if due >= 0 else None
+        if not ids:
+            return ()
+        names = [raw.decode() for raw in ids]
+        self._held.update(names)
+        queue = self._queue
+        deliveries = [
+            Delivery(envelope=unpack(name, queue, blob))
+            for name, blob in zip(names, blobs, strict=True)
+        ]
+        if crashes >= 0:
+            self._suspect = names[0]
+            deliveries[0] = Delivery(envelope=deliveries[0].envelope, crashes=crashes, suspect=True)
+        return deliveries
+
+    async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
+        return await self.conclude([Conclusion(settlement) for settlement in batch])
+
+    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+        fenced: list[Delivery] = []
+        for start in range(0, len(batch), MAX_BATCH):
+            fenced += await self._conclude(batch[start : start + MAX_BATCH])
+        return fenced
+
+    async def _claim(self, limit: int, lane: bool) -> tuple[int, int, list[bytes], list[bytes]]:
+        try:
+            return await self._claims.script(
+                _CLAIM,
+                self._base,
+                self._lease.incarnation,
+                self._epoch,
+                limit,
+                1 if lane else 0,
+            )
+        except exceptions.ResponseError as error:
+            raise self._explain(error) from error
+
+    async def _reconnected(self) -> None:
+        """After the claiming connection was lost: give back what was claimed and never arrived."""
+        if self._claims.is_connected:
+            return
+        unknown = [id for id in await self._announce(must_exist=True) if id not in self._held]
+        for start in range(0, len(unknown), MAX_BATCH):
+            await self._settles.script(
+                _GIVE_BACK,
+                self._base,
+                self._lease.incarnation,
+                "0",
+                *unknown[start : start + MAX_BATCH],
+            )
+
+    async def _announce(self, *, must_exist: bool) -> list[str]:
+        self._epoch += 1
+        try:
+            held = await self._claims.script(
+                _ENTER,
+                self._base,
+                self._lease.incarnation,
+                self._epoch,
+                int(self._lease.seconds * 1000),
+                1 if must_exist else 0,
+            )
+        except exceptions.ResponseError as error:
+            raise self._explain(error) from error
+        return [raw.decode() for raw in held]
+
+    def _explain(self, error: exceptions.ResponseError) -> BrokerUnavailable | LeaseLost:
+        if str(error).startswith("LEASELOST"):
+            return LeaseLost(self._lease.incarnation)
+        return BrokerUnavailable(f"queue {self._queue}: {error}")
+
+    async def _conclude(self, batch: Sequence[Conclusion]) -> list[Delivery]:
+        args: list[Any] = []
+        ids: list[str] = []
+        for conclusion in batch:
+            settlement, record = conclusion.settlement, conclusion.record
+            delivery = settlement.delivery
+            envelope = delivery.envelope
+            ids.append(envelope.id)
+            if isinstance(settlement, Ack):
+                op, detail, moment = "a", "", ""
+            else:
+                op, detail, moment = _describe(settlement)
+            args += (op, envelope.id, 1 if delivery.suspect else 0, detail, moment)
+            if record is None:
+                args += ("", "")
+            else:
+                args += (encode_record(record), _follow(record))
+        resent = not self._unsure.isdisjoint(ids)
+        self._unsure.update(ids)
+        try:
+            positions: list[int] = await self._settles.script(
+                _SETTLE,
+                self._base,
+                self._lease.incarnation,
+                1 if resent else 0,
+                self._records,
+                self._replies,
+                *args,
+            )
+        except exceptions.ResponseError as error:
+            raise self._explain(error) from error
+        self._unsure.difference_update(ids)
+        self._held.difference_update(ids)
+        if self._suspect is not None and self._suspect in ids:
+            self._free_lane()
+        return [batch[position].settlement.delivery for position in positions]
+
+    def _free_lane(self) -> None:
+        if self._suspect is not None:
+            self._suspect = None
+            self._lease.free_lane()
+
+
+def _describe(settlement: Nack | Reject) -> tuple[str, bytes | str, str]:
+    if isinstance(settlement, Reject):
+        return "r", settlement.reason, ""
+    envelope = settlement.replacement or settlement.delivery.envelope
+    eta = 0
+    if settlement.replacement is not None and envelope.eta is not None:
+        eta = int(envelope.eta * 1000)
+    moment = f"{envelope.priority}:{eta}:{int(settlement.delay * 1000)}"
+    return "n", pack(envelope) if settlement.replacement else "", moment
+
+
+def _follow(record: Record) -> str:
+    return f"{int(record.keep * 1000)}:{record.reply_to or ''}"

@@ -1,0 +1,39 @@
+"""Renewing leases in Redis, from a thread."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis import exceptions
+
+from asyncq.brokers.redis.blobs import queue_key
+from asyncq.errors import BrokerUnavailable
+from asyncq.stores.redis import RedisSettings, load_script
+
+_RENEW = load_script("asyncq.brokers.redis", "renew")
+
+
+class RedisLeaseKeeper:
+    """Holds a connection of its own; every call blocks for one round trip."""
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self._settings = settings
+        self._client: Any = settings.blocking_client()
+
+    def renew(self, incarnation: str, queues: Sequence[str], seconds: float) -> bool:
+        try:
+            with self._client.pipeline(transaction=False) as pipe:
+                for queue in queues:
+                    # Sent whole, every few seconds: no need to ask what the server knows.
+                    pipe.eval(
+                        _RENEW.text,
+                        1,
+                        queue_key(self._settings, queue),
+                        incarnation,
+                        str(int(seconds * 1000)),
+                    )
+                return all(pipe.execute())
+        except (exceptions.RedisError, OSError) as error:
+            raise BrokerUnavailable(f"lease not renewed at {self._settings.url!r}") from error
+
+    def close(self) -> None:
+        self._client.close()

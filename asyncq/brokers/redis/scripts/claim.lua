@@ -1,0 +1,75 @@
+-- Hand messages to one worker incarnation.
+--
+-- KEYS[1]  prefix:{queue}
+-- ARGV     incarnation, epoch of its connection, limit, whether it may take a suspect (0 or 1)
+-- Returns  {ms until it is worth another look or -1, crashes of the suspect or -1, ids, blobs};
+--          a suspect is the first of them.
+local base = KEYS[1]
+local incarnation, epoch, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
+if not redis.call('ZSCORE', base .. ':leases', incarnation) then
+  return redis.error_reply('LEASELOST the lease was swept')
+end
+-- A claim that was sent on a connection since given up must find nobody to claim for.
+if redis.call('HGET', base .. ':epochs', incarnation) ~= epoch then
+  return redis.error_reply('STALEEPOCH the connection was replaced')
+end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local due = redis.call('ZRANGEBYSCORE', base .. ':delayed', '-inf', now, 'LIMIT', 0, 500)
+if #due > 0 then
+  local suspects = redis.call('EXISTS', base .. ':crashes') == 1
+  local lines = {}
+  for _, member in ipairs(due) do
+    local id, name = string.sub(member, 2), base .. ':ready:' .. string.sub(member, 1, 1)
+    if suspects and redis.call('HEXISTS', base .. ':crashes', id) == 1 then
+      name = base .. ':suspects'
+    end
+    local line = lines[name]
+    if not line then line = {}; lines[name] = line end
+    line[#line + 1] = id
+  end
+  for name, line in pairs(lines) do redis.call('RPUSH', name, unpack(line)) end
+  redis.call('ZREM', base .. ':delayed', unpack(due))
+end
+
+local ids, crashes = {}, -1
+if ARGV[4] == '1' then
+  local suspect = redis.call('LPOP', base .. ':suspects')
+  if suspect then
+    ids[1] = suspect
+    crashes = tonumber(redis.call('HGET', base .. ':crashes', suspect) or 0)
+    redis.call('HSET', base .. ':lanes', incarnation, suspect)
+  end
+end
+for priority = 9, 0, -1 do
+  if #ids >= limit then break end
+  local line = redis.call('LPOP', base .. ':ready:' .. priority, limit - #ids)
+  if line then
+    for _, id in ipairs(line) do ids[#ids + 1] = id end
+  end
+end
+
+local blobs = {}
+if #ids > 0 then
+  redis.call('SADD', base .. ':held:' .. incarnation, unpack(ids))
+  blobs = redis.call('HMGET', base .. ':bodies', unpack(ids))
+  for i = 1, #ids do
+    if not blobs[i] then blobs[i] = '' end
+  end
+end
+if #ids >= limit and redis.call('EXISTS', base .. ':wake') == 0 then
+  redis.call('LPUSH', base .. ':wake', 1) -- there may be more: wake the next idle worker
+end
+
+local wait = -1
+local head = redis.call('ZRANGE', base .. ':delayed', 0, 0, 'WITHSCORES')
+if head[2] then wait = math.max(0, tonumber(head[2]) - now) end
+-- The lane is taken and others wait for it: its end may have been told to somebody else, or to us
+-- before we knew of it ourselves. So we look again soon.
+if ARGV[4] == '0' and (wait < 0 or wait > 50) and redis.call('EXISTS', base .. ':suspects') == 1 then
+  wait = 50
+end
+return {wait, crashes, ids, blobs}

@@ -1,0 +1,41 @@
+-- Put held messages back at the head of their lines, uncounted.
+--
+-- KEYS[1]  prefix:{queue}
+-- ARGV[1]  incarnation
+-- ARGV[2]  1: these are all, and the lease ends with the last; 0: only the ids that follow
+-- Returns how many were given back; 500 at most.
+local base = KEYS[1]
+local incarnation = ARGV[1]
+local held = base .. ':held:' .. incarnation
+local ids = {}
+if ARGV[2] == '1' then
+  redis.call('HSET', base .. ':epochs', incarnation, 'leaving') -- no claim may follow
+  ids = redis.call('SPOP', held, 500)
+else
+  for i = 3, #ARGV do
+    if redis.call('SREM', held, ARGV[i]) == 1 then ids[#ids + 1] = ARGV[i] end
+  end
+end
+
+for _, id in ipairs(ids) do
+  if redis.call('HEXISTS', base .. ':crashes', id) == 1 then
+    redis.call('LPUSH', base .. ':suspects', id)
+    redis.call('HDEL', base .. ':lanes', incarnation)
+  else
+    -- The blob is a MessagePack array that begins with the priority, a digit.
+    local blob = redis.call('HGET', base .. ':bodies', id) or ''
+    local priority = string.byte(blob, 2) or 0
+    if priority > 9 then priority = 0 end
+    redis.call('LPUSH', base .. ':ready:' .. priority, id)
+  end
+end
+
+if ARGV[2] == '1' and redis.call('EXISTS', held) == 0 then
+  redis.call('ZREM', base .. ':leases', incarnation)
+  redis.call('HDEL', base .. ':epochs', incarnation)
+  redis.call('HDEL', base .. ':lanes', incarnation)
+end
+if #ids > 0 and redis.call('EXISTS', base .. ':wake') == 0 then
+  redis.call('LPUSH', base .. ':wake', 1)
+end
+return #ids

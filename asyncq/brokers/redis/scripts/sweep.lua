@@ -1,0 +1,38 @@
+-- Recover what a worker held whose lease has ended. What it held becomes suspect.
+--
+-- KEYS[1]  prefix:{queue}
+-- Returns how many were recovered, about 500 at most; 0 when there is nothing left to do.
+local base = KEYS[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local recovered = 0
+
+local over = redis.call('ZRANGEBYSCORE', base .. ':leases', '-inf', now, 'LIMIT', 0, 10)
+for _, incarnation in ipairs(over) do
+  if recovered >= 500 then break end
+  local held = base .. ':held:' .. incarnation
+  -- A suspect in its lane is the one to blame; '-' says that it has been charged already.
+  local blamed = redis.call('HGET', base .. ':lanes', incarnation)
+  if blamed and blamed ~= '-' and redis.call('SREM', held, blamed) == 1 then
+    redis.call('HINCRBY', base .. ':crashes', blamed, 1)
+    redis.call('RPUSH', base .. ':suspects', blamed)
+    redis.call('HSET', base .. ':lanes', incarnation, '-')
+    recovered = recovered + 1
+  end
+  local ids = redis.call('SPOP', held, 500)
+  for _, id in ipairs(ids) do
+    redis.call('HINCRBY', base .. ':crashes', id, blamed and 0 or 1)
+    redis.call('RPUSH', base .. ':suspects', id)
+  end
+  recovered = recovered + #ids
+  if redis.call('EXISTS', held) == 0 then
+    redis.call('ZREM', base .. ':leases', incarnation)
+    redis.call('HDEL', base .. ':lanes', incarnation)
+    redis.call('HDEL', base .. ':epochs', incarnation)
+  end
+end
+
+if recovered > 0 and redis.call('EXISTS', base .. ':wake') == 0 then
+  redis.call('LPUSH', base .. ':wake', 1)
+end
+return recovered

@@ -1,0 +1,164 @@
+"""The SQLite broker: publishing, leases, and the door to consuming and administration.
+
+One file, no server, many processes: ``sqlite:///asyncq.db``. What is accepted is on the disk, power
+cut or not; with ``?synchronous=normal`` it outlives the process, and a power cut may take the last
+moments. The tables are in ``asyncq/stores/sqlite/schema.sql``.
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self, TypeVar
+
+from asyncq.brokers.base import (
+    Consumer,
+    DeadLetter,
+    Depth,
+    Envelope,
+    Lease,
+    LeaseKeeper,
+    QueueSpec,
+)
+from asyncq.brokers.sqlite import admin
+from asyncq.brokers.sqlite import queue as statements
+from asyncq.brokers.sqlite.consumer import SqliteConsumer
+from asyncq.brokers.sqlite.keeper import SqliteLeaseKeeper
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.errors import BrokerUnavailable
+from asyncq.message import Status
+from asyncq.stores.sqlite import SqliteStore, close_store, open_store
+from asyncq.stores.sqlite.connection import SqliteSettings, translated
+from asyncq.stores.sqlite.records import expire_records, expire_watchers
+
+T = TypeVar("T")
+
+
+class SqliteBroker:
+    """Queues in one SQLite file."""
+
+    def __init__(self, url: Url, clock: Clock) -> None:
+        self._settings = SqliteSettings(url)
+        self._clock = clock
+        self._opened: SqliteStore | None = None
+
+    @property
+    def store(self) -> Hashable:
+        return self._settings.identity
+
+    async def __aenter__(self) -> Self:
+        with translated(self._settings.path, BrokerUnavailable):
+            self._opened = await open_store(self._settings.path)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        store, self._opened = self._file, None
+        await close_store(store)
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> None:
+        parcels = [statements.pack(envelope) for envelope in envelopes]
+        if not parcels:
+            return
+        store = self._file
+        by_queue = Counter(parcel.queue for parcel in parcels)
+        delayed = any(parcel.due for parcel in parcels)
+
+        def published(_: None) -> None:
+            for queue, count in by_queue.items():
+                store.ring(queue, count)
+            if delayed:
+                store.look_again()
+
+        with translated(store.path, BrokerUnavailable):
+            await store.write(
+                lambda connection: statements.publish(connection, parcels, self._clock.now()),
+                durable=self._settings.durable,
+                committed=published,
+            )
+
+    @asynccontextmanager
+    async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
+        consumer = SqliteConsumer(
+            self._file, self._clock, queue.name, lease, self._settings.durable
+        )
+        try:
+            await consumer.enter()
+            yield consumer
+        finally:
+            await consumer.leave()
+
+    # Leases
+
+    def keeper(self) -> LeaseKeeper:
+        return SqliteLeaseKeeper(self._settings, self._clock)
+
+    async def sweep(self, queue: str) -> int:
+        def work(connection: sqlite3.Connection) -> int:
+            now = self._clock.now()
+            expire_records(connection, now)
+            expire_watchers(connection, now)
+            return statements.sweep(connection, queue, now)
+
+        store = self._file
+        return await self._write(work, lambda recovered: store.ring(queue, recovered))
+
+    # Administration
+
+    async def queues(self) -> Sequence[str]:
+        return await self._read(admin.list_queues)
+
+    async def depth(self, queue: str) -> Depth:
+        return await self._read(lambda file: admin.measure(file, queue, self._clock.now()))
+
+    async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
+        found = await self._read(lambda file: admin.find(file, ids, self._clock.now()))
+        return [found.get(message_id) for message_id in ids]
+
+    async def purge(self, queue: str) -> int:
+        purged = 0
+        while count := await self._write(lambda file: admin.purge_some(file, queue)):
+            purged += count
+        return purged
+
+    async def dead_letters(
+        self, queue: str, *, limit: int = 100, offset: int = 0
+    ) -> Sequence[DeadLetter]:
+        return await self._read(lambda file: admin.list_dead(file, queue, limit, offset))
+
+    async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
+        store = self._file
+        return await self._write(
+            lambda file: admin.replay(file, queue, ids),
+            lambda replayed: store.ring(queue, len(replayed)),
+        )
+
+    async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
+        return await self._write(lambda file: admin.delete_dead(file, queue, ids))
+
+    # Within
+
+    @property
+    def _file(self) -> SqliteStore:
+        if self._opened is None:
+            raise BrokerUnavailable(f"{self._settings.path} is not open: enter the broker first")
+        return self._opened
+
+    async def _write(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        committed: Callable[[T], None] | None = None,
+    ) -> T:
+        with translated(self._settings.path, BrokerUnavailable):
+            return await self._file.write(work, durable=self._settings.durable, committed=committed)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with translated(self._settings.path, BrokerUnavailable):
+            return await self._file.read(work)

@@ -1,0 +1,251 @@
+"""The consumer: one worker's hands in one queue of the file."""
+
+import math
+import sqlite3
+from asyncio import CancelledError
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
+
+import msgspec
+from anyio import move_on_after
+from anyio.lowlevel import checkpoint
+
+from asyncq.brokers.base import Conclusion, Delivery, Lease, Nack, Settlement
+from asyncq.brokers.sqlite import queue as queues
+from asyncq.brokers.sqlite.queue import SUSPECTS, Claim, Held, Parcel, pack, unpack
+from asyncq.clock import Clock
+from asyncq.errors import BrokerUnavailable, LeaseLost
+from asyncq.message import Record
+from asyncq.stores.bell import Bell
+from asyncq.stores.sqlite import SqliteStore, records
+from asyncq.stores.sqlite.connection import translated
+
+LONGEST_WAIT = 3.0  # seconds; after that a consumer looks for itself
+LEAVE_TIMEOUT = 5.0  # seconds to give back in; after that the lease decides
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """What one transaction of settlements did."""
+
+    settled: list[Held]
+    missing: list[Delivery]
+    new: list[Record]
+    given_back: int
+    delayed: bool
+
+
+class SqliteConsumer:
+    """Takes from one queue under a lease of its own. Its records are in the same file."""
+
+    def __init__(
+        self, store: SqliteStore, clock: Clock, queue: str, lease: Lease, durable: bool
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._queue = queue
+        self._lease = lease
+        self._durable = durable
+        self._number = 0  # of the lease's row
+        self._claims = count(1)
+        self._lane: int | None = None  # the claim that may have brought, or brought, a suspect
+        self._astray: set[int] = set()  # claims that reached nobody; to be given back
+        self._may_be_more = False
+
+    # Coming and leaving
+
+    async def enter(self) -> None:
+        with translated(self._store.path, BrokerUnavailable):
+            await self._store.write(self._open)
+
+    def _open(self, connection: sqlite3.Connection) -> None:
+        ends = self._clock.now() + self._lease.seconds
+        # Noted here and not by who waits: he may be cancelled, and leaves right behind.
+        self._number = queues.open_lease(connection, self._lease.incarnation, self._queue, ends)
+
+    async def leave(self) -> None:
+        # Shielded: what is held would wait for the lease to end, and count as a crash.
+        with move_on_after(LEAVE_TIMEOUT, shield=True):
+            with suppress(sqlite3.Error):  # then, too
+                await self._store.write(
+                    lambda connection: queues.close_lease(connection, self._number),
+                    committed=lambda given_back: self._store.ring(self._queue, given_back),
+                )
+        self._free_lane(self._lane)
+
+    # Waiting and receiving
+
+    async def wait(self) -> None:
+        await checkpoint()
+        if self._may_be_more:
+            self._may_be_more = False
+            return
+        bell = Bell()
+        lookout = QueueLookout(self._queue, self._clock, bell, lane=self._lane_is_free())
+        with self._store.hung_up(self._queue, bell, lookout):
+            try:
+                with move_on_after(LONGEST_WAIT):
+                    await bell.wait()
+            except CancelledError:
+                if bell.has_rung:  # and we leave without looking: let another look
+                    self._store.ring(self._queue)
+                raise
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        number = next(self._claims)
+        lane = self._lease.take_lane()
+        if lane:
+            self._lane = number
+        try:
+            with translated(self._store.path, BrokerUnavailable):
+                rows = await self._store.write(
+                    lambda connection: self._claim(connection, number, limit, lane)
+                )
+        except CancelledError:
+            # The claim is made even so: give it back, right behind it.
+            self._astray.add(number)
+            self._store.write_later(
+                lambda connection: queues.give_back_claim(connection, self._number, number),
+                committed=lambda given_back: self._given_back(number, given_back),
+            )
+            raise
+        except BrokerUnavailable:
+            self._free_lane(number)
+            raise
+        if rows is None:
+            self._free_lane(number)
+            raise LeaseLost(self._lease.incarnation)
+        if lane and not (rows and rows[0][1]):
+            self._free_lane(number)
+        self._may_be_more = 0 < len(rows) == limit
+        return [
+            Delivery(
+                envelope=unpack(packed, message_id, self._queue),
+                crashes=crashes,
+                suspect=bool(suspect),
+                token=Held(seq, number, bool(suspect)),
+            )
+            for seq, suspect, crashes, message_id, packed in rows
+        ]
+
+    def _claim(
+        self, connection: sqlite3.Connection, number: int, limit: int, lane: bool
+    ) -> list[queues.Row] | None:
+        for astray in tuple(self._astray):  # if giving them back failed, here is the next chance
+            queues.give_back_claim(connection, self._number, astray)
+        claim = Claim(queue=self._queue, lease=self._number, number=number, limit=limit, lane=lane)
+        return queues.claim(connection, claim, self._clock.now())
+
+    def _given_back(self, number: int, given_back: int) -> None:
+        """In the writer's thread."""
+        self._astray.discard(number)
+        self._free_lane(number)
+        self._store.ring(self._queue, given_back)
+
+    # Settling
+
+    async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
+        return await self.conclude([Conclusion(settlement) for settlement in batch])
+
+    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+        work = [_Conclusion(conclusion) for conclusion in batch]
+        with translated(self._store.path, BrokerUnavailable):
+            ended = await self._store.write(
+                lambda connection: self._conclude(connection, work),
+                durable=self._durable,
+                committed=self._concluded,
+            )
+        # An earlier call may have settled some, and been cancelled before it could say so.
+        fenced = [delivery for delivery in ended.missing if not delivery.token.untold]
+        for each in work:
+            each.token.untold = False
+        return fenced
+
+    def _conclude(self, connection: sqlite3.Connection, batch: "Sequence[_Conclusion]") -> Ended:
+        now = self._clock.now()
+        held = queues.still_held(connection, self._number, [each.token for each in batch])
+        ours: list[_Conclusion] = []
+        missing: list[Delivery] = []
+        for each in batch:
+            if each.row in held:
+                held.remove(each.row)  # named twice, it is settled once
+                ours.append(each)
+            else:
+                missing.append(each.settlement.delivery)
+        given_back, delayed = queues.settle(
+            connection, [(each.token, each.settlement, each.replacement) for each in ours], now
+        )
+        parcels = [each.record for each in ours if each.record is not None]
+        new = records.keep(connection, parcels, now, self._store.mail.is_here) if parcels else []
+        return Ended([each.token for each in ours], missing, new, given_back, delayed)
+
+    def _concluded(self, ended: Ended) -> None:
+        """In the writer's thread."""
+        for token in ended.settled:
+            token.untold = True
+            if token.suspect:
+                self._free_lane(token.claim)
+        for delivery in ended.missing:
+            if delivery.suspect:
+                self._free_lane(delivery.token.claim)
+        self._store.mail.deliver(ended.new)
+        self._store.ring(self._queue, ended.given_back)
+        if ended.delayed:
+            self._store.look_again()
+
+    # The lane
+
+    def _lane_is_free(self) -> bool:
+        if self._lease.take_lane():
+            self._lease.free_lane()
+            return True
+        return False
+
+    def _free_lane(self, claim: int | None) -> None:
+        """Give the lane back if it was taken for this claim."""
+        if claim is not None and self._lane == claim:
+            self._lane = None
+            self._lease.free_lane()
+
+
+class _Conclusion:
+    """A conclusion as it goes to the writer: encoded before the file is locked."""
+
+    __slots__ = ("record", "replacement", "row", "settlement", "token")
+
+    def __init__(self, conclusion: Conclusion) -> None:
+        self.settlement = conclusion.settlement
+        self.token: Held = self.settlement.delivery.token
+        self.row = (self.token.seq, self.token.claim)
+        self.replacement: Parcel | None = None
+        if isinstance(self.settlement, Nack) and self.settlement.replacement is not None:
+            self.replacement = pack(self.settlement.replacement)
+        self.record = None if conclusion.record is None else records.pack(conclusion.record)
+
+
+class QueueLookout:
+    """Looks for something that can be claimed, and rings."""
+
+    def __init__(self, queue: str, clock: Clock, bell: Bell, *, lane: bool) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._bell = bell
+        self._ranks = SUSPECTS if lane else SUSPECTS - 1
+        self._due = math.inf  # when the first of the delayed ones may be claimed
+
+    def pause(self) -> float:
+        return self._due - self._clock.now()
+
+    def look(self, connection: sqlite3.Connection) -> None:
+        ready = connection.execute(
+            "SELECT 1 FROM ready WHERE queue = ? AND rank <= ? LIMIT 1", (self._queue, self._ranks)
+        ).fetchone()
+        [due] = connection.execute(
+            "SELECT min(due) FROM delayed WHERE queue = ?", (self._queue,)
+        ).fetchone()
+        self._due = math.inf if due is None else due
+        if ready is not None or self.pause() <= 0:
+            self._bell.ring()
+
+    def give_up(self) -> None:
+        self._bell.ring()  # whoever receives now hears why

@@ -1,0 +1,396 @@
+"""Queues in the file: how messages come, are claimed, and end. Statements, and nothing else.
+
+Every function here runs in the writer's transaction, so that nobody else writes meanwhile.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import assert_never
+
+import msgspec
+
+from asyncq.brokers.base import MAX_BATCH, Ack, Envelope, Nack, Reject, Settlement
+from asyncq.errors import Refused
+from asyncq.message import MAX_PRIORITY
+from asyncq.stores.sqlite.records import as_json
+
+LARGEST = 1_000_000_000  # bytes; SQLite takes no larger value
+SUSPECTS = MAX_PRIORITY + 1  # their rank: behind all others, and never claimed with them
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Envelope).decode
+LAST_PLACE = 2**63 - 1
+
+
+class Parcel(msgspec.Struct, frozen=True, gc=False):
+    """An envelope on its way into the file."""
+
+    id: str
+    queue: str
+    rank: int
+    due: float
+    packed: bytes
+
+
+class Held:
+    """What a delivery's token is: the row that says whose it is."""
+
+    __slots__ = ("claim", "seq", "suspect", "untold")
+
+    def __init__(self, seq: int, claim: int, suspect: bool) -> None:
+        self.seq = seq
+        self.claim = claim
+        self.suspect = suspect
+        # Settled in the file, by a call that has not said so to its caller yet. Written by the
+        # writer's thread.
+        self.untold = False
+
+
+Row = tuple[int, int, int, str, object]  # seq, suspect, crashes, id, envelope
+
+
+def pack(envelope: Envelope) -> Parcel:
+    """
+    Raises:
+        Refused: no file could keep it.
+    """
+    if not 0 <= envelope.priority <= MAX_PRIORITY:
+        raise Refused(envelope.id, f"its priority is {envelope.priority}, not 0 to {MAX_PRIORITY}")
+    try:
+        packed = _encode(envelope)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Refused(envelope.id, f"it cannot be encoded: {error}") from error
+    if len(packed) > LARGEST:
+        raise Refused(envelope.id, f"it has {len(packed)} bytes, and SQLite takes {LARGEST}")
+    return Parcel(
+        envelope.id, envelope.queue, MAX_PRIORITY - envelope.priority, envelope.eta or 0.0, packed
+    )
+
+
+def unpack(packed: object, message_id: str, queue: str) -> Envelope:
+    """The envelope; one around the bare bytes, when other hands have put in what is none."""
+    raw = packed if isinstance(packed, bytes) else str(packed).encode(errors="replace")
+    try:
+        return _decode(raw)
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+        return Envelope(id=message_id, queue=queue, body=raw)
+
+
+def publish(connection: sqlite3.Connection, parcels: Sequence[Parcel], now: float) -> None:
+    """Store what is new, in order."""
+    connection.executemany(
+        "INSERT INTO queues (name) VALUES (?) ON CONFLICT DO NOTHING",
+        [(name,) for name in {parcel.queue for parcel in parcels}],
+    )
+    ready = [parcel for parcel in parcels if not parcel.due > now]
+    first, after = _take_numbers(connection, len(parcels))
+    _insert(connection, ready, first, now)
+    connection.execute(
+        "INSERT INTO ready (queue, rank, place, seq)"
+        " SELECT queue, rank, seq, seq FROM messages WHERE seq >= ? AND seq < ?",
+        (first, after),
+    )
+    if len(ready) < len(parcels):
+        delayed = [parcel for parcel in parcels if parcel.due > now]
+        first += len(ready)
+        _insert(connection, delayed, first, now)
+        connection.executemany(
+            "INSERT INTO delayed (seq, queue, due)"
+            " SELECT seq, queue, ? FROM messages WHERE seq = ?",
+            [(parcel.due, seq) for seq, parcel in enumerate(delayed, first)],
+        )
+
+
+def _insert(
+    connection: sqlite3.Connection, parcels: Sequence[Parcel], first: int, now: float
+) -> None:
+    connection.executemany(
+        "INSERT INTO messages (seq, id, queue, rank, envelope) SELECT ?1, ?2, ?3, ?4, ?5"
+        " WHERE NOT EXISTS (SELECT 1 FROM records WHERE id = ?2 AND expires > ?6)"
+        " ON CONFLICT (id, queue) DO NOTHING",
+        [
+            (seq, parcel.id, parcel.queue, parcel.rank, parcel.packed, now)
+            for seq, parcel in enumerate(parcels, first)
+        ],
+    )
+
+
+def _take_numbers(connection: sqlite3.Connection, count: int) -> tuple[int, int]:
+    """The first of ``count`` new numbers, and the one after the last."""
+    [first] = connection.execute("SELECT next FROM counter").fetchone()
+    connection.execute("UPDATE counter SET next = ?", (first + count,))
+    return first, first + count
+
+
+# Leases
+
+
+def open_lease(connection: sqlite3.Connection, incarnation: str, queue: str, ends: float) -> int:
+    """The number of a new lease: never one that was used before."""
+    cursor = connection.execute(
+        "INSERT INTO leases (incarnation, queue, expires) VALUES (?, ?, ?)",
+        (incarnation, queue, ends),
+    )
+    assert cursor.lastrowid is not None  # noqa: S101 - it is an INSERT
+    return cursor.lastrowid
+
+
+def close_lease(connection: sqlite3.Connection, lease: int) -> int:
+    """End it; what is held goes back, uncounted. Returns how many that were."""
+    connection.execute("DELETE FROM leases WHERE number = ?", (lease,))
+    rows = connection.execute("SELECT seq FROM held WHERE lease = ? ORDER BY claim, seq", (lease,))
+    return _give_back(connection, [seq for (seq,) in rows])
+
+
+def give_back_claim(connection: sqlite3.Connection, lease: int, claim: int) -> int:
+    """Undo a claim whose deliveries reached nobody."""
+    rows = connection.execute(
+        "SELECT seq FROM held WHERE lease = ? AND claim = ? ORDER BY seq", (lease, claim)
+    )
+    return _give_back(connection, [seq for (seq,) in rows])
+
+
+def renew_leases(
+    connection: sqlite3.Connection,
+    incarnation: str,
+    queues: Sequence[str],
+    now: float,
+    seconds: float,
+) -> bool:
+    """Whether there was one for each queue. One that has ended stays so."""
+    wanted = (incarnation, now, as_json(queues))
+    [alive] = connection.execute(
+        "SELECT count(DISTINCT queue) FROM leases WHERE incarnation = ? AND expires > ?"
+        " AND queue IN (SELECT value FROM json_each(?))",
+        wanted,
+    ).fetchone()
+    connection.execute(
+        "UPDATE leases SET expires = ? WHERE incarnation = ? AND expires > ?"
+        " AND queue IN (SELECT value FROM json_each(?))",
+        (now + seconds, *wanted),
+    )
+    return alive == len(set(queues))
+
+
+def sweep(connection: sqlite3.Connection, queue: str, now: float) -> int:
+    """Make suspects of what workers hold whose lease has ended, about `MAX_BATCH` of them.
+
+    Worker by worker: who is guilty is told by all that one of them held.
+    """
+    recovered = 0
+    ended = connection.execute(
+        "SELECT DISTINCT incarnation FROM leases WHERE queue = ? AND expires <= ? LIMIT ?",
+        (queue, now, MAX_BATCH),
+    ).fetchall()
+    for (incarnation,) in ended:
+        recovered += _recover(connection, queue, incarnation, now)
+        if recovered >= MAX_BATCH:
+            break
+    return recovered
+
+
+def _recover(connection: sqlite3.Connection, queue: str, incarnation: str, now: float) -> int:
+    ended = connection.execute(
+        "SELECT number FROM leases WHERE incarnation = ? AND queue = ? AND expires <= ?",
+        (incarnation, queue, now),
+    )
+    leases = (as_json([number for (number,) in ended]),)
+    rows = connection.execute(
+        "SELECT h.seq, m.suspect FROM held h JOIN messages m ON m.seq = h.seq"
+        " WHERE h.lease IN (SELECT value FROM json_each(?)) ORDER BY h.seq",
+        leases,
+    ).fetchall()
+    connection.execute("DELETE FROM held WHERE lease IN (SELECT value FROM json_each(?))", leases)
+    connection.execute(
+        "DELETE FROM leases WHERE number IN (SELECT value FROM json_each(?))", leases
+    )
+    seqs = [seq for seq, _ in rows]
+    guilty = [seq for seq, suspect in rows if suspect] or seqs
+    connection.execute(
+        "UPDATE messages SET crashes = crashes + 1 WHERE seq IN (SELECT value FROM json_each(?))",
+        (as_json(guilty),),
+    )
+    connection.execute(
+        "UPDATE messages SET suspect = 1 WHERE seq IN (SELECT value FROM json_each(?))",
+        (as_json(seqs),),
+    )
+    append(connection, seqs)
+    return len(seqs)
+
+
+# Claims
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """What a consumer asks for."""
+
+    queue: str
+    lease: int
+    number: int
+    """Its own among the claims of this lease."""
+    limit: int
+    lane: bool
+    """Whether one of them may be a suspect."""
+
+
+def claim(connection: sqlite3.Connection, wanted: Claim, now: float) -> list[Row] | None:
+    """Take what is due: one suspect, if there is a lane for it, and the line in order.
+
+    None when the lease has ended.
+    """
+    queue, limit = wanted.queue, min(wanted.limit, MAX_BATCH)
+    alive = connection.execute(
+        "SELECT 1 FROM leases WHERE number = ? AND expires > ?", (wanted.lease, now)
+    ).fetchone()
+    if alive is None:
+        return None
+    _move_due(connection, queue, now)
+    rows = _take(connection, queue, (SUSPECTS, SUSPECTS), 1) if wanted.lane and limit > 0 else []
+    if len(rows) < limit:
+        rows += _take(connection, queue, (0, MAX_PRIORITY), limit - len(rows))
+    if rows:
+        connection.execute(
+            "INSERT INTO held (seq, lease, claim) SELECT value, ?, ? FROM json_each(?)",
+            (wanted.lease, wanted.number, as_json([row[0] for row in rows])),
+        )
+    return rows
+
+
+def _take(
+    connection: sqlite3.Connection, queue: str, ranks: tuple[int, int], limit: int
+) -> list[Row]:
+    """Take the first of these ranks out of the line."""
+    rows = connection.execute(
+        "SELECT m.seq, m.suspect, m.crashes, m.id, m.envelope, r.rank, r.place"
+        " FROM ready r CROSS JOIN messages m ON m.seq = r.seq"
+        " WHERE r.queue = ? AND r.rank BETWEEN ? AND ? ORDER BY r.rank, r.place LIMIT ?",
+        (queue, *ranks, limit),
+    ).fetchall()
+    # They are the first ones, so they are all up to the last of them, or simply all: what else is
+    # there has lost its message to other hands, and would look like work for ever.
+    last = rows[-1][5:] if len(rows) == limit else (ranks[1], LAST_PLACE)
+    connection.execute(
+        "DELETE FROM ready WHERE queue = ? AND rank >= ? AND (rank, place) <= (?, ?)",
+        (queue, ranks[0], *last),
+    )
+    return [row[:5] for row in rows]
+
+
+def _move_due(connection: sqlite3.Connection, queue: str, now: float) -> None:
+    """Let what is due join at the end of its line, in the order it came due."""
+    rows = connection.execute(
+        "SELECT seq FROM delayed WHERE queue = ? AND due <= ? ORDER BY due, seq LIMIT ?",
+        (queue, now, MAX_BATCH),
+    ).fetchall()
+    if rows:
+        seqs = [seq for (seq,) in rows]
+        connection.execute(
+            "DELETE FROM delayed WHERE seq IN (SELECT value FROM json_each(?))", (as_json(seqs),)
+        )
+        append(connection, seqs)
+
+
+def append(connection: sqlite3.Connection, seqs: Sequence[int]) -> None:
+    """Put these at the end of their lines, in this order."""
+    _line_up(connection, range(*_take_numbers(connection, len(seqs))), seqs)
+
+
+def _give_back(connection: sqlite3.Connection, seqs: Sequence[int]) -> int:
+    """Put these, which are held, at the head of their lines, in this order."""
+    if seqs:
+        connection.execute(
+            "DELETE FROM held WHERE seq IN (SELECT value FROM json_each(?))", (as_json(seqs),)
+        )
+        first, _ = _take_numbers(connection, len(seqs))
+        # What is newer comes before what is older, and all that before what was never claimed.
+        places = range(1 - first - len(seqs), 1 - first)
+        _line_up(connection, places, seqs)
+    return len(seqs)
+
+
+def _line_up(connection: sqlite3.Connection, places: Iterable[int], seqs: Sequence[int]) -> None:
+    connection.executemany(
+        "INSERT INTO ready (queue, rank, place, seq)"
+        " SELECT queue, rank, ?, seq FROM lines WHERE seq = ?",
+        list(zip(places, seqs, strict=True)),
+    )
+
+
+# Settlements
+
+
+def still_held(
+    connection: sqlite3.Connection, lease: int, tokens: Sequence[Held]
+) -> set[tuple[int, int]]:
+    """The rows, as (seq, claim), that are this lease's."""
+    return set(
+        connection.execute(
+            "SELECT seq, claim FROM held"
+            " WHERE seq IN (SELECT value FROM json_each(?)) AND lease = ?",
+            (as_json([token.seq for token in tokens]), lease),
+        )
+    )
+
+
+def settle(
+    connection: sqlite3.Connection,
+    ours: Sequence[tuple[Held, Settlement, Parcel | None]],
+    now: float,
+) -> tuple[int, bool]:
+    """End these deliveries, which are held.
+
+    Returns how many were given back at once, and whether any was with a delay.
+    """
+    delayed = False
+    acked: list[int] = []
+    given_back: list[int] = []
+    for token, settlement, replacement in ours:
+        match settlement:
+            case Ack():
+                acked.append(token.seq)
+            case Nack(delay=delay):
+                due = now + delay
+                if replacement is not None:
+                    due = max(due, replacement.due)
+                    _replace(connection, token.seq, replacement)
+                if due > now:
+                    _delay(connection, token.seq, due)
+                    delayed = True
+                else:
+                    given_back.append(token.seq)
+            case Reject(reason=reason):
+                _bury(connection, token.seq, reason, now)
+            case _:
+                assert_never(settlement)
+    if acked:
+        chosen = (as_json(acked),)
+        connection.execute("DELETE FROM held WHERE seq IN (SELECT value FROM json_each(?))", chosen)
+        connection.execute(
+            "DELETE FROM messages WHERE seq IN (SELECT value FROM json_each(?))", chosen
+        )
+    _give_back(connection, given_back)
+    return len(given_back), delayed
+
+
+def _replace(connection: sqlite3.Connection, seq: int, replacement: Parcel) -> None:
+    connection.execute(
+        "UPDATE messages SET rank = ?, envelope = ? WHERE seq = ?",
+        (replacement.rank, replacement.packed, seq),
+    )
+
+
+def _delay(connection: sqlite3.Connection, seq: int, due: float) -> None:
+    connection.execute("DELETE FROM held WHERE seq = ?", (seq,))
+    connection.execute(
+        "INSERT INTO delayed (seq, queue, due) SELECT seq, queue, ? FROM messages WHERE seq = ?",
+        (due, seq),
+    )
+
+
+def _bury(connection: sqlite3.Connection, seq: int, reason: str, now: float) -> None:
+    connection.execute("DELETE FROM held WHERE seq = ?", (seq,))
+    connection.execute(
+        "INSERT INTO dead (seq, queue, died_at, reason)"
+        " SELECT seq, queue, ?, ? FROM messages WHERE seq = ?",
+        (now, reason, seq),
+    )

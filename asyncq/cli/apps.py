@@ -1,0 +1,147 @@
+"""Which app a command means: ``module:app``, or a broker's URL."""
+
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Annotated
+
+from typer import Argument
+
+from asyncq.app import App
+from asyncq.brokers.base import QueueAdmin
+from asyncq.cli.output import describe_error
+from asyncq.config import Url
+from asyncq.errors import ConfigurationError
+
+AppArgument = Annotated[
+    str, Argument(metavar="MODULE:APP", help="Where the app is, as in `shop:app`.")
+]
+StoreArgument = Annotated[
+    str,
+    Argument(
+        metavar="MODULE:APP|URL",
+        help="Where the app is, or its broker's URL, as in `sqlite:///asyncq.db`.",
+    ),
+]
+
+
+def load_app(target: str) -> App:
+    """Import the app that ``module:app`` names; the current directory is searched first.
+
+    Raises:
+        ConfigurationError: there is no such thing; says what was meant, where that can be told.
+    """
+    if "://" in target:
+        raise ConfigurationError(
+            f"{Url(target)} is a broker; this command needs the app and its tasks, as in shop:app"
+        )
+    name, _, attribute = target.partition(":")
+    if name.endswith(".py") or "/" in name:
+        suggestion = ".".join(Path(name).with_suffix("").parts)
+        raise ConfigurationError(
+            f"{name} is a file: name its module, as in {suggestion}:{attribute or 'app'}"
+        )
+    module = _import(name)
+    if not attribute:
+        raise ConfigurationError(
+            f"which app of module {name}? Write {_names(_apps(module, name)) or f'{name}:app'}"
+        )
+    return _find_app(module, name, attribute)
+
+
+def load_store(target: str) -> App:
+    """The app that ``target`` names, or one without tasks around a broker's URL."""
+    return App(target) if "://" in target else load_app(target)
+
+
+def admin_of(app: App) -> QueueAdmin:
+    """What an operator may ask of the app's broker; the app must be connected.
+
+    Raises:
+        ConfigurationError: its broker answers no questions.
+    """
+    broker = app.client.broker
+    if not isinstance(broker, QueueAdmin):
+        raise ConfigurationError(f"the broker at {app.url} can list and change no queues")
+    return broker
+
+
+async def find_queues(app: App, queue: str | None) -> Sequence[str]:
+    """The queues that ``queue`` means: itself, or all there are when it is not given.
+
+    Raises:
+        ConfigurationError: no message was ever sent to it; says which there are.
+    """
+    known = sorted({*await admin_of(app).queues(), *(app.queues() if app.tasks else ())})
+    if queue is None:
+        return known
+    if queue not in known:
+        raise ConfigurationError(
+            f"there is no queue {queue!r} at {app.url}; "
+            + (f"there are: {', '.join(known)}" if known else "there are none yet")
+        )
+    return [queue]
+
+
+def hint(word: str, known: Sequence[str]) -> str:
+    """A question to put behind an error: what may have been meant."""
+    close = get_close_matches(word, known, n=3)
+    return f"; did you mean {_names(close)}?" if close else ""
+
+
+def _import(name: str) -> ModuleType:
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise ConfigurationError(_failed(name, error)) from error
+        parent, _, last = error.name.rpartition(".")
+        folder = here if not parent else os.path.join(here, *parent.split("."))
+        modules = [f"{parent}.{found.name}".lstrip(".") for found in iter_modules([folder])]
+        raise ConfigurationError(
+            f"there is no module {error.name!r} in {folder} or among what is installed"
+            f"{hint(f'{parent}.{last}'.lstrip('.'), modules)}"
+        ) from error
+    # The user's module may raise anything, SystemExit included.
+    except (Exception, SystemExit) as error:
+        raise ConfigurationError(_failed(name, error)) from error
+
+
+def _failed(name: str, error: BaseException) -> str:
+    return f"importing {name} failed: {describe_error(error)}"
+
+
+def _find_app(module: ModuleType, name: str, attribute: str) -> App:
+    found: object = module
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            apps = _apps(module, name)
+            raise ConfigurationError(
+                f"module {name} has no {attribute!r}; "
+                + (f"its apps: {_names(apps)}" if apps else "nor has it any asyncq.App")
+            ) from None
+    if not isinstance(found, App):
+        apps = _apps(module, name)
+        raise ConfigurationError(
+            f"{name}:{attribute} is no asyncq.App but of type {type(found).__name__}"
+            + (f"; its apps: {_names(apps)}" if apps else "")
+        )
+    return found
+
+
+def _apps(module: ModuleType, name: str) -> list[str]:
+    return [f"{name}:{key}" for key, value in vars(module).items() if isinstance(value, App)]
+
+
+def _names(names: Sequence[str]) -> str:
+    return " or ".join(names)

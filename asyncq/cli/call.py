@@ -1,0 +1,253 @@
+"""``asyncq call`` and ``asyncq result``: one message from the shell, and what became of it."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any
+
+import anyio
+import msgspec
+import typer
+from typer import Argument, Option
+
+from asyncq.app import App
+from asyncq.cli.apps import AppArgument, StoreArgument, hint, load_app, load_store
+from asyncq.cli.output import complain, plain, print_facts, print_json
+from asyncq.errors import ConfigurationError, UnknownResult
+from asyncq.message import Failed, Failure, Progress, Record, Status, Succeeded, status_of
+from asyncq.result import Result
+from asyncq.signature import Signature
+from asyncq.task import Task
+from asyncq.worker.signals import run_loop
+
+Json = Annotated[bool, Option("--json", help="Print one JSON object.")]
+Wait = Annotated[bool, Option("--wait", help="Wait for the outcome.")]
+Timeout = Annotated[
+    float | None,
+    Option(
+        metavar="SECONDS", min=0, help="Wait for the outcome, but not longer than these seconds."
+    ),
+]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one message."""
+
+    id: str
+    status: Status
+    task: str | None = None
+    attempt: int | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    worker: str | None = None
+    value: Any = None
+    error: Failure | None = None
+    progress: Progress | None = None
+
+
+def call(
+    app: AppArgument,
+    task: Annotated[
+        str,
+        Argument(metavar="TASK", help="The task's name; its end will do, where only one ends so."),
+    ],
+    args: Annotated[
+        list[str] | None, Argument(metavar="ARGS", help="Arguments, as JSON: `1 '\"text\"'`.")
+    ] = None,
+    *,
+    kwargs: Annotated[str, Option(metavar="JSON", help="Keyword arguments, an object.")] = "{}",
+    queue: Annotated[
+        str | None, Option("--queue", "-q", metavar="QUEUE", show_default="the task's")
+    ] = None,
+    delay: Annotated[
+        float | None,
+        Option(metavar="SECONDS", min=0, help="Seconds until it may start.", show_default="none"),
+    ] = None,
+    priority: Annotated[
+        int | None,
+        Option(metavar="0-9", min=0, max=9, help="The highest is 9.", show_default="the task's"),
+    ] = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Send one message, and print its id; or wait, and print what the task returned.
+
+    When the task was waited for and did not succeed, the exit code is 1.
+    """
+    loaded = load_app(app)
+    found = find_task(loaded, task)
+    try:
+        signature = found.options(queue=queue, delay=delay, priority=priority).s(
+            *[_parse(argument, f"argument {argument}") for argument in args or ()],
+            **_parse_object(kwargs),
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(str(error)) from error
+    if not wait and timeout is None:
+        id = run_loop(partial(send, loaded, signature))
+        print_json({"id": id}) if as_json else print(id)
+        return
+    _print_outcome(run_loop(partial(send_and_wait, loaded, signature, timeout)), as_json=as_json)
+
+
+def result(
+    app: StoreArgument,
+    id: Annotated[str, Argument(metavar="ID", help="The message's id.")],
+    *,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Show what became of a message.
+
+    The exit code is 1 when it did not succeed, or when nothing is known of it.
+    """
+    patience = timeout if wait or timeout is not None else 0.0
+    report = run_loop(partial(look_up, load_store(app), id, patience))
+    if as_json:
+        print_json(report)
+    elif report.status is Status.UNKNOWN:
+        raise UnknownResult(id)
+    else:
+        print_facts(_facts(report))
+    _exit_by(report)
+
+
+def find_task(app: App, name: str) -> Task[..., Any]:
+    """The task of this name, or the only one whose name ends in ``.name``.
+
+    Raises:
+        ConfigurationError: there is none, or more than one.
+    """
+    if name in app.tasks:
+        return app.tasks[name]
+    matches = [known for known in app.tasks if known.endswith(f".{name}")]
+    match matches:
+        case [only]:
+            return app.tasks[only]
+        case []:
+            known = [*app.tasks, *(known.rpartition(".")[2] for known in app.tasks)]
+            raise ConfigurationError(
+                f"this app has no task {name!r}{hint(name, known)}"
+                if app.tasks
+                else "this app has no tasks: import the modules that define them where the app is"
+            )
+        case _:
+            raise ConfigurationError(f"{name!r} could be any of {', '.join(sorted(matches))}")
+
+
+async def send(app: App, signature: Signature[Any]) -> str:
+    """Enqueue the call; returns its id."""
+    async with app:
+        return (await app.enqueue(signature)).id
+
+
+async def send_and_wait(app: App, signature: Signature[Any], timeout: float | None) -> Report:
+    """Enqueue the call and wait for what becomes of it.
+
+    Raises:
+        TimeoutError: nothing, within ``timeout`` seconds.
+    """
+    async with app:
+        return _report(await _record(await app.enqueue(signature), timeout))
+
+
+async def look_up(app: App, id: str, patience: float | None) -> Report:
+    """What is known of a message, once it has ended or ``patience`` seconds have passed."""
+    async with app:
+        handle = app.result(id)
+        if patience != 0:
+            try:
+                return _report(await _record(handle, patience))
+            except (TimeoutError, UnknownResult):
+                pass  # the status says it better
+        [record] = await app.client.backend.fetch([id])
+        if record is not None:
+            return _report(record)
+        return Report(id=id, status=await handle.status(), progress=await handle.progress())
+
+
+async def _record(result: Result[Any], timeout: float | None) -> Record:
+    try:
+        with anyio.fail_after(timeout):
+            return await result.expect()
+    except TimeoutError:
+        raise TimeoutError(f"task {result.id} has no outcome after {timeout:g} s") from None
+
+
+def _report(record: Record) -> Report:
+    outcome = record.outcome
+    return Report(
+        id=record.id,
+        status=status_of(outcome),
+        task=record.task or None,
+        attempt=record.attempt,
+        started_at=record.started_at or None,
+        finished_at=record.finished_at or None,
+        worker=record.worker or None,
+        value=msgspec.msgpack.decode(outcome.value) if isinstance(outcome, Succeeded) else None,
+        error=outcome.error if isinstance(outcome, Failed) else None,
+    )
+
+
+def _print_outcome(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        print_json(report)
+    elif report.status is Status.SUCCEEDED:
+        print_json(report.value)
+    else:
+        error = report.error
+        why = "" if error is None else f": {error.type}: {error.message}"
+        complain(f"task {report.id} {_past(report.status)}{why}")
+    _exit_by(report)
+
+
+def _exit_by(report: Report) -> None:
+    if report.status in {Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.UNKNOWN}:
+        raise typer.Exit(1)
+
+
+def _past(status: Status) -> str:
+    return "was cancelled" if status is Status.CANCELLED else status.value
+
+
+def _facts(report: Report) -> Sequence[tuple[str, object]]:
+    facts: list[tuple[str, object]] = [("id", report.id), ("status", report.status)]
+    if report.task:
+        facts += [("task", report.task), ("attempt", report.attempt)]
+    if report.progress is not None:
+        value, total = report.progress.value, report.progress.total
+        facts.append(("progress", f"{value:g}" if total is None else f"{value:g} of {total:g}"))
+    if report.finished_at is not None:
+        facts.append(
+            ("ended", datetime.fromtimestamp(report.finished_at, UTC).isoformat(" ", "seconds"))
+        )
+        if report.started_at is not None:
+            facts.append(("took", f"{report.finished_at - report.started_at:.3f} s"))
+    if report.worker is not None:
+        facts.append(("worker", report.worker))
+    if report.status is Status.SUCCEEDED:
+        facts.append(("value", json.dumps(msgspec.to_builtins(report.value, str_keys=True))))
+    if report.error is not None:
+        facts.append(("error", f"{report.error.type}: {report.error.message}"))
+        facts += [("", plain(line)) for line in report.error.traceback.splitlines()]
+    return facts
+
+
+def _parse(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        why = error if isinstance(error, ValueError) else "nested too deeply"
+        raise ConfigurationError(
+            f"{what} is no JSON ({why}); text goes in two kinds of quotes: '{json.dumps(text)}'"
+        ) from error
+
+
+def _parse_object(text: str) -> dict[str, Any]:
+    parsed = _parse(text, "--kwargs")
+    if not isinstance(parsed, dict):
+        raise ConfigurationError('--kwargs takes an object, as in \'{"name": "value"}\'')
+    return parsed  # pyright: ignore[reportUnknownVariableType] - JSON: the keys are text

@@ -1,0 +1,236 @@
+"""The client: what an app that is connected does with signatures, messages and results."""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+
+from asyncq.backends.base import Backend, ProgressBoard
+from asyncq.brokers.base import MAX_BATCH, Broker, Envelope, QueueAdmin
+from asyncq.clock import Clock
+from asyncq.codecs.base import Codec
+from asyncq.config import Config
+from asyncq.context import find_context
+from asyncq.errors import ConfigurationError, MessageTooLarge
+from asyncq.message import (
+    EMPTY_ARGS,
+    EMPTY_KWARGS,
+    Message,
+    Progress,
+    Record,
+    Status,
+    new_id,
+    status_of,
+)
+from asyncq.publisher import Publisher
+from asyncq.result import Result
+from asyncq.signature import Signature
+from asyncq.task import Task
+from asyncq.values import encode
+from asyncq.waiters import Waiters
+
+R = TypeVar("R")
+
+
+class Client:
+    """Connections, and what goes over them. Belongs to the event loop it was entered in."""
+
+    def __init__(
+        self,
+        *,
+        tasks: Mapping[str, Task[..., Any]],
+        broker: Broker,
+        backend: Backend,
+        codec: Codec,
+        config: Config,
+        clock: Clock,
+    ) -> None:
+        self.broker = broker
+        self.backend = backend
+        self._tasks = tasks
+        self._codec = codec
+        self._config = config
+        self._clock = clock
+        self._publisher = Publisher(broker, config.publish_timeout)
+        self._waiters = Waiters(backend, self._exist)
+        self._stack = AsyncExitStack()
+        self._group: TaskGroup | None = None
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.broker)
+            await stack.enter_async_context(self.backend)
+            stack.callback(self._waiters.close)
+            group = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(group.cancel_scope.cancel)
+            group.start_soon(self._publisher.run)
+            group.start_soon(self._waiters.listen)
+            group.start_soon(self._waiters.read)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        # Without the error: it is the caller's, and must reach it as it is, not in a group of ours.
+        await self._stack.aclose()
+
+    async def enqueue(self, signature: Signature[R]) -> Result[R]:
+        """Send one call; returns once the broker keeps it. Raises as `Task.enqueue`."""
+        envelope = self._envelope(signature, self._clock.now())
+        result = self._result(envelope.id, signature)
+        await self._publisher.submit([envelope])
+        return result
+
+    async def enqueue_many(
+        self, signatures: Iterable[Signature[R]] | AsyncIterable[Signature[R]]
+    ) -> list[Result[R]]:
+        """Send many calls, in batches as they come; returns once the broker keeps all of them.
+
+        Raises as `Task.enqueue`; what came before the call at fault has been sent.
+        """
+        results: list[Result[R]] = []
+        under_way: asyncio.Future[None] | None = None
+        async for batch in _Batches(signatures):
+            # This one is made while the one before it is on its way.
+            now = self._clock.now()
+            envelopes = [self._envelope(signature, now) for signature in batch]
+            results += [
+                self._result(envelope.id, signature)
+                for envelope, signature in zip(envelopes, batch, strict=True)
+            ]
+            if under_way is not None:
+                await under_way
+            under_way = self._publisher.submit(envelopes)
+        if under_way is not None:
+            await under_way
+        return results
+
+    def result(self, id: str) -> Result[Any]:
+        """The handle to any task's outcome, whoever sent it."""
+        return Result(id, self)
+
+    def expect(self, id: str, era: int | None) -> "asyncio.Future[Record]":
+        return self._waiters.expect(id, era)
+
+    async def status(self, id: str) -> Status:
+        [record] = await self.backend.fetch([id])
+        if record is None and isinstance(self.broker, QueueAdmin):
+            [status] = await self.broker.find([id])
+            if status is not None:
+                return status
+            # It may have ended between the two looks.
+            [record] = await self.backend.fetch([id])
+        return Status.UNKNOWN if record is None else status_of(record.outcome)
+
+    async def progress(self, id: str) -> Progress | None:
+        if not isinstance(self.backend, ProgressBoard):
+            return None
+        [progress] = await self.backend.fetch_progress([id])
+        return progress
+
+    async def forget(self, ids: Sequence[str]) -> None:
+        await self.backend.forget(ids)
+
+    async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
+        """Run dead letters again; their recorded outcomes are forgotten first."""
+        if not isinstance(self.broker, QueueAdmin):
+            raise ConfigurationError(f"{self.broker!r} has no dead letters to replay")
+        # Only of the dead: a wrong id must not cost another message its outcome.
+        there = await self.broker.find(ids)
+        dead = [id for id, status in zip(ids, there, strict=True) if status is Status.FAILED]
+        await self.backend.forget(dead)
+        return await self.broker.replay(queue, dead)
+
+    def _result(self, id: str, signature: Signature[R]) -> Result[R]:
+        task = self._tasks.get(signature.task)
+        # An id of the caller's own may be there already, or have ended: another client, or an
+        # earlier run of this program, sent it then, and nothing will be pushed to us.
+        era = self._waiters.era if signature.options.id is None else None
+        return Result(id, self, None if task is None else task.read, era)
+
+    def _envelope(self, signature: Signature[Any], now: float) -> Envelope:
+        envelope = self._codec.encode(self._message(signature, now))
+        if len(envelope.body) > self._config.max_message_size:
+            raise MessageTooLarge(
+                envelope.id, signature.task, len(envelope.body), self._config.max_message_size
+            )
+        return envelope
+
+    def _message(self, signature: Signature[Any], now: float) -> Message:
+        try:
+            settings = self._tasks[signature.task].settings
+        except KeyError:
+            raise ConfigurationError(f"this app has no task {signature.task!r}") from None
+        options = signature.options
+        expires = options.expires if options.expires is not None else settings.expires
+        keep = options.keep_result if options.keep_result is not None else settings.keep_result
+        context = find_context()
+        return Message(
+            id=options.id or new_id(),
+            task=signature.task,
+            args=encode(signature.args) if signature.args else EMPTY_ARGS,
+            kwargs=encode(signature.kwargs) if signature.kwargs else EMPTY_KWARGS,
+            queue=options.queue or settings.queue,
+            priority=settings.priority if options.priority is None else options.priority,
+            eta=options.eta if options.delay is None else now + options.delay,
+            expires=None if expires is None else now + expires,
+            enqueued_at=now,
+            root=None if context is None else context.root_id,
+            parent=None if context is None else context.id,
+            reply_to=self._waiters.address,
+            keep_result=keep,
+            headers=options.headers or {},
+        )
+
+    async def _exist(self, ids: Sequence[str]) -> Sequence[bool]:
+        """Whether a broker has these; where it cannot say, they might."""
+        if not isinstance(self.broker, QueueAdmin):
+            return [True] * len(ids)
+        return [status is not None for status in await self.broker.find(ids)]
+
+
+class _Batches(AsyncIterator[list[Signature[R]]]):
+    """Batches of any iterable, as large as a driver takes at once."""
+
+    def __init__(self, signatures: Iterable[Signature[R]] | AsyncIterable[Signature[R]]) -> None:
+        self._next: Callable[[], Any]
+        if isinstance(signatures, AsyncIterable):
+            source = aiter(signatures)
+            self._take = self._take_async
+            self._source: Any = source
+        else:
+            self._take = self._take_sync
+            self._source = iter(signatures)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[Signature[R]]:
+        batch = await self._take()
+        if not batch:
+            raise StopAsyncIteration
+        return batch
+
+    async def _take_sync(self) -> list[Signature[R]]:
+        # A long source must not keep the loop from everything else.
+        await anyio.lowlevel.checkpoint()
+        return [signature for _, signature in zip(range(MAX_BATCH), self._source, strict=False)]
+
+    async def _take_async(self) -> list[Signature[R]]:
+        batch: list[Signature[R]] = []
+        while len(batch) < MAX_BATCH:
+            try:
+                batch.append(await anext(self._source))
+            except StopAsyncIteration:
+                break
+        return batch

@@ -1,0 +1,1 @@
+"""Codecs: what a message looks like as bytes."""

@@ -1,0 +1,107 @@
+"""The settings of app, worker and command line in one record; and URLs that keep their secrets."""
+
+import os
+import re
+from typing import Self
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import msgspec
+
+from asyncq.errors import ConfigurationError
+
+_SECRET = re.compile("password|secret|token", re.IGNORECASE)  # names of options to hide
+DEFAULT_URL = "sqlite:///asyncq.db"
+MIB = 1024 * 1024
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting and its default. Durations are seconds, sizes bytes."""
+
+    concurrency: int = 100
+    """Tasks a worker runs at a time."""
+    grace: float = 30.0
+    """How long running tasks may go on after the worker was told to stop."""
+    lease: float = 15.0
+    """How long a worker that gives no sign of life keeps what it holds."""
+    stall_limit: float = 60.0
+    """How long the event loop may stand still before the lease is no longer renewed."""
+    max_crashes: int = 3
+    """How many worker deaths a message may cause before it goes to the dead letters."""
+    max_message_size: int = MIB
+    max_result_size: int = MIB
+    keep_result: float = 3600.0
+    """How long outcomes are kept."""
+    unknown_ttl: float = 600.0
+    """How long a message for an unknown task, or of a newer version, is given back before it goes
+    to the dead letters: time enough for a rolling deploy."""
+    unknown_delay: float = 5.0
+    """The pause between two such give-backs."""
+    publish_timeout: float = 10.0
+    """How long ``enqueue`` goes on trying while the broker does not answer."""
+
+
+DEFAULTS = Config()
+
+
+class Url(str):
+    """A connection URL whose password shows in no ``repr``, log line or error.
+
+    The whole text is ``reveal()``; ``str(url)`` and ``repr(url)`` are masked.
+    """
+
+    __slots__ = ("_text",)
+
+    def __new__(cls, text: str) -> Self:
+        return str.__new__(cls, mask(text))
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The URL with its password, for the library that connects."""
+        return self._text
+
+    @property
+    def scheme(self) -> str:
+        return self.partition("://")[0]
+
+
+def mask(url: str) -> str:
+    """``url`` without its password, in the user part or in the query.
+
+    A password that was not quoted may hold any character, so that where the user part ends is a
+    guess: everything up to the last "@" is hidden, rather too much than too little.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    user, at, host = rest.rpartition("@")
+    if at:
+        name, colon, _ = user.partition(":")
+        rest = f"{name}:***@{host}" if colon else rest
+    path, question, query = rest.partition("?")
+    if question:
+        pairs = [pair.partition("=") for pair in query.split("&")]
+        query = "&".join(
+            f"{name}=***" if _SECRET.search(name) else f"{name}{equals}{value}"
+            for name, equals, value in pairs
+        )
+    return f"{scheme}://{path}{question}{query}"
+
+
+def sqlite_path(url: Url) -> str:
+    """The file a ``sqlite:///relative.db`` or ``sqlite:////absolute.db`` URL names."""
+    path = unquote(urlsplit(url.reveal()).path)[1:]
+    if not path:
+        raise ConfigurationError(f"{url} names no file: write sqlite:///asyncq.db")
+    return path
+
+
+def query_of(url: Url) -> dict[str, str]:
+    """The options behind the ``?`` of a URL."""
+    return dict(parse_qsl(urlsplit(url.reveal()).query))
+
+
+def broker_url(given: str | None) -> Url:
+    """The URL to use: as given, else ``$ASYNCQ_BROKER``, else SQLite in ``./asyncq.db``."""
+    return Url(given or os.environ.get("ASYNCQ_BROKER") or DEFAULT_URL)

@@ -1,0 +1,153 @@
+"""Every exception of asyncq, in one tree.
+
+AsyncqError
+├── ConfigurationError          the set-up cannot work; says what to change
+├── BrokerError
+│   ├── BrokerUnavailable       try again later; publishing again is safe
+│   ├── Refused                 this envelope will never be taken
+│   │   └── MessageTooLarge
+│   └── LeaseLost               what this worker held belongs to others
+├── BackendError
+│   └── BackendUnavailable
+├── Undecodable                 bytes that are no message
+│   └── NewerVersion            ... that this version can read
+└── TaskError                   how a task ended, raised where its result is awaited
+    ├── TaskFailed
+    ├── TaskCancelled
+    ├── TaskExpired
+    └── UnknownResult           nobody has seen this id, or its outcome was forgotten
+Directive                       what a running task says to its worker; not an error
+└── RetryLater
+"""
+
+import math
+
+
+class AsyncqError(Exception):
+    """The root of what asyncq raises."""
+
+
+class ConfigurationError(AsyncqError):
+    """The set-up cannot work as it is written; the message says what to change."""
+
+
+class BrokerError(AsyncqError):
+    """Something went wrong between asyncq and a broker."""
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker did not answer in time. What was sent may have arrived; sending again is safe."""
+
+
+class Refused(BrokerError):
+    """The broker will never take this envelope."""
+
+    def __init__(self, envelope_id: str, why: str) -> None:
+        super().__init__(f"message {envelope_id} was refused: {why}")
+        self.envelope_id = envelope_id
+        self.why = why
+
+
+class MessageTooLarge(Refused):
+    """The encoded message is larger than ``max_message_size`` bytes."""
+
+    def __init__(self, envelope_id: str, task: str, size: int, limit: int) -> None:
+        super().__init__(
+            envelope_id,
+            f"the message for task {task} has {size} bytes and the limit is {limit}: pass a "
+            "reference (a path, a key) instead, or raise max_message_size",
+        )
+        self.size = size
+        self.limit = limit
+
+
+class LeaseLost(BrokerError):
+    """This worker's lease ended; what it held belongs to others now."""
+
+    def __init__(self, incarnation: str, why: str = "it was not renewed in time") -> None:
+        super().__init__(f"the lease of worker {incarnation} ended: {why}")
+        self.incarnation = incarnation
+
+
+class BackendError(AsyncqError):
+    """Something went wrong between asyncq and a backend."""
+
+
+class BackendUnavailable(BackendError):
+    """The backend did not answer in time. Storing again is safe."""
+
+
+class Undecodable(AsyncqError):
+    """These bytes are not a message of asyncq."""
+
+
+class NewerVersion(Undecodable):
+    """The message was made by a newer asyncq than this one."""
+
+    def __init__(self, version: int, known: int) -> None:
+        super().__init__(
+            f"the message has version {version} and this worker knows {known}: upgrade the worker"
+        )
+        self.version = version
+        self.known = known
+
+
+class TaskError(AsyncqError):
+    """A task did not succeed; raised where its result is awaited."""
+
+    def __init__(self, task_id: str, message: str) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+
+
+class TaskFailed(TaskError):
+    """The task raised, and was not tried again.
+
+    Facts about the remote exception are text, never an object: ``type`` is its qualified name,
+    ``message`` its text, ``traceback`` its formatted traceback (truncated to 16 KiB).
+    """
+
+    def __init__(self, task_id: str, type: str, message: str, traceback: str = "") -> None:
+        super().__init__(task_id, f"task {task_id} failed: {type}: {message}")
+        self.type = type
+        self.message = message
+        self.traceback = traceback
+
+
+class TaskCancelled(TaskError):
+    """The task was cancelled before it ended."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(task_id, f"task {task_id} was cancelled")
+
+
+class TaskExpired(TaskError):
+    """The task's ``expires`` passed before a worker started it."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(task_id, f"task {task_id} expired before it was started")
+
+
+class UnknownResult(TaskError):
+    """There is no outcome, and no broker has the message: a wrong id, or it was forgotten."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            task_id,
+            f"nothing is known of task {task_id}: the id is wrong, its outcome was forgotten "
+            "(keep_result), or the app has no backend",
+        )
+
+
+class Directive(Exception):
+    """Raised by a task to tell its worker what to do; not an error."""
+
+
+class RetryLater(Directive):
+    """Run this message again in ``delay`` seconds, whatever its retry policy says."""
+
+    def __init__(self, delay: float = 0.0) -> None:
+        if not math.isfinite(delay):
+            raise ValueError(f"a delay is a number of seconds, not {delay}")
+        super().__init__(f"run again in {delay} s")
+        self.delay = delay

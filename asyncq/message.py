@@ -1,0 +1,151 @@
+"""What travels, and how it ended: messages, outcomes, records.
+
+How a message becomes bytes is the codecs' business, where it waits the brokers', how it is run the
+worker's.
+"""
+
+import os
+import re
+import time
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+EMPTY_ARGS = msgspec.Raw(b"\x90")  # no arguments, in MessagePack
+EMPTY_KWARGS = msgspec.Raw(b"\x80")
+TASK_NAME = re.compile(r"[A-Za-z0-9_.:<>-]{1,200}")
+QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+MESSAGE_ID = re.compile(r"[!-~]{1,128}")
+MAX_PRIORITY = 9
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One request to run one task."""
+
+    id: str
+    task: str
+    args: msgspec.Raw = EMPTY_ARGS
+    """The positional arguments: a MessagePack array, decoded by the executor alone."""
+    kwargs: msgspec.Raw = EMPTY_KWARGS
+    """The keyword arguments: a MessagePack map with text keys."""
+    queue: str = "default"
+    priority: int = 0
+    """From 0 (lowest) to 9."""
+    eta: float | None = None
+    """The earliest moment the task may start."""
+    expires: float | None = None
+    """The moment from which on the task must not start."""
+    attempt: int = 1
+    enqueued_at: float = 0.0
+    root: str | None = None
+    """The message that began all this; None when it is this one."""
+    parent: str | None = None
+    """The message whose task sent this one."""
+    reply_to: str | None = None
+    """Where the client that sent it listens for outcomes."""
+    keep_result: float | None = None
+    """Seconds to keep the outcome; None leaves it to the task, 0 keeps nothing."""
+    headers: dict[str, Any] = {}
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """What a task raised, as text: no class is ever imported or made from it."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+class Succeeded(msgspec.Struct, frozen=True, tag="succeeded", array_like=True, gc=False):
+    """The task returned ``value``, encoded as MessagePack."""
+
+    value: msgspec.Raw
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
+    """The task raised and will not be tried again, or its message went to the dead letters."""
+
+    error: Failure
+
+
+class Cancelled(msgspec.Struct, frozen=True, tag="cancelled", array_like=True):
+    """The task was cancelled on request."""
+
+
+class Expired(msgspec.Struct, frozen=True, tag="expired", array_like=True):
+    """``expires`` passed before the task was started."""
+
+
+Outcome = Succeeded | Failed | Cancelled | Expired  # how a message ended, for good
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An outcome as a backend keeps it. The first one stored for an id stands."""
+
+    id: str
+    outcome: Outcome
+    task: str = ""
+    attempt: int = 1
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    worker: str = ""
+    keep: float = 3600.0
+    """Seconds until the backend may forget it."""
+    reply_to: str | None = None
+    """Where a client may be waiting for it."""
+
+
+class Progress(msgspec.Struct, frozen=True, array_like=True):
+    """How far a running task says it is."""
+
+    value: float
+    total: float | None = None
+
+
+class Status(StrEnum):
+    """Where a message is in its life."""
+
+    UNKNOWN = "unknown"
+    QUEUED = "queued"
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+def status_of(outcome: Outcome) -> Status:
+    """The status that stands once a message has this outcome."""
+    match outcome:
+        case Succeeded():
+            return Status.SUCCEEDED
+        case Failed():
+            return Status.FAILED
+        case Cancelled():
+            return Status.CANCELLED
+        case Expired():
+            return Status.EXPIRED
+
+
+_ids: list[str] = []
+
+
+def new_id() -> str:
+    """An id in hexadecimal: 48 bits of milliseconds, then 80 random bits (as in RFC 9562's UUID 7).
+
+    Ids of one time are neighbours in an index: with 300,000 messages queued in SQLite, settling is
+    several times faster than with random ones. They are drawn 256 at a time, since one system call
+    each would cost more than everything else that an enqueue does.
+    """
+    if not _ids:
+        moment = f"{time.time_ns() // 1_000_000:012x}"
+        block = os.urandom(10 * 256).hex()
+        _ids.extend([moment + block[at : at + 20] for at in range(0, len(block), 20)])
+    return _ids.pop()
+
+
+# A forked child must not hand out its parent's ids.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ids.clear)

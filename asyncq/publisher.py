@@ -1,0 +1,122 @@
+"""Publishing: envelopes from many callers become few calls to the broker.
+
+Batches are natural, never timed: what is there is sent at once, and what comes while a send is
+under way goes with the next one.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+
+import anyio
+import msgspec
+
+from asyncq.brokers.base import MAX_BATCH, Broker, Envelope
+from asyncq.errors import BrokerUnavailable, Refused
+from asyncq.policies import Retry
+
+log = logging.getLogger(__name__)
+
+PAUSE = Retry(times=0, base=0.05, ceiling=2.0)  # between attempts while the broker is away
+
+
+class _Waiting(msgspec.Struct, eq=False):
+    envelopes: Sequence[Envelope]
+    stored: "asyncio.Future[None]"
+    give_up: float  # loop time
+
+
+class Publisher:
+    """Sends envelopes until the broker has them, or their time is up."""
+
+    def __init__(self, broker: Broker, timeout: float) -> None:
+        self._broker = broker
+        self._timeout = timeout
+        self._pending: deque[_Waiting] = deque()
+        self._news = asyncio.Event()
+
+    def submit(self, envelopes: Sequence[Envelope]) -> "asyncio.Future[None]":
+        """A future that is done once the broker keeps all of these, at most a batch.
+
+        It ends in `BrokerUnavailable` if that took longer than the publish time-out (they may have
+        been stored), and in `Refused` for one that the broker will never take.
+        """
+        loop = asyncio.get_running_loop()
+        stored: asyncio.Future[None] = loop.create_future()
+        self._pending.append(_Waiting(envelopes, stored, loop.time() + self._timeout))
+        self._news.set()
+        return stored
+
+    async def run(self) -> None:
+        """Send what was submitted, until cancelled."""
+        failures = 0
+        try:
+            while True:
+                if not self._pending:
+                    self._news.clear()
+                    await self._news.wait()
+                failures = await self._send(self._next_batch(), failures)
+                if failures:
+                    await anyio.sleep(PAUSE.pause(failures))
+        finally:
+            for waiting in self._pending:
+                if not waiting.stored.done():
+                    waiting.stored.set_exception(
+                        BrokerUnavailable("the app was closed before the broker had answered")
+                    )
+
+    def _next_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        room = MAX_BATCH
+        while self._pending and len(self._pending[0].envelopes) <= room:
+            waiting = self._pending.popleft()
+            if not waiting.stored.done():
+                batch.append(waiting)
+                room -= len(waiting.envelopes)
+        return batch
+
+    async def _send(self, batch: list[_Waiting], failures: int) -> int:
+        """Returns how many times in a row the broker has been away, this time included."""
+        if not batch:
+            return failures
+        try:
+            await self._broker.publish([e for waiting in batch for e in waiting.envelopes])
+        except BrokerUnavailable as error:
+            self._keep(batch, error)
+            if failures == 0:
+                log.warning("publishing is interrupted: %s", error)
+            return failures + 1
+        # A component that must survive: what a driver raises is for its callers to hear, and no
+        # reason to end what else the app does.
+        except Exception as error:  # noqa: BLE001
+            # Refused, one envelope is at fault: its caller hears of it, the others go again.
+            id = error.envelope_id if isinstance(error, Refused) else None
+            for waiting in batch:
+                at_fault = id is None or any(e.id == id for e in waiting.envelopes)
+                if at_fault and not waiting.stored.done():
+                    waiting.stored.set_exception(error)
+            self._keep(batch)
+            return 0
+        except BaseException:
+            self._keep(batch)
+            raise
+        for waiting in batch:
+            if not waiting.stored.done():
+                waiting.stored.set_result(None)
+        if failures:
+            log.warning("publishing goes on")
+        return 0
+
+    def _keep(self, batch: list[_Waiting], error: BrokerUnavailable | None = None) -> None:
+        """Put a batch back at the head; those whose time is up hear of the error."""
+        now = asyncio.get_running_loop().time()
+        again: list[_Waiting] = []
+        for waiting in batch:
+            if waiting.stored.done():
+                continue
+            if error is not None and now > waiting.give_up:
+                waiting.stored.set_exception(error)
+            else:
+                again.append(waiting)
+        self._pending.extendleft(reversed(again))

@@ -1,0 +1,197 @@
+"""Results: the awaitable handles to outcomes."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast, overload
+
+import anyio
+import msgspec
+
+from asyncq.errors import TaskCancelled, TaskError, TaskExpired, TaskFailed
+from asyncq.message import Cancelled, Expired, Failed, Progress, Record, Status, Succeeded
+
+R = TypeVar("R")
+READ_AGAIN = -1  # no era: what was pushed was for the first who waited
+
+
+class Desk(Protocol):
+    """Where results ask: the client that made them."""
+
+    def expect(self, id: str, era: int | None) -> "asyncio.Future[Record]": ...
+
+    async def status(self, id: str) -> Status: ...
+
+    async def progress(self, id: str) -> Progress | None: ...
+
+    async def forget(self, ids: Sequence[str]) -> None: ...
+
+
+class Result(Generic[R]):
+    """The handle to one task's outcome: ``await`` it.
+
+    Awaiting raises `TaskFailed`, `TaskCancelled` or `TaskExpired` where the task did not succeed,
+    and `UnknownResult` where its outcome is not kept (any more).
+    """
+
+    __slots__ = ("_desk", "_era", "_read", "id")
+
+    def __init__(
+        self,
+        id: str,
+        desk: Desk,
+        read: Callable[[msgspec.Raw], R] | None = None,
+        era: int | None = None,
+    ) -> None:
+        self.id = id
+        self._desk = desk
+        self._read = read
+        self._era = era
+
+    def __repr__(self) -> str:
+        return f"<result of {self.id}>"
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return self.get().__await__()
+
+    async def get(self, timeout: float | None = None) -> R:
+        """The task's return value, once it has one.
+
+        Raises:
+            TimeoutError: no outcome within ``timeout`` seconds. The task goes on; ask again.
+            TaskFailed, TaskCancelled, TaskExpired, UnknownResult: as the class says.
+        """
+        future = self.expect()
+        try:
+            if timeout is None:
+                return self.value_of(await future)
+            with anyio.fail_after(timeout):
+                return self.value_of(await future)
+        except TimeoutError:
+            raise TimeoutError(f"task {self.id} has no outcome after {timeout} s") from None
+        finally:
+            future.cancel()
+
+    async def status(self) -> Status:
+        """Where the message is now; UNKNOWN if nothing knows its id."""
+        return await self._desk.status(self.id)
+
+    async def progress(self) -> Progress | None:
+        """What the task last said with `Context.progress`."""
+        return await self._desk.progress(self.id)
+
+    async def forget(self) -> None:
+        """Remove the stored outcome before its time."""
+        await self._desk.forget([self.id])
+
+    def expect(self) -> "asyncio.Future[Record]":
+        """The record to come, for those who wait for many."""
+        future = self._desk.expect(self.id, self._era)
+        if self._era is not None:
+            self._era = READ_AGAIN
+        return future
+
+    def value_of(self, record: Record) -> R:
+        """The return value a record holds, or the error it stands for."""
+        match record.outcome:
+            case Succeeded(value):
+                if self._read is None:
+                    return cast("R", msgspec.msgpack.decode(value))
+                return self._read(value)
+            case Failed(error):
+                raise TaskFailed(self.id, error.type, error.message, error.traceback)
+            case Cancelled():
+                raise TaskCancelled(self.id)
+            case Expired():
+                raise TaskExpired(self.id)
+
+
+class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name for it
+    """Iterate over results in the order in which they end; awaiting one of them returns at once.
+
+    Raises `TimeoutError` when ``timeout`` seconds pass with nothing ending.
+    """
+
+    def __init__(self, results: Iterable[Result[R]], *, timeout: float | None = None) -> None:
+        self._timeout = timeout
+        self._ended: deque[Result[R]] = deque()
+        self._news = asyncio.Event()
+        self._futures: set[asyncio.Future[Record]] = set()
+        for result in results:
+            future = result.expect()
+            self._futures.add(future)
+            future.add_done_callback(lambda done, of=result: self._end(of, done))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Result[R]:
+        while not self._ended:
+            if not self._futures:
+                raise StopAsyncIteration
+            self._news.clear()
+            try:
+                with anyio.fail_after(self._timeout):
+                    await self._news.wait()
+            except BaseException:
+                self.close()
+                raise
+        return self._ended.popleft()
+
+    def _end(self, result: Result[R], future: "asyncio.Future[Record]") -> None:
+        self._futures.discard(future)
+        if not future.cancelled():
+            self._ended.append(_Ended(result, future))
+            self._news.set()
+
+    def close(self) -> None:
+        """Wait for none of them any more; for who leaves before the last has ended."""
+        for future in list(self._futures):
+            future.cancel()
+
+
+class _Ended(Result[R]):
+    """A result whose record is here."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, result: Result[R], future: "asyncio.Future[Record]") -> None:
+        super().__init__(result.id, result._desk, result._read)  # noqa: SLF001 - its own class
+        self._future = future
+        future.exception()  # retrieved, also if nobody awaits this one
+
+    async def get(self, timeout: float | None = None) -> R:
+        return self.value_of(self._future.result())
+
+
+@overload
+async def gather(
+    *results: Result[R], return_exceptions: Literal[False] = False, timeout: float | None = None
+) -> list[R]: ...
+@overload
+async def gather(
+    *results: Result[R], return_exceptions: Literal[True], timeout: float | None = None
+) -> list[R | TaskError]: ...
+async def gather(
+    *results: Result[R], return_exceptions: bool = False, timeout: float | None = None
+) -> Any:
+    """The values of these results, in their order.
+
+    The first failure to come is raised, unless ``return_exceptions`` puts failures in their places.
+    The other tasks go on either way. `TimeoutError` if they have not all ended in ``timeout``
+    seconds.
+    """
+    values: dict[str, Any] = {}
+    ended = as_completed({result.id: result for result in results}.values())
+    try:
+        with anyio.fail_after(timeout):
+            async for result in ended:
+                try:
+                    values[result.id] = await result
+                except TaskError as error:
+                    if not return_exceptions:
+                        raise
+                    values[result.id] = error
+    finally:
+        ended.close()
+    return [values[result.id] for result in results]

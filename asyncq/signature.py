@@ -1,0 +1,35 @@
+"""Signatures: a task with arguments, not sent yet. Data only."""
+
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+R = TypeVar("R")
+
+
+class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call asks for beside its arguments; None leaves it to the task."""
+
+    id: str | None = None
+    queue: str | None = None
+    priority: int | None = None
+    eta: float | None = None
+    """Unix seconds."""
+    delay: float | None = None
+    """Seconds from when it is sent."""
+    expires: float | None = None
+    """Seconds from when it is sent."""
+    keep_result: float | None = None
+    headers: dict[str, Any] | None = None
+
+
+NO_OPTIONS = CallOptions()
+
+
+class Signature(msgspec.Struct, Generic[R], frozen=True):
+    """A call of a task, checked against its parameters."""
+
+    task: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    options: CallOptions = NO_OPTIONS

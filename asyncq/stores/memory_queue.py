@@ -1,0 +1,249 @@
+"""One queue of the memory store: where each message is, and how it moves.
+
+A message is in exactly one place: a line, the suspects, the delayed, a worker's hands or the dead.
+What its bytes mean is the broker's business.
+"""
+
+import heapq
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+import msgspec
+
+from asyncq.errors import LeaseLost
+from asyncq.message import MAX_PRIORITY, Status
+from asyncq.stores.bell import Bell
+
+_claims = count(1)  # no two claims have the same number
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A message as it is kept: in bytes, so that nobody who had it in hand can change it."""
+
+    id: str
+    priority: int
+    sent_at: float
+    packed: bytes
+    crashes: int = 0
+    suspect: bool = False
+
+
+class Dead(msgspec.Struct, frozen=True):
+    """An entry out of circulation."""
+
+    entry: Entry
+    reason: str
+    died_at: float
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many messages are where."""
+
+    ready: int
+    delayed: int
+    held: int
+    dead: int
+    first_sent_at: float | None
+    """When the first of the ready ones was sent."""
+
+
+class Holder:
+    """One worker incarnation: until when it may hold, and what it holds."""
+
+    def __init__(self, ends: float) -> None:
+        self.ends = ends
+        self.held: dict[str, tuple[int, Entry]] = {}  # id: (number of the claim, entry)
+
+
+Line = OrderedDict[str, Entry]
+
+
+class MemoryQueue:
+    """A named line of messages, and the bells of who waits for them."""
+
+    def __init__(self) -> None:
+        self._bells: deque[Bell] = deque()  # one per idle consumer, the longest idle first
+        self._lines: Sequence[Line] = [Line() for _ in range(MAX_PRIORITY + 1)]
+        self._suspects = Line()
+        self._delayed: dict[str, Entry] = {}
+        self._due: list[tuple[float, int, str]] = []  # a heap: when, order of arrival, id
+        self._arrivals = count()
+        self._holders: dict[str, Holder] = {}
+        self._dead: dict[str, Dead] = {}
+
+    # Where things are
+
+    def find(self, message_id: str, now: float) -> Status | None:
+        self._move_due(now)
+        if message_id in self._suspects or any(message_id in line for line in self._lines):
+            return Status.QUEUED
+        if message_id in self._delayed:
+            return Status.SCHEDULED
+        if any(message_id in holder.held for holder in self._holders.values()):
+            return Status.RUNNING
+        return Status.FAILED if message_id in self._dead else None
+
+    def count(self, now: float) -> Counts:
+        self._move_due(now)
+        lines = [*self._lines, self._suspects]
+        heads = [next(iter(line.values())).sent_at for line in lines if line]
+        return Counts(
+            ready=sum(len(line) for line in lines),
+            delayed=len(self._delayed),
+            held=sum(len(holder.held) for holder in self._holders.values()),
+            dead=len(self._dead),
+            first_sent_at=min(heads, default=None),
+        )
+
+    def pause(self, lane_is_free: bool, now: float) -> float | None:
+        """Seconds until something can be claimed; None while nothing is in sight."""
+        self._move_due(now)
+        if any(self._lines) or (lane_is_free and self._suspects):
+            return 0.0
+        return self._due[0][0] - now if self._due else None
+
+    # Moves
+
+    def add(self, entry: Entry, due: float, now: float) -> None:
+        """Take a new message, unless it is here in some place or other."""
+        if self.find(entry.id, now) is not None:
+            return
+        if due > now:
+            self.delay(entry, due)
+        else:
+            self._append(entry)
+
+    def claim(
+        self, incarnation: str, limit: int, lane_is_free: bool, now: float
+    ) -> list[tuple[int, Entry]]:
+        """Hand out what is due: one suspect, if the lane is free for it, and the lines in order.
+
+        Each comes with the number of its claim.
+
+        Raises:
+            LeaseLost: this incarnation holds nothing here any more.
+        """
+        holder = self._holders.get(incarnation)
+        if holder is None or holder.ends <= now:
+            raise LeaseLost(incarnation)
+        self._move_due(now)
+        claimed = [(next(_claims), entry) for entry in self._next(limit, lane_is_free)]
+        holder.held.update({entry.id: (number, entry) for number, entry in claimed})
+        return claimed
+
+    def holds(self, incarnation: str, message_id: str, claim: int) -> bool:
+        """Whether this worker holds the message, and by this claim."""
+        holder = self._holders.get(incarnation)
+        return holder is not None and holder.held.get(message_id, (0,))[0] == claim
+
+    def let_go(self, incarnation: str, message_id: str) -> Entry:
+        """Take a held message out of this worker's hands; it is in no place then."""
+        return self._holders[incarnation].held.pop(message_id)[1]
+
+    def delay(self, entry: Entry, due: float) -> None:
+        self._delayed[entry.id] = entry
+        heapq.heappush(self._due, (due, next(self._arrivals), entry.id))
+        self.ring()  # whoever waits may have to wait less
+
+    def put_first(self, entry: Entry) -> None:
+        line = self._line_of(entry)
+        line[entry.id] = entry
+        line.move_to_end(entry.id, last=False)
+        self.ring()
+
+    def bury(self, entry: Entry, reason: str, now: float) -> None:
+        self._dead[entry.id] = Dead(entry, reason, now)
+
+    def replay(self, message_id: str) -> bool:
+        if message_id not in self._dead:
+            return False
+        entry = self._dead.pop(message_id).entry
+        self._append(msgspec.structs.replace(entry, crashes=0, suspect=False))
+        return True
+
+    def purge(self) -> int:
+        removed = sum(len(line) for line in self._lines) + len(self._suspects) + len(self._delayed)
+        for places in (*self._lines, self._suspects, self._delayed, self._due):
+            places.clear()
+        return removed
+
+    def dead(self) -> Iterator[Dead]:
+        return iter(self._dead.values())
+
+    def delete_dead(self, message_id: str) -> bool:
+        return self._dead.pop(message_id, None) is not None
+
+    # Leases
+
+    def open_lease(self, incarnation: str, ends: float) -> None:
+        holder = self._holders.setdefault(incarnation, Holder(ends))
+        holder.ends = max(ends, holder.ends)
+
+    def renew_lease(self, incarnation: str, ends: float, now: float) -> bool:
+        holder = self._holders.get(incarnation)
+        if holder is None or holder.ends <= now:
+            return False
+        holder.ends = ends
+        return True
+
+    def close_lease(self, incarnation: str) -> None:
+        """End it, and give back what is held, in the order it was claimed."""
+        holder = self._holders.pop(incarnation, None)
+        if holder is not None:
+            for _, entry in reversed(holder.held.values()):
+                self.put_first(entry)
+
+    def sweep(self, now: float) -> int:
+        """Make suspects of what lapsed leases hold. One that was a suspect is guilty, or all."""
+        recovered = 0
+        for incarnation, holder in list(self._holders.items()):
+            if holder.ends > now:
+                continue
+            del self._holders[incarnation]
+            entries = [entry for _, entry in holder.held.values()]
+            caught = any(entry.suspect for entry in entries)
+            for entry in entries:
+                crashes = entry.crashes + (1 if entry.suspect or not caught else 0)
+                self._append(msgspec.structs.replace(entry, suspect=True, crashes=crashes))
+            recovered += len(entries)
+        return recovered
+
+    # Who waits
+
+    def hang_up(self, bell: Bell) -> None:
+        """Have this bell rung for the next message."""
+        self._bells.append(bell)
+
+    def take_down(self, bell: Bell) -> None:
+        if bell in self._bells:
+            self._bells.remove(bell)
+
+    def ring(self) -> None:
+        """Wake the consumer that has waited longest."""
+        if self._bells:
+            self._bells.popleft().ring()
+
+    # Within
+
+    def _next(self, limit: int, lane_is_free: bool) -> Iterator[Entry]:
+        left = limit
+        if left > 0 and lane_is_free and self._suspects:
+            left -= 1
+            yield self._suspects.popitem(last=False)[1]
+        for line in reversed(self._lines):
+            while left > 0 and line:
+                left -= 1
+                yield line.popitem(last=False)[1]
+
+    def _append(self, entry: Entry) -> None:
+        self._line_of(entry)[entry.id] = entry
+        self.ring()
+
+    def _line_of(self, entry: Entry) -> Line:
+        return self._suspects if entry.suspect else self._lines[entry.priority]
+
+    def _move_due(self, now: float) -> None:
+        while self._due and self._due[0][0] <= now:
+            _, _, message_id = heapq.heappop(self._due)
+            self._append(self._delayed.pop(message_id))

@@ -1,0 +1,75 @@
+"""A job: what a coroutine has done in one of the store's threads, and how it hears of it."""
+
+import asyncio
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Job(Generic[T]):
+    """Some work on the file, and who waits for its result.
+
+    The work may be done twice: what failed in one transaction with others is tried again alone.
+    ``committed`` hears of the result in the store's thread, before anyone else does, and whether or
+    not somebody still waits.
+    """
+
+    __slots__ = ("_future", "_loop", "_outcome", "committed", "durable", "work")
+
+    def __init__(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        *,
+        durable: bool = False,
+        committed: Callable[[T], None] | None = None,
+        awaited: bool = True,
+    ) -> None:
+        self.work = work
+        self.durable = durable
+        self.committed = committed
+        self._outcome: Callable[[asyncio.Future[T]], None] | None = None
+        self._loop = asyncio.get_running_loop() if awaited else None
+        self._future: asyncio.Future[T] | None = self._loop.create_future() if self._loop else None
+
+    async def result(self) -> T:
+        """Wait until it is done. A caller that is cancelled stops waiting, and no more."""
+        assert self._future is not None  # noqa: S101 - what nobody awaits has no future
+        return await self._future
+
+    def succeed(self, result: T) -> None:
+        if self.committed is not None:
+            self.committed(result)
+        self._outcome = lambda future: future.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        self._outcome = lambda future: future.set_exception(error)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        return self._loop
+
+    def wake(self) -> None:
+        """Tell who waits; in its event loop."""
+        future, outcome = self._future, self._outcome
+        if future is not None and outcome is not None and not future.done():
+            outcome(future)
+
+
+def answer(jobs: Sequence[Job[Any]]) -> None:
+    """Wake who waits for these jobs: each event loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Job[Any]]] = defaultdict(list)
+    for job in jobs:
+        if job.loop is not None:
+            by_loop[job.loop].append(job)
+    for loop, done in by_loop.items():
+        with suppress(RuntimeError):  # it is closed: nobody waits there any more
+            loop.call_soon_threadsafe(_wake_all, done)
+
+
+def _wake_all(jobs: Sequence[Job[Any]]) -> None:
+    for job in jobs:
+        job.wake()

@@ -1,0 +1,277 @@
+"""Tasks: registered functions, and the ways to call them."""
+
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+import msgspec
+
+from asyncq.context import Context
+from asyncq.errors import ConfigurationError
+from asyncq.message import MAX_PRIORITY, MESSAGE_ID, QUEUE_NAME, TASK_NAME
+from asyncq.parameters import Parameters, type_hints
+from asyncq.policies import Retry
+from asyncq.result import Result
+from asyncq.signature import CallOptions, Signature
+from asyncq.values import decoder, encode
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_decode_headers = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+Register = Callable[[Callable[..., Any], str, "TaskOptions"], "Task[..., Any]"]
+Send = Callable[[Signature[Any]], Awaitable[Result[Any]]]
+
+
+class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a task asks for, every time it is called."""
+
+    queue: str = "default"
+    priority: int = 0
+    retry: Retry | None = None
+    time_limit: float | None = None
+    """Seconds one attempt may take."""
+    expires: float | None = None
+    """Seconds after which a message that was not started is not started any more."""
+    keep_result: float | None = None
+    """Seconds to keep the outcome; None is the app's default, 0 keeps nothing."""
+
+
+class Task(Generic[P, R]):
+    """A function that runs on workers. Called, it is still the function."""
+
+    def __init__(
+        self, function: Callable[..., Any], name: str, options: TaskOptions, send: Send
+    ) -> None:
+        check_task_name(name)
+        check_queue_name(options.queue)
+        check_priority(options.priority)
+        for duration in (options.time_limit, options.expires, options.keep_result):
+            if duration is not None:
+                _seconds(duration)
+        self.function = function
+        self.name = name
+        self.settings = options
+        self.is_coroutine = inspect.iscoroutinefunction(function)
+        self.parameters = Parameters(function, name)
+        self._send = send
+        self._read: Callable[[msgspec.Raw], R] | None = None
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function here and now, as if it were no task."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+        """The call with these arguments, not sent yet.
+
+        Raises:
+            TypeError: an argument is missing, unexpected or given twice.
+        """
+        self.parameters.check(args, kwargs)
+        return Signature(self.name, args, kwargs)
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
+        """Send the call; returns once the broker keeps it.
+
+        Raises:
+            TypeError: an argument is missing, unexpected, or cannot be sent. Nothing was sent.
+            MessageTooLarge: with its arguments the message exceeds ``max_message_size``.
+            BrokerUnavailable: not accepted within ``publish_timeout``.
+        """
+        self.parameters.check(args, kwargs)
+        return await self._send(Signature(self.name, args, kwargs))
+
+    def options(
+        self,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: float | timedelta | None = None,
+        countdown: float | timedelta | None = None,
+        eta: datetime | float | None = None,
+        expires: float | timedelta | None = None,
+        keep_result: float | None = None,
+        id: str | None = None,
+        headers: dict[str, Any] | None = None,
+    ) -> "Call[P, R]":
+        """The task with other options, for one or more calls.
+
+        ``delay`` (Celery's ``countdown``) is seconds from now, ``eta`` a moment (an aware datetime
+        or Unix seconds), ``expires`` seconds from now. An ``id`` of your own makes the call
+        repeatable: it is taken once for as long as its outcome is kept.
+
+        Raises:
+            ValueError: a value is out of range, or two say when to start.
+            TypeError: a header cannot be sent.
+            ConfigurationError: there can be no queue of this name.
+        """
+        starts = [moment for moment in (delay, countdown, eta) if moment is not None]
+        if len(starts) > 1:
+            raise ValueError("give one of delay, countdown and eta")
+        if queue is not None:
+            check_queue_name(queue)
+        if priority is not None:
+            check_priority(priority)
+        if id is not None and not MESSAGE_ID.fullmatch(id):
+            raise ValueError(f"an id has 1 to 128 printable ASCII characters, not {id[:200]!r}")
+        if headers is not None:
+            check_headers(headers)
+        pause = delay if delay is not None else countdown
+        options = CallOptions(
+            id=id,
+            queue=queue,
+            priority=priority,
+            eta=None if eta is None else _moment(eta),
+            delay=None if pause is None else _seconds(pause),
+            expires=None if expires is None else _seconds(expires),
+            keep_result=None if keep_result is None else _seconds(keep_result),
+            headers=headers,
+        )
+        return Call(self, options, self._send)
+
+    def read(self, value: msgspec.Raw) -> R:
+        """A return value from its bytes, in the function's annotated type."""
+        if self._read is None:
+            hint = type_hints(self.function, self.name).get("return", Any)
+            try:
+                self._read = decoder(hint)
+            except ConfigurationError:
+                self._read = decoder(Any)  # says nothing that bytes could tell: plain data then
+        return self._read(value)
+
+
+class Call(Generic[P, R]):
+    """A task with options of its own: `Task.options`."""
+
+    def __init__(self, task: Task[P, R], options: CallOptions, send: Send) -> None:
+        self._task = task
+        self._options = options
+        self._send = send
+
+    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+        """As `Task.s`."""
+        self._task.parameters.check(args, kwargs)
+        return Signature(self._task.name, args, kwargs, self._options)
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
+        """As `Task.enqueue`."""
+        return await self._send(self.s(*args, **kwargs))
+
+
+class _Anything:
+    """Fits only a first parameter that takes everything, and so tells that one from a context."""
+
+
+class TaskDecorator:
+    """Makes functions tasks, with options or without; keeps their types for type checkers.
+
+    A first parameter of type `Context` is the worker's to give, and not the caller's.
+    """
+
+    def __init__(self, register: Register, options: dict[str, Any]) -> None:
+        self._register = register
+        self._options = options
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[_Anything, P], Coroutine[Any, Any, R]], /
+    ) -> Task[Concatenate[Any, P], R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
+    ) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[_Anything, P], R], /
+    ) -> Task[Concatenate[Any, P], R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def __call__(
+        self,
+        *,
+        name: str = ...,
+        queue: str = ...,
+        priority: int = ...,
+        retry: Retry | None = ...,
+        time_limit: float | None = ...,
+        expires: float | None = ...,
+        keep_result: float | None = ...,
+    ) -> "TaskDecorator": ...
+    def __call__(self, *function: Callable[..., Any], **options: Any) -> Any:
+        """Register a function, or return a decorator that will, with these options.
+
+        ``name`` is ``module.function`` if not given; the rest is `TaskOptions`.
+
+        Raises:
+            ConfigurationError: the name is taken or cannot be one; a parameter cannot be sent.
+        """
+        merged = {**self._options, **options}
+        if not function:
+            return TaskDecorator(self._register, merged)
+        name = merged.pop("name", None) or default_name(function[0])
+        return self._register(function[0], name, TaskOptions(**merged))
+
+
+def default_name(function: Callable[..., Any]) -> str:
+    """``module.function``, as the worker that imports the module calls it too."""
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def check_task_name(name: str) -> None:
+    if not TASK_NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"task name {name[:200]!r}: use 1 to 200 letters, digits and _ . : < > -"
+        )
+
+
+def check_queue_name(name: str) -> None:
+    if not QUEUE_NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"queue name {name[:200]!r}: use 1 to 128 letters, digits and _ . -"
+        )
+
+
+def check_priority(priority: int) -> None:
+    if type(priority) is not int or not 0 <= priority <= MAX_PRIORITY:
+        raise ValueError(f"a priority is from 0 (lowest) to {MAX_PRIORITY}, not {priority!r}")
+
+
+def check_headers(headers: dict[str, Any]) -> None:
+    """
+    Raises:
+        TypeError: no broker could carry these.
+    """
+    try:
+        _decode_headers(encode(headers))
+    except msgspec.ValidationError as error:
+        raise TypeError(f"headers are a dictionary with text keys: {error}") from error
+
+
+def _seconds(duration: float | timedelta) -> float:
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"a duration is a number of seconds, not negative: {duration!r}")
+    return seconds
+
+
+def _moment(moment: datetime | float) -> float:
+    if not isinstance(moment, datetime):
+        if not math.isfinite(moment):
+            raise ValueError(f"eta is a moment, not {moment!r}")
+        return float(moment)
+    if moment.tzinfo is None:
+        raise ValueError(f"eta {moment!r} has no time zone: use datetime.now(UTC) or a tzinfo")
+    return moment.timestamp()

@@ -1,0 +1,1 @@
+"""For those who test tasks, and those who write drivers."""

@@ -1,0 +1,37 @@
+"""What the seams promise, as tests: a driver is right when these suites pass.
+
+A driver's test module subclasses each suite that applies and says where its store is:
+
+    class TestMyBroker(BrokerContract):
+        @pytest.fixture
+        def url(self) -> Url:
+            return Url("mystore://127.0.0.1")
+
+A driver that is not in the table of `asyncq.drivers` overrides the fixtures of `DriverFixtures`
+instead. The tests are coroutines: run them with pytest-asyncio in auto mode, and call
+``pytest.register_assert_rewrite("asyncq.testing.contracts")`` before the import to see values.
+"""
+
+from asyncq.testing.contracts.admin import AdminContract
+from asyncq.testing.contracts.backends import BackendContract, ProgressContract
+from asyncq.testing.contracts.brokers import BrokerContract
+from asyncq.testing.contracts.consumers import ConsumerContract
+from asyncq.testing.contracts.given import DriverFixtures, FullBroker
+from asyncq.testing.contracts.lanes import LaneContract
+from asyncq.testing.contracts.leases import LeaseContract
+from asyncq.testing.contracts.model import ModelContract
+from asyncq.testing.contracts.unified import UnifiedContract
+
+__all__ = [
+    "AdminContract",
+    "BackendContract",
+    "BrokerContract",
+    "ConsumerContract",
+    "DriverFixtures",
+    "FullBroker",
+    "LaneContract",
+    "LeaseContract",
+    "ModelContract",
+    "ProgressContract",
+    "UnifiedContract",
+]

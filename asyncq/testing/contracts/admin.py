@@ -1,0 +1,263 @@
+"""What a broker with `QueueAdmin` promises an operator: to see, to stop, to repeat."""
+
+import pytest
+
+from asyncq.brokers.base import MAX_BATCH, Ack, Depth, Envelope, Nack, QueueSpec, Reject
+from asyncq.message import Status, new_id
+from asyncq.testing.contracts.given import (
+    FAR,
+    MAIL,
+    NEWS,
+    DriverFixtures,
+    FullBroker,
+    bodies_of,
+    envelope,
+    envelopes,
+    ids_of,
+    make_suspects,
+    new_lease,
+    now,
+    take,
+)
+
+
+class AdminContract(DriverFixtures):
+    """Queues, depths, finding, purging and dead letters."""
+
+    # Seeing
+
+    async def test_queues_are_listed_by_name(self, broker: FullBroker) -> None:
+        assert list(await broker.queues()) == []
+
+        await broker.publish([envelope(queue=name) for name in ("b.c", "a-1", "B", "a-1")])
+        async with broker.consume(NEWS, new_lease()) as consumer:
+            await consumer.receive(1)
+
+        names = [name for name in await broker.queues() if name != NEWS.name]
+        assert names == ["B", "a-1", "b.c"]
+
+    async def test_a_queue_is_listed_when_it_is_empty_again(self, broker: FullBroker) -> None:
+        await broker.publish([envelope()])
+        await broker.purge(MAIL.name)
+
+        assert list(await broker.queues()) == [MAIL.name]
+
+    async def test_an_unknown_queue_is_empty(self, broker: FullBroker) -> None:
+        assert await broker.depth("nowhere") == Depth()
+        assert await broker.purge("nowhere") == 0
+        assert list(await broker.dead_letters("nowhere")) == []
+        assert list(await broker.replay("nowhere", ["1"])) == []
+        assert await broker.delete_dead("nowhere", ["1"]) == 0
+
+    async def test_depth_counts_messages_by_where_they_are(self, broker: FullBroker) -> None:
+        await make_suspects(broker, envelopes(1))
+        await broker.publish([*envelopes(5), *envelopes(2, eta=now() + FAR)])
+        lease = new_lease()
+        lease.take_lane()  # so that the suspect stays where it is
+        async with broker.consume(MAIL, lease) as consumer:
+            [_, later, dying] = await take(consumer, 3)
+            await consumer.settle([Nack(later, delay=FAR), Reject(dying, "bad")])
+            depth = await broker.depth(MAIL.name)
+
+        assert (depth.ready, depth.delayed, depth.held, depth.dead) == (3, 3, 1, 1)
+        assert await broker.depth(NEWS.name) == Depth()
+
+    async def test_the_age_is_that_of_the_first_message_waiting(self, broker: FullBroker) -> None:
+        await broker.publish(
+            [
+                envelope(sent_at=now() - 500, eta=now() + FAR),
+                envelope(sent_at=now() - 100),
+                envelope(sent_at=now() - 50),
+            ]
+        )
+        ages = [(await broker.depth(MAIL.name)).oldest_age]
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            for _ in range(2):
+                await take(consumer, 1)
+                ages.append((await broker.depth(MAIL.name)).oldest_age)
+
+        assert ages == [pytest.approx(100, abs=10), pytest.approx(50, abs=10), None]
+
+    async def test_every_message_is_found_where_it_is(self, broker: FullBroker) -> None:
+        ready, delayed = envelope(), envelope(queue=NEWS.name, eta=now() + FAR)
+        held, dead, done = (envelope(priority=9) for _ in range(3))
+        await broker.publish([ready, delayed, held, dead, done])
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            [_, dying, doing] = await take(consumer, 3)
+            await consumer.settle([Reject(dying, "bad"), Ack(doing)])
+
+            found = await broker.find([*ids_of([ready, delayed, held, dead, done]), new_id()])
+
+        assert list(found) == [
+            Status.QUEUED,
+            Status.SCHEDULED,
+            Status.RUNNING,
+            Status.FAILED,
+            None,
+            None,
+        ]
+
+    async def test_a_suspect_is_found_in_the_queue(self, broker: FullBroker) -> None:
+        sent = envelopes(2)
+        await make_suspects(broker, sent)
+
+        assert list(await broker.find(ids_of(sent))) == [Status.QUEUED, Status.QUEUED]
+
+    async def test_a_full_batch_is_found(self, broker: FullBroker) -> None:
+        sent = envelopes(MAX_BATCH)
+        await broker.publish(sent)
+
+        assert list(await broker.find(ids_of(sent))) == [Status.QUEUED] * MAX_BATCH
+        assert list(await broker.find([])) == []
+
+    # Purging
+
+    async def test_purging_removes_what_waits_and_nothing_else(self, broker: FullBroker) -> None:
+        await broker.publish(envelopes(2, priority=9))
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            [held, dying] = await take(consumer, 2)
+            await consumer.settle([Reject(dying, "bad")])
+            await make_suspects(broker, envelopes(2))
+            await broker.publish([*envelopes(3), *envelopes(3, eta=now() + FAR)])
+            await broker.publish([envelope(queue=NEWS.name)])
+
+            assert await broker.purge(MAIL.name) == 8
+            depth = await broker.depth(MAIL.name)
+            assert (depth.ready, depth.delayed, depth.held, depth.dead) == (0, 0, 1, 1)
+            assert list(await consumer.receive(10)) == []
+            assert list(await consumer.settle([Ack(held)])) == []
+
+        assert (await broker.depth(NEWS.name)).ready == 1
+
+    async def test_what_was_purged_may_be_published_again(self, broker: FullBroker) -> None:
+        sent = envelopes(3)
+        await make_suspects(broker, sent)
+        await broker.purge(MAIL.name)
+
+        await broker.publish(sent)
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            taken = await consumer.receive(10)
+
+        assert ids_of(taken) == ids_of(sent)
+        assert not any(delivery.crashes or delivery.suspect for delivery in taken)
+
+    async def test_a_large_queue_is_purged_whole(self, broker: FullBroker) -> None:
+        for _ in range(4):
+            await broker.publish([*envelopes(300), *envelopes(200, eta=now() + FAR)])
+
+        assert await broker.purge(MAIL.name) == 2000
+        assert await broker.depth(MAIL.name) == Depth()
+
+    # Dead letters
+
+    async def test_a_dead_letter_keeps_the_bytes_and_the_reason(self, broker: FullBroker) -> None:
+        sent = envelope(bytes(range(256)), priority=3, headers={"a": [1, None]}, reply_to="me")
+        reason = "no such task: größe\n"
+        await _reject(broker, sent, reason)
+
+        [letter] = await broker.dead_letters(MAIL.name)
+
+        assert letter.envelope == sent
+        assert letter.reason == reason
+        assert letter.died_at == pytest.approx(now(), abs=10)
+        assert letter.crashes == 0
+
+    async def test_a_dead_letter_keeps_its_crashes(self, broker: FullBroker) -> None:
+        await make_suspects(broker, [envelope()])
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            [suspect] = await take(consumer, 1)
+            await consumer.settle([Reject(suspect, "it kills its workers")])
+
+        [letter] = await broker.dead_letters(MAIL.name)
+        assert letter.crashes == 1
+
+    async def test_dead_letters_are_paged_with_the_oldest_first(self, broker: FullBroker) -> None:
+        sent = envelopes(7)
+        for each in sent:
+            await _reject(broker, each, "bad")
+
+        pages = [
+            await broker.dead_letters(MAIL.name, limit=3, offset=offset) for offset in (0, 3, 6, 9)
+        ]
+
+        assert [ids_of([letter.envelope for letter in page]) for page in pages] == [
+            ids_of(sent[0:3]),
+            ids_of(sent[3:6]),
+            ids_of(sent[6:7]),
+            [],
+        ]
+
+    async def test_a_replayed_message_joins_the_end_of_its_queue(self, broker: FullBroker) -> None:
+        dead = envelope(b"dead")
+        await _reject(broker, dead, "bad")
+        await broker.publish([envelope(b"other")])
+
+        assert list(await broker.replay(MAIL.name, ["nobody", dead.id])) == [dead.id]
+        assert list(await broker.replay(MAIL.name, [dead.id])) == []
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            assert bodies_of(await consumer.receive(10)) == [b"other", b"dead"]
+        assert list(await broker.dead_letters(MAIL.name)) == []
+
+    async def test_a_replayed_message_has_no_crashes_to_its_name(self, broker: FullBroker) -> None:
+        sent = envelope()
+        await make_suspects(broker, [sent])
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            [suspect] = await take(consumer, 1)
+            await consumer.settle([Reject(suspect, "it kills its workers")])
+
+        await broker.replay(MAIL.name, [sent.id])
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            [delivery] = await take(consumer, 1)
+
+        assert delivery.crashes == 0
+        assert not delivery.suspect
+
+    async def test_replaying_wakes_who_waits(self, broker: FullBroker) -> None:
+        dead = envelope()
+        await _reject(broker, dead, "bad")
+        await broker.replay(MAIL.name, [dead.id])
+
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            await consumer.wait()
+            assert ids_of(await take(consumer, 1)) == [dead.id]
+
+    async def test_a_deleted_dead_letter_is_gone_for_good(self, broker: FullBroker) -> None:
+        gone, kept = envelope(), envelope()
+        await _reject(broker, gone, "bad")
+        await _reject(broker, kept, "bad")
+
+        assert await broker.delete_dead(MAIL.name, [gone.id, "nobody"]) == 1
+        assert list(await broker.find([gone.id, kept.id])) == [None, Status.FAILED]
+        assert list(await broker.replay(MAIL.name, [gone.id])) == []
+
+        await broker.publish([gone])
+        assert list(await broker.find([gone.id])) == [Status.QUEUED]
+
+    async def test_only_dead_letters_are_replayed_or_deleted(self, broker: FullBroker) -> None:
+        sent = envelopes(2)
+        await broker.publish(sent)
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            await take(consumer, 1)
+
+            assert list(await broker.replay(MAIL.name, ids_of(sent))) == []
+            assert await broker.delete_dead(MAIL.name, ids_of(sent)) == 0
+            assert list(await broker.find(ids_of(sent))) == [Status.RUNNING, Status.QUEUED]
+
+    async def test_many_dead_letters_are_replayed_at_once(self, broker: FullBroker) -> None:
+        sent = envelopes(MAX_BATCH)
+        await broker.publish(sent)
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            dying = await take(consumer, MAX_BATCH)
+            await consumer.settle([Reject(delivery, "bad") for delivery in dying])
+
+            replayed = await broker.replay(MAIL.name, ids_of(sent))
+            assert list(replayed) == ids_of(sent)
+            assert ids_of(await take(consumer, MAX_BATCH)) == ids_of(sent)
+
+
+async def _reject(broker: FullBroker, sent: Envelope, reason: str) -> None:
+    """Publish a message and have a worker move it to the dead letters."""
+    await broker.publish([sent])
+    async with broker.consume(QueueSpec(sent.queue), new_lease()) as consumer:
+        [delivery] = await take(consumer, 1)
+        await consumer.settle([Reject(delivery, reason)])

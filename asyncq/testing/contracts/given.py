@@ -1,0 +1,165 @@
+"""What the suites start from: a driver's fixtures, and envelopes, leases and crashes."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import pytest
+from anyio import fail_after, to_thread
+from anyio.lowlevel import checkpoint
+
+from asyncq.backends.base import Backend, Watch
+from asyncq.brokers.base import (
+    MAX_BATCH,
+    Broker,
+    Consumer,
+    Delivery,
+    Envelope,
+    Lease,
+    Leased,
+    QueueAdmin,
+    QueueSpec,
+)
+from asyncq.clock import SystemClock
+from asyncq.config import Url
+from asyncq.drivers import make_backend, make_broker
+from asyncq.message import Record, Succeeded, new_id
+
+PATIENCE = 20.0  # seconds after which a test gives up
+FAR = 3600.0  # seconds; longer than any test
+
+MAIL = QueueSpec("mail")
+NEWS = QueueSpec("news")
+
+
+class FullBroker(Broker, Leased, QueueAdmin, Protocol):
+    """A broker that does all that a broker can."""
+
+
+class DriverFixtures:
+    """The fixtures of every suite: a driver says ``url``, and the rest follows.
+
+    ``other_broker`` and ``other_backend`` are second connections to the same store, as another
+    process would have them.
+    """
+
+    @pytest.fixture
+    def url(self) -> Url:
+        raise NotImplementedError("a driver's suite says where its store is")
+
+    @pytest.fixture
+    async def broker(self, url: Url) -> AsyncGenerator[Broker]:
+        async with make_broker(url, SystemClock()) as broker:
+            yield broker
+
+    @pytest.fixture
+    async def other_broker(self, url: Url) -> AsyncGenerator[Broker]:
+        async with make_broker(url, SystemClock()) as broker:
+            yield broker
+
+    @pytest.fixture
+    async def backend(self, url: Url) -> AsyncGenerator[Backend]:
+        async with make_backend(url, SystemClock()) as backend:
+            yield backend
+
+    @pytest.fixture
+    async def other_backend(self, url: Url) -> AsyncGenerator[Backend]:
+        async with make_backend(url, SystemClock()) as backend:
+            yield backend
+
+
+def now() -> float:
+    """The moment, as the drivers under test see it."""
+    return SystemClock().now()
+
+
+def envelope(body: bytes = b"hello", **changes: Any) -> Envelope:
+    """An envelope for `MAIL` with an id of its own."""
+    fields: dict[str, Any] = {"id": new_id(), "queue": MAIL.name, "body": body, "sent_at": now()}
+    return Envelope(**(fields | changes))
+
+
+def envelopes(count: int, **changes: Any) -> list[Envelope]:
+    """Envelopes whose bodies say their place, from 0."""
+    return [envelope(str(number).encode(), **changes) for number in range(count)]
+
+
+def new_lease(seconds: float = FAR) -> Lease:
+    return Lease(new_id(), seconds)
+
+
+def record(message_id: str, value: Any = None, **changes: Any) -> Record:
+    """The record of a task that returned ``value``."""
+    outcome = Succeeded(msgspec.Raw(msgspec.msgpack.encode(value)))
+    fields: dict[str, Any] = {
+        "id": message_id,
+        "outcome": outcome,
+        "task": "shop.add",
+        "worker": "w1",
+    }
+    return Record(**(fields | changes))
+
+
+def ids_of(items: Sequence[Delivery | Envelope]) -> list[str]:
+    return [item.envelope.id if isinstance(item, Delivery) else item.id for item in items]
+
+
+def bodies_of(deliveries: Sequence[Delivery]) -> list[bytes]:
+    return [delivery.envelope.body for delivery in deliveries]
+
+
+async def publish_all(broker: Broker, batch: Sequence[Envelope]) -> None:
+    """Publish any number of envelopes."""
+    for start in range(0, len(batch), MAX_BATCH):
+        await broker.publish(batch[start : start + MAX_BATCH])
+
+
+async def take(consumer: Consumer, count: int) -> list[Delivery]:
+    """Receive until ``count`` deliveries have come."""
+    taken: list[Delivery] = []
+    with fail_after(PATIENCE):
+        while len(taken) < count:
+            taken += await consumer.receive(min(count - len(taken), MAX_BATCH))
+            if len(taken) < count:
+                await consumer.wait()
+    return taken
+
+
+async def hear(watch: Watch, count: int) -> list[Record]:
+    """Receive until ``count`` records have come."""
+    heard: list[Record] = []
+    with fail_after(PATIENCE):
+        while len(heard) < count:
+            heard += await watch.receive()
+    return heard
+
+
+async def end_lease(broker: Leased, lease: Lease, *queues: str) -> None:
+    """Let a lease end at once, as a supervisor does that saw its worker die."""
+    keeper = broker.keeper()
+    try:
+        await to_thread.run_sync(keeper.renew, lease.incarnation, queues or (MAIL.name,), 0.0)
+    finally:
+        keeper.close()
+
+
+async def sweep(broker: Leased, count: int, queue: str = MAIL.name) -> None:
+    """Sweep until ``count`` messages are recovered, and no more are found."""
+    recovered = 0
+    with fail_after(PATIENCE):
+        while recovered < count:
+            recovered += await broker.sweep(queue)
+            await checkpoint()
+    assert recovered == count
+    assert await broker.sweep(queue) == 0
+
+
+async def make_suspects(broker: FullBroker, batch: Sequence[Envelope]) -> None:
+    """Publish messages to one queue and have a worker die with all of them in its hands."""
+    await publish_all(broker, batch)
+    queue = QueueSpec(batch[0].queue)
+    lease = new_lease()
+    async with broker.consume(queue, lease) as consumer:
+        await take(consumer, len(batch))
+        await end_lease(broker, lease, queue.name)
+        await sweep(broker, len(batch), queue.name)

@@ -1,0 +1,295 @@
+"""What broker and backend promise together where they are one store: one step ends a run."""
+
+import pytest
+from anyio import fail_after
+
+from asyncq.backends.base import Backend
+from asyncq.brokers.base import (
+    MAX_BATCH,
+    Ack,
+    Conclusion,
+    Consumer,
+    Nack,
+    Reject,
+    UnifiedConsumer,
+)
+from asyncq.message import Status
+from asyncq.testing.contracts.given import (
+    FAR,
+    MAIL,
+    PATIENCE,
+    DriverFixtures,
+    FullBroker,
+    bodies_of,
+    end_lease,
+    envelope,
+    envelopes,
+    hear,
+    ids_of,
+    make_suspects,
+    new_lease,
+    record,
+    sweep,
+    take,
+)
+
+
+class UnifiedContract(DriverFixtures):
+    """Conclusions, and ids that are kept out because their outcome is known."""
+
+    async def test_broker_and_backend_are_one_store(
+        self, broker: FullBroker, other_broker: FullBroker, backend: Backend
+    ) -> None:
+        assert broker.store == backend.store == other_broker.store
+        assert hash(broker.store) == hash(backend.store)
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            assert isinstance(consumer, UnifiedConsumer)
+
+    # Conclusions
+
+    async def test_a_conclusion_settles_and_stores_and_tells(
+        self, broker: FullBroker, backend: Backend
+    ) -> None:
+        sent = envelope()
+        kept = record(sent.id, 5, reply_to="me", keep=60.5)
+        await broker.publish([sent])
+        async with (
+            backend.watch("me") as watch,
+            broker.consume(MAIL, new_lease()) as consumer,
+        ):
+            [delivery] = await take(consumer, 1)
+            fenced = await unified(consumer).conclude([Conclusion(Ack(delivery), kept)])
+
+            assert list(fenced) == []
+            assert await hear(watch, 1) == [kept]
+        assert list(await backend.fetch([sent.id])) == [kept]
+        assert list(await broker.find([sent.id])) == [None]
+
+    async def test_a_conclusion_without_a_record_only_settles(
+        self, broker: FullBroker, backend: Backend
+    ) -> None:
+        sent = envelopes(3)
+        await broker.publish(sent)
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            done, later, dead = await take(consumer, 3)
+            again = envelope(b"again", id=later.envelope.id)
+            fenced = await unified(consumer).conclude(
+                [
+                    Conclusion(Ack(done)),
+                    Conclusion(Nack(later, delay=FAR, replacement=again)),
+                    Conclusion(Reject(dead, "bad")),
+                ]
+            )
+
+            assert list(fenced) == []
+        assert list(await broker.find(ids_of(sent))) == [None, Status.SCHEDULED, Status.FAILED]
+        assert list(await backend.fetch(ids_of(sent))) == [None, None, None]
+
+    async def test_a_dead_letter_may_have_a_record(
+        self, broker: FullBroker, backend: Backend
+    ) -> None:
+        sent = envelope()
+        await broker.publish([sent])
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            [delivery] = await take(consumer, 1)
+            kept = record(sent.id)
+            await unified(consumer).conclude([Conclusion(Reject(delivery, "bad"), kept)])
+
+        assert list(await broker.find([sent.id])) == [Status.FAILED]
+        assert list(await backend.fetch([sent.id])) == [kept]
+
+    async def test_the_first_record_stands_and_the_delivery_is_settled(
+        self, broker: FullBroker, backend: Backend
+    ) -> None:
+        sent = envelope()
+        first = record(sent.id, "first")
+        await broker.publish([sent])
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            [delivery] = await take(consumer, 1)
+            await backend.store_records([first])
+            second = record(sent.id, "second")
+            fenced = await unified(consumer).conclude([Conclusion(Ack(delivery), second)])
+
+            assert list(fenced) == []
+        assert list(await backend.fetch([sent.id])) == [first]
+        assert list(await broker.find([sent.id])) == [None]
+
+    async def test_a_record_with_nothing_to_keep_is_told_and_not_kept(
+        self, broker: FullBroker, backend: Backend
+    ) -> None:
+        sent = envelope()
+        told = record(sent.id, keep=0.0, reply_to="me")
+        await broker.publish([sent])
+        async with (
+            backend.watch("me") as watch,
+            broker.consume(MAIL, new_lease()) as consumer,
+        ):
+            [delivery] = await take(consumer, 1)
+            await unified(consumer).conclude([Conclusion(Ack(delivery), told)])
+
+            assert await hear(watch, 1) == [told]
+        assert list(await backend.fetch([sent.id])) == [None]
+
+    async def test_a_concluded_record_is_kept_for_its_time(
+        self, broker: FullBroker, backend: Backend
+    ) -> None:
+        await broker.publish([envelope(id="1")])
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            [delivery] = await take(consumer, 1)
+            kept = record("1", keep=0.3)
+            await unified(consumer).conclude([Conclusion(Ack(delivery), kept)])
+
+        assert list(await backend.fetch(["1"])) == [kept]
+        with fail_after(PATIENCE):
+            while list(await backend.fetch(["1"])) != [None]:
+                pass
+
+    async def test_a_full_batch_is_concluded_in_order(
+        self, broker: FullBroker, backend: Backend
+    ) -> None:
+        sent = envelopes(MAX_BATCH)
+        kept = [record(message_id, reply_to="me") for message_id in ids_of(sent)]
+        await broker.publish(sent)
+        async with (
+            backend.watch("me") as watch,
+            broker.consume(MAIL, new_lease()) as consumer,
+        ):
+            held = await take(consumer, MAX_BATCH)
+            batch = [Conclusion(Ack(each), of) for each, of in zip(held, kept, strict=True)]
+            assert list(await unified(consumer).conclude(batch)) == []
+
+            assert await hear(watch, MAX_BATCH) == kept
+        assert list(await backend.fetch(ids_of(sent))) == kept
+
+    async def test_nothing_to_conclude_is_fine(self, broker: FullBroker) -> None:
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            assert list(await unified(consumer).conclude([])) == []
+
+    async def test_concluding_a_suspect_frees_the_lane(self, broker: FullBroker) -> None:
+        await make_suspects(broker, envelopes(1))
+        lease = new_lease()
+        async with broker.consume(MAIL, lease) as consumer:
+            [suspect] = await take(consumer, 1)
+            kept = record(suspect.envelope.id)
+            await unified(consumer).conclude([Conclusion(Ack(suspect), kept)])
+
+            assert lease.take_lane()
+
+    # Fenced
+
+    async def test_a_fenced_conclusion_changes_nothing(
+        self, broker: FullBroker, backend: Backend
+    ) -> None:
+        sent = envelopes(3)
+        lease = new_lease()
+        last = record("last", reply_to="me")
+        await broker.publish(sent)
+        async with (
+            backend.watch("me") as watch,
+            broker.consume(MAIL, lease) as consumer,
+        ):
+            held = await take(consumer, 3)
+            await end_lease(broker, lease)
+            await sweep(broker, 3)
+            one, two, three = (record(message_id, reply_to="me") for message_id in ids_of(sent))
+            fenced = await unified(consumer).conclude(
+                [
+                    Conclusion(Ack(held[0]), one),
+                    Conclusion(Nack(held[1], delay=FAR), two),
+                    Conclusion(Reject(held[2], "bad"), three),
+                ]
+            )
+            await backend.store_records([last])
+
+            assert ids_of(fenced) == ids_of(sent)
+            assert await hear(watch, 1) == [last]
+        assert list(await backend.fetch(ids_of(sent))) == [None, None, None]
+        assert list(await broker.find(ids_of(sent))) == [Status.QUEUED] * 3
+
+    async def test_one_fenced_delivery_leaves_the_others_of_its_batch(
+        self, broker: FullBroker, backend: Backend
+    ) -> None:
+        sent = envelopes(3)
+        await broker.publish(sent)
+        async with (
+            broker.consume(MAIL, new_lease()) as owner,
+            broker.consume(MAIL, new_lease()) as other,
+        ):
+            mine, theirs = await take(owner, 2), await take(other, 1)
+            batch = [mine[0], theirs[0], mine[1]]
+            fenced = await unified(owner).conclude(
+                [Conclusion(Ack(each), record(each.envelope.id)) for each in batch]
+            )
+
+            assert ids_of(fenced) == ids_of(theirs)
+            found = await backend.fetch(ids_of(sent))
+            assert [each is not None for each in found] == [True, True, False]
+
+    async def test_concluding_again_is_safe(self, broker: FullBroker, backend: Backend) -> None:
+        await broker.publish([envelope(id="1")])
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            [delivery] = await take(consumer, 1)
+            kept = record("1", "first")
+            await unified(consumer).conclude([Conclusion(Ack(delivery), kept)])
+            await unified(consumer).conclude([Conclusion(Ack(delivery), record("1", "second"))])
+
+        assert list(await backend.fetch(["1"])) == [kept]
+
+    # What is known to have ended is not taken in again
+
+    @pytest.mark.parametrize("way", ["concluded", "stored"])
+    async def test_an_id_whose_outcome_is_recorded_is_kept_out(
+        self, broker: FullBroker, other_broker: FullBroker, backend: Backend, way: str
+    ) -> None:
+        sent = envelope(b"ended")
+        if way == "concluded":
+            await broker.publish([sent])
+            async with broker.consume(MAIL, new_lease()) as consumer:
+                [delivery] = await take(consumer, 1)
+                await unified(consumer).conclude([Conclusion(Ack(delivery), record(sent.id))])
+        else:
+            await backend.store_records([record(sent.id)])
+
+        await broker.publish([sent, envelope(b"new")])
+        await other_broker.publish([sent])
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            assert bodies_of(await consumer.receive(10)) == [b"new"]
+
+    async def test_a_forgotten_id_is_taken_in_again(
+        self, broker: FullBroker, backend: Backend
+    ) -> None:
+        sent = envelope()
+        await backend.store_records([record(sent.id)])
+        await backend.forget([sent.id])
+
+        await broker.publish([sent])
+        assert list(await broker.find([sent.id])) == [Status.QUEUED]
+
+    async def test_an_id_whose_record_is_over_is_taken_in_again(
+        self, broker: FullBroker, backend: Backend
+    ) -> None:
+        sent = envelope()
+        await backend.store_records([record(sent.id, keep=0.05)])
+
+        with fail_after(PATIENCE):
+            while list(await broker.find([sent.id])) != [Status.QUEUED]:
+                await broker.publish([sent])
+
+    async def test_a_dead_letter_is_replayed_whatever_is_recorded(
+        self, broker: FullBroker, backend: Backend
+    ) -> None:
+        sent = envelope()
+        await broker.publish([sent])
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            [delivery] = await take(consumer, 1)
+            kept = record(sent.id)
+            await unified(consumer).conclude([Conclusion(Reject(delivery, "bad"), kept)])
+
+            assert list(await broker.replay(MAIL.name, [sent.id])) == [sent.id]
+            assert ids_of(await take(consumer, 1)) == [sent.id]
+
+
+def unified(consumer: Consumer) -> UnifiedConsumer:
+    """The same consumer, known for what it is."""
+    assert isinstance(consumer, UnifiedConsumer)
+    return consumer

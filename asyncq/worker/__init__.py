@@ -1,0 +1,1 @@
+"""The worker: how messages become outcomes. Start reading at `worker.py`."""

@@ -1,0 +1,151 @@
+"""The completer: what ended is recorded and settled, in batches as large as they come.
+
+One per consumer. While one batch is under way the next gathers, so an idle worker answers after one
+round trip and a busy one pays a fraction of it for each task.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import anyio
+
+from asyncq.backends.base import Backend
+from asyncq.brokers.base import (
+    MAX_BATCH,
+    Conclusion,
+    Consumer,
+    Delivery,
+    Lease,
+    Reject,
+    UnifiedConsumer,
+)
+from asyncq.errors import BackendUnavailable, BrokerUnavailable, LeaseLost
+from asyncq.message import Failed, Failure, Record
+from asyncq.policies import Retry
+
+log = logging.getLogger(__name__)
+
+SETTLE_TIMEOUT = 5.0  # seconds a closing worker goes on trying; after that the lease decides
+PAUSE = Retry(times=0, base=0.05, ceiling=2.0)
+UNSETTLED = "Unsettled"  # why a message is a dead letter whose outcome no driver took
+BACKLOG = 2  # how many times the pool's size may wait to be settled before claiming pauses
+
+
+class Completer:
+    """Carries out conclusions until it is closed and nothing is left."""
+
+    def __init__(
+        self, consumer: Consumer, backend: Backend, lease: Lease, *, unified: bool, room: int
+    ) -> None:
+        self._consumer = consumer
+        self._unified = consumer if unified and isinstance(consumer, UnifiedConsumer) else None
+        self._backend = backend
+        self._lease = lease
+        self._most = max(MAX_BATCH, room * BACKLOG)
+        self._finished: list[Conclusion] = []
+        self._news = asyncio.Event()
+        self._less = asyncio.Event()
+        self._closed_at: float | None = None
+        self._shield = anyio.CancelScope(shield=True)
+
+    def add(self, conclusion: Conclusion) -> None:
+        """Take over the end of a delivery."""
+        self._finished.append(conclusion)
+        self._news.set()
+
+    async def wait_for_room(self) -> None:
+        """Return once there is not too much left to settle."""
+        while len(self._finished) > self._most:
+            self._less.clear()
+            await self._less.wait()
+
+    def close(self) -> None:
+        """Nothing more will be added: `run` returns when what is left is settled."""
+        self._closed_at = asyncio.get_running_loop().time()
+        self._shield.deadline = self._closed_at + SETTLE_TIMEOUT
+        self._news.set()
+
+    async def run(self) -> None:
+        # Shielded: these tasks have run, and if we leave without saying so they run twice. It ends
+        # because its owner always closes it, and then within SETTLE_TIMEOUT, also when a driver
+        # does not answer.
+        batch: list[Conclusion] = []
+        with self._shield:
+            while True:
+                if not self._finished:
+                    if self._closed_at is not None:
+                        return
+                    self._news.clear()
+                    await self._news.wait()
+                    continue
+                batch, self._finished = self._finished[:MAX_BATCH], self._finished[MAX_BATCH:]
+                self._less.set()
+                await self._conclude(batch)
+        left = len(batch) + len(self._finished)
+        log.error("%d ended tasks were not settled; they run again after the lease", left)
+
+    async def _conclude(self, batch: Sequence[Conclusion]) -> None:
+        failures = 0
+        while True:
+            try:
+                self._report(await self._carry_out(batch))
+            except (BrokerUnavailable, BackendUnavailable) as error:
+                if failures == 0:
+                    log.warning("settling %d tasks is interrupted: %s", len(batch), error)
+                failures += 1
+                await anyio.sleep(PAUSE.pause(failures))
+            except LeaseLost as error:
+                log.warning("%d tasks were not settled: %s", len(batch), error)
+                return
+            # A component that must survive: a message that no driver can settle is set aside,
+            # where its neighbours and the next worker do not stumble over it.
+            except Exception as error:
+                log.exception("settling %d tasks failed", len(batch))
+                await self._set_aside(batch, error)
+                return
+            else:
+                if failures:
+                    log.warning("settling goes on")
+                return
+
+    async def _set_aside(self, batch: Sequence[Conclusion], error: Exception) -> None:
+        """Try each alone; the one at fault goes to the dead letters, with an outcome."""
+        if len(batch) > 1:
+            for conclusion in batch:
+                await self._conclude([conclusion])
+            return
+        settlement = batch[0].settlement
+        if isinstance(settlement, Reject) and settlement.reason.startswith(UNSETTLED):
+            return  # nor could that be settled: it stays leased
+        await self._conclude([_unsettled(settlement.delivery, error)])
+
+    async def _carry_out(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+        if self._unified is not None:
+            return await self._unified.conclude(batch)
+        records = [conclusion.record for conclusion in batch if conclusion.record is not None]
+        if records:
+            # This backend cannot check who owns a message; so ours must be beyond doubt.
+            if self._lease.lost:
+                raise LeaseLost(self._lease.incarnation)
+            if not self._lease.is_good():
+                raise BrokerUnavailable("the lease could not be renewed")
+            await self._backend.store_records(records)
+        return await self._consumer.settle([conclusion.settlement for conclusion in batch])
+
+    def _report(self, fenced: Sequence[Delivery]) -> None:
+        if fenced:
+            log.warning(
+                "worker %s was fenced: %d outcomes were not stored, others own these tasks now",
+                self._lease.incarnation,
+                len(fenced),
+            )
+
+
+def _unsettled(delivery: Delivery, error: Exception) -> Conclusion:
+    why = f"{type(error).__name__} while it was settled"
+    envelope = delivery.envelope
+    record = Record(
+        envelope.id, Failed(Failure(UNSETTLED, why)), keep=60.0, reply_to=envelope.reply_to
+    )
+    return Conclusion(Reject(delivery, f"{UNSETTLED}: {why}"), record)

@@ -1,0 +1,94 @@
+"""The pool: a bounded number of deliveries that run at a time.
+
+The one file that starts bare tasks: 2 µs each, where a task group takes 11 µs (asyncio's) or 20 µs
+(anyio's). The pool is their owner instead: it keeps them, and ends them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+import anyio
+
+from asyncq.brokers.base import Delivery
+
+log = logging.getLogger(__name__)
+
+CANCEL_TIMEOUT = 5.0  # seconds a task gets to end once it was cancelled
+
+
+class Pool:
+    """Slots for running deliveries. A slot is taken before a delivery is claimed for it."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.running: dict[asyncio.Task[None], Delivery] = {}
+        self._free = size  # written by consumers (take, give) and by ending tasks
+        self._changed = asyncio.Event()
+        self._patience = anyio.CancelScope()
+        self._loop = asyncio.get_running_loop()
+
+    async def wait_for_room(self) -> None:
+        """Return once a slot is free. Holds nothing."""
+        while self._free <= 0:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def wait_until_idle(self) -> None:
+        """Return once nothing runs."""
+        while self.running:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def take(self, wanted: int) -> int:
+        """Take up to ``wanted`` slots; returns how many."""
+        taken = min(wanted, self._free)
+        self._free -= taken
+        return taken
+
+    def give(self, slots: int) -> None:
+        """Give back slots that were taken and not used."""
+        self._free += slots
+        self._changed.set()
+
+    def start(self, delivery: Delivery, run: Coroutine[Any, Any, None]) -> None:
+        """Run this delivery in a slot that was taken for it."""
+        task = self._loop.create_task(run)
+        self.running[task] = delivery
+        task.add_done_callback(self._end)
+
+    async def close(self, grace: float) -> None:
+        """Let what runs end, for ``grace`` seconds; cancel the rest. Returns when nothing runs.
+
+        A task that does not end even then is left behind: the process that ends, ends it.
+        """
+        try:
+            with self._patience:
+                if self.running:
+                    await asyncio.wait(self.running, timeout=grace)
+        finally:
+            await self.cancel("the worker is stopping")
+
+    def hurry(self) -> None:
+        """Cut the grace period of `close` short."""
+        self._patience.cancel()
+
+    async def cancel(self, why: str) -> None:
+        """Cancel what runs, and wait until it has ended."""
+        for task in self.running:
+            task.cancel(why)
+        # Shielded: what was cancelled must still say what becomes of its delivery. Bounded: it
+        # may not listen.
+        with anyio.move_on_after(CANCEL_TIMEOUT, shield=True):
+            if self.running:
+                await asyncio.wait(self.running)
+        for delivery in self.running.values():
+            log.error("task %s ignores its cancellation and is left behind", delivery.envelope.id)
+
+    def _end(self, task: "asyncio.Task[None]") -> None:
+        del self.running[task]
+        self._free += 1
+        self._changed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("the executor failed; its delivery stays leased", exc_info=error)

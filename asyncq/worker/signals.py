@@ -1,0 +1,63 @@
+"""Running a worker in a process of its own: the event loop, and what signals do to it."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import anyio
+from anyio.abc import TaskStatus
+
+from asyncq.worker.worker import Worker
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+async def run_until_signalled(worker: Worker) -> None:
+    """Run ``worker`` until it ends, or until SIGTERM or SIGINT and then to its end.
+
+    The first signal lets running tasks go on for the grace period, the second cancels them and
+    gives them back, the third ends the process at once: the lease takes care of what it held.
+    """
+    async with anyio.create_task_group() as group:
+        await group.start(_obey, worker)
+        await worker.run()
+        group.cancel_scope.cancel()
+
+
+async def _obey(worker: Worker, *, task_status: TaskStatus[None]) -> None:
+    with anyio.open_signal_receiver(*SIGNALS) as signals:
+        task_status.started()
+        count = 0
+        async for number in signals:
+            count += 1
+            name = signal.Signals(number).name
+            if count == 1:
+                log.warning("%s: no new tasks; running ones may end", name)
+                worker.stop()
+            elif count == 2:  # noqa: PLR2004 - the second signal
+                log.warning("%s again: cancelling what runs", name)
+                worker.hurry()
+            else:
+                log.critical("%s for the third time: leaving at once", name)
+                logging.shutdown()
+                os._exit(1)
+
+
+def run_loop(main: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    """Run ``main`` in a new event loop, uvloop's where there is one."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if find_spec("uvloop") is None:
+        return None
+    return import_module("uvloop").new_event_loop

@@ -1,0 +1,55 @@
+"""Recovering what dead workers held: every worker looks, none leads."""
+
+import logging
+import random
+import time
+from collections.abc import Sequence
+
+import anyio
+from anyio.abc import TaskStatus
+
+from asyncq.brokers.base import Lease, Leased
+from asyncq.errors import BrokerUnavailable
+
+log = logging.getLogger(__name__)
+
+EVERY = 1.0  # seconds, spread by half so that many workers do not look together
+
+
+class Sweeper:
+    """Sweeps the worker's queues until cancelled.
+
+    Only in calm times: when the broker or this machine stood still, every lease looks ended until
+    its owner had a chance to renew it, and the living would be blamed as dead. Our own lease tells:
+    the sweeper waits until it has been renewed in time for half its length.
+    """
+
+    def __init__(self, broker: Leased, queues: Sequence[str], lease: Lease) -> None:
+        self._broker = broker
+        self._queues = queues
+        self._lease = lease
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        half = self._lease.seconds / 2
+        calm_since = time.monotonic()
+        while True:
+            await anyio.sleep(min(EVERY, half / 2) * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+            now = time.monotonic()
+            if self._lease.good_until - now < half:
+                calm_since = now
+            if now - calm_since < half:
+                continue
+            try:
+                for queue in self._queues:
+                    await self._sweep(queue)
+            except BrokerUnavailable as error:
+                log.debug("sweeping is interrupted: %s", error)
+                calm_since = time.monotonic()
+
+    async def _sweep(self, queue: str) -> None:
+        recovered = 0
+        while count := await self._broker.sweep(queue):
+            recovered += count
+        if recovered:
+            log.warning("recovered %d messages of a dead worker in queue %s", recovered, queue)

@@ -1,0 +1,214 @@
+"""The worker: one event loop that takes messages from queues, runs their tasks, and settles them.
+
+broker ──▶ consumer (one per queue) ──▶ pool of slots ──▶ executor ──▶ completer ──▶ broker
+                                                                                     backend
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import anyio
+from anyio import TASK_STATUS_IGNORED, create_task_group
+from anyio.abc import TaskStatus
+
+from asyncq.backends.base import Backend, ProgressBoard
+from asyncq.brokers.base import Broker, Consumer, Lease, Leased, QueueSpec
+from asyncq.clock import Clock
+from asyncq.codecs.base import Codec
+from asyncq.config import Config
+from asyncq.errors import BrokerUnavailable, LeaseLost
+from asyncq.message import Progress, new_id
+from asyncq.policies import Retry
+from asyncq.task import Task
+from asyncq.worker.completer import Completer
+from asyncq.worker.consuming import consume
+from asyncq.worker.executor import Executor
+from asyncq.worker.leases import LeaseRenewal
+from asyncq.worker.pool import Pool
+from asyncq.worker.sweeper import Sweeper
+
+log = logging.getLogger(__name__)
+
+PAUSE = Retry(times=0, base=0.1, ceiling=5.0)  # before a lost lease is followed by a new one
+
+Hook = Callable[[dict[str, Any]], Awaitable[None] | None]
+
+
+class Worker:
+    """Consumes queues until stopped. Lives in the event loop that runs it."""
+
+    def __init__(
+        self,
+        *,
+        tasks: Mapping[str, Task[..., Any]],
+        broker: Broker,
+        backend: Backend,
+        codec: Codec,
+        config: Config,
+        clock: Clock,
+        queues: Sequence[str],
+        startup: Sequence[Hook] = (),
+        shutdown: Sequence[Hook] = (),
+        burst: bool = False,
+    ) -> None:
+        self.name = new_id()[-12:]
+        self._tasks = tasks
+        self._broker = broker
+        self._backend = backend
+        self._codec = codec
+        self._config = config
+        self._clock = clock
+        self._queues = tuple(queues)
+        self._startup = startup
+        self._shutdown = shutdown
+        self._burst = burst
+        self._state: dict[str, Any] = {}
+        self._intake = anyio.CancelScope()
+        self._pool: Pool | None = None
+        self._announced = False
+        self._stopped = anyio.Event()
+        self._hurrying = False
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        """Consume until stopped; return once every delivery is settled or given back."""
+        executor = Executor(
+            tasks=self._tasks,
+            codec=self._codec,
+            backend=self._backend,
+            config=self._config,
+            clock=self._clock,
+            worker=self.name,
+            state=self._state,
+            report=self._post_progress,
+        )
+        async with self._hooks():
+            failures, ended = 0, False
+            while not ended:
+                try:
+                    await self._serve(executor, task_status)
+                    ended = True
+                except* LeaseLost:
+                    log.warning("worker %s lost its lease and begins anew", self.name)
+                    failures = 0
+                except* BrokerUnavailable as errors:
+                    if failures == 0:
+                        log.warning("worker %s cannot consume: %s", self.name, _first(errors))
+                    failures += 1
+                if self._stopped.is_set():
+                    return
+                if not ended:
+                    with anyio.move_on_after(PAUSE.pause(failures)):
+                        await self._stopped.wait()
+
+    def stop(self) -> None:
+        """Take in nothing more; `run` returns when what is running has ended, or its grace has."""
+        self._stopped.set()
+        self._intake.cancel()
+
+    def hurry(self) -> None:
+        """Stop, and cancel at once what is running; it is given back."""
+        self.stop()
+        self._hurrying = True
+        if self._pool is not None:
+            self._pool.hurry()
+
+    async def _serve(self, executor: Executor, task_status: TaskStatus[None]) -> None:
+        """One incarnation: consume under one lease until stopped, or until the lease is lost.
+
+        The blocks close from the inside out, and that is the shutdown: nothing more comes in, what
+        runs ends, its ends are settled, what kept it alive goes last.
+        """
+        lease = Lease(new_id(), self._config.lease)
+        unified = self._broker.store == self._backend.store
+        async with AsyncExitStack() as stack:
+            consumers: dict[str, Consumer] = {}
+            for queue in self._queues:
+                consumers[queue] = await stack.enter_async_context(
+                    self._broker.consume(QueueSpec(queue), lease)
+                )
+            pool = self._pool = Pool(self._config.concurrency)
+            async with create_task_group() as upkeep:
+                if isinstance(self._broker, Leased):
+                    await upkeep.start(
+                        LeaseRenewal(self._broker, lease, self._queues, self._config, pool).run
+                    )
+                    await upkeep.start(Sweeper(self._broker, self._queues, lease).run)
+                async with self._completing(consumers, lease, unified=unified) as completers:
+                    try:
+                        with self._intake:
+                            async with create_task_group() as intake:
+                                for queue, consumer in consumers.items():
+                                    intake.start_soon(
+                                        self._consume, queue, consumer, pool, executor,
+                                        completers[queue],
+                                    )  # fmt: skip
+                                log.info(
+                                    "worker %s consumes %s", self.name, ", ".join(self._queues)
+                                )
+                                if not self._announced:
+                                    self._announced = True
+                                    task_status.started()
+                    finally:
+                        await pool.close(0.0 if self._hurrying else self._config.grace)
+                upkeep.cancel_scope.cancel()
+
+    async def _consume(
+        self,
+        queue: str,
+        consumer: Consumer,
+        pool: Pool,
+        executor: Executor,
+        completer: Completer,
+    ) -> None:
+        await consume(queue, consumer, pool, executor, completer, burst=self._burst)
+
+    @asynccontextmanager
+    async def _completing(
+        self, consumers: Mapping[str, Consumer], lease: Lease, *, unified: bool
+    ) -> AsyncGenerator[dict[str, Completer]]:
+        """A completer for each consumer, which ends when what the block left is settled."""
+        completers = {
+            queue: Completer(
+                consumer, self._backend, lease, unified=unified, room=self._config.concurrency
+            )
+            for queue, consumer in consumers.items()
+        }
+        async with create_task_group() as group:
+            for completer in completers.values():
+                group.start_soon(completer.run)
+            try:
+                yield completers
+            finally:
+                for completer in completers.values():
+                    completer.close()
+
+    @asynccontextmanager
+    async def _hooks(self) -> AsyncGenerator[None]:
+        """Run the start-up hooks, and on the way out the shutdown hooks of what was started."""
+        try:
+            for hook in self._startup:
+                await _call(hook, self._state)
+            yield
+        finally:
+            for hook in self._shutdown:
+                # Shielded: a worker that is cancelled still closes what it opened. Bounded: it
+                # must end.
+                with anyio.move_on_after(self._config.grace, shield=True):
+                    await _call(hook, self._state)
+
+    async def _post_progress(self, id: str, progress: Progress) -> None:
+        if isinstance(self._backend, ProgressBoard):
+            await self._backend.post_progress(id, progress, self._config.keep_result)
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first plain exception in a group."""
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - of any exceptions
+
+
+async def _call(hook: Hook, state: dict[str, Any]) -> None:
+    answer = hook(state)
+    if answer is not None:
+        await answer

@@ -1,0 +1,231 @@
+"""The memory drivers keep the contracts, and what they add to them."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from asyncq.backends.base import Backend
+from asyncq.backends.memory import MemoryBackend
+from asyncq.brokers.base import Ack, Broker, Consumer, Nack
+from asyncq.brokers.memory import MemoryBroker
+from asyncq.clock import Clock, SystemClock
+from asyncq.config import Url
+from asyncq.errors import Refused
+from asyncq.message import new_id
+from asyncq.stores.memory import MAILBOX_SIZE, open_store
+from asyncq.testing.contracts import (
+    AdminContract,
+    BackendContract,
+    BrokerContract,
+    ConsumerContract,
+    DriverFixtures,
+    FullBroker,
+    LaneContract,
+    LeaseContract,
+    ModelContract,
+    ProgressContract,
+    UnifiedContract,
+)
+from asyncq.testing.contracts.given import (
+    FAR,
+    MAIL,
+    bodies_of,
+    end_lease,
+    envelope,
+    envelopes,
+    new_lease,
+    now,
+    record,
+    take,
+)
+
+# Typed, so that a driver that misses a method fails the type check.
+BROKER: Callable[[Url, Clock], FullBroker] = MemoryBroker
+BACKEND: Callable[[Url, Clock], Backend] = MemoryBackend
+
+
+class InMemory(DriverFixtures):
+    @pytest.fixture
+    def url(self) -> Url:
+        return Url(f"memory://{new_id()}")
+
+
+class TestBroker(InMemory, BrokerContract):
+    pass
+
+
+class TestConsumer(InMemory, ConsumerContract):
+    pass
+
+
+class TestLeases(InMemory, LeaseContract):
+    pass
+
+
+class TestLanes(InMemory, LaneContract):
+    pass
+
+
+class TestAdmin(InMemory, AdminContract):
+    pass
+
+
+class TestBackend(InMemory, BackendContract):
+    pass
+
+
+class TestProgress(InMemory, ProgressContract):
+    pass
+
+
+class TestUnified(InMemory, UnifiedContract):
+    pass
+
+
+class TestModel(InMemory, ModelContract):
+    pass
+
+
+class Hands:
+    """A clock that a test moves."""
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+    def now(self) -> float:
+        return self.at
+
+
+class TestMemory(InMemory):
+    """What only the memory drivers promise."""
+
+    async def test_one_name_is_one_store(self) -> None:
+        async with MemoryBroker(Url("memory://one"), SystemClock()) as broker:
+            backend = MemoryBackend(Url("memory://one"), SystemClock())
+            stranger = MemoryBroker(Url("memory://another"), SystemClock())
+            assert broker.store == backend.store != stranger.store
+
+    async def test_time_is_the_clocks(self, url: Url) -> None:
+        clock = Hands(1000.0)
+        lease = new_lease(15.0)
+        async with MemoryBroker(url, clock) as broker:
+            await broker.publish([envelope(b"now"), envelope(b"later", eta=2000.0)])
+            async with broker.consume(MAIL, lease) as consumer:
+                assert bodies_of(await consumer.receive(10)) == [b"now"]
+
+                clock.at = 1015.0
+                assert await broker.sweep(MAIL.name) == 1
+
+            clock.at = 2000.0
+            async with broker.consume(MAIL, new_lease()) as consumer:
+                assert bodies_of(await consumer.receive(10)) == [b"now", b"later"]
+
+    async def test_what_is_published_cannot_be_changed_afterwards(self, broker: Broker) -> None:
+        headers = {"list": [1]}
+        await broker.publish([envelope(headers=headers)])
+        headers["list"].append(2)
+
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            [first] = await take(consumer, 1)
+            first.envelope.headers["list"].append(3)
+            await consumer.settle([Nack(first)])
+            [again] = await take(consumer, 1)
+
+        assert again.envelope.headers == {"list": [1]}
+
+    @pytest.mark.parametrize(
+        "changes", [{"headers": {"x": object()}}, {"priority": 10}, {"priority": -1}]
+    )
+    async def test_what_no_network_could_carry_is_refused(
+        self, broker: FullBroker, changes: dict[str, Any]
+    ) -> None:
+        bad = envelope(**changes)
+
+        with pytest.raises(Refused) as caught:
+            await broker.publish([envelope(), bad])
+
+        assert caught.value.envelope_id == bad.id
+        assert (await broker.depth(MAIL.name)).ready == 0
+
+    async def test_an_old_claim_does_not_settle_a_new_one(self, broker: Broker) -> None:
+        await broker.publish([envelope()])
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            [old] = await take(consumer, 1)
+            await consumer.settle([Nack(old)])
+            [new] = await take(consumer, 1)
+
+            assert list(await consumer.settle([Nack(old)])) == [old]
+            assert list(await consumer.settle([Ack(new)])) == []
+
+    async def test_a_lease_that_ended_is_not_renewed_nor_claims(self, broker: FullBroker) -> None:
+        lease = new_lease()
+        await broker.publish(envelopes(2))
+        async with broker.consume(MAIL, lease) as consumer:
+            await take(consumer, 1)
+            await end_lease(broker, lease)
+
+            assert not broker.keeper().renew(lease.incarnation, [MAIL.name], FAR)
+
+    async def test_a_publish_in_another_thread_wakes_who_waits_in_this_one(
+        self, broker: Broker
+    ) -> None:
+        sent = envelopes(100)
+
+        async def publish_one_by_one() -> None:
+            for each in sent:
+                await broker.publish([each])
+
+        thread = threading.Thread(target=anyio.run, args=(publish_one_by_one,))
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            thread.start()
+            taken = await take(consumer, len(sent))
+            await anyio.to_thread.run_sync(thread.join)
+
+        assert [delivery.envelope for delivery in taken] == sent
+
+    async def test_a_wake_up_that_a_cancelled_consumer_got_goes_to_another(
+        self, url: Url, broker: Broker
+    ) -> None:
+        cancelled = anyio.CancelScope()
+
+        async def wait_in_scope(consumer: Consumer) -> None:
+            with cancelled:
+                await consumer.wait()
+
+        async with (
+            broker.consume(MAIL, new_lease()) as leaving,
+            broker.consume(MAIL, new_lease()) as staying,
+        ):
+            with anyio.fail_after(0.5):  # less than the turn after which it looks for itself
+                async with anyio.create_task_group() as group:
+                    group.start_soon(wait_in_scope, leaving)
+                    group.start_soon(staying.wait)
+                    await anyio.wait_all_tasks_blocked()
+
+                    open_store(url).queue(MAIL.name).ring()
+                    cancelled.cancel()
+
+        assert cancelled.cancelled_caught
+
+    async def test_a_watch_that_nobody_reads_says_that_it_missed_some(
+        self, backend: Backend
+    ) -> None:
+        async with backend.watch("me") as watch:
+            await backend.store_records(
+                [record(str(n), keep=0.0, reply_to="me") for n in range(MAILBOX_SIZE + 1)]
+            )
+
+            assert list(await watch.receive()) == []
+            assert [each.id for each in await watch.receive()] == [str(MAILBOX_SIZE)]
+
+    async def test_expired_records_take_no_room(self, url: Url) -> None:
+        clock = Hands(now())
+        async with MemoryBackend(url, clock) as backend:
+            for _ in range(100):
+                await backend.store_records([record(new_id(), keep=5.0)])
+                clock.at += 1.0
+
+        assert len(open_store(url).records) < 10

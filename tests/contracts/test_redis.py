@@ -1,0 +1,71 @@
+"""The Redis drivers keep the contracts."""
+
+from collections.abc import Callable
+
+import pytest
+
+from asyncq.backends.base import Backend
+from asyncq.backends.redis import RedisBackend
+from asyncq.brokers.redis import RedisBroker
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.message import new_id
+from asyncq.testing.contracts import (
+    AdminContract,
+    BackendContract,
+    BrokerContract,
+    ConsumerContract,
+    DriverFixtures,
+    FullBroker,
+    LaneContract,
+    LeaseContract,
+    ModelContract,
+    ProgressContract,
+    UnifiedContract,
+)
+
+# Typed, so that a driver that misses a method fails the type check.
+BROKER: Callable[[Url, Clock], FullBroker] = RedisBroker
+BACKEND: Callable[[Url, Clock], Backend] = RedisBackend
+
+
+class InRedis(DriverFixtures):
+    @pytest.fixture
+    def url(self, redis_url: str) -> Url:
+        return Url(f"{redis_url}?prefix={new_id()}")
+
+
+class TestBroker(InRedis, BrokerContract):
+    pass
+
+
+class TestConsumer(InRedis, ConsumerContract):
+    pass
+
+
+class TestLeases(InRedis, LeaseContract):
+    pass
+
+
+class TestLanes(InRedis, LaneContract):
+    pass
+
+
+class TestAdmin(InRedis, AdminContract):
+    pass
+
+
+class TestBackend(InRedis, BackendContract):
+    pass
+
+
+class TestProgress(InRedis, ProgressContract):
+    pass
+
+
+class TestUnified(InRedis, UnifiedContract):
+    pass
+
+
+class TestModel(InRedis, ModelContract):
+    pass

@@ -1,0 +1,239 @@
+"""What is particular to Redis: its scripts, its server, its secrets, its lost connections."""
+
+import logging
+import re
+from collections.abc import AsyncIterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from asyncq.brokers.base import Ack, Delivery, Envelope, Lease, QueueSpec
+from asyncq.brokers.redis import RedisBroker
+from asyncq.clock import SystemClock
+from asyncq.config import Url
+from asyncq.errors import BrokerUnavailable, ConfigurationError
+from asyncq.message import new_id
+from asyncq.stores.redis import Link, RedisSettings
+from tests.servers import free_port, start_redis
+
+MAIL = QueueSpec("mail")
+SECRET = "hunter2:/@?"
+
+
+def envelope(id: str = "one", body: bytes = b"hello") -> Envelope:
+    return Envelope(id=id, queue="mail", body=body)
+
+
+@pytest.fixture
+async def broker(redis_url: str) -> AsyncIterator[RedisBroker]:
+    async with RedisBroker(Url(f"{redis_url}?prefix={new_id()}"), SystemClock()) as broker:
+        yield broker
+
+
+@pytest.fixture
+async def link(redis_url: str) -> AsyncIterator[Link]:
+    link = Link(RedisSettings(Url(redis_url)), BrokerUnavailable)
+    yield link
+    await link.close()
+
+
+def scripts() -> dict[str, str]:
+    folder = files("asyncq.brokers.redis") / "scripts"
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_every_script_touches_keys_of_one_slot_alone() -> None:
+    for name, text in scripts().items():
+        keys = set(re.findall(r"KEYS\[(\d+)\]", text))
+
+        assert keys == {"1"}, name
+        for call in re.findall(r"redis\.call\('[A-Z]+', ([^,)]+)", text):
+            # A variable that was made from the base, the base itself, or (where broker and backend
+            # are one server) the prefix of the records and reply channels.
+            allowed = r"base|held|bodies|leases|name|back\[|records|keys\[|unpack\(keys|replies"
+            assert re.match(allowed, call.strip()), (name, call)
+
+
+def test_every_loop_in_a_script_is_over_something_bounded() -> None:
+    for name, text in scripts().items():
+        code = re.sub(r"--.*", "", text)
+
+        assert "while" not in code, name
+        assert "HGETALL" not in code, name
+        assert "'KEYS'" not in code, name
+
+
+async def test_an_old_server_is_refused_with_both_versions(
+    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncq.brokers.redis.OLDEST", (99, 0))
+
+    with pytest.raises(ConfigurationError, match=r"is Redis \d+\.\d+.*99\.0 or newer"):
+        await broker.__aenter__()
+
+
+async def test_an_eviction_policy_that_can_drop_tasks_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    with start_redis(tmp_path, "--maxmemory-policy", "allkeys-lru") as server:
+        async with RedisBroker(Url(server.url), SystemClock()):
+            pass
+
+    assert "maxmemory-policy allkeys-lru, which can drop tasks" in caplog.text
+
+
+async def test_a_wrong_password_is_a_clear_error_and_is_not_shown(tmp_path: Path) -> None:
+    with start_redis(tmp_path, "--requirepass", "right") as server:
+        url = Url(
+            f"redis://:{SECRET.replace('/', '%2F').replace('?', '%3F')}@127.0.0.1:{server.port}"
+        )
+
+        with pytest.raises(ConfigurationError, match="refuses us") as caught:
+            await RedisBroker(url, SystemClock()).__aenter__()
+
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in repr(url)
+
+
+async def test_nobody_at_the_url_is_unavailable_and_the_password_is_not_shown() -> None:
+    url = Url(f"redis://user:hunter2@127.0.0.1:{free_port()}/0")
+
+    with anyio.fail_after(10), pytest.raises(BrokerUnavailable, match="no answer") as caught:
+        await RedisBroker(url, SystemClock()).__aenter__()
+
+    assert "hunter2" not in str(caught.value)
+    assert "127.0.0.1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:hunter2@localhost:port", "redis://:hunter2@localhost?no_such_option=1"]
+)
+def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="not a Redis URL") as caught:
+        RedisBroker(Url(url), SystemClock())
+
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+async def test_bytes_that_another_hand_put_there_are_delivered_as_they_are(
+    broker: RedisBroker, link: Link
+) -> None:
+    base = str(broker.store[3]) + ":{mail}"  # type: ignore[index] # the prefix is the last part
+    await link("HSET", f"{base}:bodies", "odd", b"\xff\x00 not a message")
+    await link("RPUSH", f"{base}:ready:0", "odd")
+
+    async with broker.consume(MAIL, Lease("worker", 15.0)) as consumer:
+        [delivery] = await consumer.receive(10)
+
+    assert delivery.envelope.id == "odd"
+    assert delivery.envelope.body == b"\xff\x00 not a message"
+
+
+async def test_an_id_without_a_body_is_delivered_empty_and_not_lost(
+    broker: RedisBroker, link: Link
+) -> None:
+    base = str(broker.store[3]) + ":{mail}"  # type: ignore[index] # the prefix is the last part
+    await link("RPUSH", f"{base}:ready:0", "gone")
+
+    async with broker.consume(MAIL, Lease("worker", 15.0)) as consumer:
+        [delivery] = await consumer.receive(10)
+
+    assert delivery.envelope == Envelope(id="gone", queue="mail", body=b"")
+
+
+async def test_a_claim_whose_connection_was_lost_is_given_back(
+    broker: RedisBroker, link: Link
+) -> None:
+    await broker.publish([envelope("one"), envelope("two")])
+    base = str(broker.store[3]) + ":{mail}"  # type: ignore[index] # the prefix is the last part
+
+    async with broker.consume(MAIL, Lease("worker", 15.0)) as consumer:
+        [first] = await consumer.receive(1)
+        # A claim whose reply never came: the server has it as held, the consumer knows nothing.
+        await link("LPOP", f"{base}:ready:0")
+        await link("SADD", f"{base}:held:worker", "two")
+        await link("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        with anyio.fail_after(10):
+            received: Sequence[Delivery] = []
+            while not received:
+                try:
+                    received = await consumer.receive(10)
+                except BrokerUnavailable:
+                    continue
+        fenced = await consumer.settle([Ack(first), Ack(received[0])])
+
+    assert [delivery.envelope.id for delivery in received] == ["two"]
+    assert not fenced
+    assert (await broker.depth("mail")).held == 0
+
+
+async def test_a_settlement_sent_again_after_a_lost_reply_is_not_called_fenced(
+    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await broker.publish([envelope()])
+    async with broker.consume(MAIL, Lease("worker", 15.0)) as consumer:
+        [delivery] = await consumer.receive(1)
+        real = Link.script
+
+        async def lose_the_reply(self: Link, *args: object) -> object:
+            await real(self, *args)  # type: ignore[arg-type] # passed through
+            raise BrokerUnavailable("the reply was lost")
+
+        monkeypatch.setattr(Link, "script", lose_the_reply)
+        with pytest.raises(BrokerUnavailable):
+            await consumer.settle([Ack(delivery)])
+        monkeypatch.setattr(Link, "script", real)
+
+        fenced = await consumer.settle([Ack(delivery)])
+
+    assert not fenced
+
+
+async def test_everything_accepted_survives_a_killed_server_with_its_log_on(
+    tmp_path: Path,
+) -> None:
+    with start_redis(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+        async with RedisBroker(Url(server.url), SystemClock()) as broker:
+            await broker.publish([envelope(str(n)) for n in range(100)])
+            server.kill()
+            server.start()
+
+            depth = await _once_it_answers(broker)
+
+    assert depth == 100
+
+
+async def test_scripts_are_loaded_again_after_the_server_forgot_them(
+    broker: RedisBroker, link: Link
+) -> None:
+    await broker.publish([envelope("one")])
+
+    await link("SCRIPT", "FLUSH")
+    await broker.publish([envelope("two")])
+
+    assert (await broker.depth("mail")).ready == 2
+
+
+async def test_keys_of_a_drained_queue_do_not_pile_up(broker: RedisBroker, link: Link) -> None:
+    await broker.publish([envelope(str(n)) for n in range(50)])
+    async with broker.consume(MAIL, Lease("worker", 15.0)) as consumer:
+        await consumer.settle([Ack(delivery) for delivery in await consumer.receive(50)])
+
+    prefix = str(broker.store[3])  # type: ignore[index] # the prefix is the last part
+    _, keys = await link("SCAN", 0, "MATCH", f"{prefix}:*", "COUNT", 100_000)
+
+    assert {key.decode().removeprefix(prefix) for key in keys} <= {":queues", ":{mail}:wake"}
+
+
+async def _once_it_answers(broker: RedisBroker) -> int:
+    with anyio.fail_after(10):
+        while True:
+            try:
+                return (await broker.depth("mail")).ready
+            except BrokerUnavailable:
+                await anyio.lowlevel.checkpoint()

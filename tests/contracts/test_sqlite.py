@@ -1,0 +1,71 @@
+"""The SQLite drivers keep the contracts."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from asyncq.backends.base import Backend
+from asyncq.backends.sqlite import SqliteBackend
+from asyncq.brokers.sqlite import SqliteBroker
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.testing.contracts import (
+    AdminContract,
+    BackendContract,
+    BrokerContract,
+    ConsumerContract,
+    DriverFixtures,
+    FullBroker,
+    LaneContract,
+    LeaseContract,
+    ModelContract,
+    ProgressContract,
+    UnifiedContract,
+)
+
+# Typed, so that a driver that misses a method fails the type check.
+BROKER: Callable[[Url, Clock], FullBroker] = SqliteBroker
+BACKEND: Callable[[Url, Clock], Backend] = SqliteBackend
+
+
+class InSqlite(DriverFixtures):
+    @pytest.fixture
+    def url(self, tmp_path: Path) -> Url:
+        return Url(f"sqlite:///{tmp_path}/asyncq.db")
+
+
+class TestBroker(InSqlite, BrokerContract):
+    pass
+
+
+class TestConsumer(InSqlite, ConsumerContract):
+    pass
+
+
+class TestLeases(InSqlite, LeaseContract):
+    pass
+
+
+class TestLanes(InSqlite, LaneContract):
+    pass
+
+
+class TestAdmin(InSqlite, AdminContract):
+    pass
+
+
+class TestBackend(InSqlite, BackendContract):
+    pass
+
+
+class TestProgress(InSqlite, ProgressContract):
+    pass
+
+
+class TestUnified(InSqlite, UnifiedContract):
+    pass
+
+
+class TestModel(InSqlite, ModelContract):
+    pass

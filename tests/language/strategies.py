@@ -1,0 +1,75 @@
+"""Messages, outcomes and records, as hypothesis makes them."""
+
+from typing import Any
+
+import msgspec
+from hypothesis import strategies as st
+
+from asyncq.message import (
+    Cancelled,
+    Expired,
+    Failed,
+    Failure,
+    Message,
+    Outcome,
+    Record,
+    Succeeded,
+)
+
+moments = st.floats(0, 4e9)
+names = st.from_regex(r"[A-Za-z0-9_.:<>-]{1,200}", fullmatch=True)
+values: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def raw(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[msgspec.Raw]:
+    """Values, encoded."""
+    return strategy.map(lambda value: msgspec.Raw(msgspec.msgpack.encode(value)))
+
+
+messages: st.SearchStrategy[Message] = st.builds(
+    Message,
+    id=st.from_regex(r"[!-~]{1,128}", fullmatch=True),
+    task=names,
+    args=raw(st.lists(values, max_size=4)),
+    kwargs=raw(st.dictionaries(st.text(), values, max_size=4)),
+    queue=st.from_regex(r"[A-Za-z0-9_.-]{1,128}", fullmatch=True),
+    priority=st.integers(0, 9),
+    eta=st.none() | moments,
+    expires=st.none() | moments,
+    attempt=st.integers(1, 2**31),
+    enqueued_at=moments,
+    root=st.none() | names,
+    parent=st.none() | names,
+    reply_to=st.none() | names,
+    keep_result=st.none() | st.floats(0, 1e9),
+    headers=st.dictionaries(st.text(), values, max_size=4),
+)
+
+outcomes: st.SearchStrategy[Outcome] = st.one_of(
+    st.builds(Succeeded, raw(values)),
+    st.builds(Failed, st.builds(Failure, st.text(), st.text(), st.text())),
+    st.builds(Cancelled),
+    st.builds(Expired),
+)
+
+records: st.SearchStrategy[Record] = st.builds(
+    Record,
+    id=names,
+    outcome=outcomes,
+    task=names,
+    attempt=st.integers(1, 2**31),
+    started_at=moments,
+    finished_at=moments,
+    worker=st.text(),
+    keep=st.floats(0, 1e9),
+    reply_to=st.none() | names,
+)

@@ -1,0 +1,114 @@
+"""The native codec: decoding undoes encoding, and other bytes are `Undecodable`, nothing worse."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from asyncq.brokers.base import Envelope
+from asyncq.codecs.native import VERSION, NativeCodec
+from asyncq.errors import NewerVersion, Undecodable
+from asyncq.message import Message
+from tests.language.strategies import messages, names, values
+
+codec = NativeCodec()
+
+
+def envelope(body: bytes) -> Envelope:
+    return Envelope(id="1", queue="mail", body=body)
+
+
+@given(messages)
+def test_decoding_undoes_encoding(message: Message) -> None:
+    assert codec.decode(codec.encode(message)) == message
+
+
+@given(messages)
+def test_what_a_broker_needs_is_in_the_envelope(message: Message) -> None:
+    sent = codec.encode(message)
+
+    assert (sent.id, sent.queue, sent.priority) == (message.id, message.queue, message.priority)
+    assert (sent.eta, sent.expires, sent.reply_to) == (
+        message.eta,
+        message.expires,
+        message.reply_to,
+    )
+    assert (sent.sent_at, sent.headers) == (message.enqueued_at, message.headers)
+
+
+@given(st.binary())
+@example(b"")
+@example(b"\xc1")
+@example(b"\x91" * 100_000)  # deeper than any stack
+@example(b"\xdd\xff\xff\xff\xff")  # an array of four billion, it says
+@example(b"\x92\x01\xa1\xff")  # text that is none
+def test_other_bytes_are_undecodable_and_nothing_worse(body: bytes) -> None:
+    _decode(body)
+
+
+@given(messages, st.data())
+def test_damaged_messages_are_undecodable_and_nothing_worse(
+    message: Message, data: st.DataObject
+) -> None:
+    body = bytearray(codec.encode(message).body)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(body) - 1))
+        body[at] = data.draw(st.integers(0, 255))
+
+    _decode(bytes(body))
+    _decode(bytes(body[: len(body) // 2]))
+
+
+@given(values)
+def test_other_values_are_undecodable_and_nothing_worse(value: Any) -> None:
+    _decode(msgspec.msgpack.encode(value))
+
+
+@given(st.integers(VERSION + 1, 2**63), st.lists(values, max_size=9))
+def test_a_newer_version_says_which_whatever_its_shape(version: int, rest: list[Any]) -> None:
+    with pytest.raises(NewerVersion) as caught:
+        codec.decode(envelope(msgspec.msgpack.encode([version, *rest])))
+
+    assert (caught.value.version, caught.value.known) == (version, VERSION)
+
+
+@given(messages, st.lists(values, min_size=1, max_size=3))
+def test_fields_added_at_the_end_are_passed_over(message: Message, added: list[Any]) -> None:
+    sent = codec.encode(message)
+    fields = msgspec.msgpack.decode(sent.body)
+    longer = msgspec.structs.replace(sent, body=msgspec.msgpack.encode([*fields, *added]))
+
+    decoded = codec.decode(longer)
+
+    assert (decoded.id, decoded.task, decoded.attempt) == (
+        message.id,
+        message.task,
+        message.attempt,
+    )
+
+
+@given(names)
+def test_a_message_of_the_first_version_may_be_short(task: str) -> None:
+    decoded = codec.decode(envelope(msgspec.msgpack.encode([VERSION, task])))
+
+    assert decoded == Message(id="1", queue="mail", task=task)
+
+
+@pytest.mark.parametrize(
+    "value", [[1, ["canary"]], ["canary"], {"canary": "canary"}, [1, "t", [], {}, "canary"]]
+)
+def test_the_reason_never_shows_the_content(value: Any) -> None:
+    with pytest.raises(Undecodable) as caught:
+        codec.decode(envelope(msgspec.msgpack.encode(value)))
+
+    assert "canary" not in str(caught.value)
+
+
+def _decode(body: bytes) -> None:
+    try:
+        message = codec.decode(envelope(body))
+    except Undecodable:
+        return
+    assert isinstance(message.task, str)  # some bytes do happen to be a message
