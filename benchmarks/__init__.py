@@ -1,0 +1,1 @@
+"""Measurements: asyncq beside other task queues, and beside the least that could do the work."""

@@ -1,0 +1,54 @@
+"""asyncq itself, on Redis or on SQLite: the run's URL decides."""
+
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncq
+from benchmarks import tasks
+from benchmarks.contenders.interface import CONCURRENCY, RESULT_TTL, STORE_URL, Handle
+from benchmarks.loops import each
+
+READERS = 100  # results asked for at a time
+
+app = asyncq.App(STORE_URL)
+_task = app.task(keep_result=float(RESULT_TTL))
+TASKS = {"noop": _task(tasks.noop), "sleeper": _task(tasks.sleeper)}
+
+
+class Asyncq:
+    """As the README has it."""
+
+    blocking = False
+    settings: Mapping[str, object] = {
+        "bulk": "enqueue_many()",
+        "wait": "await: pushed by the worker",
+    }
+
+    def worker_command(self) -> Sequence[str]:
+        limits = ["--concurrency", str(CONCURRENCY)]
+        return [sys.executable, "-m", "asyncq", "worker", f"{__name__}:app", *limits]
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[None]:
+        async with app:
+            yield
+
+    async def enqueue(self, task: str) -> Handle:
+        return await TASKS[task].enqueue()
+
+    async def enqueue_many(self, task: str, count: int) -> Sequence[Handle]:
+        return await app.enqueue_many(TASKS[task].s() for _ in range(count))
+
+    async def wait(self, handle: asyncq.Result[Any]) -> object:
+        return await handle
+
+    async def results(self, handles: Sequence[asyncq.Result[Any]]) -> list[object]:
+        return await each(self._read, handles, READERS)
+
+    async def _read(self, handle: asyncq.Result[Any]) -> object:
+        return await handle if await handle.status() == "succeeded" else None
+
+
+contender = Asyncq()
