@@ -74,7 +74,7 @@ def mask(url: str) -> str:
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
-        return url
+        scheme, rest = "", url
     user, at, host = rest.rpartition("@")
     if at:
         name, colon, _ = user.partition(":")
@@ -86,7 +86,7 @@ def mask(url: str) -> str:
             f"{name}=***" if _SECRET.search(name) else f"{name}{equals}{value}"
             for name, equals, value in pairs
         )
-    return f"{scheme}://{path}{question}{query}"
+    return f"{scheme}{separator}{path}{question}{query}"
 
 
 def sqlite_path(url: Url) -> str:

@@ -15,7 +15,8 @@ from asyncq.config import Url
 from asyncq.errors import BackendUnavailable
 from asyncq.message import Progress, Record
 from asyncq.stores.bell import Bell
-from asyncq.stores.sqlite import SqliteStore, close_store, mail, open_store, records
+from asyncq.stores.sqlite import SqliteStore, close_store, mail, open_store
+from asyncq.stores.sqlite import records as rows
 from asyncq.stores.sqlite.connection import SqliteSettings, translated
 from asyncq.stores.sqlite.mail import Mailbox
 
@@ -51,20 +52,20 @@ class SqliteBackend:
         store, self._opened = self._file, None
         await close_store(store)
 
-    async def store_records(self, batch: Sequence[Record]) -> None:
-        if not batch:
+    async def store_records(self, records: Sequence[Record]) -> None:
+        if not records:
             return
         post = self._file.mail
-        parcels = [records.pack(record) for record in batch]
+        parcels = [rows.pack(record) for record in records]
         await self._write(
-            lambda file: records.keep(file, parcels, self._clock.now(), post.is_here),
+            lambda file: rows.keep(file, parcels, self._clock.now(), post.is_here),
             durable=self._settings.durable,
             committed=post.deliver,
         )
 
     async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
-        found = await self._read(lambda file: records.fetch(file, ids, self._clock.now()))
-        return [records.unpack(found.get(message_id)) for message_id in ids]
+        found = await self._read(lambda file: rows.fetch(file, ids, self._clock.now()))
+        return [rows.unpack(found.get(message_id)) for message_id in ids]
 
     @asynccontextmanager
     async def watch(self, address: str) -> AsyncGenerator[Watch]:
@@ -78,15 +79,15 @@ class SqliteBackend:
                     await self._leave(address)
 
     async def forget(self, ids: Sequence[str]) -> None:
-        await self._write(lambda file: records.forget(file, ids), durable=self._settings.durable)
+        await self._write(lambda file: rows.forget(file, ids), durable=self._settings.durable)
 
     async def post_progress(self, id: str, progress: Progress, keep: float) -> None:
         await self._write(
-            lambda file: records.post_progress(file, id, progress, self._clock.now(), keep)
+            lambda file: rows.post_progress(file, id, progress, self._clock.now(), keep)
         )
 
     async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]:
-        found = await self._read(lambda file: records.fetch_progress(file, ids, self._clock.now()))
+        found = await self._read(lambda file: rows.fetch_progress(file, ids, self._clock.now()))
         return [found.get(message_id) for message_id in ids]
 
     # Within

@@ -227,6 +227,8 @@ class LeaseKeeper(Protocol):
     def renew(self, incarnation: str, queues: Sequence[str], seconds: float) -> bool:
         """Make the lease last ``seconds`` from now. False: it had ended, and stays so.
 
+        0 seconds end it now: the next sweep recovers what it held, as after a crash.
+
         Raises:
             BrokerUnavailable: not renewed; call again.
         """

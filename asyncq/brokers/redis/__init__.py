@@ -19,6 +19,7 @@ and the queues' names in ``asyncq:queues``. Times are the server's.
 """
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
@@ -77,7 +78,7 @@ class RedisBroker:
             queues[envelope.queue] += (
                 envelope.id,
                 envelope.priority,
-                0 if envelope.eta is None else int(envelope.eta * 1000),
+                0 if envelope.eta is None else math.ceil(envelope.eta * 1000),
                 pack(envelope),
             )
         records = self._settings.key("r", "")

@@ -1,6 +1,7 @@
 """Taking deliveries from a Redis queue, and ending them."""
 
 import contextlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,10 @@ from asyncq.stores.redis import Link, RedisSettings, load_script
 from asyncq.stores.redis_records import encode_record
 
 LONGEST_WAIT = 5.0  # seconds blocked at a time; the safety net for a lost wake-up
+LANE_WAIT = 0.05  # seconds until another look when suspects wait for a lane that is taken
 LEAVE_TIMEOUT = 5.0  # seconds to give back what is held; then the lease decides
+
+LANE_AWAITED = -2  # what the claim script says of crashes when suspects wait, and the lane is taken
 
 _CLAIM = load_script("asyncq.brokers.redis", "claim")
 _SETTLE = load_script("asyncq.brokers.redis", "settle")
@@ -46,8 +50,11 @@ class RedisConsumer:
         self._replies = settings.key("reply", "")
         self._claims = Link(settings, BrokerUnavailable)
         self._settles = Link(settings, BrokerUnavailable)
-        self._held: set[str] = set()  # added by receive, removed by settle
+        self._held: dict[str, int] = {}  # id -> number of its claim; receive adds, settle removes
+        self._claimed = 0  # claims so far: the token of their deliveries
         self._suspect: str | None = None
+        self._lane_is_awaited = False  # by suspects, as of the last claim
+        self._lane_freed = anyio.Event()
         self._epoch = 0  # of the claiming connection; a claim sent on an older one finds nobody
         self._unsure: set[str] = set()  # settled, but the reply was lost
         self._next_due: float | None = None  # seconds, as of the last claim
@@ -73,6 +80,9 @@ class RedisConsumer:
 
     async def wait(self) -> None:
         await self._reconnected()
+        if self._lane_is_awaited:
+            await self._wait_for_lane()
+            return
         longest = LONGEST_WAIT
         if self._next_due is not None:
             longest = min(longest, max(self._next_due, 0.001))
@@ -89,18 +99,22 @@ class RedisConsumer:
             if lane and crashes < 0:
                 self._lease.free_lane()
         self._next_due = due / 1000 if due >= 0 else None
+        self._lane_is_awaited = crashes == LANE_AWAITED
         if not ids:
             return ()
         names = [raw.decode() for raw in ids]
-        self._held.update(names)
+        token = self._claimed = self._claimed + 1
+        self._held.update(dict.fromkeys(names, token))
         queue = self._queue
         deliveries = [
-            Delivery(envelope=unpack(name, queue, blob))
+            Delivery(envelope=unpack(name, queue, blob), token=token)
             for name, blob in zip(names, blobs, strict=True)
         ]
         if crashes >= 0:
             self._suspect = names[0]
-            deliveries[0] = Delivery(envelope=deliveries[0].envelope, crashes=crashes, suspect=True)
+            deliveries[0] = Delivery(
+                envelope=deliveries[0].envelope, crashes=crashes, suspect=True, token=token
+            )
         return deliveries
 
     async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
@@ -159,23 +173,39 @@ class RedisConsumer:
             return LeaseLost(self._lease.incarnation)
         return BrokerUnavailable(f"queue {self._queue}: {error}")
 
+    async def _wait_for_lane(self) -> None:
+        # No wake-up can be relied on: the one for the end of our suspect is often heard before
+        # the reply that frees the lane, and the lane may be taken in another queue.
+        if not self._lease.take_lane():
+            with anyio.move_on_after(LANE_WAIT):
+                await self._lane_freed.wait()
+            return
+        self._lease.free_lane()
+
     async def _conclude(self, batch: Sequence[Conclusion]) -> list[Delivery]:
         args: list[Any] = []
-        ids: list[str] = []
+        sent: list[Delivery] = []
+        held = self._held
         for conclusion in batch:
             settlement, record = conclusion.settlement, conclusion.record
             delivery = settlement.delivery
-            envelope = delivery.envelope
-            ids.append(envelope.id)
+            id = delivery.envelope.id
+            if held.get(id, delivery.token) != delivery.token:
+                # Given back before, though the reply was lost, and claimed again since: done.
+                continue
+            sent.append(delivery)
             if isinstance(settlement, Ack):
                 op, detail, moment = "a", "", ""
             else:
                 op, detail, moment = _describe(settlement)
-            args += (op, envelope.id, 1 if delivery.suspect else 0, detail, moment)
+            args += (op, id, 1 if delivery.suspect else 0, detail, moment)
             if record is None:
                 args += ("", "")
             else:
                 args += (encode_record(record), _follow(record))
+        if not sent:
+            return []
+        ids = [delivery.envelope.id for delivery in sent]
         resent = not self._unsure.isdisjoint(ids)
         self._unsure.update(ids)
         try:
@@ -191,15 +221,20 @@ class RedisConsumer:
         except exceptions.ResponseError as error:
             raise self._explain(error) from error
         self._unsure.difference_update(ids)
-        self._held.difference_update(ids)
-        if self._suspect is not None and self._suspect in ids:
-            self._free_lane()
-        return [batch[position].settlement.delivery for position in positions]
+        for delivery in sent:
+            # What was given back may be in our hands again before we hear that it was.
+            if held.get(delivery.envelope.id) == delivery.token:
+                del held[delivery.envelope.id]
+            if delivery.suspect and delivery.envelope.id == self._suspect:
+                self._free_lane()
+        return [sent[position] for position in positions]
 
     def _free_lane(self) -> None:
         if self._suspect is not None:
             self._suspect = None
             self._lease.free_lane()
+            self._lane_freed.set()
+            self._lane_freed = anyio.Event()
 
 
 def _describe(settlement: Nack | Reject) -> tuple[str, bytes | str, str]:
@@ -208,8 +243,8 @@ def _describe(settlement: Nack | Reject) -> tuple[str, bytes | str, str]:
     envelope = settlement.replacement or settlement.delivery.envelope
     eta = 0
     if settlement.replacement is not None and envelope.eta is not None:
-        eta = int(envelope.eta * 1000)
-    moment = f"{envelope.priority}:{eta}:{int(settlement.delay * 1000)}"
+        eta = math.ceil(envelope.eta * 1000)
+    moment = f"{envelope.priority}:{eta}:{math.ceil(settlement.delay * 1000)}"
     return "n", pack(envelope) if settlement.replacement else "", moment
 
 

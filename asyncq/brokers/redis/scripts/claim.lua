@@ -2,8 +2,8 @@
 --
 -- KEYS[1]  prefix:{queue}
 -- ARGV     incarnation, epoch of its connection, limit, whether it may take a suspect (0 or 1)
--- Returns  {ms until it is worth another look or -1, crashes of the suspect or -1, ids, blobs};
---          a suspect is the first of them.
+-- Returns  {ms until the next delayed one or -1, crashes of the suspect, ids, blobs}; a suspect is the
+--          first of them. Its crashes are -1 if there is none, -2 if some wait and may not be taken.
 local base = KEYS[1]
 local incarnation, epoch, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
@@ -43,6 +43,8 @@ if ARGV[4] == '1' then
     crashes = tonumber(redis.call('HGET', base .. ':crashes', suspect) or 0)
     redis.call('HSET', base .. ':lanes', incarnation, suspect)
   end
+elseif redis.call('EXISTS', base .. ':suspects') == 1 then
+  crashes = -2
 end
 for priority = 9, 0, -1 do
   if #ids >= limit then break end
@@ -60,16 +62,13 @@ if #ids > 0 then
     if not blobs[i] then blobs[i] = '' end
   end
 end
-if #ids >= limit and redis.call('EXISTS', base .. ':wake') == 0 then
-  redis.call('LPUSH', base .. ':wake', 1) -- there may be more: wake the next idle worker
+-- There may be more: wake the next idle worker. Suspects are one at a time for us, not for it.
+local more = #ids >= limit or (crashes >= 0 and redis.call('EXISTS', base .. ':suspects') == 1)
+if more and redis.call('EXISTS', base .. ':wake') == 0 then
+  redis.call('LPUSH', base .. ':wake', 1)
 end
 
 local wait = -1
 local head = redis.call('ZRANGE', base .. ':delayed', 0, 0, 'WITHSCORES')
 if head[2] then wait = math.max(0, tonumber(head[2]) - now) end
--- The lane is taken and others wait for it: its end may have been told to somebody else, or to us
--- before we knew of it ourselves. So we look again soon.
-if ARGV[4] == '0' and (wait < 0 or wait > 50) and redis.call('EXISTS', base .. ':suspects') == 1 then
-  wait = 50
-end
 return {wait, crashes, ids, blobs}
