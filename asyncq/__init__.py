@@ -15,6 +15,7 @@ from asyncq.errors import (
     TaskExpired,
     TaskFailed,
     UnknownResult,
+    UnreadableResult,
 )
 from asyncq.message import Progress, Status
 from asyncq.policies import Retry
@@ -43,6 +44,7 @@ __all__ = [
     "TaskExpired",
     "TaskFailed",
     "UnknownResult",
+    "UnreadableResult",
     "as_completed",
     "current_context",
     "gather",

@@ -13,7 +13,7 @@ from asyncq.clock import Clock, SystemClock
 from asyncq.codecs.native import NativeCodec
 from asyncq.config import DEFAULTS, Config, Url, broker_url
 from asyncq.drivers import make_backend, make_broker
-from asyncq.errors import ConfigurationError
+from asyncq.errors import ConfigurationError, first_error
 from asyncq.result import Result
 from asyncq.signature import Signature
 from asyncq.sync import SyncClient, open_sync
@@ -68,10 +68,14 @@ class App:
             ConfigurationError: something there answers and cannot be used; says why.
         """
         if self._client is None:
-            client = self._make_client()
-            await client.__aenter__()
-            self._client = client
+            self._client = self._make_client()
+        client = self._client
         self._entered += 1
+        try:
+            await client.__aenter__()
+        except BaseException:
+            self._leave()
+            raise
         return self
 
     async def __aexit__(
@@ -81,10 +85,14 @@ class App:
         trace: TracebackType | None,
         /,
     ) -> None:
+        client = self.client
+        self._leave()
+        await client.__aexit__(kind, error, trace)
+
+    def _leave(self) -> None:
         self._entered -= 1
-        if self._entered == 0 and self._client is not None:
-            client, self._client = self._client, None
-            await client.__aexit__(kind, error, trace)
+        if self._entered == 0:
+            self._client = None
 
     @property
     def client(self) -> Client:
@@ -134,25 +142,25 @@ class App:
         queues: Sequence[str] | None = None,
         concurrency: int | None = None,
         grace: float | None = None,
-        burst: bool = False,
     ) -> AsyncGenerator[Worker]:
         """A worker in this event loop: consuming when entered, drained when left.
 
-        ``queues`` are those of the app's tasks if not given. Leave it early with ``stop()``. In a
-        ``burst`` it ends by itself once the queues are empty.
+        ``queues`` are those of the app's tasks if not given. Stop it early with ``stop()``. What
+        the block raises comes out as it is, after the drain; so does what ends the worker.
         """
         failure: Exception | None = None
-        async with self, anyio.create_task_group() as group:
-            worker = self.make_worker(
-                queues=queues, concurrency=concurrency, grace=grace, burst=burst
-            )
-            await group.start(worker.run)
-            try:
-                yield worker
-            except Exception as error:  # noqa: BLE001 - raised below, after the worker has drained
-                failure = error
-            finally:
-                worker.stop()
+        try:
+            async with self, anyio.create_task_group() as group:
+                worker = self.make_worker(queues=queues, concurrency=concurrency, grace=grace)
+                await group.start(worker.run)
+                try:
+                    yield worker
+                except Exception as error:  # noqa: BLE001 - raised below, after the worker drained
+                    failure = error
+                finally:
+                    worker.stop()
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from None
         if failure is not None:
             raise failure
 
@@ -164,11 +172,18 @@ class App:
         grace: float | None = None,
         burst: bool = False,
     ) -> None:
-        """Run a worker until SIGTERM or SIGINT; see `asyncq.worker.signals` for what they do."""
+        """Run a worker until SIGTERM or SIGINT, or in a ``burst`` until the queues are empty.
+
+        See `asyncq.worker.signals` for what signals do.
+        """
         async with self:
-            await run_until_signalled(
-                self.make_worker(queues=queues, concurrency=concurrency, grace=grace, burst=burst)
+            worker = self.make_worker(
+                queues=queues, concurrency=concurrency, grace=grace, burst=burst
             )
+            try:
+                await run_until_signalled(worker)
+            except BaseExceptionGroup as errors:
+                raise first_error(errors) from None
 
     def sync(self) -> AbstractContextManager[SyncClient]:
         """A client for code without an event loop. Its connections are its own."""

@@ -1,14 +1,13 @@
 """The client: what an app that is connected does with signatures, messages and results."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import TaskGroup
 
 from asyncq.backends.base import Backend, ProgressBoard
 from asyncq.brokers.base import MAX_BATCH, Broker, Envelope, QueueAdmin
@@ -34,7 +33,10 @@ from asyncq.task import Task
 from asyncq.values import encode
 from asyncq.waiters import Waiters
 
+log = logging.getLogger(__name__)
+
 R = TypeVar("R")
+CLOSE_TIMEOUT = 5.0  # seconds
 
 
 class Client:
@@ -58,20 +60,27 @@ class Client:
         self._clock = clock
         self._publisher = Publisher(broker, config.publish_timeout)
         self._waiters = Waiters(backend, self._exist)
-        self._stack = AsyncExitStack()
-        self._group: TaskGroup | None = None
+        self._entered = 0
+        self._owner: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self.broker)
-            await stack.enter_async_context(self.backend)
-            stack.callback(self._waiters.close)
-            group = await stack.enter_async_context(anyio.create_task_group())
-            stack.callback(group.cancel_scope.cancel)
-            group.start_soon(self._publisher.run)
-            group.start_soon(self._waiters.listen)
-            group.start_soon(self._waiters.read)
-            self._stack = stack.pop_all()
+        """Connect, or wait until somebody else has: any number of tasks may enter, in any order.
+
+        What runs belongs to a task of the client's own, and not to the one that entered first: that
+        one may leave before the others, and pytest's fixtures are left by another.
+        """
+        self._entered += 1
+        if self._owner is None:
+            self._ready = asyncio.get_running_loop().create_future()
+            # A bare task, and owned all the same: who leaves last cancels it and waits for it.
+            self._owner = asyncio.get_running_loop().create_task(self._hold(self._ready))
+        try:
+            await asyncio.wait({self._ready})
+            self._ready.result()
+        except BaseException:
+            await self._leave()
+            raise
         return self
 
     async def __aexit__(
@@ -81,8 +90,35 @@ class Client:
         trace: TracebackType | None,
         /,
     ) -> None:
-        # Without the error: it is the caller's, and must reach it as it is, not in a group of ours.
-        await self._stack.aclose()
+        await self._leave()
+
+    async def _leave(self) -> None:
+        self._entered -= 1
+        if self._entered == 0 and (owner := self._owner) is not None:
+            self._owner = None
+            owner.cancel()
+            # Shielded: connections are closed also by who is cancelled. Bounded: drivers may hang.
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await asyncio.wait({owner})
+
+    async def _hold(self, ready: "asyncio.Future[None]") -> None:
+        """Keep connections open and their work going until cancelled."""
+        try:
+            async with self.broker, self.backend:
+                try:
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(self._publisher.run)
+                        group.start_soon(self._waiters.listen)
+                        group.start_soon(self._waiters.read)
+                        ready.set_result(None)
+                finally:
+                    self._waiters.close()
+        # A component that must survive: whoever enters, or uses it, is to hear of it.
+        except Exception as error:
+            if ready.done():
+                log.exception("the client has failed; nothing more can be sent or awaited")
+            else:
+                ready.set_exception(error)
 
     async def enqueue(self, signature: Signature[R]) -> Result[R]:
         """Send one call; returns once the broker keeps it. Raises as `Task.enqueue`."""

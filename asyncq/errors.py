@@ -21,6 +21,7 @@ Directive                       what a running task says to its worker; not an e
 """
 
 import math
+from typing import cast
 
 
 class AsyncqError(Exception):
@@ -139,6 +140,13 @@ class UnknownResult(TaskError):
         )
 
 
+class UnreadableResult(TaskError):
+    """The task returned what its annotation does not say; run here, it would have gone unseen."""
+
+    def __init__(self, task_id: str, why: str) -> None:
+        super().__init__(task_id, f"the return value of task {task_id} is not as annotated: {why}")
+
+
 class Directive(Exception):
     """Raised by a task to tell its worker what to do; not an error."""
 
@@ -151,3 +159,10 @@ class RetryLater(Directive):
             raise ValueError(f"a delay is a number of seconds, not {delay}")
         super().__init__(f"run again in {delay} s")
         self.delay = delay
+
+
+def first_error(error: BaseException) -> BaseException:
+    """The first plain exception in what a task group raised."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error

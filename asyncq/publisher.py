@@ -35,6 +35,7 @@ class Publisher:
         self._timeout = timeout
         self._pending: deque[_Waiting] = deque()
         self._news = asyncio.Event()
+        self._closed = False
 
     def submit(self, envelopes: Sequence[Envelope]) -> "asyncio.Future[None]":
         """A future that is done once the broker keeps all of these, at most a batch.
@@ -44,6 +45,9 @@ class Publisher:
         """
         loop = asyncio.get_running_loop()
         stored: asyncio.Future[None] = loop.create_future()
+        if self._closed:
+            stored.set_exception(BrokerUnavailable("the app was closed"))
+            return stored
         self._pending.append(_Waiting(envelopes, stored, loop.time() + self._timeout))
         self._news.set()
         return stored
@@ -60,6 +64,7 @@ class Publisher:
                 if failures:
                     await anyio.sleep(PAUSE.pause(failures))
         finally:
+            self._closed = True
             for waiting in self._pending:
                 if not waiting.stored.done():
                     waiting.stored.set_exception(
@@ -81,7 +86,7 @@ class Publisher:
         if not batch:
             return failures
         try:
-            await self._broker.publish([e for waiting in batch for e in waiting.envelopes])
+            await self._publish([e for waiting in batch for e in waiting.envelopes])
         except BrokerUnavailable as error:
             self._keep(batch, error)
             if failures == 0:
@@ -107,6 +112,13 @@ class Publisher:
         if failures:
             log.warning("publishing goes on")
         return 0
+
+    async def _publish(self, envelopes: Sequence[Envelope]) -> None:
+        try:
+            with anyio.fail_after(self._timeout):
+                await self._broker.publish(envelopes)
+        except TimeoutError as error:
+            raise BrokerUnavailable(f"no answer from the broker in {self._timeout} s") from error
 
     def _keep(self, batch: list[_Waiting], error: BrokerUnavailable | None = None) -> None:
         """Put a batch back at the head; those whose time is up hear of the error."""

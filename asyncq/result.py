@@ -8,10 +8,11 @@ from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast, overloa
 import anyio
 import msgspec
 
-from asyncq.errors import TaskCancelled, TaskError, TaskExpired, TaskFailed
+from asyncq.errors import TaskCancelled, TaskError, TaskExpired, TaskFailed, UnreadableResult
 from asyncq.message import Cancelled, Expired, Failed, Progress, Record, Status, Succeeded
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)  # results of several types go in one list
 READ_AGAIN = -1  # no era: what was pushed was for the first who waited
 
 
@@ -27,7 +28,7 @@ class Desk(Protocol):
     async def forget(self, ids: Sequence[str]) -> None: ...
 
 
-class Result(Generic[R]):
+class Result(Generic[R_co]):
     """The handle to one task's outcome: ``await`` it.
 
     Awaiting raises `TaskFailed`, `TaskCancelled` or `TaskExpired` where the task did not succeed,
@@ -40,7 +41,7 @@ class Result(Generic[R]):
         self,
         id: str,
         desk: Desk,
-        read: Callable[[msgspec.Raw], R] | None = None,
+        read: Callable[[msgspec.Raw], R_co] | None = None,
         era: int | None = None,
     ) -> None:
         self.id = id
@@ -51,10 +52,10 @@ class Result(Generic[R]):
     def __repr__(self) -> str:
         return f"<result of {self.id}>"
 
-    def __await__(self) -> Generator[Any, None, R]:
+    def __await__(self) -> Generator[Any, None, R_co]:
         return self.get().__await__()
 
-    async def get(self, timeout: float | None = None) -> R:
+    async def get(self, timeout: float | None = None) -> R_co:
         """The task's return value, once it has one.
 
         Raises:
@@ -91,13 +92,16 @@ class Result(Generic[R]):
             self._era = READ_AGAIN
         return future
 
-    def value_of(self, record: Record) -> R:
+    def value_of(self, record: Record) -> R_co:
         """The return value a record holds, or the error it stands for."""
         match record.outcome:
             case Succeeded(value):
                 if self._read is None:
-                    return cast("R", msgspec.msgpack.decode(value))
-                return self._read(value)
+                    return cast("R_co", msgspec.msgpack.decode(value))
+                try:
+                    return self._read(value)
+                except msgspec.ValidationError as error:
+                    raise UnreadableResult(self.id, str(error)) from error
             case Failed(error):
                 raise TaskFailed(self.id, error.type, error.message, error.traceback)
             case Cancelled():

@@ -4,7 +4,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)  # signatures of several types go in one list
 
 
 class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +26,7 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
 NO_OPTIONS = CallOptions()
 
 
-class Signature(msgspec.Struct, Generic[R], frozen=True):
+class Signature(msgspec.Struct, Generic[R_co], frozen=True):
     """A call of a task, checked against its parameters."""
 
     task: str

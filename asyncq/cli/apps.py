@@ -46,6 +46,8 @@ def load_app(target: str) -> App:
         raise ConfigurationError(
             f"{name} is a file: name its module, as in {suggestion}:{attribute or 'app'}"
         )
+    if not name:
+        raise ConfigurationError(f"{target!r} names no module: write it as in shop:app")
     module = _import(name)
     if not attribute:
         raise ConfigurationError(
@@ -90,7 +92,7 @@ async def find_queues(app: App, queue: str | None) -> Sequence[str]:
 
 def hint(word: str, known: Sequence[str]) -> str:
     """A question to put behind an error: what may have been meant."""
-    close = get_close_matches(word, known, n=3)
+    close = get_close_matches(word, known, n=1, cutoff=0.7)
     return f"; did you mean {_names(close)}?" if close else ""
 
 

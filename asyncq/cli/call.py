@@ -107,7 +107,7 @@ def result(
     patience = timeout if wait or timeout is not None else 0.0
     report = run_loop(partial(look_up, load_store(app), id, patience))
     if as_json:
-        print_json(report)
+        print_json(_as_data(report))
     elif report.status is Status.UNKNOWN:
         raise UnknownResult(id)
     else:
@@ -194,7 +194,7 @@ def _report(record: Record) -> Report:
 
 def _print_outcome(report: Report, *, as_json: bool) -> None:
     if as_json:
-        print_json(report)
+        print_json(_as_data(report))
     elif report.status is Status.SUCCEEDED:
         print_json(report.value)
     else:
@@ -202,6 +202,14 @@ def _print_outcome(report: Report, *, as_json: bool) -> None:
         why = "" if error is None else f": {error.type}: {error.message}"
         complain(f"task {report.id} {_past(report.status)}{why}")
     _exit_by(report)
+
+
+def _as_data(report: Report) -> dict[str, Any]:
+    """What ``--json`` prints: names in it, where the wire has none."""
+    return {
+        name: msgspec.structs.asdict(value) if isinstance(value, Failure | Progress) else value
+        for name, value in msgspec.structs.asdict(report).items()
+    }
 
 
 def _exit_by(report: Report) -> None:

@@ -8,13 +8,12 @@ from typing import Annotated, Any
 
 import typer
 from rich import filesize
-from rich.table import Column
 from typer import Argument, Option
 
 from asyncq.app import App
 from asyncq.brokers.base import MAX_BATCH, DeadLetter, QueueAdmin
 from asyncq.cli.apps import StoreArgument, admin_of, find_queues, load_store
-from asyncq.cli.output import bounded, complain, plain, print_json, print_table
+from asyncq.cli.output import ask, bounded, complain, print_json, print_line
 from asyncq.codecs.native import NativeCodec
 from asyncq.errors import ConfigurationError, Undecodable
 from asyncq.worker.signals import run_loop
@@ -59,13 +58,8 @@ def list_(
     if not letters:
         print("There are no dead letters.")
         return
-    columns = [Column("id", overflow="fold"), "queue", "task", "died (UTC)"]
-    columns += [Column("crashes", justify="right"), Column("size", justify="right")]
-    columns += [Column("reason", overflow="fold", ratio=1), *(["body"] if body else [])]
-    print_table(
-        [column if isinstance(column, Column) else Column(column) for column in columns],
-        [_as_row(letter, body=body) for letter in letters],
-    )
+    for letter in letters:
+        _print_letter(letter, body=body)
     if len(letters) == limit:
         complain(f"these are {limit}; there may be more: see --limit")
 
@@ -103,8 +97,8 @@ def delete(
     """Forget dead letters for good."""
     wanted = _wanted(queue, ids, every=every)
     if every and not yes:
-        which = f"of queue {plain(queue)}" if queue else "of every queue"
-        typer.confirm(f"Delete all dead letters {which}, for good?", abort=True, err=True)
+        which = f"of queue {queue}" if queue else "of every queue"
+        ask(f"Delete all dead letters {which}, for good?")
     change = partial(delete_dead, load_store(app), queue, wanted, limit)
     _change("deleted", change, wanted, as_json)
 
@@ -216,15 +210,21 @@ def _as_data(letter: DeadLetter, *, body: bool) -> dict[str, Any]:
     return {**data, "body": letter.envelope.body} if body else data
 
 
-def _as_row(letter: DeadLetter, *, body: bool) -> Sequence[object]:
+def _print_letter(letter: DeadLetter, *, body: bool) -> None:
+    """Its facts on one line, below it why it is there: ids stay whole on narrow terminals."""
     envelope = letter.envelope
     died = datetime.fromtimestamp(letter.died_at, UTC)
-    row = [
-        *(envelope.id, envelope.queue, _task(letter) or "?", f"{died:%Y-%m-%d %H:%M:%S}"),
-        *(letter.crashes, filesize.decimal(len(envelope.body))),
-        bounded(letter.reason, REASON_SHOWN),
+    facts = [
+        f"queue {envelope.queue}",
+        f"task {_task(letter) or '?'}",
+        f"{died:%Y-%m-%d %H:%M:%S} UTC",
+        f"{letter.crashes} crashes",
+        filesize.decimal(len(envelope.body)),
     ]
-    return [*row, _preview(envelope.body)] if body else row
+    print_line(envelope.id, ", ".join(facts))
+    print_line("", f"  {bounded(letter.reason, REASON_SHOWN)}")
+    if body:
+        print_line("", f"  {_preview(envelope.body)}")
 
 
 def _preview(body: bytes) -> str:

@@ -40,6 +40,7 @@ T = TypeVar("T")
 
 LAST_RUN = "asyncq-demo"  # the id of the message that began the last run
 LIBRARY = os.fsencode(os.path.realpath(sysconfig.get_path("stdlib")))
+GRACE = 2.0  # seconds that files under way get when the demo is interrupted
 BATCH = 500  # results waited for at a time, and added up by one task
 FAILURES_SHOWN = 10
 
@@ -127,7 +128,7 @@ async def run_demo(
     report: Report | None = None
     work = anyio.CancelScope()
     async with app, anyio.create_task_group() as group:
-        async with app.worker(queues=[QUEUE], concurrency=concurrency) as worker:
+        async with app.worker(queues=[QUEUE], concurrency=concurrency, grace=GRACE) as worker:
             group.start_soon(stop_on_signals, work, worker)
             with work:
                 if not resume:
@@ -154,7 +155,7 @@ async def find_plan(directory: bytes | None, limit: int | None) -> Plan:
 
 async def measure_all(plan: Plan, advance: Advance) -> Report:
     """Have every file of the plan measured, and the measures added up."""
-    paths, failures = await to_thread.run_sync(find_files, plan)
+    paths, failures = await to_thread.run_sync(find_files, plan, abandon_on_cancel=True)
     ended_before = await count_ended([message_id(plan, path) for path in paths])
     started = anyio.current_time()
     results = await app.enqueue_many(
@@ -308,18 +309,17 @@ def as_data(report: Report) -> dict[str, Any]:
 
 
 def print_report(report: Report) -> None:
-    totals = report.totals
+    totals, rate = report.totals, report.tasks / report.seconds
     facts: list[tuple[str, object]] = [
         ("files", f"{totals.files:,}"),
         ("bytes", f"{totals.size:,} ({filesize.decimal(totals.size)})"),
         ("lines", f"{totals.lines:,}"),
         ("digest", totals.digest.hex()),
         ("failed", f"{len(report.failures):,}"),
-        ("tasks", f"{report.tasks:,} in {report.seconds:.1f} s"),
-        ("a second", f"{report.tasks / report.seconds:,.0f}"),
+        ("tasks", f"{report.tasks:,} in {report.seconds:.1f} s, {rate:,.0f} a second"),
     ]
     if report.ended_before:
-        facts.insert(-2, ("ended before", f"{report.ended_before:,}"))
+        facts.insert(-1, ("ended before", f"{report.ended_before:,}"))
     print_facts(facts, title=os.fsdecode(report.plan.directory))
     for path, error in islice(report.failures.items(), FAILURES_SHOWN):
         complain(f"{os.fsdecode(path)}: {error}")

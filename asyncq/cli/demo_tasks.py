@@ -5,13 +5,14 @@ While a demo runs, more workers may help it: ``asyncq worker asyncq.cli.demo_tas
 
 import hashlib
 import os
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from asyncq.app import App
 from asyncq.config import Config
-from asyncq.message import new_id
 
 WEEK = 7 * 86400.0  # seconds; how long an interrupted run can be resumed
 BLOCK = 1024 * 1024  # bytes read at a time
@@ -50,7 +51,7 @@ class Totals(msgspec.Struct, frozen=True):
 @task(name="demo.begin", priority=9)
 async def begin(directory: bytes, limit: int | None) -> Plan:
     """Begin a run. Its outcome stays, so it is how an interrupted run is found again."""
-    return Plan(new_id()[:12], directory, limit)
+    return Plan(secrets.token_hex(6), directory, limit)
 
 
 @task(name="demo.measure")
@@ -61,11 +62,10 @@ def measure(path: bytes) -> Totals:
     """
     size = lines = 0
     digest = hashlib.sha256()
-    with Path(os.fsdecode(path)).open("rb") as file:
-        while block := file.read(BLOCK):
-            size += len(block)
-            lines += block.count(b"\n")
-            digest.update(block)
+    for block in read_blocks(path):
+        size += len(block)
+        lines += block.count(b"\n")
+        digest.update(block)
     return Totals(1, size, lines, digest.digest())
 
 
@@ -78,3 +78,9 @@ async def add_up(parts: list[Totals]) -> Totals:
         lines=sum(part.lines for part in parts),
         digest=hashlib.sha256(b"".join(part.digest for part in parts)).digest(),
     )
+
+
+def read_blocks(path: bytes) -> Iterator[bytes]:
+    with Path(os.fsdecode(path)).open("rb") as file:
+        while block := file.read(BLOCK):
+            yield block

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+import typer
 from rich import box
 from rich.console import Console
 from rich.table import Column, Table
@@ -52,6 +53,12 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> 
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
+def print_line(head: str, rest: str) -> None:
+    """One line, however long; its head stands out on a terminal."""
+    line = Text.assemble((plain(head), "bold"), " " if head else "", plain(rest))
+    Console(soft_wrap=True).print(line)
+
+
 def print_facts(facts: Sequence[tuple[str, object]], *, title: str = "", err: bool = False) -> None:
     """Names and values, one pair to a line."""
     console = Console(stderr=err, soft_wrap=True)
@@ -60,6 +67,17 @@ def print_facts(facts: Sequence[tuple[str, object]], *, title: str = "", err: bo
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         console.print(Text.assemble((f"{name:<{width}}  ", "dim"), plain(value)))
+
+
+def ask(question: str) -> None:
+    """Go on only if the answer is yes; no answer is none. The question goes to standard error."""
+    print(f"{plain(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):
+        print(file=sys.stderr)
+    if answer.strip().lower() not in {"y", "yes"}:
+        complain("nothing was changed")
+        raise typer.Exit(1)
 
 
 def complain(why: object) -> None:

@@ -5,14 +5,13 @@ from functools import partial
 from typing import Annotated
 
 import msgspec
-import typer
 from rich.table import Column
 from typer import Argument, Option
 
 from asyncq.app import App
 from asyncq.brokers.base import Depth
 from asyncq.cli.apps import StoreArgument, admin_of, find_queues, load_store
-from asyncq.cli.output import duration, plain, print_json, print_table
+from asyncq.cli.output import ask, duration, plain, print_json, print_table
 from asyncq.worker.signals import run_loop
 
 
@@ -54,14 +53,12 @@ def purge(
     if not yes:
         depth = run_loop(partial(measure_queues, loaded, queue))[queue]
         waiting = f"{depth.ready} ready and {depth.delayed} delayed messages"
-        typer.confirm(
-            f"Remove {waiting} from queue {plain(queue)} at {loaded.url}?", abort=True, err=True
-        )
+        ask(f"Remove {waiting} from queue {queue} at {loaded.url}?")
     purged = run_loop(partial(purge_queue, loaded, queue))
     if as_json:
         print_json({"queue": queue, "purged": purged})
     else:
-        print(f"{purged} messages removed from {plain(queue)}.")
+        print(f"{purged} {'message' if purged == 1 else 'messages'} removed from {plain(queue)}.")
 
 
 async def measure_queues(app: App, queue: str | None = None) -> Mapping[str, Depth]:

@@ -1,5 +1,6 @@
 """``asyncq worker``: a worker in a process of its own."""
 
+import logging
 from functools import partial
 from importlib.metadata import version
 from typing import Annotated
@@ -14,6 +15,8 @@ from asyncq.cli.output import print_facts
 from asyncq.config import DEFAULTS
 from asyncq.task import check_queue_name
 from asyncq.worker.signals import run_loop
+
+log = logging.getLogger(__name__)
 
 TASKS_SHOWN = 10
 
@@ -99,6 +102,7 @@ def worker(
             burst=burst,
         )
     )
+    log.info("stopped")
 
 
 def print_banner(name: str, app: App, queues: list[str], concurrency: int) -> None:

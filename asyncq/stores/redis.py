@@ -146,7 +146,7 @@ class Link:
                 async with deadline(timeout):
                     if not connection.is_connected:
                         await connection.connect()
-                    await connection.send_packed_command(packed, check_health=False)
+                    await self._send(packed)
                     replies: list[Any] = []
                     errors: list[exceptions.ResponseError] = []
                     for _ in commands:
@@ -170,10 +170,17 @@ class Link:
             self._connection.read_response(timeout=float("inf")),
         )
 
+    async def _send(self, packed: bytes) -> None:
+        try:
+            await self._connection.send_packed_command(packed, check_health=False)
+        except RuntimeError as error:
+            # What uvloop raises when the connection was reset while nobody looked.
+            raise exceptions.ConnectionError(str(error)) from error
+
     async def send(self, *command: Any) -> None:
         """Send a command on a subscribed connection; its answer comes by `next_push`."""
         try:
-            await self._connection.send_packed_command(pack_command(command), check_health=False)
+            await self._send(pack_command(command))
         except (exceptions.RedisError, OSError) as error:
             raise self.translate(error) from error
 

@@ -46,6 +46,7 @@ class Completer:
         self._finished: list[Conclusion] = []
         self._news = asyncio.Event()
         self._less = asyncio.Event()
+        self._under_way = False
         self._closed_at: float | None = None
         self._shield = anyio.CancelScope(shield=True)
 
@@ -57,6 +58,12 @@ class Completer:
     async def wait_for_room(self) -> None:
         """Return once there is not too much left to settle."""
         while len(self._finished) > self._most:
+            self._less.clear()
+            await self._less.wait()
+
+    async def wait_until_settled(self) -> None:
+        """Return once nothing is left to settle."""
+        while self._finished or self._under_way:
             self._less.clear()
             await self._less.wait()
 
@@ -80,8 +87,10 @@ class Completer:
                     await self._news.wait()
                     continue
                 batch, self._finished = self._finished[:MAX_BATCH], self._finished[MAX_BATCH:]
-                self._less.set()
+                self._under_way = True
                 await self._conclude(batch)
+                self._under_way = False
+                self._less.set()
         left = len(batch) + len(self._finished)
         log.error("%d ended tasks were not settled; they run again after the lease", left)
 

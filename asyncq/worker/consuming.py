@@ -28,7 +28,7 @@ async def consume(
 ) -> None:
     """Claim what there are slots for, until cancelled; in a burst, until the queue is empty."""
     # Half the slots at a time: while one half runs, the other half's claim and settlement are on
-    # their way. Measured on no-op tasks: 1.5 times as many a second as claiming all at once.
+    # their way.
     portion = min(MAX_BATCH, max(1, (pool.size + 1) // 2))
     failures = 0
     empty_before = False
@@ -38,15 +38,17 @@ async def consume(
         try:
             slots = pool.take(portion)
             received = await _receive(consumer, pool, executor, completer, slots)
-            if received == 0 and burst:
-                await pool.wait_until_idle()
-                if empty_before:
-                    return
-                empty_before = True
-                continue
-            empty_before = False
-            if received < slots:
+            if received == slots:
+                empty_before = False
+            elif not burst:
                 await consumer.wait()
+            else:
+                # What still runs may send more, or make room for a suspect.
+                await pool.wait_until_idle()
+                await completer.wait_until_settled()
+                if empty_before and not received:
+                    return
+                empty_before = not received
         except BrokerUnavailable as error:
             if failures == 0:
                 log.warning("consuming queue %s is interrupted: %s", queue, error)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from asyncq.worker.worker import Worker
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
+LAST_CALL = 1.0  # seconds for what ignored its cancellation to listen to another
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -54,7 +56,29 @@ async def _obey(worker: Worker, *, task_status: TaskStatus[None]) -> None:
 def run_loop(main: Callable[[], Coroutine[Any, Any, R]]) -> R:
     """Run ``main`` in a new event loop, uvloop's where there is one."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(main())
+        return runner.run(_run_alone(main))
+
+
+async def _run_alone(main: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    try:
+        return await main()
+    finally:
+        await _end_what_is_left()
+
+
+async def _end_what_is_left() -> None:
+    """Cancel what was left behind; without it, leave the process: `Runner` would wait for ever."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if not left:
+        return
+    for task in left:
+        task.cancel()
+    _, deaf = await asyncio.wait(left, timeout=LAST_CALL)
+    if deaf:
+        log.critical("leaving without %d that ignore their cancellation", len(deaf),
+                     exc_info=sys.exception())  # fmt: skip
+        logging.shutdown()
+        os._exit(1)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -18,7 +18,7 @@ from asyncq.brokers.base import Broker, Consumer, Lease, Leased, QueueSpec
 from asyncq.clock import Clock
 from asyncq.codecs.base import Codec
 from asyncq.config import Config
-from asyncq.errors import BrokerUnavailable, LeaseLost
+from asyncq.errors import BrokerUnavailable, LeaseLost, first_error
 from asyncq.message import Progress, new_id
 from asyncq.policies import Retry
 from asyncq.task import Task
@@ -94,7 +94,7 @@ class Worker:
                     failures = 0
                 except* BrokerUnavailable as errors:
                     if failures == 0:
-                        log.warning("worker %s cannot consume: %s", self.name, _first(errors))
+                        log.warning("worker %s cannot consume: %s", self.name, first_error(errors))
                     failures += 1
                 if self._stopped.is_set():
                     return
@@ -187,25 +187,21 @@ class Worker:
     @asynccontextmanager
     async def _hooks(self) -> AsyncGenerator[None]:
         """Run the start-up hooks, and on the way out the shutdown hooks of what was started."""
-        try:
+        async with AsyncExitStack() as stack:
+            for hook in reversed(self._shutdown):
+                stack.push_async_callback(self._shut_down, hook)  # all of them, also if one fails
             for hook in self._startup:
                 await _call(hook, self._state)
             yield
-        finally:
-            for hook in self._shutdown:
-                # Shielded: a worker that is cancelled still closes what it opened. Bounded: it
-                # must end.
-                with anyio.move_on_after(self._config.grace, shield=True):
-                    await _call(hook, self._state)
+
+    async def _shut_down(self, hook: Hook) -> None:
+        # Shielded: a worker that is cancelled still closes what it opened. Bounded: it must end.
+        with anyio.move_on_after(self._config.grace, shield=True):
+            await _call(hook, self._state)
 
     async def _post_progress(self, id: str, progress: Progress) -> None:
         if isinstance(self._backend, ProgressBoard):
             await self._backend.post_progress(id, progress, self._config.keep_result)
-
-
-def _first(error: BaseException) -> BaseException:
-    """The first plain exception in a group."""
-    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - of any exceptions
 
 
 async def _call(hook: Hook, state: dict[str, Any]) -> None:

@@ -76,7 +76,7 @@ class RedisQueueAdmin:
         )
         return [
             DeadLetter(
-                envelope=unpack(id.decode(), queue, body or b""),
+                envelope=unpack(id.decode(errors="backslashreplace"), queue, body or b""),
                 reason=(reason or b"").decode(errors="replace"),
                 died_at=float(score) / 1000,
                 crashes=int(count or 0),
@@ -137,7 +137,7 @@ class RedisQueueAdmin:
         base = queue_key(self._settings, queue)
         blobs = await self.link("HMGET", f"{base}:bodies", *ids)
         sent = [
-            unpack(id.decode(), queue, blob).sent_at
+            unpack(id.decode(errors="backslashreplace"), queue, blob).sent_at
             for id, blob in zip(ids, blobs, strict=True)
             if blob is not None
         ]

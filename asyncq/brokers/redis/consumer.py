@@ -20,7 +20,6 @@ from asyncq.brokers.base import (
 )
 from asyncq.brokers.redis.blobs import pack, queue_key, unpack
 from asyncq.errors import BrokerUnavailable, LeaseLost
-from asyncq.message import Record
 from asyncq.stores.redis import Link, RedisSettings, load_script
 from asyncq.stores.redis_records import encode_record
 
@@ -51,6 +50,7 @@ class RedisConsumer:
         self._claims = Link(settings, BrokerUnavailable)
         self._settles = Link(settings, BrokerUnavailable)
         self._held: dict[str, int] = {}  # id -> number of its claim; receive adds, settle removes
+        self._odd: dict[str, bytes] = {}  # ids that are no text: as we write them -> as they are
         self._claimed = 0  # claims so far: the token of their deliveries
         self._suspect: str | None = None
         self._lane_is_awaited = False  # by suspects, as of the last claim
@@ -102,7 +102,10 @@ class RedisConsumer:
         self._lane_is_awaited = crashes == LANE_AWAITED
         if not ids:
             return ()
-        names = [raw.decode() for raw in ids]
+        try:
+            names = [raw.decode() for raw in ids]
+        except UnicodeDecodeError:
+            names = [self._name(raw) for raw in ids]
         token = self._claimed = self._claimed + 1
         self._held.update(dict.fromkeys(names, token))
         queue = self._queue
@@ -143,20 +146,35 @@ class RedisConsumer:
         """After the claiming connection was lost: give back what was claimed and never arrived."""
         if self._claims.is_connected:
             return
-        unknown = [id for id in await self._announce(must_exist=True) if id not in self._held]
-        for start in range(0, len(unknown), MAX_BATCH):
-            await self._settles.script(
-                _GIVE_BACK,
-                self._base,
-                self._lease.incarnation,
-                "0",
-                *unknown[start : start + MAX_BATCH],
-            )
+        held = await self._announce(must_exist=True)
+        unknown = [raw for raw in held if self._name(raw) not in self._held]
+        try:
+            for start in range(0, len(unknown), MAX_BATCH):
+                await self._settles.script(
+                    _GIVE_BACK,
+                    self._base,
+                    self._lease.incarnation,
+                    "0",
+                    *unknown[start : start + MAX_BATCH],
+                )
+        except BaseException:
+            # Connected, we would not ask again what is held, and keep it for ever.
+            await self._claims.drop()
+            raise
 
-    async def _announce(self, *, must_exist: bool) -> list[str]:
+    def _name(self, raw: bytes) -> str:
+        """An id that other hands made may be anything; it must not take the worker down."""
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            name = raw.decode(errors="backslashreplace")
+            self._odd[name] = raw
+            return name
+
+    async def _announce(self, *, must_exist: bool) -> list[bytes]:
         self._epoch += 1
         try:
-            held = await self._claims.script(
+            return await self._claims.script(
                 _ENTER,
                 self._base,
                 self._lease.incarnation,
@@ -166,7 +184,6 @@ class RedisConsumer:
             )
         except exceptions.ResponseError as error:
             raise self._explain(error) from error
-        return [raw.decode() for raw in held]
 
     def _explain(self, error: exceptions.ResponseError) -> BrokerUnavailable | LeaseLost:
         if str(error).startswith("LEASELOST"):
@@ -198,11 +215,11 @@ class RedisConsumer:
                 op, detail, moment = "a", "", ""
             else:
                 op, detail, moment = _describe(settlement)
-            args += (op, id, 1 if delivery.suspect else 0, detail, moment)
+            args += (op, self._odd.get(id, id), 1 if delivery.suspect else 0, detail, moment)
             if record is None:
-                args += ("", "")
+                args += ("", 0, "")
             else:
-                args += (encode_record(record), _follow(record))
+                args += (encode_record(record), int(record.keep * 1000), record.reply_to or "")
         if not sent:
             return []
         ids = [delivery.envelope.id for delivery in sent]
@@ -221,13 +238,22 @@ class RedisConsumer:
         except exceptions.ResponseError as error:
             raise self._explain(error) from error
         self._unsure.difference_update(ids)
-        for delivery in sent:
-            # What was given back may be in our hands again before we hear that it was.
-            if held.get(delivery.envelope.id) == delivery.token:
-                del held[delivery.envelope.id]
-            if delivery.suspect and delivery.envelope.id == self._suspect:
-                self._free_lane()
+        await self._let_go(sent)
         return [sent[position] for position in positions]
+
+    async def _let_go(self, settled: Sequence[Delivery]) -> None:
+        """These are not in our hands any more."""
+        for delivery in settled:
+            # What was given back may be in our hands again before we hear that it was.
+            if self._held.get(delivery.envelope.id) == delivery.token:
+                del self._held[delivery.envelope.id]
+        suspect = self._suspect
+        if suspect is not None and any(d.suspect and d.envelope.id == suspect for d in settled):
+            self._free_lane()
+            # Only now can the next suspect be claimed: a wake-up from the script came too early.
+            wake = f"{self._base}:wake"
+            with contextlib.suppress(BrokerUnavailable):
+                await self._settles.pipeline([("LPUSH", wake, 1), ("LTRIM", wake, 0, 0)])
 
     def _free_lane(self) -> None:
         if self._suspect is not None:
@@ -246,7 +272,3 @@ def _describe(settlement: Nack | Reject) -> tuple[str, bytes | str, str]:
         eta = math.ceil(envelope.eta * 1000)
     moment = f"{envelope.priority}:{eta}:{math.ceil(settlement.delay * 1000)}"
     return "n", pack(envelope) if settlement.replacement else "", moment
-
-
-def _follow(record: Record) -> str:
-    return f"{int(record.keep * 1000)}:{record.reply_to or ''}"

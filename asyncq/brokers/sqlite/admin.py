@@ -53,9 +53,9 @@ def _first_sent_at(connection: sqlite3.Connection, queue: str, now: float) -> fl
         ") AS head JOIN messages m ON m.seq = head.seq",
         (queue, now),
     )
-    return min(
-        (unpack(packed, message_id, queue).sent_at for message_id, packed in heads), default=None
-    )
+    sent = [unpack(packed, message_id, queue).sent_at for message_id, packed in heads]
+    # Messages of other hands have no time of sending; they do not count as from 1970.
+    return min((moment for moment in sent if moment > 0), default=None)
 
 
 def find(connection: sqlite3.Connection, ids: Sequence[str], now: float) -> dict[str, Status]:

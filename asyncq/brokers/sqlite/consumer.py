@@ -181,15 +181,19 @@ class SqliteConsumer:
 
     def _concluded(self, ended: Ended) -> None:
         """In the writer's thread."""
+        suspects = False
         for token in ended.settled:
             token.untold = True
             if token.suspect:
+                suspects = True
                 self._free_lane(token.claim)
         for delivery in ended.missing:
             if delivery.suspect:
                 self._free_lane(delivery.token.claim)
         self._store.mail.deliver(ended.new)
         self._store.ring(self._queue, ended.given_back)
+        if suspects:
+            self._store.ring(self._queue)  # the next suspect may be waiting for the lane
         if ended.delayed:
             self._store.look_again()
 

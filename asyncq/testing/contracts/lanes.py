@@ -1,9 +1,9 @@
 """What a broker with `Leased` promises of suspects: each worker runs one at a time."""
 
 import pytest
-from anyio import fail_after
+from anyio import create_memory_object_stream, create_task_group, fail_after
 
-from asyncq.brokers.base import Ack, Nack, Reject
+from asyncq.brokers.base import Ack, Delivery, Nack, Reject
 from asyncq.testing.contracts.given import (
     FAR,
     MAIL,
@@ -21,6 +21,8 @@ from asyncq.testing.contracts.given import (
     sweep,
     take,
 )
+
+SOON = 4.0  # seconds; one missed wake-up alone may cost more
 
 
 class LaneContract(DriverFixtures):
@@ -159,3 +161,27 @@ class LaneContract(DriverFixtures):
             with fail_after(PATIENCE):
                 await consumer.wait()
             assert len(await take(consumer, 1)) == 1
+
+    async def test_a_settled_suspect_makes_room_for_the_next_at_once(
+        self, broker: FullBroker
+    ) -> None:
+        await make_suspects(broker, envelopes(40))
+        done: list[str] = []
+        async with broker.consume(MAIL, new_lease()) as consumer, create_task_group() as group:
+            ends, ended = create_memory_object_stream[Delivery](40)
+
+            async def settle_them() -> None:
+                async with ended:
+                    async for delivery in ended:
+                        await consumer.settle([Ack(delivery)])
+                        done.append(delivery.envelope.id)
+
+            group.start_soon(settle_them)
+            # As a worker does: it waits for more while what it has is being settled. A wake-up
+            # that is missed costs seconds each time.
+            with ends, fail_after(SOON):
+                for _ in range(40):
+                    [suspect] = await take(consumer, 1)
+                    await ends.send(suspect)
+
+        assert len(set(done)) == 40

@@ -2,20 +2,21 @@
 --
 -- KEYS[1]  prefix:{queue}
 -- ARGV     incarnation, whether this was sent before (0 or 1), prefix of the record keys,
---          prefix of the reply channels; then for each delivery seven values:
+--          prefix of the reply channels; then for each delivery eight values:
 --            op        a: ack, n: nack, r: reject
 --            id
 --            suspect   0 or 1
 --            detail    n: the new blob or '';  r: the reason
 --            moment    n: '<priority>:<not before, in ms>:<delay, in ms>'
 --            record    bytes, or '' for none
---            follow    '<ms to keep the record>:<reply address>'
+--            keep      ms to keep the record
+--            address   where a client may wait for it, or ''
 -- Returns the positions (from 0) of those that were not this incarnation's any more.
 local base = KEYS[1]
 local incarnation, resent, records, replies = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local held = base .. ':held:' .. incarnation
 local bodies = base .. ':bodies'
-local FIRST, WIDTH = 5, 7
+local FIRST, WIDTH = 5, 8
 local total = (#ARGV - 4) / WIDTH
 
 local ids = {}
@@ -23,7 +24,7 @@ for i = 1, total do ids[i] = ARGV[FIRST + (i - 1) * WIDTH + 1] end
 local mine = redis.call('SMISMEMBER', held, unpack(ids))
 
 local fenced, gone, acked, back, heard = {}, {}, {}, {}, {}
-local now, freed = nil, false
+local now, wake = nil, false
 for i = 1, total do
   local at = FIRST + (i - 1) * WIDTH
   local op, id, suspect = ARGV[at], ids[i], ARGV[at + 2]
@@ -36,7 +37,6 @@ for i = 1, total do
     gone[#gone + 1] = id
     if suspect == '1' then
       redis.call('HDEL', base .. ':lanes', incarnation)
-      freed = true
     end
     if op == 'a' then
       acked[#acked + 1] = id
@@ -53,7 +53,7 @@ for i = 1, total do
         local due = math.max(tonumber(eta), delay == '0' and 0 or now + tonumber(delay))
         if due > now then
           redis.call('ZADD', base .. ':delayed', due, priority .. id)
-          freed = true -- it may be the next one due: let a sleeper look again
+          wake = true -- it may be the next one due: let a sleeper look again
         elseif suspect == '1' then
           redis.call('LPUSH', base .. ':suspects', id)
         else
@@ -74,7 +74,7 @@ for i = 1, total do
     end
     local record = ARGV[at + 5]
     if record ~= '' then
-      local keep, address = string.match(ARGV[at + 6], '^(%d+):(.*)$')
+      local keep, address = ARGV[at + 6], ARGV[at + 7]
       local stands = true
       if keep ~= '0' then
         stands = redis.call('SET', records .. id, record, 'PX', keep, 'NX')
@@ -91,7 +91,7 @@ end
 if #gone > 0 then redis.call('SREM', held, unpack(gone)) end
 if #acked > 0 then redis.call('HDEL', bodies, unpack(acked)) end
 for i = #back - 1, 1, -2 do redis.call('LPUSH', back[i], back[i + 1]) end
-if (freed or #back > 0) and redis.call('EXISTS', base .. ':wake') == 0 then
+if (wake or #back > 0) and redis.call('EXISTS', base .. ':wake') == 0 then
   redis.call('LPUSH', base .. ':wake', 1)
 end
 for address, list in pairs(heard) do

@@ -1,0 +1,1 @@
+"""Small programs that use asyncq. Each says how to run it."""

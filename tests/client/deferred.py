@@ -1,0 +1,47 @@
+"""Tasks whose annotations are strings, because of the import below."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import asyncq
+from asyncq.app import App
+from asyncq.context import Context
+from asyncq.task import Task
+
+
+def make_tasks(app: App) -> dict[str, Task[..., Any]]:
+    @app.task(name="coroutine")
+    async def coroutine(thing: Thing) -> Thing:
+        return Thing(thing.size + 1)
+
+    @app.task(name="plain")
+    def plain(thing: Thing) -> Thing:
+        return Thing(thing.size + 1)
+
+    @app.task(name="with_context")
+    async def with_context(ctx: Context, thing: Thing) -> Thing:
+        return Thing(thing.size + ctx.attempt)
+
+    @app.task(name="dotted")
+    async def dotted(thing: Thing, *, ctx: asyncq.Context) -> Thing:
+        return Thing(thing.size + ctx.attempt)
+
+    return dict(app.tasks)
+
+
+def make_context_task(app: App) -> Task[..., Any]:
+    @app.task
+    async def id_of(ctx: Context, thing: Thing) -> str:
+        assert thing.size
+        return ctx.id
+
+    return id_of
+
+
+@dataclass
+class Thing:
+    """Defined below the tasks that take it."""
+
+    size: int

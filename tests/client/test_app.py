@@ -1,0 +1,142 @@
+"""The app as something that is entered: by whom, how often, and what it never says."""
+
+import logging
+import traceback
+
+import anyio
+import pytest
+from anyio import fail_after
+
+from asyncq.app import App
+from asyncq.brokers.memory import MemoryBroker
+from asyncq.errors import ConfigurationError
+from asyncq.message import new_id
+from tests.client.given import PATIENCE, new_app
+
+SECRET = "s3cr3t-w0rd"
+
+
+async def test_who_enters_first_may_leave_first(app: App) -> None:
+    inside, leave = anyio.Event(), anyio.Event()
+
+    @app.task
+    async def one() -> None: ...
+
+    async def first() -> None:
+        async with app:
+            inside.set()
+            await leave.wait()
+
+    async def second() -> None:
+        await inside.wait()
+        async with app:
+            leave.set()
+            await anyio.wait_all_tasks_blocked()
+            await one.enqueue()
+
+    with fail_after(PATIENCE):
+        async with anyio.create_task_group() as group:
+            group.start_soon(first)
+            group.start_soon(second)
+
+
+async def test_who_enter_at_once_share_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[MemoryBroker] = []
+    enter = MemoryBroker.__aenter__
+
+    async def count(self: MemoryBroker) -> MemoryBroker:
+        entered.append(self)
+        return await enter(self)
+
+    monkeypatch.setattr(MemoryBroker, "__aenter__", count)
+    app = new_app()
+    both = anyio.Event()
+
+    async def use() -> None:
+        async with app:
+            if app._entered == 2:  # pyright: ignore[reportPrivateUsage]
+                both.set()
+            await both.wait()
+
+    with fail_after(PATIENCE):
+        async with anyio.create_task_group() as group:
+            group.start_soon(use)
+            group.start_soon(use)
+
+    assert len(entered) == 1
+
+
+async def test_an_app_may_be_entered_again(app: App) -> None:
+    @app.task
+    async def one() -> int:
+        return 1
+
+    for _ in range(3):
+        async with app, app.worker():
+            assert await (await one.enqueue()).get(timeout=PATIENCE) == 1
+        with pytest.raises(ConfigurationError, match="not connected"):
+            await one.enqueue()
+
+
+async def test_an_error_in_the_block_comes_out_as_itself(app: App) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with app, app:
+            _ = 1 / 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://user:{SECRET}@127.0.0.1:1/0",
+        f"redis://:{SECRET}@127.0.0.1:1/0",
+        f"redis://127.0.0.1:1/0?password={SECRET}",
+        f"rediss://user:{SECRET}@127.0.0.1:1/0",
+        f"redis://user:%40{SECRET}/with?signs@127.0.0.1:1/0",
+        f"nonsense://user:{SECRET}@host/0",
+    ],
+)
+async def test_a_password_shows_in_no_repr_log_or_error(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[str] = []
+
+    with caplog.at_level(logging.DEBUG):
+        app = App(url)
+        said += [repr(app), str(app.url), repr(app.url), f"{app.url}", f"{app.url!r}"]
+        said += [repr(app.backend_url), repr(vars(app))]
+        try:
+            with fail_after(PATIENCE):
+                async with app:
+                    said.append("connected")
+        except Exception as error:  # noqa: BLE001 - any
+            said += [repr(error), *traceback.format_exception(error)]
+
+    assert SECRET not in "\n".join(said)
+    assert SECRET not in caplog.text
+    assert "connected" not in said
+
+
+def test_the_password_reaches_the_library_that_connects() -> None:
+    url = f"redis://user:{SECRET}@127.0.0.1:1/{new_id()}"
+
+    assert App(url).url.reveal() == url
+
+
+def test_the_broker_is_given_or_of_the_environment_or_a_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("ASYNCQ_BROKER", raising=False)
+    assert App().url == "sqlite:///asyncq.db"
+
+    monkeypatch.setenv("ASYNCQ_BROKER", "memory://of-the-environment")
+    assert App().url == "memory://of-the-environment"
+    assert App("memory://given").url == "memory://given"
+
+
+async def test_a_scheme_that_no_driver_takes_is_named_with_those_that_are() -> None:
+    with pytest.raises(ConfigurationError, match=r"no broker driver for .*kafka.*redis://"):
+        async with App("kafka://host"):
+            pass
+    with pytest.raises(ConfigurationError, match=r"no backend driver for .*null://"):
+        async with App("memory://x", backend="kafka://host"):
+            pass

@@ -1,0 +1,387 @@
+"""Results: what waiting for an outcome gives, raises, and leaves behind."""
+
+import gc
+import sys
+from typing import Any
+
+import anyio
+import pytest
+from anyio import fail_after
+
+from asyncq import waiters
+from asyncq.app import App
+from asyncq.context import Context, current_context
+from asyncq.errors import (
+    ConfigurationError,
+    TaskCancelled,
+    TaskExpired,
+    TaskFailed,
+    UnknownResult,
+)
+from asyncq.message import Status, new_id
+from tests.client.given import PATIENCE, Gate, new_app, until, until_status
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read again soon what is waited for."""
+    monkeypatch.setattr(waiters, "REREAD", 0.05)
+
+
+async def test_a_result_is_awaited_as_often_as_one_likes(app: App) -> None:
+    @app.task
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    async with app.worker():
+        result = await add.enqueue(1, 2)
+        with fail_after(PATIENCE):
+            assert [await result, await result, await result.get(timeout=1)] == [3, 3, 3]
+
+
+async def test_many_wait_for_one_result(app: App) -> None:
+    gate = Gate()
+    seen: list[int] = []
+
+    @app.task
+    async def answer() -> int:
+        await gate.pass_through()
+        return 42
+
+    async def wait(result: Any) -> None:
+        seen.append(await result)
+
+    async with app.worker():
+        result = await answer.enqueue()
+        with fail_after(PATIENCE):
+            async with anyio.create_task_group() as group:
+                for _ in range(20):
+                    group.start_soon(wait, result)
+                await gate.until_reached()
+                gate.open()
+
+    assert seen == [42] * 20
+
+
+async def test_a_timeout_ends_the_wait_and_not_the_task(app: App) -> None:
+    gate = Gate()
+
+    @app.task
+    async def slow() -> str:
+        await gate.pass_through()
+        return "done"
+
+    async with app.worker():
+        result = await slow.enqueue()
+        with pytest.raises(TimeoutError, match=f"task {result.id} has no outcome after 0.01 s"):
+            await result.get(timeout=0.01)
+        gate.open()
+
+        assert await result.get(timeout=PATIENCE) == "done"
+
+
+async def test_the_status_follows_a_message_through_its_life(app: App) -> None:
+    gate = Gate()
+
+    @app.task
+    async def run(end: str) -> None:
+        await gate.pass_through()
+        if end == "fail":
+            raise ValueError(end)
+        if end == "cancel":
+            raise anyio.get_cancelled_exc_class()
+
+    async with app:
+        result = await run.enqueue("succeed")
+        assert await result.status() is Status.QUEUED
+        late = await run.options(delay=100).enqueue("succeed")
+        assert await late.status() is Status.SCHEDULED
+        async with app.worker():
+            await gate.until_reached()
+            assert await result.status() is Status.RUNNING
+            gate.open()
+            await until_status(result, Status.SUCCEEDED)
+            await until_status(await run.enqueue("fail"), Status.FAILED)
+            await until_status(await run.enqueue("cancel"), Status.CANCELLED)
+            await until_status(await run.options(expires=0).enqueue("expire"), Status.EXPIRED)
+
+        assert await app.result("nobody-knows").status() is Status.UNKNOWN
+        assert Status.SUCCEEDED == "succeeded"
+
+
+async def test_what_did_not_succeed_raises(app: App) -> None:
+    @app.task
+    async def fail() -> None:
+        raise LookupError("no such thing")
+
+    @app.task
+    async def give_up() -> None:
+        raise anyio.get_cancelled_exc_class()
+
+    async with app.worker():
+        failed, cancelled = await fail.enqueue(), await give_up.enqueue()
+        expired = await fail.options(expires=0).enqueue()
+        with pytest.raises(TaskFailed, match="LookupError: no such thing") as caught:
+            await failed.get(timeout=PATIENCE)
+        with pytest.raises(TaskCancelled, match=cancelled.id):
+            await cancelled.get(timeout=PATIENCE)
+        with pytest.raises(TaskExpired, match=expired.id):
+            await expired.get(timeout=PATIENCE)
+
+    assert caught.value.task_id == failed.id
+    assert caught.value.type == "LookupError"
+
+
+@pytest.mark.usefixtures("soon")
+async def test_an_id_that_nobody_has_seen_is_unknown(app: App) -> None:
+    async with app:
+        with pytest.raises(UnknownResult, match="nothing is known of task never-sent"):
+            await app.result("never-sent").get(timeout=PATIENCE)
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_message_that_waits_is_not_unknown(app: App) -> None:
+    @app.task
+    async def task() -> None: ...
+
+    async with app:
+        result = await task.enqueue()
+        with pytest.raises(TimeoutError):
+            await app.result(result.id).get(timeout=0.3)
+
+
+@pytest.mark.usefixtures("soon")
+async def test_what_was_forgotten_is_unknown(app: App) -> None:
+    @app.task
+    async def task() -> int:
+        return 1
+
+    async with app.worker():
+        result = await task.enqueue()
+        assert await result.get(timeout=PATIENCE) == 1
+
+        await result.forget()
+
+        assert await result.status() is Status.UNKNOWN
+        with pytest.raises(UnknownResult):
+            await result.get(timeout=PATIENCE)
+
+
+async def test_another_app_on_the_same_store_awaits_by_id(app: App) -> None:
+    gate = Gate()
+
+    @app.task
+    async def answer() -> dict[str, int]:
+        await gate.pass_through()
+        return {"answer": 42}
+
+    other = App(app.url.reveal())
+    async with app.worker(), other:
+        sent = await answer.enqueue()
+        await gate.until_reached()
+        gate.open()
+
+        assert await other.result(sent.id).get(timeout=PATIENCE) == {"answer": 42}
+        assert await other.result(sent.id).status() is Status.SUCCEEDED
+
+
+async def test_an_outcome_that_came_before_anybody_asked_is_there(app: App) -> None:
+    @app.task
+    async def task(n: int) -> int:
+        return n
+
+    async with app.worker():
+        await (await task.enqueue(0)).get(timeout=PATIENCE)  # from here on pushes are listened to
+        results = [await task.enqueue(n) for n in range(10)]
+        for result in results:
+            await until_status(result, Status.SUCCEEDED)
+
+        with fail_after(1.0):
+            assert [await result for result in results] == list(range(10))
+
+
+async def test_outcomes_nobody_asks_for_are_kept_in_bounds(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiters, "RECENT", 5)
+
+    @app.task
+    async def task(n: int) -> int:
+        return n
+
+    async with app.worker():
+        await (await task.enqueue(0)).get(timeout=PATIENCE)
+        results = await app.enqueue_many(task.s(n) for n in range(50))
+        await until_status(results[-1], Status.SUCCEEDED)
+        waits = app.client._waiters  # pyright: ignore[reportPrivateUsage]
+        await until(lambda: len(waits._recent) == 5)  # pyright: ignore[reportPrivateUsage]
+
+        with fail_after(PATIENCE):
+            assert [await result for result in results] == list(range(50))
+
+
+async def test_a_large_outcome_nobody_waited_for_is_fetched(app: App) -> None:
+    @app.task
+    async def task() -> bytes:
+        return bytes(waiters.RECENT_SIZE * 2)
+
+    async with app.worker():
+        await (await task.enqueue()).get(timeout=PATIENCE)
+        result = await task.enqueue()
+        await until_status(result, Status.SUCCEEDED)
+
+        assert len(await result.get(timeout=2.0)) == waiters.RECENT_SIZE * 2
+        assert not app.client._waiters._recent  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_a_result_that_is_not_kept_reaches_who_waits_for_it(app: App) -> None:
+    gate = Gate()
+
+    @app.task(keep_result=0)
+    async def task() -> int:
+        await gate.pass_through()
+        return 7
+
+    async with app.worker():
+        result = await task.enqueue()
+        await gate.until_reached()
+        seen: list[int] = []
+
+        async def wait() -> None:
+            seen.append(await result.get(timeout=PATIENCE))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            await until(lambda: app.client._waiters.era > 0)  # pyright: ignore[reportPrivateUsage]
+            gate.open()
+
+        assert seen == [7]
+        assert await result.status() is Status.UNKNOWN
+
+
+async def test_who_stops_waiting_leaves_nothing_behind(app: App) -> None:
+    @app.task
+    async def task() -> None: ...
+
+    async with app:
+        waiting = app.client._waiters._waiting  # pyright: ignore[reportPrivateUsage]
+        results = [await task.enqueue() for _ in range(10)]
+        results += [app.result(new_id()) for _ in range(10)]
+        async with anyio.create_task_group() as group:
+            for result in results:
+                group.start_soon(result.get)
+            await until(lambda: len(waiting) == 20)
+            group.cancel_scope.cancel()
+        with pytest.raises(TimeoutError):
+            await results[0].get(timeout=0.001)
+
+        assert not waiting
+        assert not app.client._waiters._foreign  # pyright: ignore[reportPrivateUsage]
+        assert not app.client._waiters._unread  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_a_result_of_an_app_that_was_closed_says_so(app: App) -> None:
+    @app.task
+    async def task() -> None: ...
+
+    async with app:
+        result = await task.enqueue()
+
+    with pytest.raises(ConfigurationError, match="not connected any more"):
+        await result.get(timeout=PATIENCE)
+
+
+async def test_who_waits_while_the_app_is_closed_hears_of_it(app: App) -> None:
+    heard: list[Exception] = []
+
+    @app.task
+    async def task() -> None: ...
+
+    async def wait(result: Any) -> None:
+        try:
+            await result
+        except ConfigurationError as error:
+            heard.append(error)
+
+    with fail_after(PATIENCE):
+        async with anyio.create_task_group() as group, app:
+            group.start_soon(wait, await task.enqueue())
+            waiting = app.client._waiters._waiting  # pyright: ignore[reportPrivateUsage]
+            await until(lambda: len(waiting) == 1)
+
+    assert len(heard) == 1
+
+
+async def test_progress_is_read_while_the_task_runs_and_afterwards(app: App) -> None:
+    gate = Gate()
+
+    @app.task
+    async def work(ctx: Context) -> None:
+        await ctx.progress(1, total=2)
+        await gate.pass_through()
+        await current_context().progress(2, total=2)
+
+    async with app.worker():
+        result = await work.enqueue()
+        await gate.until_reached()
+        half = await result.progress()
+        gate.open()
+        await result.get(timeout=PATIENCE)
+        whole = await result.progress()
+
+        assert half is not None
+        assert whole is not None
+        assert (half.value, half.total) == (1, 2)
+        assert (whole.value, whole.total) == (2, 2)
+        assert await app.result("unknown").progress() is None
+
+
+async def test_no_class_is_looked_up_for_a_stored_failure(app: App) -> None:
+    """CVE-2021-23727: Celery imported and called whatever a stored failure named."""
+    before = set(sys.modules)
+
+    @app.task
+    async def fail(type_name: str, module: str) -> None:
+        raise type(type_name, (Exception,), {"__module__": module})("touch /tmp/owned")
+
+    async with app.worker():
+        for module, name in (("os", "system"), ("asyncq.errors", "Refused"), ("antigravity", "x")):
+            result = await fail.enqueue(name, module)
+            with pytest.raises(TaskFailed) as caught:
+                await result.get(timeout=PATIENCE)
+            assert type(caught.value) is TaskFailed
+            assert caught.value.type == f"{module}.{name}"
+
+    assert "antigravity" not in set(sys.modules) - before
+
+
+async def test_a_failure_that_nobody_looks_at_makes_no_noise(app: App) -> None:
+    @app.task
+    async def fail() -> None:
+        raise ValueError
+
+    async with app.worker():
+        result = await fail.enqueue()
+        future = result.expect()
+        await until(future.done)
+    del future
+    gc.collect()  # an exception never retrieved would be a warning here, and so an error
+
+
+async def test_entering_twice_connects_once() -> None:
+    app = new_app()
+
+    @app.task
+    async def one() -> int:
+        return 1
+
+    async with app:
+        client = app.client
+        async with app, app.worker():
+            assert app.client is client
+            assert await (await one.enqueue()).get(timeout=PATIENCE) == 1
+        assert app.client is client
+        await one.enqueue()
+
+    with pytest.raises(ConfigurationError):
+        _ = app.client

@@ -1,0 +1,141 @@
+"""What a type checker says about tasks and their callers; read by `test_typing`.
+
+``# error: part of the message`` stands behind a line that must be refused, ``# type: text`` behind
+a ``reveal_type``. Every other line must pass.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any, reveal_type
+
+import asyncq
+from asyncq import App, Context, Result, Retry
+
+app = App("memory://typing")
+
+
+@app.task
+async def add(x: int, y: int = 0) -> int:
+    return x + y
+
+
+@app.task(name="mail.send", queue="mail", priority=5, retry=Retry(times=5), time_limit=30.0)
+async def send(ctx: Context, to: str, *, subject: str) -> None: ...
+
+
+@app.task
+def plain(x: int) -> str:
+    return str(x)
+
+
+@app.task(queue="slow")
+def plain_with_context(ctx: Context, x: int) -> str:
+    return str(x)
+
+
+@app.task()
+async def nothing() -> None: ...
+
+
+@app.task
+async def first_any(x: Any, y: int) -> str:
+    return str(x)
+
+
+@app.task
+async def first_object(x: object, y: int) -> str:
+    return str(x)
+
+
+@app.task
+async def variable(*xs: int, **named: str) -> list[int]:
+    return list(xs)
+
+
+@app.task(colour="red")  # error: No overloads
+async def wrong_option() -> None: ...
+
+
+@app.task(priority="high")  # error: "priority"
+async def wrong_value() -> None: ...
+
+
+async def call_tasks() -> None:
+    reveal_type(await add.enqueue(1, 2))  # type: Result[int]
+    reveal_type(await (await add.enqueue(1)))  # type: int
+    reveal_type(await (await add.enqueue(x=1)).get(timeout=1))  # type: int
+    await add.enqueue()  # error: "x"
+    await add.enqueue("1")  # error: "x"
+    await add.enqueue(1, 2, 3)  # error: Expected 2 positional arguments
+    await add.enqueue(1, z=3)  # error: "z"
+    add.s("1")  # error: "x"
+    add.s()  # error: "x"
+    await add.options(delay=1).enqueue("1")  # error: "x"
+    await add.options(delay=1).enqueue()  # error: "x"
+    add.options(delay="soon")  # error: "delay"
+    add.options(later=1)  # error: "later"
+    reveal_type(add.s(1))  # type: Signature[int]
+    reveal_type(add.options(queue="q").s(1))  # type: Signature[int]
+    reveal_type(await add.options(queue="q").enqueue(1))  # type: Result[int]
+
+
+async def leave_the_context_to_the_worker() -> None:
+    reveal_type(await send.enqueue("you", subject="hello"))  # type: Result[None]
+    await send.enqueue("you")  # error: "subject"
+    await send.enqueue(5, subject="hello")  # error: "to"
+    reveal_type(await plain_with_context.enqueue(1))  # type: Result[str]
+    await plain_with_context.enqueue()  # error: "x"
+    await plain_with_context.enqueue("1")  # error: "x"
+
+
+async def call_other_shapes() -> None:
+    reveal_type(await plain.enqueue(1))  # type: Result[str]
+    await plain.enqueue("1")  # error: "x"
+    reveal_type(await nothing.enqueue())  # type: Result[None]
+    await nothing.enqueue(1)  # error: Expected 0 positional arguments
+    reveal_type(await first_any.enqueue("anything", 1))  # type: Result[str]
+    await first_any.enqueue("anything", "1")  # error: "y"
+    await first_any.enqueue("anything")  # error: "y"
+    reveal_type(await first_object.enqueue("anything", 1))  # type: Result[str]
+    await first_object.enqueue("anything", "1")  # error: "y"
+    reveal_type(await variable.enqueue(1, 2, a="b"))  # type: Result[list[int]]
+    await variable.enqueue("1")  # error: "xs"
+
+
+async def wait_for_many() -> None:
+    reveal_type(await app.enqueue(add.s(1)))  # type: Result[int]
+    results = await app.enqueue_many(add.s(n) for n in range(3))
+    reveal_type(results)  # type: list[Result[int]]
+    reveal_type(await asyncq.gather(*results))  # type: list[int]
+    reveal_type(await asyncq.gather(*results, return_exceptions=True))  # type: list[int | TaskError]
+    async for done in asyncq.as_completed(results):
+        reveal_type(await done)  # type: int
+
+    async def source() -> AsyncIterator[asyncq.Signature[str]]:
+        yield plain.s(1)
+
+    reveal_type(await app.enqueue_many(source()))  # type: list[Result[str]]
+    mixed = await app.enqueue_many([add.s(1), plain.s(2)])
+    reveal_type(mixed)  # type: list[Result[int | str]]
+    reveal_type(await asyncq.gather(results[0], mixed[0]))  # type: list[int | str]
+    wrong: Result[str] = await add.enqueue(1)  # error: "Result[int]" is not assignable
+    reveal_type(wrong.id)  # type: str
+
+
+def call_from_a_thread() -> None:
+    with app.sync() as client:
+        reveal_type(client.enqueue(add.s(1)))  # type: SyncResult[int]
+        reveal_type(client.enqueue(add.s(1)).get(timeout=5))  # type: int
+        client.enqueue(add.s("1"))  # error: "x"
+        reveal_type(client.enqueue_many([plain.s(1)]))  # type: list[SyncResult[str]]
+
+
+@app.on_startup
+async def start(state: dict[str, Any]) -> None: ...
+
+
+@app.on_shutdown
+def stop(state: dict[str, Any]) -> None: ...
+
+
+@app.on_startup  # error: cannot be assigned
+def start_without_state() -> None: ...

@@ -1,0 +1,116 @@
+"""A store that drops, repeats and delays: memory, now and then not there."""
+
+import random
+from collections.abc import AsyncGenerator, Hashable, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+
+from asyncq.backends.memory import MemoryBackend
+from asyncq.brokers.base import (
+    Conclusion,
+    Consumer,
+    Delivery,
+    Envelope,
+    Lease,
+    QueueSpec,
+    Settlement,
+    UnifiedConsumer,
+)
+from asyncq.brokers.memory import MemoryBroker
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.errors import BackendUnavailable, BrokerUnavailable
+from asyncq.message import Record
+
+RATE = 0.25  # of the calls
+
+
+class Chance:
+    """Decides which call fails before its deed, which after it, and which takes its time."""
+
+    def __init__(self, seed: int, error: type[Exception]) -> None:
+        self._random = random.Random(seed)
+        self._error = error
+        self.failures = 0
+
+    async def strike(self, moment: str) -> None:
+        drawn = self._random.random()
+        if drawn < RATE / 2:
+            self.failures += 1
+            raise self._error(f"{moment} the deed")
+        if drawn < RATE:
+            await anyio.sleep(0.001)
+
+
+class FaultyBroker(MemoryBroker):
+    """``faulty://seed.name``: a quarter of its calls do not go well."""
+
+    def __init__(self, url: Url, clock: Clock) -> None:
+        super().__init__(url, clock)
+        self.chance = Chance(_seed(url), BrokerUnavailable)
+        self._url = url
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> None:
+        await self.chance.strike("before")
+        await super().publish(envelopes)
+        await self.chance.strike("after")
+
+    @asynccontextmanager
+    async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
+        await self.chance.strike("before")
+        async with super().consume(queue, lease) as consumer:
+            assert isinstance(consumer, UnifiedConsumer)
+            yield FaultyConsumer(consumer, self.chance)
+
+
+class FaultyConsumer:
+    def __init__(self, consumer: UnifiedConsumer, chance: Chance) -> None:
+        self._consumer = consumer
+        self._chance = chance
+
+    async def wait(self) -> None:
+        await self._chance.strike("before")
+        await self._consumer.wait()
+        await self._chance.strike("after")
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        await self._chance.strike("before")  # after it, what was claimed would have to go back
+        return await self._consumer.receive(limit)
+
+    async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
+        await self._chance.strike("before")
+        fenced = await self._consumer.settle(batch)
+        await self._chance.strike("after")
+        return fenced
+
+    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+        await self._chance.strike("before")
+        fenced = await self._consumer.conclude(batch)
+        await self._chance.strike("after")
+        return fenced
+
+
+class FaultyBackend(MemoryBackend):
+    def __init__(self, url: Url, clock: Clock) -> None:
+        super().__init__(url, clock)
+        self.chance = Chance(_seed(url) + 1, BackendUnavailable)
+        self.stored: list[Record] = []
+
+    @property
+    def store(self) -> Hashable:
+        return ("faulty", super().store)
+
+    async def store_records(self, records: Sequence[Record]) -> None:
+        await self.chance.strike("before")
+        await super().store_records(records)
+        self.stored += records
+        await self.chance.strike("after")
+
+    async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        await self.chance.strike("before")
+        return await super().fetch(ids)
+
+
+def _seed(url: Url) -> int:
+    return int(url.partition("://")[2].partition(".")[0])

@@ -1,0 +1,122 @@
+"""A broker and a backend that fail now and then: nothing is lost, and each task has one outcome."""
+
+from collections import Counter
+
+import anyio
+import pytest
+from anyio import fail_after
+
+from asyncq import publisher, waiters
+from asyncq.app import App
+from asyncq.brokers.base import QueueAdmin
+from asyncq.context import Context
+from asyncq.errors import TaskFailed
+from asyncq.message import Status, Succeeded, new_id
+from asyncq.policies import Retry
+from asyncq.result import gather
+from asyncq.worker import completer, consuming, worker
+from tests.client.given import PATIENCE, until, until_status
+from tests.worker.faulty import FaultyBackend, FaultyBroker
+
+SHORT = Retry(times=0, base=0.001, ceiling=0.005)
+TASKS = 200
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch, faulty_drivers: None) -> None:
+    for module in (publisher, completer, consuming, worker):
+        monkeypatch.setattr(module, "PAUSE", SHORT)
+    monkeypatch.setattr(waiters, "RECONNECT", SHORT)
+    monkeypatch.setattr(waiters, "REREAD", 0.1)
+
+
+def backend_url(kind: str, seed: int, name: str) -> str:
+    return f"faulty://{seed}.{name}" if kind == "faulty" else f"memory://{seed}.{name}"
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("kind", ["memory", "faulty"])
+async def test_every_task_ends_once_whatever_the_store_does(seed: int, kind: str) -> None:
+    name = new_id()
+    app = App(f"faulty://{seed}.{name}", backend=backend_url(kind, seed, name))
+    runs: Counter[int] = Counter()
+
+    @app.task(retry=Retry(times=5, base=0.0))
+    async def square(ctx: Context, n: int) -> int:
+        runs[n] += 1
+        await anyio.sleep(0.001 * (n % 3))
+        if n % 7 == 0 and ctx.attempt == 1:
+            raise ValueError(n)
+        return n * n
+
+    with fail_after(30):
+        async with app.worker(concurrency=20):
+            results = await app.enqueue_many(square.s(n) for n in range(TASKS))
+            values = await gather(*results)
+
+    assert values == [n * n for n in range(TASKS)]
+    assert all(runs[n] >= 1 + (n % 7 == 0) for n in range(TASKS))
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_in_the_end_no_message_is_left_anywhere(seed: int) -> None:
+    app = App(f"faulty://{seed}.{new_id()}", backend=f"faulty://{seed}.{new_id()}")
+
+    @app.task
+    async def note(n: int) -> int:
+        return n
+
+    with fail_after(30):
+        async with app:
+            broker, backend = app.client.broker, app.client.backend
+            assert isinstance(broker, FaultyBroker)
+            assert isinstance(broker, QueueAdmin)
+            assert isinstance(backend, FaultyBackend)
+            async with app.worker(concurrency=10):
+                results = await app.enqueue_many(note.s(n) for n in range(TASKS))
+                await gather(*results)
+
+            depth = await broker.depth("default")
+            outcomes = {record.id: record.outcome for record in backend.stored}
+            assert broker.chance.failures > 0
+            assert backend.chance.failures > 0
+
+    assert (depth.ready, depth.held, depth.delayed, depth.dead) == (0, 0, 0, 0)
+    assert len(outcomes) == TASKS
+    assert all(isinstance(outcome, Succeeded) for outcome in outcomes.values())
+
+
+async def test_two_stores_work_as_one(app: App) -> None:
+    app = App(app.url.reveal(), backend=f"memory://{new_id()}")
+
+    @app.task(retry=Retry(times=1, base=0.0))
+    async def task(ctx: Context, kind: str) -> str:
+        if kind == "fail" or (kind == "retry" and ctx.attempt == 1):
+            raise ValueError(kind)
+        return kind
+
+    async with app.worker():
+        good, again, bad = [await task.enqueue(kind) for kind in ("good", "retry", "fail")]
+        assert await good.get(timeout=PATIENCE) == "good"
+        assert await again.get(timeout=PATIENCE) == "retry"
+        with pytest.raises(TaskFailed, match="ValueError: fail"):
+            await bad.get(timeout=PATIENCE)
+
+        assert await good.status() is Status.SUCCEEDED
+        assert await bad.status() is Status.FAILED
+
+
+async def test_without_a_backend_tasks_run_and_results_are_unknown(app: App) -> None:
+    app = App(app.url.reveal(), backend="null://")
+    ran: list[int] = []
+
+    @app.task
+    async def note(n: int) -> None:
+        ran.append(n)
+
+    async with app.worker():
+        result = await note.enqueue(1)
+        await until(lambda: ran == [1])
+        await until_status(result, Status.UNKNOWN)
+
+    assert ran == [1]

@@ -1,0 +1,310 @@
+"""How a worker ends: what runs gets its time, the rest goes back uncounted, nothing is lost."""
+
+import asyncio
+import threading
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from anyio import fail_after
+
+from asyncq.app import App
+from asyncq.brokers.base import Conclusion, QueueAdmin
+from asyncq.brokers.memory import MemoryConsumer
+from asyncq.context import Context
+from asyncq.errors import BrokerUnavailable
+from asyncq.message import Status
+from asyncq.result import Result
+from asyncq.worker import completer
+from tests.client.given import PATIENCE, Gate, new_app
+from tests.worker.virtual import on_virtual_time, virtual_app
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@on_virtual_time
+async def test_what_runs_may_end_within_the_grace_period() -> None:
+    app = virtual_app(grace=30.0)
+    started = anyio.Event()
+
+    @app.task
+    async def work() -> str:
+        started.set()
+        await anyio.sleep(29)
+        return "done"
+
+    async with app:
+        async with app.worker() as worker:
+            result = await work.enqueue()
+            await started.wait()
+            told = now()
+            worker.stop()
+
+        assert 29 <= now() - told < 30
+        assert await result == "done"
+
+
+@on_virtual_time
+async def test_after_the_grace_period_what_runs_goes_back_uncounted() -> None:
+    app = virtual_app(grace=30.0)
+    attempts: list[int] = []
+    started = anyio.Event()
+    ends = [100, 0]
+
+    @app.task
+    async def work(ctx: Context) -> str:
+        attempts.append(ctx.attempt)
+        started.set()
+        await anyio.sleep(ends[len(attempts) - 1])
+        return "done"
+
+    async with app:
+        async with app.worker() as worker:
+            result = await work.enqueue()
+            await started.wait()
+            told = now()
+            worker.stop()
+        assert 30 <= now() - told < 31
+        assert await result.status() is Status.QUEUED
+        async with app.worker():
+            assert await result == "done"
+
+    assert attempts == [1, 1]
+
+
+@on_virtual_time
+async def test_a_worker_in_a_hurry_cancels_at_once() -> None:
+    app = virtual_app(grace=30.0)
+    started = anyio.Event()
+
+    @app.task
+    async def work() -> None:
+        started.set()
+        await anyio.sleep(100)
+
+    async with app:
+        for told_before in (False, True):
+            async with app.worker() as worker:
+                result = await work.enqueue()
+                await started.wait()
+                if told_before:
+                    worker.stop()
+                    await anyio.sleep(1)
+                told = now()
+                worker.hurry()
+            assert now() - told < 1
+            assert await result.status() is Status.QUEUED
+
+
+@on_virtual_time
+async def test_a_task_that_ignores_its_cancellation_is_left_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = virtual_app(grace=10.0)
+    started = anyio.Event()
+    release = anyio.Event()
+
+    @app.task
+    async def stubborn() -> None:
+        started.set()
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async with app:
+        async with app.worker() as worker:
+            result = await stubborn.enqueue()
+            await started.wait()
+            told = now()
+            worker.stop()
+        assert 15 <= now() - told < 16  # the grace period, and CANCEL_TIMEOUT
+        assert await result.status() is Status.QUEUED
+        release.set()
+        await anyio.lowlevel.checkpoint()
+
+    assert f"task {result.id} ignores its cancellation" in caplog.text
+
+
+async def test_a_task_that_finishes_in_spite_of_its_cancellation_has_its_outcome(
+    app: App,
+) -> None:
+    started = anyio.Event()
+
+    @app.task
+    async def finish() -> str:
+        started.set()
+        with suppress(asyncio.CancelledError):
+            await anyio.sleep_forever()
+        return "finished all the same"
+
+    async with app:
+        async with app.worker(grace=0.0):
+            result = await finish.enqueue()
+            await started.wait()
+
+        assert await result.get(timeout=PATIENCE) == "finished all the same"
+
+
+async def test_nothing_new_is_taken_in_after_the_stop(app: App) -> None:
+    gate = Gate()
+
+    @app.task
+    async def work(n: int) -> int:
+        await gate.pass_through()
+        return n
+
+    async with app:
+        async with app.worker(concurrency=1) as worker:
+            first = await work.enqueue(1)
+            await gate.until_reached()
+            worker.stop()
+            second = await work.enqueue(2)
+            gate.open()
+
+        assert await first.status() is Status.SUCCEEDED
+        assert await second.status() is Status.QUEUED
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 50])
+async def test_a_stop_at_any_moment_loses_nothing(concurrency: int) -> None:
+    app = new_app(grace=1.0)
+    tasks = 120
+    runs = 0
+
+    @app.task
+    async def note(n: int) -> int:
+        nonlocal runs
+        runs += 1
+        await anyio.lowlevel.checkpoint()
+        return n
+
+    async with app:
+        results = await app.enqueue_many(note.s(n) for n in range(tasks))
+        with fail_after(PATIENCE):
+            for turns in range(1, 60):
+                async with app.worker(concurrency=concurrency):
+                    for _ in range(turns):
+                        await anyio.lowlevel.checkpoint()
+            async with app.worker(concurrency=concurrency):
+                assert [await result for result in results] == list(range(tasks))
+
+        assert runs == tasks  # drained workers give back only what had not begun
+        broker = app.client.broker
+        assert isinstance(broker, QueueAdmin)
+        depth = await broker.depth("default")
+        assert (depth.ready, depth.held, depth.dead) == (0, 0, 0)
+
+
+@on_virtual_time
+async def test_a_worker_ends_though_its_broker_never_answers_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = virtual_app(grace=10.0)
+
+    @app.task
+    async def work() -> None: ...
+
+    async def silence(*_: Any) -> Any:
+        concluding.set()
+        await anyio.sleep_forever()
+
+    concluding = anyio.Event()
+    async with app:
+        monkeypatch.setattr(MemoryConsumer, "conclude", silence)
+        async with app.worker():
+            await work.enqueue()
+            await concluding.wait()
+            told = now()
+        assert completer.SETTLE_TIMEOUT <= now() - told < completer.SETTLE_TIMEOUT + 1
+
+    assert "1 ended tasks were not settled" in caplog.text
+
+
+@on_virtual_time
+async def test_a_worker_ends_though_its_broker_is_gone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = virtual_app(grace=10.0)
+
+    @app.task
+    async def work() -> None: ...
+
+    async def gone(*_: Any) -> Any:
+        concluding.set()
+        raise BrokerUnavailable("gone")
+
+    concluding = anyio.Event()
+    async with app:
+        monkeypatch.setattr(MemoryConsumer, "conclude", gone)
+        async with app.worker():
+            await app.enqueue_many(work.s() for _ in range(3))
+            await concluding.wait()
+            told = now()
+        assert now() - told < completer.SETTLE_TIMEOUT + 3
+
+    assert caplog.text.count("settling") == 1
+
+
+async def test_a_message_that_cannot_be_settled_is_set_aside_alone(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle = MemoryConsumer.conclude
+    poison: list[str] = []
+
+    async def choke(self: MemoryConsumer, batch: list[Conclusion]) -> Any:
+        for conclusion in batch:
+            is_poison = conclusion.settlement.delivery.envelope.id in poison
+            if is_poison and conclusion.record is not None and conclusion.record.task:
+                raise UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
+        return await settle(self, batch)
+
+    monkeypatch.setattr(MemoryConsumer, "conclude", choke)
+
+    @app.task
+    async def work(n: int) -> int:
+        return n
+
+    async with app:
+        results = await app.enqueue_many(work.s(n) for n in range(20))
+        poison.append(results[7].id)
+        async with app.worker():
+            values: list[Any] = [await outcome(result) for result in results]
+            broker = app.client.broker
+            assert isinstance(broker, QueueAdmin)
+            [dead] = await broker.dead_letters("default")
+
+    assert values == [*range(7), "Unsettled", *range(8, 20)]
+    assert dead.envelope.id == results[7].id
+
+
+async def outcome(result: Result[int]) -> int | str:
+    try:
+        return await result.get(timeout=PATIENCE)
+    except Exception as error:  # noqa: BLE001 - whatever it is
+        return getattr(error, "type", repr(error))
+
+
+async def test_a_thread_that_runs_on_does_not_hold_up_the_end(app: App) -> None:
+    release, started = threading.Event(), threading.Event()
+
+    @app.task
+    def hang() -> None:
+        started.set()
+        release.wait()
+
+    try:
+        async with app:
+            with fail_after(PATIENCE):
+                async with app.worker(grace=0.01):
+                    result = await hang.enqueue()
+                    await anyio.to_thread.run_sync(started.wait)
+
+            assert await result.status() is Status.QUEUED
+    finally:
+        release.set()

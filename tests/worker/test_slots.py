@@ -1,0 +1,120 @@
+"""Slots: never more run than there are, and no queue starves another."""
+
+import anyio
+import pytest
+from anyio import fail_after
+
+from asyncq.app import App
+from asyncq.result import gather
+from asyncq.worker.pool import Pool
+from tests.client.given import PATIENCE, Gate, until
+
+
+class Most:
+    """How many run at a time, at most."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.most = 0
+
+    def __enter__(self) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+
+    def __exit__(self, *_: object) -> None:
+        self.now -= 1
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 7])
+async def test_never_more_run_than_there_are_slots(app: App, concurrency: int) -> None:
+    running = Most()
+
+    async def work(n: int) -> int:
+        with running:
+            for _ in range(n % 4):
+                await anyio.lowlevel.checkpoint()
+        return n
+
+    tasks = [app.task(name=f"work-{name}", queue=name)(work) for name in "abc"]
+    async with app.worker(concurrency=concurrency):
+        results = await app.enqueue_many(tasks[n % 3].s(n) for n in range(300))
+        assert await gather(*results, timeout=PATIENCE) == list(range(300))
+
+    assert 0 < running.most <= concurrency
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_all_slots_are_used(app: App, *, in_thread: bool) -> None:
+    gate = Gate()
+    running = Most()
+
+    @app.task
+    async def wait() -> None:
+        with running:
+            await gate.pass_through()
+
+    @app.task
+    def wait_plainly() -> None:
+        anyio.from_thread.run(wait)
+
+    async with app.worker(concurrency=9):
+        task = wait_plainly if in_thread else wait
+        results = await app.enqueue_many(task.s() for _ in range(30))
+        await until(lambda: running.now == 9)
+        gate.open()
+        await gather(*results, timeout=PATIENCE)
+
+    assert running.most == 9
+
+
+async def test_an_idle_queue_does_not_starve_a_busy_one(app: App) -> None:
+    @app.task(queue="busy")
+    async def work(n: int) -> int:
+        return n
+
+    async with app.worker(queues=["idle-1", "busy", "idle-2"], concurrency=1):
+        with fail_after(1.0):  # less than an idle consumer waits
+            for n in range(50):
+                assert await (await work.enqueue(n)) == n
+
+
+async def test_a_busy_queue_does_not_starve_another(app: App) -> None:
+    order: list[str] = []
+
+    async def work(name: str) -> None:
+        order.append(name)
+        await anyio.lowlevel.checkpoint()
+
+    busy = app.task(name="busy", queue="busy")(work)
+    rare = app.task(name="rare", queue="rare")(work)
+    async with app:
+        await app.enqueue_many(busy.s("busy") for _ in range(300))
+        await app.enqueue_many(rare.s("rare") for _ in range(3))
+        with fail_after(PATIENCE):
+            await app.make_worker(queues=["busy", "rare"], concurrency=1, burst=True).run()
+
+    assert order.index("rare") < 10
+    assert order.count("rare") == 3
+    assert max(n for n, name in enumerate(order) if name == "rare") < 50
+
+
+async def test_a_delayed_message_waits_in_no_slot(app: App) -> None:
+    @app.task
+    async def work(n: int) -> int:
+        return n
+
+    async with app.worker(concurrency=1):
+        await app.enqueue_many(work.options(delay=3600).s(n) for n in range(5))
+
+        assert await (await work.enqueue(1)).get(timeout=PATIENCE) == 1
+
+
+async def test_slots_taken_are_given_back() -> None:
+    pool = Pool(3)
+
+    assert pool.take(5) == 3
+    assert pool.take(1) == 0
+    pool.give(2)
+    with fail_after(PATIENCE):
+        await pool.wait_for_room()
+    assert pool.take(5) == 2
