@@ -18,7 +18,7 @@ from asyncq.policies import Retry
 
 log = logging.getLogger(__name__)
 
-PAUSE = Retry(times=0, base=0.05, ceiling=2.0)  # between attempts while the broker is away
+PAUSE = Retry(times=0, base=0.05, ceiling=1.0)  # between attempts while the broker is away
 
 
 class _Waiting(msgspec.Struct, eq=False):

@@ -165,6 +165,19 @@ class Consumer(Protocol):
 
 
 @runtime_checkable
+class WaitingConsumer(Consumer, Protocol):
+    """A consumer that can wait and claim in one round trip."""
+
+    async def wait_and_receive(self, limit: int) -> Sequence[Delivery]:
+        """`receive` as soon as there is something to receive; none after a few seconds.
+
+        What it may claim is as good as claimed while it waits: call it with slots in hand.
+        Cancelled, it holds nothing. Raises as `receive`.
+        """
+        ...
+
+
+@runtime_checkable
 class UnifiedConsumer(Consumer, Protocol):
     """A consumer whose broker and backend are one store: records and settlements in one step."""
 

@@ -27,7 +27,7 @@ from asyncq.policies import Retry
 log = logging.getLogger(__name__)
 
 SETTLE_TIMEOUT = 5.0  # seconds a closing worker goes on trying; after that the lease decides
-PAUSE = Retry(times=0, base=0.05, ceiling=2.0)
+PAUSE = Retry(times=0, base=0.05, ceiling=1.0)
 UNSETTLED = "Unsettled"  # why a message is a dead letter whose outcome no driver took
 BACKLOG = 2  # how many times the pool's size may wait to be settled before claiming pauses
 

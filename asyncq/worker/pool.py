@@ -15,6 +15,7 @@ from asyncq.brokers.base import Delivery
 
 log = logging.getLogger(__name__)
 
+MOST_SPARE = 8  # slots one consumer may wait with
 CANCEL_TIMEOUT = 5.0  # seconds a task gets to end once it was cancelled
 
 
@@ -24,6 +25,8 @@ class Pool:
     def __init__(self, size: int) -> None:
         self.size = size
         self.running: dict[asyncio.Task[None], Delivery] = {}
+        self.started = 0
+        """How many deliveries it ever ran."""
         self._free = size  # written by consumers (take, give) and by ending tasks
         self._changed = asyncio.Event()
         self._patience = anyio.CancelScope()
@@ -47,13 +50,19 @@ class Pool:
         self._free -= taken
         return taken
 
+    def take_spare(self, lines: int) -> int:
+        """Take a few slots to wait with, where ``lines`` consumers could and most stay free."""
+        return self.take(min(MOST_SPARE, self._free // (4 * lines)))
+
     def give(self, slots: int) -> None:
         """Give back slots that were taken and not used."""
-        self._free += slots
-        self._changed.set()
+        if slots:
+            self._free += slots
+            self._changed.set()
 
     def start(self, delivery: Delivery, run: Coroutine[Any, Any, None]) -> None:
         """Run this delivery in a slot that was taken for it."""
+        self.started += 1
         task = self._loop.create_task(run)
         self.running[task] = delivery
         task.add_done_callback(self._end)

@@ -23,15 +23,15 @@ from asyncq.message import Progress, new_id
 from asyncq.policies import Retry
 from asyncq.task import Task
 from asyncq.worker.completer import Completer
-from asyncq.worker.consuming import consume
 from asyncq.worker.executor import Executor
+from asyncq.worker.intake import Intake
 from asyncq.worker.leases import LeaseRenewal
 from asyncq.worker.pool import Pool
 from asyncq.worker.sweeper import Sweeper
 
 log = logging.getLogger(__name__)
 
-PAUSE = Retry(times=0, base=0.1, ceiling=5.0)  # before a lost lease is followed by a new one
+PAUSE = Retry(times=0, base=0.1, ceiling=1.0)  # before a lost lease is followed by a new one
 
 Hook = Callable[[dict[str, Any]], Awaitable[None] | None]
 
@@ -141,9 +141,16 @@ class Worker:
                             async with create_task_group() as intake:
                                 for queue, consumer in consumers.items():
                                     intake.start_soon(
-                                        self._consume, queue, consumer, pool, executor,
-                                        completers[queue],
-                                    )  # fmt: skip
+                                        Intake(
+                                            queue,
+                                            consumer,
+                                            pool,
+                                            executor,
+                                            completers[queue],
+                                            lines=len(consumers),
+                                            burst=self._burst,
+                                        ).run
+                                    )
                                 log.info(
                                     "worker %s consumes %s", self.name, ", ".join(self._queues)
                                 )
@@ -153,16 +160,6 @@ class Worker:
                     finally:
                         await pool.close(0.0 if self._hurrying else self._config.grace)
                 upkeep.cancel_scope.cancel()
-
-    async def _consume(
-        self,
-        queue: str,
-        consumer: Consumer,
-        pool: Pool,
-        executor: Executor,
-        completer: Completer,
-    ) -> None:
-        await consume(queue, consumer, pool, executor, completer, burst=self._burst)
 
     @asynccontextmanager
     async def _completing(

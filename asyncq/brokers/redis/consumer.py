@@ -24,6 +24,7 @@ from asyncq.stores.redis import Link, RedisSettings, load_script
 from asyncq.stores.redis_records import encode_record
 
 LONGEST_WAIT = 5.0  # seconds blocked at a time; the safety net for a lost wake-up
+CALL_TIMEOUT = 5.0  # seconds more, after which a silent server counts as gone
 LANE_WAIT = 0.05  # seconds until another look when suspects wait for a lane that is taken
 LEAVE_TIMEOUT = 5.0  # seconds to give back what is held; then the lease decides
 
@@ -83,21 +84,75 @@ class RedisConsumer:
         if self._lane_is_awaited:
             await self._wait_for_lane()
             return
-        longest = LONGEST_WAIT
-        if self._next_due is not None:
-            longest = min(longest, max(self._next_due, 0.001))
-        await self._claims("BLPOP", f"{self._base}:wake", longest, timeout=longest + 5.0)
-        self._next_due = None
+        longest = self._longest_wait()
+        await self._claims(*self._wake_up(longest), timeout=longest + CALL_TIMEOUT)
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         await self._reconnected()
         lane = self._lease.take_lane()
         crashes = -1
         try:
-            due, crashes, ids, blobs = await self._claim(min(limit, MAX_BATCH), lane)
+            reply = await self._claims.script(_CLAIM, *self._claim(limit, lane=lane))
+            crashes = reply[1]
+        except exceptions.ResponseError as error:
+            raise self._explain(error) from error
         finally:
             if lane and crashes < 0:
                 self._lease.free_lane()
+        return self._take_in(*reply)
+
+    async def wait_and_receive(self, limit: int) -> Sequence[Delivery]:
+        await self._reconnected()
+        if self._lane_is_awaited:
+            await self._wait_for_lane()
+            return await self.receive(limit)
+        longest = self._longest_wait()
+        # The claim is sent behind the wait and carried out when that ends: a trip saved.
+        claim = ("EVALSHA", _CLAIM.sha, 1, *self._claim(limit, lane=False))
+        try:
+            _, reply = await self._claims.pipeline(
+                [self._wake_up(longest), claim], timeout=longest + CALL_TIMEOUT
+            )
+        except exceptions.NoScriptError:
+            return await self.receive(limit)
+        except exceptions.ResponseError as error:
+            raise self._explain(error) from error
+        except anyio.get_cancelled_exc_class():
+            # Shielded: what it may have claimed must not wait for the worker's end. Bounded: then
+            # it does.
+            with (
+                anyio.move_on_after(LEAVE_TIMEOUT, shield=True),
+                contextlib.suppress(BrokerUnavailable, LeaseLost),
+            ):
+                await self._reconnected()
+            raise
+        return self._take_in(*reply)
+
+    async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
+        return await self.conclude([Conclusion(settlement) for settlement in batch])
+
+    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+        fenced: list[Delivery] = []
+        for start in range(0, len(batch), MAX_BATCH):
+            fenced += await self._conclude(batch[start : start + MAX_BATCH])
+        return fenced
+
+    def _claim(self, limit: int, *, lane: bool) -> tuple[Any, ...]:
+        """Key and arguments of the claim script."""
+        most = min(limit, MAX_BATCH)
+        return (self._base, self._lease.incarnation, self._epoch, most, 1 if lane else 0)
+
+    def _wake_up(self, longest: float) -> tuple[Any, ...]:
+        return ("BLPOP", f"{self._base}:wake", longest)
+
+    def _longest_wait(self) -> float:
+        due, self._next_due = self._next_due, None
+        return LONGEST_WAIT if due is None else min(LONGEST_WAIT, max(due, 0.001))
+
+    def _take_in(
+        self, due: int, crashes: int, ids: list[bytes], blobs: list[bytes]
+    ) -> Sequence[Delivery]:
+        """The deliveries of a claim script's reply."""
         self._next_due = due / 1000 if due >= 0 else None
         self._lane_is_awaited = crashes == LANE_AWAITED
         if not ids:
@@ -119,28 +174,6 @@ class RedisConsumer:
                 envelope=deliveries[0].envelope, crashes=crashes, suspect=True, token=token
             )
         return deliveries
-
-    async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
-        return await self.conclude([Conclusion(settlement) for settlement in batch])
-
-    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
-        fenced: list[Delivery] = []
-        for start in range(0, len(batch), MAX_BATCH):
-            fenced += await self._conclude(batch[start : start + MAX_BATCH])
-        return fenced
-
-    async def _claim(self, limit: int, lane: bool) -> tuple[int, int, list[bytes], list[bytes]]:
-        try:
-            return await self._claims.script(
-                _CLAIM,
-                self._base,
-                self._lease.incarnation,
-                self._epoch,
-                limit,
-                1 if lane else 0,
-            )
-        except exceptions.ResponseError as error:
-            raise self._explain(error) from error
 
     async def _reconnected(self) -> None:
         """After the claiming connection was lost: give back what was claimed and never arrived."""
@@ -238,22 +271,18 @@ class RedisConsumer:
         except exceptions.ResponseError as error:
             raise self._explain(error) from error
         self._unsure.difference_update(ids)
-        await self._let_go(sent)
+        self._let_go(sent)
         return [sent[position] for position in positions]
 
-    async def _let_go(self, settled: Sequence[Delivery]) -> None:
+    def _let_go(self, settled: Sequence[Delivery]) -> None:
         """These are not in our hands any more."""
+        held = self._held
         for delivery in settled:
             # What was given back may be in our hands again before we hear that it was.
-            if self._held.get(delivery.envelope.id) == delivery.token:
-                del self._held[delivery.envelope.id]
-        suspect = self._suspect
-        if suspect is not None and any(d.suspect and d.envelope.id == suspect for d in settled):
-            self._free_lane()
-            # Only now can the next suspect be claimed: a wake-up from the script came too early.
-            wake = f"{self._base}:wake"
-            with contextlib.suppress(BrokerUnavailable):
-                await self._settles.pipeline([("LPUSH", wake, 1), ("LTRIM", wake, 0, 0)])
+            if held.get(delivery.envelope.id) == delivery.token:
+                del held[delivery.envelope.id]
+            if delivery.suspect and delivery.envelope.id == self._suspect:
+                self._free_lane()
 
     def _free_lane(self) -> None:
         if self._suspect is not None:

@@ -62,8 +62,13 @@ if #ids > 0 then
     if not blobs[i] then blobs[i] = '' end
   end
 end
--- There may be more: wake the next idle worker. Suspects are one at a time for us, not for it.
-local more = #ids >= limit or (crashes >= 0 and redis.call('EXISTS', base .. ':suspects') == 1)
+-- Wake the next idle worker if there is more. Suspects are one at a time for us, not for it.
+local more = crashes >= 0 and redis.call('EXISTS', base .. ':suspects') == 1
+if not more and #ids >= limit then
+  local lines = {}
+  for priority = 0, 9 do lines[priority + 1] = base .. ':ready:' .. priority end
+  more = redis.call('EXISTS', unpack(lines)) > 0
+end
 if more and redis.call('EXISTS', base .. ':wake') == 0 then
   redis.call('LPUSH', base .. ':wake', 1)
 end

@@ -1,0 +1,118 @@
+"""The intake: what reads one queue into the pool."""
+
+import logging
+from collections.abc import Sequence
+
+import anyio
+
+from asyncq.brokers.base import MAX_BATCH, Consumer, Delivery, WaitingConsumer
+from asyncq.errors import BrokerUnavailable
+from asyncq.policies import Retry
+from asyncq.worker.completer import Completer
+from asyncq.worker.executor import Executor
+from asyncq.worker.pool import Pool
+
+log = logging.getLogger(__name__)
+
+RECEIVE_TIMEOUT = 15.0  # seconds; a driver gives up on its own well before
+PAUSE = Retry(times=0, base=0.05, ceiling=1.0)
+
+
+class Intake:
+    """One consumer's way into the pool."""
+
+    def __init__(
+        self,
+        queue: str,
+        consumer: Consumer,
+        pool: Pool,
+        executor: Executor,
+        completer: Completer,
+        *,
+        lines: int,
+        burst: bool,
+    ) -> None:
+        self._queue = queue
+        self._consumer = consumer
+        self._waiting = consumer if isinstance(consumer, WaitingConsumer) else None
+        self._pool = pool
+        self._executor = executor
+        self._completer = completer
+        self._lines = lines
+        """How many consumers share the pool."""
+        self._burst = burst
+        # Half the slots at a time: while one half runs, the other half's claim and settlement are
+        # on their way.
+        self._portion = min(MAX_BATCH, max(1, (pool.size + 1) // 2))
+
+    async def run(self) -> None:
+        """Claim what there are slots for, until cancelled; in a burst, until nothing is left."""
+        failures = 0
+        while True:
+            try:
+                if await self._step():
+                    return
+            except BrokerUnavailable as error:
+                if failures == 0:
+                    log.warning("consuming queue %s is interrupted: %s", self._queue, error)
+                failures += 1
+                await anyio.sleep(PAUSE.pause(failures))
+            else:
+                if failures:
+                    log.warning("consuming queue %s goes on", self._queue)
+                failures = 0
+
+    async def _step(self) -> bool:
+        """Take in all there is, then wait for more; True when a burst is over."""
+        while await self._receive():
+            pass
+        if not self._burst:
+            while not await self._wait():
+                pass
+            return False
+        # What still runs may send more, or make room for a suspect.
+        await self._pool.wait_until_idle()
+        await self._completer.wait_until_settled()
+        before = self._pool.started
+        await self._receive()
+        return self._pool.started == before
+
+    async def _receive(self) -> bool:
+        """Claim for the slots that are free and start what comes; whether there may be more."""
+        await self._completer.wait_for_room()
+        await self._pool.wait_for_room()
+        slots = self._pool.take(self._portion)
+        deliveries: Sequence[Delivery] = ()
+        try:
+            # Shielded: what the broker has handed out while we are told to stop would be ours
+            # without our knowing. Bounded: then the connection is dropped, and the driver sorts
+            # it out.
+            with anyio.move_on_after(RECEIVE_TIMEOUT, shield=True):
+                deliveries = await self._consumer.receive(slots)
+        finally:
+            self._pool.give(slots - len(deliveries))
+        self._start(deliveries)
+        return len(deliveries) == slots
+
+    async def _wait(self) -> bool:
+        """Wait for work; whether there may be more than what came by itself.
+
+        A consumer that waits holds no slots that others may need: one idle queue would starve
+        them. Where many are free it waits with a few in hand, and saves a round trip.
+        """
+        slots = 0 if self._waiting is None else self._pool.take_spare(self._lines)
+        if self._waiting is None or slots == 0:
+            await self._consumer.wait()
+            return True
+        deliveries: Sequence[Delivery] = ()
+        try:
+            deliveries = await self._waiting.wait_and_receive(slots)
+        finally:
+            self._pool.give(slots - len(deliveries))
+        self._start(deliveries)
+        return len(deliveries) == slots
+
+    def _start(self, deliveries: Sequence[Delivery]) -> None:
+        start, run, conclude = self._pool.start, self._executor.run, self._completer.add
+        for delivery in deliveries:
+            start(delivery, run(delivery, conclude))
