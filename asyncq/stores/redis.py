@@ -115,7 +115,7 @@ class Link:
         self._settings = settings
         self._unavailable = unavailable
         self._connection = settings.connection()
-        self._turn = anyio.Lock()
+        self._turn = anyio.Lock(fast_acquire=True)
 
     async def __call__(self, *command: Any, timeout: float = CALL_TIMEOUT) -> Any:
         """Send one command and return its reply.

@@ -233,9 +233,10 @@ class RedisConsumer:
         self._lease.free_lane()
 
     async def _conclude(self, batch: Sequence[Conclusion]) -> list[Delivery]:
-        args: list[Any] = []
-        sent: list[Delivery] = []
-        held = self._held
+        # By how long and for whom to keep the record: nearly always one group, so that what is
+        # said once for it need not be sent with each delivery.
+        groups: dict[tuple[float, str | None], _Group] = {}
+        held, odd = self._held, self._odd
         for conclusion in batch:
             settlement, record = conclusion.settlement, conclusion.record
             delivery = settlement.delivery
@@ -243,18 +244,26 @@ class RedisConsumer:
             if held.get(id, delivery.token) != delivery.token:
                 # Given back before, though the reply was lost, and claimed again since: done.
                 continue
-            sent.append(delivery)
+            key = (0.0, None) if record is None else (record.keep, record.reply_to)
+            group = groups.get(key)
+            if group is None:
+                group = groups[key] = _Group()
+            group.deliveries.append(delivery)
+            blob = b"" if record is None else encode_record(record)
+            if odd:
+                id = odd.get(id, id)
             if isinstance(settlement, Ack):
-                op, detail, moment = "a", "", ""
+                group.args += ("A" if delivery.suspect else "a", id, blob)
             else:
                 op, detail, moment = _describe(settlement)
-            args += (op, self._odd.get(id, id), 1 if delivery.suspect else 0, detail, moment)
-            if record is None:
-                args += ("", 0, "")
-            else:
-                args += (encode_record(record), int(record.keep * 1000), record.reply_to or "")
-        if not sent:
+                group.args += (op, id, blob, detail, moment)
+        if not groups:
             return []
+        sent: list[Delivery] = []
+        args: list[Any] = []
+        for (keep, address), group in groups.items():
+            sent += group.deliveries
+            args += (len(group.deliveries), int(keep * 1000), address or "", *group.args)
         ids = [delivery.envelope.id for delivery in sent]
         resent = not self._unsure.isdisjoint(ids)
         self._unsure.update(ids)
@@ -266,6 +275,7 @@ class RedisConsumer:
                 1 if resent else 0,
                 self._records,
                 self._replies,
+                len(groups),
                 *args,
             )
         except exceptions.ResponseError as error:
@@ -292,12 +302,25 @@ class RedisConsumer:
             self._lane_freed = anyio.Event()
 
 
+class _Group:
+    """Deliveries whose records are kept alike, and what the script is told of each."""
+
+    __slots__ = ("args", "deliveries")
+
+    def __init__(self) -> None:
+        self.deliveries: list[Delivery] = []
+        self.args: list[Any] = []
+
+
 def _describe(settlement: Nack | Reject) -> tuple[str, bytes | str, str]:
+    """Op, detail and moment, as the script takes them."""
+    suspect = settlement.delivery.suspect
     if isinstance(settlement, Reject):
-        return "r", settlement.reason, ""
+        return "R" if suspect else "r", settlement.reason, ""
     envelope = settlement.replacement or settlement.delivery.envelope
     eta = 0
     if settlement.replacement is not None and envelope.eta is not None:
         eta = math.ceil(envelope.eta * 1000)
     moment = f"{envelope.priority}:{eta}:{math.ceil(settlement.delay * 1000)}"
-    return "n", pack(envelope) if settlement.replacement else "", moment
+    blob = pack(envelope) if settlement.replacement else ""
+    return "N" if suspect else "n", blob, moment

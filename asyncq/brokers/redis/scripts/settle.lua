@@ -2,32 +2,40 @@
 --
 -- KEYS[1]  prefix:{queue}
 -- ARGV     incarnation, whether this was sent before (0 or 1), prefix of the record keys,
---          prefix of the reply channels; then for each delivery eight values:
---            op        a: ack, n: nack, r: reject
+--          prefix of the reply channels, how many groups; then for each group
+--            how many deliveries, ms to keep their records, the address of who may wait or '',
+--          and for each of its deliveries
+--            op      a: ack, n: nack, r: reject; in capitals for a suspect
 --            id
---            suspect   0 or 1
---            detail    n: the new blob or '';  r: the reason
---            moment    n: '<priority>:<not before, in ms>:<delay, in ms>'
---            record    bytes, or '' for none
---            keep      ms to keep the record
---            address   where a client may wait for it, or ''
+--            record  bytes, or '' for none
+--          and for nack and reject two more
+--            detail  n: the new blob or '';  r: the reason
+--            moment  n: '<priority>:<not before, in ms>:<delay, in ms>'
 -- Returns the positions (from 0) of those that were not this incarnation's any more.
 local base = KEYS[1]
 local incarnation, resent, records, replies = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local held = base .. ':held:' .. incarnation
 local bodies = base .. ':bodies'
-local FIRST, WIDTH = 5, 8
-local total = (#ARGV - 4) / WIDTH
 
-local ids = {}
-for i = 1, total do ids[i] = ARGV[FIRST + (i - 1) * WIDTH + 1] end
+local ids, ops, spots, groups = {}, {}, {}, {}
+local at, total = 6, 0
+for group = 1, tonumber(ARGV[5]) do
+  local from = total + 1
+  total = total + tonumber(ARGV[at])
+  groups[group] = {from, total, ARGV[at + 1], ARGV[at + 2]}
+  at = at + 3
+  for i = from, total do
+    local op = ARGV[at]
+    ops[i], ids[i], spots[i] = op, ARGV[at + 1], at
+    if op == 'a' or op == 'A' then at = at + 3 else at = at + 5 end
+  end
+end
 local mine = redis.call('SMISMEMBER', held, unpack(ids))
 
-local fenced, gone, acked, back, heard = {}, {}, {}, {}, {}
+local fenced, gone, acked, back = {}, {}, {}, {}
 local now, wake = nil, false
 for i = 1, total do
-  local at = FIRST + (i - 1) * WIDTH
-  local op, id, suspect = ARGV[at], ids[i], ARGV[at + 2]
+  local op, id = ops[i], ids[i]
   if mine[i] == 0 then
     -- Sent before and still leased: the first sending did this, and only its reply was lost.
     if resent == '0' or not redis.call('ZSCORE', base .. ':leases', incarnation) then
@@ -35,26 +43,27 @@ for i = 1, total do
     end
   else
     gone[#gone + 1] = id
-    if suspect == '1' then
-      redis.call('HDEL', base .. ':lanes', incarnation)
-    end
+    local suspect = op < 'a'
+    if suspect then redis.call('HDEL', base .. ':lanes', incarnation) end
     if op == 'a' then
       acked[#acked + 1] = id
-      if suspect == '1' then redis.call('HDEL', base .. ':crashes', id) end
+    elseif op == 'A' then
+      acked[#acked + 1] = id
+      redis.call('HDEL', base .. ':crashes', id)
     else
+      local detail, moment = ARGV[spots[i] + 3], ARGV[spots[i] + 4]
       if not now then
         local time = redis.call('TIME')
         now = time[1] * 1000 + math.floor(time[2] / 1000)
       end
-      if op == 'n' then
-        local blob = ARGV[at + 3]
-        if blob ~= '' then redis.call('HSET', bodies, id, blob) end
-        local priority, eta, delay = string.match(ARGV[at + 4], '(%d):(%d+):(%d+)')
+      if op == 'n' or op == 'N' then
+        if detail ~= '' then redis.call('HSET', bodies, id, detail) end
+        local priority, eta, delay = string.match(moment, '(%d):(%d+):(%d+)')
         local due = math.max(tonumber(eta), delay == '0' and 0 or now + tonumber(delay))
         if due > now then
           redis.call('ZADD', base .. ':delayed', due, priority .. id)
           wake = true -- it may be the next one due: let a sleeper look again
-        elseif suspect == '1' then
+        elseif suspect then
           redis.call('LPUSH', base .. ':suspects', id)
         else
           back[#back + 1] = base .. ':ready:' .. priority
@@ -62,7 +71,7 @@ for i = 1, total do
         end
       else
         redis.call('HSET', base .. ':dead:bodies', id, redis.call('HGET', bodies, id) or '')
-        redis.call('HSET', base .. ':dead:reasons', id, ARGV[at + 3])
+        redis.call('HSET', base .. ':dead:reasons', id, detail)
         redis.call('ZADD', base .. ':dead', now, id)
         local crashes = redis.call('HGET', base .. ':crashes', id)
         if crashes then
@@ -72,30 +81,28 @@ for i = 1, total do
         acked[#acked + 1] = id
       end
     end
-    local record = ARGV[at + 5]
-    if record ~= '' then
-      local keep, address = ARGV[at + 6], ARGV[at + 7]
-      local stands = true
-      if keep ~= '0' then
-        stands = redis.call('SET', records .. id, record, 'PX', keep, 'NX')
-      end
-      if stands and address ~= '' then
-        local list = heard[address]
-        if not list then list = {}; heard[address] = list end
-        list[#list + 1] = record
-      end
-    end
   end
 end
 
+for _, group in ipairs(groups) do
+  local keep, address, heard = group[3], group[4], {}
+  for i = group[1], group[2] do
+    local record = ARGV[spots[i] + 2]
+    if mine[i] == 1 and record ~= '' then
+      local stands = keep == '0' or redis.call('SET', records .. ids[i], record, 'PX', keep, 'NX')
+      if stands and address ~= '' then heard[#heard + 1] = record end
+    end
+  end
+  if #heard > 0 then
+    -- A MessagePack array of records, each of them encoded already.
+    local head = struct.pack('>BI4', 0xdd, #heard)
+    redis.call('PUBLISH', replies .. address, head .. table.concat(heard))
+  end
+end
 if #gone > 0 then redis.call('SREM', held, unpack(gone)) end
 if #acked > 0 then redis.call('HDEL', bodies, unpack(acked)) end
 for i = #back - 1, 1, -2 do redis.call('LPUSH', back[i], back[i + 1]) end
 if (wake or #back > 0) and redis.call('EXISTS', base .. ':wake') == 0 then
   redis.call('LPUSH', base .. ':wake', 1)
-end
-for address, list in pairs(heard) do
-  -- A MessagePack array of records, each of them encoded already.
-  redis.call('PUBLISH', replies .. address, struct.pack('>BI4', 0xdd, #list) .. table.concat(list))
 end
 return fenced
