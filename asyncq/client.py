@@ -10,7 +10,8 @@ import anyio
 import anyio.lowlevel
 
 from asyncq.backends.base import Backend, ProgressBoard
-from asyncq.brokers.base import MAX_BATCH, Broker, Envelope, QueueAdmin
+from asyncq.brokers.admin import QueueAdmin
+from asyncq.brokers.base import MAX_BATCH, Broker, Envelope
 from asyncq.clock import Clock
 from asyncq.codecs.base import Codec
 from asyncq.config import Config

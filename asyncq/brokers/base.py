@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import msgspec
 
-from asyncq.message import Record, Status
+from asyncq.message import Record
 
 MAX_BATCH = 500
 """The most entries one call on a driver needs to take; callers split, drivers may rely on it."""
@@ -264,61 +264,4 @@ class Leased(Protocol):
         They become suspects. If the dead worker held one already, that one alone is charged with
         the crash; otherwise each is. Bounded work: call again while it returns more than nothing.
         """
-        ...
-
-
-class Depth(msgspec.Struct, frozen=True, kw_only=True):
-    """How many messages a queue has, by where they are."""
-
-    ready: int = 0
-    """Waiting for a worker, suspects included."""
-    delayed: int = 0
-    held: int = 0
-    dead: int = 0
-    oldest_age: float | None = None
-    """Seconds since the first of the ready ones was sent; None when none is ready."""
-
-
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that was taken out of circulation, with its bytes and the reason."""
-
-    envelope: Envelope
-    reason: str
-    died_at: float
-    crashes: int = 0
-
-
-@runtime_checkable
-class QueueAdmin(Protocol):
-    """What an operator asks of a broker. None of it is on the path of a delivery."""
-
-    async def queues(self) -> Sequence[str]:
-        """The names of the queues that were ever published to, sorted."""
-        ...
-
-    async def depth(self, queue: str) -> Depth: ...
-
-    async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
-        """For each id: QUEUED, SCHEDULED or RUNNING, FAILED for a dead letter, None if not here."""
-        ...
-
-    async def purge(self, queue: str) -> int:
-        """Remove every message that waits, due or delayed; not the held and the dead."""
-        ...
-
-    async def dead_letters(
-        self, queue: str, *, limit: int = 100, offset: int = 0
-    ) -> Sequence[DeadLetter]:
-        """The dead letters, the oldest first."""
-        ...
-
-    async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
-        """Put these dead letters back at the end of their queue, with no crashes to their name.
-
-        Returns the ids that were there. Recorded outcomes are not its business: forget them first.
-        """
-        ...
-
-    async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
-        """Forget these dead letters for good; returns how many there were."""
         ...

@@ -14,13 +14,12 @@ import msgspec
 from anyio import move_on_after
 from anyio.lowlevel import checkpoint
 
+from asyncq.brokers.admin import DeadLetter, Depth
 from asyncq.brokers.base import (
     Ack,
     Conclusion,
     Consumer,
-    DeadLetter,
     Delivery,
-    Depth,
     Envelope,
     Lease,
     LeaseKeeper,

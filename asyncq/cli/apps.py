@@ -13,7 +13,7 @@ from typing import Annotated
 from typer import Argument
 
 from asyncq.app import App
-from asyncq.brokers.base import QueueAdmin
+from asyncq.brokers.admin import QueueAdmin
 from asyncq.cli.output import describe_error
 from asyncq.config import Url
 from asyncq.errors import ConfigurationError

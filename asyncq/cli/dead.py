@@ -11,7 +11,8 @@ from rich import filesize
 from typer import Argument, Option
 
 from asyncq.app import App
-from asyncq.brokers.base import MAX_BATCH, DeadLetter, QueueAdmin
+from asyncq.brokers.admin import DeadLetter, QueueAdmin
+from asyncq.brokers.base import MAX_BATCH
 from asyncq.cli.apps import StoreArgument, admin_of, find_queues, load_store
 from asyncq.cli.output import ask, bounded, complain, print_json, print_line
 from asyncq.codecs.native import NativeCodec

@@ -9,7 +9,7 @@ from rich.table import Column
 from typer import Argument, Option
 
 from asyncq.app import App
-from asyncq.brokers.base import Depth
+from asyncq.brokers.admin import Depth
 from asyncq.cli.apps import StoreArgument, admin_of, find_queues, load_store
 from asyncq.cli.output import ask, duration, plain, print_json, print_table
 from asyncq.worker.signals import run_loop

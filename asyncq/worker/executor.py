@@ -6,10 +6,7 @@ settled. That is the completer's business.
 
 import asyncio
 import logging
-import traceback
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
-from types import TracebackType
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
@@ -32,33 +29,21 @@ from asyncq.message import (
     Record,
     Succeeded,
 )
-from asyncq.parameters import BadArguments, Parameters
+from asyncq.parameters import BadArguments
 from asyncq.policies import Retry
 from asyncq.task import Task
-from asyncq.values import encode
+from asyncq.values import NOTHING, encode
+from asyncq.worker.failures import NAME_LIMIT, describe
+from asyncq.worker.jobs import Job, call, make_job
 
 log = logging.getLogger(__name__)
 
-TRACEBACK_LIMIT = 16 * 1024  # characters
-MESSAGE_LIMIT = 4 * 1024  # characters of an exception's own text
-NAME_LIMIT = 200  # characters of a name that comes from outside
 LONGEST_KEEP = 10 * 365 * 86400.0  # seconds
 UNKNOWN_SINCE = "asyncq-unknown-since"  # header: when a worker first could not run this message
 
+RETURNED_NOTHING = Succeeded(NOTHING)
+
 Conclude = Callable[[Conclusion], None]
-
-
-class Job(msgspec.Struct, frozen=True):
-    """A task as the executor needs it; made once, when the worker starts."""
-
-    name: str
-    call: Callable[..., Awaitable[Any]]
-    parameters: Parameters
-    context_first: bool
-    context_keyword: str | None
-    retry: Retry | None
-    time_limit: float | None
-    keep: float
 
 
 class Executor:
@@ -77,7 +62,7 @@ class Executor:
         report: Report,
     ) -> None:
         threads = anyio.CapacityLimiter(config.concurrency)
-        self._jobs = {name: _job(task, config, threads) for name, task in tasks.items()}
+        self._jobs = {name: make_job(task, config, threads) for name, task in tasks.items()}
         self._decode = codec.decode
         self._encode = codec.encode
         self._backend = backend
@@ -111,7 +96,7 @@ class Executor:
         context = Context(message, self._state, self._report)
         set_context(context)
         try:
-            outcome = self._succeeded(await _call(job, message, context))
+            outcome = self._succeeded(await call(job, message, context))
         except asyncio.CancelledError:
             # Cancelled by the pool: not the task's doing, so it runs again elsewhere, uncounted.
             if (task := asyncio.current_task()) is not None and task.cancelling():
@@ -149,6 +134,8 @@ class Executor:
             return self._postpone(delivery, "UnknownTask", f"no task named {name} here")
 
     def _succeeded(self, value: Any) -> Outcome:
+        if value is None:
+            return RETURNED_NOTHING
         try:
             encoded = encode(value)
         except TypeError as error:
@@ -244,101 +231,10 @@ class Executor:
         return Conclusion(Reject(delivery, f"{kind}: {why}"), record)
 
 
-class TimeLimitExceeded(Exception):
-    """The attempt took longer than the task's ``time_limit``."""
-
-
-class _TimeLimit:
-    """`asyncio.timeout`, saying whose time it was."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._timeout = asyncio.timeout(seconds)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool | None:
-        try:
-            return await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError:
-            raise TimeLimitExceeded(f"the time limit of {self._seconds} s is over") from None
-
-
-def describe(error: BaseException) -> Failure:
-    """An exception as text, without its local variables and without our own frames."""
-    cls = type(error)
-    name = cls.__qualname__
-    if cls.__module__ != "builtins":
-        name = f"{cls.__module__}.{name}"
-    try:
-        text = str(error)
-    except BaseException:  # noqa: BLE001 - the user's class, whose __str__ may do anything
-        text = "(its text cannot be had)"
-    ours = error.__traceback__
-    trace = traceback.format_exception(cls, error, ours.tb_next if ours is not None else None)
-    # The traceback holds the frames, and these every local: let them go with the attempt.
-    error.__traceback__ = None
-    return Failure(
-        _sendable(name[:NAME_LIMIT]),
-        _sendable(text[:MESSAGE_LIMIT]),
-        _sendable("".join(trace)[-TRACEBACK_LIMIT:]),
-    )
-
-
 def _bounded(keep: float) -> float:
     """What a message asks for, as a time that a backend can keep something for."""
     return min(keep, LONGEST_KEEP) if keep > 0 else 0.0  # no number at all is not greater either
 
 
-def _sendable(text: str) -> str:
-    """Text that UTF-8 can carry: the name of a file may hold what it cannot (lone surrogates)."""
-    return text.encode(errors="backslashreplace").decode()
-
-
-async def _call(job: Job, message: Message, context: Context) -> Any:
-    args, kwargs = job.parameters.decode(message.args, message.kwargs)
-    if job.context_first:
-        args = (context, *args)
-    elif job.context_keyword is not None:
-        kwargs[job.context_keyword] = context
-    if job.time_limit is None:
-        return await job.call(*args, **kwargs)
-    async with _TimeLimit(job.time_limit):
-        return await job.call(*args, **kwargs)
-
-
 def _may_retry(retry: Retry, error: BaseException, message: Message) -> bool:
     return isinstance(error, Exception) and retry.allows(error, message.attempt)
-
-
-def _job(task: Task[..., Any], config: Config, threads: anyio.CapacityLimiter) -> Job:
-    task.parameters.prepare()
-    call = task.function
-    if not task.is_coroutine:
-        call = partial(_in_thread, task.function, threads)
-    keep = task.settings.keep_result
-    return Job(
-        name=task.name,
-        call=call,
-        parameters=task.parameters,
-        context_first=task.parameters.context_first,
-        context_keyword=task.parameters.context_keyword,
-        retry=task.settings.retry,
-        time_limit=task.settings.time_limit,
-        keep=config.keep_result if keep is None else keep,
-    )
-
-
-async def _in_thread(
-    function: Callable[..., Any], threads: anyio.CapacityLimiter, /, *args: Any, **kwargs: Any
-) -> Any:
-    # A thread cannot be cancelled: at its time limit, or when the worker stops, it is left behind.
-    return await anyio.to_thread.run_sync(
-        partial(function, *args, **kwargs), abandon_on_cancel=True, limiter=threads
-    )

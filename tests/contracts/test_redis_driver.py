@@ -53,7 +53,9 @@ def test_every_script_touches_keys_of_one_slot_alone() -> None:
         for call in re.findall(r"redis\.call\('[A-Z]+', ([^,)]+)", text):
             # A variable that was made from the base, the base itself, or (where broker and backend
             # are one server) the prefix of the records and reply channels.
-            allowed = r"base|held|bodies|leases|name|back\[|records|keys\[|unpack\((?:keys|lines)|replies"
+            allowed = (
+                r"base|held|bodies|leases|name|back\[|records|keys\[|unpack\((?:keys|lines)|replies"
+            )
             assert re.match(allowed, call.strip()), (name, call)
 
 

@@ -16,7 +16,7 @@ from asyncq.context import Context, current_context
 from asyncq.errors import RetryLater, TaskCancelled, TaskExpired, TaskFailed
 from asyncq.message import Status, new_id
 from asyncq.policies import Retry
-from asyncq.worker.executor import MESSAGE_LIMIT, TRACEBACK_LIMIT
+from asyncq.worker.failures import MESSAGE_LIMIT, TRACEBACK_LIMIT
 from tests.client.given import PATIENCE, Gate, until_status
 from tests.worker.virtual import on_virtual_time, virtual_app
 

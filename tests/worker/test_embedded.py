@@ -9,7 +9,8 @@ from anyio import fail_after
 
 from asyncq import drivers
 from asyncq.app import App
-from asyncq.brokers.base import Lease, QueueAdmin, QueueSpec
+from asyncq.brokers.admin import QueueAdmin
+from asyncq.brokers.base import Lease, QueueSpec
 from asyncq.brokers.memory import MemoryBroker
 from asyncq.context import Context
 from asyncq.errors import BrokerUnavailable

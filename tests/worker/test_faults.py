@@ -8,7 +8,7 @@ from anyio import fail_after
 
 from asyncq import publisher, waiters
 from asyncq.app import App
-from asyncq.brokers.base import QueueAdmin
+from asyncq.brokers.admin import QueueAdmin
 from asyncq.context import Context
 from asyncq.errors import TaskFailed
 from asyncq.message import Status, Succeeded, new_id

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from asyncq.app import App
-from asyncq.brokers.base import Envelope, QueueAdmin
+from asyncq.brokers.admin import QueueAdmin
+from asyncq.brokers.base import Envelope
 from asyncq.codecs.native import VERSION
 from asyncq.errors import TaskFailed
 from asyncq.message import Status, new_id

@@ -11,7 +11,8 @@ import pytest
 from anyio import fail_after
 
 from asyncq.app import App
-from asyncq.brokers.base import Conclusion, QueueAdmin
+from asyncq.brokers.admin import QueueAdmin
+from asyncq.brokers.base import Conclusion
 from asyncq.brokers.memory import MemoryConsumer
 from asyncq.context import Context
 from asyncq.errors import BrokerUnavailable

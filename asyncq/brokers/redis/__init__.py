@@ -26,7 +26,8 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
-from asyncq.brokers.base import Consumer, DeadLetter, Depth, Envelope, Lease, LeaseKeeper, QueueSpec
+from asyncq.brokers.admin import DeadLetter, Depth
+from asyncq.brokers.base import Consumer, Envelope, Lease, LeaseKeeper, QueueSpec
 from asyncq.brokers.redis.admin import RedisQueueAdmin
 from asyncq.brokers.redis.blobs import pack, queue_key
 from asyncq.brokers.redis.consumer import RedisConsumer

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from asyncq.brokers.base import MAX_BATCH, DeadLetter, Depth
+from asyncq.brokers.admin import DeadLetter, Depth
+from asyncq.brokers.base import MAX_BATCH
 from asyncq.brokers.redis.blobs import queue_key, unpack
 from asyncq.clock import Clock
 from asyncq.errors import BrokerUnavailable

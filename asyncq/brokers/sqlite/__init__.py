@@ -12,15 +12,8 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
-from asyncq.brokers.base import (
-    Consumer,
-    DeadLetter,
-    Depth,
-    Envelope,
-    Lease,
-    LeaseKeeper,
-    QueueSpec,
-)
+from asyncq.brokers.admin import DeadLetter, Depth
+from asyncq.brokers.base import Consumer, Envelope, Lease, LeaseKeeper, QueueSpec
 from asyncq.brokers.sqlite import admin
 from asyncq.brokers.sqlite import queue as statements
 from asyncq.brokers.sqlite.consumer import SqliteConsumer

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 
-from asyncq.brokers.base import DeadLetter, Depth
+from asyncq.brokers.admin import DeadLetter, Depth
 from asyncq.brokers.sqlite.queue import append, unpack
 from asyncq.message import Status
 from asyncq.stores.sqlite.records import as_json

@@ -2,7 +2,8 @@
 
 import pytest
 
-from asyncq.brokers.base import MAX_BATCH, Ack, Depth, Envelope, Nack, QueueSpec, Reject
+from asyncq.brokers.admin import Depth
+from asyncq.brokers.base import MAX_BATCH, Ack, Envelope, Nack, QueueSpec, Reject
 from asyncq.message import Status, new_id
 from asyncq.testing.contracts.given import (
     FAR,

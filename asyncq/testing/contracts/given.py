@@ -9,6 +9,7 @@ from anyio import fail_after, to_thread
 from anyio.lowlevel import checkpoint
 
 from asyncq.backends.base import Backend, Watch
+from asyncq.brokers.admin import QueueAdmin
 from asyncq.brokers.base import (
     MAX_BATCH,
     Broker,
@@ -17,7 +18,6 @@ from asyncq.brokers.base import (
     Envelope,
     Lease,
     Leased,
-    QueueAdmin,
     QueueSpec,
 )
 from asyncq.clock import SystemClock

@@ -1,0 +1,95 @@
+"""Jobs: tasks as the executor needs them, made once when the worker starts."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import anyio
+import msgspec
+
+from asyncq.config import Config
+from asyncq.context import Context
+from asyncq.message import Message
+from asyncq.parameters import Parameters
+from asyncq.policies import Retry
+from asyncq.task import Task
+
+
+class Job(msgspec.Struct, frozen=True):
+    """A task, with what is decided about every run of it."""
+
+    name: str
+    call: Callable[..., Awaitable[Any]]
+    parameters: Parameters
+    context_first: bool
+    context_keyword: str | None
+    retry: Retry | None
+    time_limit: float | None
+    keep: float
+
+
+class TimeLimitExceeded(Exception):
+    """The attempt took longer than the task's ``time_limit``."""
+
+
+class _TimeLimit:
+    """`asyncio.timeout`, saying whose time it was."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        try:
+            return await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise TimeLimitExceeded(f"the time limit of {self._seconds} s is over") from None
+
+
+async def call(job: Job, message: Message, context: Context) -> Any:
+    args, kwargs = job.parameters.decode(message.args, message.kwargs)
+    if job.context_first:
+        args = (context, *args)
+    elif job.context_keyword is not None:
+        kwargs[job.context_keyword] = context
+    if job.time_limit is None:
+        return await job.call(*args, **kwargs)
+    async with _TimeLimit(job.time_limit):
+        return await job.call(*args, **kwargs)
+
+
+def make_job(task: Task[..., Any], config: Config, threads: anyio.CapacityLimiter) -> Job:
+    task.parameters.prepare()
+    call = task.function
+    if not task.is_coroutine:
+        call = partial(_in_thread, task.function, threads)
+    keep = task.settings.keep_result
+    return Job(
+        name=task.name,
+        call=call,
+        parameters=task.parameters,
+        context_first=task.parameters.context_first,
+        context_keyword=task.parameters.context_keyword,
+        retry=task.settings.retry,
+        time_limit=task.settings.time_limit,
+        keep=config.keep_result if keep is None else keep,
+    )
+
+
+async def _in_thread(
+    function: Callable[..., Any], threads: anyio.CapacityLimiter, /, *args: Any, **kwargs: Any
+) -> Any:
+    # A thread cannot be cancelled: at its time limit, or when the worker stops, it is left behind.
+    return await anyio.to_thread.run_sync(
+        partial(function, *args, **kwargs), abandon_on_cancel=True, limiter=threads
+    )
