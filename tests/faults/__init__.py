@@ -1,0 +1,1 @@
+"""Real servers, real worker processes, and what happens when they break."""

@@ -1,0 +1,75 @@
+"""What the fault tests find on their bench.
+
+ASYNCQ_FAULTS=all   the experiments in full; ``python -m tests.faults.run --all`` sets it
+"""
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pytest
+
+from tests.faults.lab.beds import BEDS, SERVER_BEDS, Bed, ServerBed
+from tests.faults.lab.bench import Bench
+from tests.faults.lab.checker import Findings
+from tests.faults.lab.proxy import Proxy, start_proxy
+from tests.servers import ServerMissing
+
+B = TypeVar("B", bound=Bed)
+
+Report = Callable[..., None]
+
+
+@pytest.fixture(params=list(BEDS))
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench[Bed]]:
+    """A bench with each of the stores."""
+    with _set_up(BEDS[request.param], tmp_path) as ready:
+        yield ready
+
+
+@pytest.fixture(params=list(SERVER_BEDS))
+def server_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench[ServerBed]]:
+    """A bench with each of the stores that are servers."""
+    with _set_up(SERVER_BEDS[request.param], tmp_path) as ready:
+        yield ready
+
+
+@pytest.fixture
+def proxy(server_bench: Bench[ServerBed]) -> Iterator[Proxy]:
+    """A proxy before that server."""
+    with start_proxy(server_bench.bed.port) as running:
+        yield running
+
+
+@pytest.fixture
+def report(record_property: Callable[[str, object], None]) -> Report:
+    """Takes the figures of an experiment: its findings, and what else it measured."""
+
+    def take(findings: Findings | None = None, **more: Any) -> None:
+        figures: dict[str, Any] = more
+        if findings is not None:
+            figures = {**msgspec.to_builtins(findings), **more}
+        record_property("figures", figures)
+
+    return take
+
+
+@contextmanager
+def _set_up(
+    open_bed: Callable[[Path], AbstractContextManager[B]], directory: Path
+) -> Generator[Bench[B]]:
+    try:
+        bed = open_bed(directory)
+        with bed as ready:
+            bench = Bench(directory, ready)
+            try:
+                yield bench
+            finally:
+                bench.close()
+    except ServerMissing as missing:
+        if "redis" in os.environ.get("ASYNCQ_TEST_REQUIRE", "").split(","):
+            pytest.fail(f"it is required (ASYNCQ_TEST_REQUIRE): {missing}")
+        pytest.skip(str(missing))

@@ -1,0 +1,54 @@
+"""The stores under test, by the scheme of their URL. Another broker is a file and a line here."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from tests.faults.lab.audit import Audit
+from tests.faults.lab.redis_bed import redis_bed
+from tests.faults.lab.sqlite_bed import sqlite_bed
+
+
+class Bed(Protocol):
+    """A store of our own, seen from behind."""
+
+    scheme: str
+    url: str
+
+    def audit(self) -> Audit:
+        """Where everything is, at one moment. Blocks."""
+        ...
+
+    def put_raw(self, id: bytes, blob: bytes) -> None:
+        """Put bytes into the queue as somebody who is not asyncq."""
+        ...
+
+
+class ServerBed(Bed, Protocol):
+    """A store behind a network, which can be broken, and which can break."""
+
+    port: int
+    words: dict[str, bytes]
+    """What a step looks like on the wire: publish, claim, settle, give_back."""
+
+    def url_through(self, port: int) -> str:
+        """Its URL for those who go through a proxy at this port."""
+        ...
+
+    def connections(self) -> int:
+        """How many clients it has. Blocks."""
+        ...
+
+    def crash(self) -> None: ...
+
+    def restore(self) -> None:
+        """Start it again on what it kept; returns when it answers."""
+        ...
+
+
+BEDS: dict[str, Callable[[Path], AbstractContextManager[Bed]]] = {
+    "redis": redis_bed,
+    "sqlite": sqlite_bed,
+}
+SERVER_BEDS: dict[str, Callable[[Path], AbstractContextManager[ServerBed]]] = {"redis": redis_bed}

@@ -1,0 +1,185 @@
+"""The bench: one store, one ledger, some workers and a producer, and what they add up to."""
+
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import anyio
+import msgspec
+
+from asyncq import App
+from asyncq.brokers.admin import DeadLetter, QueueAdmin
+from asyncq.clock import SystemClock
+from asyncq.config import Config, Url
+from asyncq.drivers import make_backend
+from asyncq.errors import BrokerUnavailable
+from asyncq.message import Record, Succeeded, new_id
+from asyncq.result import Result
+from tests.faults.lab.audit import Audit
+from tests.faults.lab.beds import Bed
+from tests.faults.lab.checker import Findings, check
+from tests.faults.lab.ledger import Accepted, Attempted, Ended, Healed, Ledger, Started, now
+from tests.faults.lab.tasks import QUEUE, make_app
+from tests.faults.lab.waiting import LOOK
+from tests.faults.lab.workers import WorkerProcess
+
+B = TypeVar("B", bound=Bed)
+
+BATCH = 500
+PATIENCE = 120.0  # seconds until a test gives up waiting; what must be quick is measured
+CONFIG = Config(lease=2.0, concurrency=50, grace=20.0, keep_result=3600.0)
+
+
+class Bench(Generic[B]):
+    """What an experiment has before it."""
+
+    def __init__(self, directory: Path, bed: B, config: Config = CONFIG) -> None:
+        self.bed = bed
+        self.config = config
+        self.directory = directory
+        self.workers: list[WorkerProcess] = []
+        self._book = directory / "ledger.jsonl"
+        self.ledger = Ledger(self._book)
+        self.accepted: list[str] = []
+        self.records: dict[str, Record] = {}
+        """The outcomes as they were first seen."""
+
+    def configure(self, **settings: Any) -> None:
+        """Change the `Config` of workers and apps to come."""
+        self.config = msgspec.structs.replace(self.config, **settings)
+
+    # Workers
+
+    def hire(self, url: str | None = None, **settings: Any) -> WorkerProcess:
+        """A new worker, starting; ``settings`` are fields of its `Config`."""
+        config = msgspec.structs.replace(self.config, **settings)
+        log = self.directory / f"worker-{len(self.workers)}.log"
+        worker = WorkerProcess(url or self.bed.url, config, self._book, log)
+        self.workers.append(worker)
+        return worker
+
+    async def hired(self, url: str | None = None, **settings: Any) -> WorkerProcess:
+        """A new worker that is about to consume."""
+        worker = self.hire(url, **settings)
+        await worker.ready()
+        return worker
+
+    # The producer
+
+    def app(self, url: str | None = None) -> App:
+        return make_app(url or self.bed.url, self.config)
+
+    async def send(
+        self, app: App, count: int, task: str = "work", **kwargs: Any
+    ) -> list[Result[Any]]:
+        """Send so many calls in one go; in the ledger are what was tried and what was accepted."""
+        calls = [app.tasks[task].options(id=new_id()).s(**kwargs) for _ in range(count)]
+        results: list[Result[Any]] = []
+        for start in range(0, count, BATCH):
+            some = calls[start : start + BATCH]
+            ids = [call.options.id or "" for call in some]
+            self.ledger.write(Attempted(ids, now()))
+            results += await app.enqueue_many(some)
+            self.ledger.write(Accepted(ids, now()))
+            self.accepted += ids
+        return results
+
+    async def produce(self, app: App, pause: float) -> None:
+        """Send one call after the other, whatever becomes of it, until cancelled."""
+        while True:
+            try:
+                await self.send(app, 1)
+            except BrokerUnavailable:
+                continue  # it was not accepted, and may have been stored even so
+            await anyio.sleep(pause)
+
+    def healed(self) -> None:
+        """Note that what was broken works again."""
+        self.ledger.write(Healed(now()))
+
+    # What has happened so far
+
+    def starts(self, id: str | None = None) -> list[Started]:
+        """The runs that have begun, of this message or of all."""
+        entries = self.ledger.entries()
+        return [e for e in entries if isinstance(e, Started) and id in {None, e.id}]
+
+    def ended(self) -> set[str]:
+        """The messages of which a run has ended."""
+        return {entry.id for entry in self.ledger.entries() if isinstance(entry, Ended)}
+
+    async def audit(self) -> Audit:
+        return await anyio.to_thread.run_sync(self.bed.audit)
+
+    async def until_audit(
+        self, wanted: Callable[[Audit], bool], what: str, within: float = PATIENCE
+    ) -> Audit:
+        """The first audit that is as wanted."""
+        deadline = now() + within
+        while not wanted(audit := await self.audit()):
+            assert now() < deadline, f"waited {within} s in vain until {what}: {audit}"
+            await anyio.sleep(LOOK)
+        return audit
+
+    def value(self, id: str) -> Any:
+        """What a task that succeeded returned."""
+        outcome = self.records[id].outcome
+        assert isinstance(outcome, Succeeded), outcome
+        return msgspec.msgpack.decode(outcome.value)
+
+    async def dead_letters(self, app: App) -> Sequence[DeadLetter]:
+        broker = app.client.broker
+        assert isinstance(broker, QueueAdmin)
+        return await broker.dead_letters(QUEUE)
+
+    async def settled(self, within: float = PATIENCE) -> None:
+        """Return once everything that was accepted has an outcome; they are in `records`."""
+        missing = [id for id in self.accepted if id not in self.records]
+        with anyio.move_on_after(within):
+            async with make_backend(Url(self.bed.url), SystemClock()) as backend:
+                while missing:
+                    found = await backend.fetch(missing[:BATCH])
+                    self.records.update({record.id: record for record in found if record})
+                    missing = [id for id in missing if id not in self.records]
+                    if None in found:
+                        await anyio.sleep(0.05)
+            return
+        raise AssertionError(
+            f"{len(missing)} of {len(self.accepted)} have no outcome after {within} s, such as "
+            f"{missing[:3]}: {await self.audit()}"
+        )
+
+    async def conclude(self, *, dead: int = 0) -> Findings:
+        """Let everything come to its end, dismiss the workers, and see that all is well.
+
+        What must never happen is checked here; what an experiment may cause is in the findings.
+        """
+        await self.settled()
+        audit = await self.until_audit(lambda audit: audit.is_idle, "nothing is left to be done")
+        for worker in self.workers:
+            if worker.exit_code is None:
+                worker.send(signal.SIGTERM)
+        for worker in self.workers:
+            await worker.end()
+        audit = await self.audit()
+        await self._see_that_outcomes_stood()
+        findings = check(self.ledger.entries(), self.records, audit.waiting)
+        assert not audit.faults, audit.faults[:5]
+        assert len(audit.dead) == dead, audit.dead
+        assert findings.lost == 0, findings
+        assert findings.unexpected == 0, findings
+        return findings
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+        self.ledger.close()
+
+    async def _see_that_outcomes_stood(self) -> None:
+        ids = list(self.records)
+        async with make_backend(Url(self.bed.url), SystemClock()) as backend:
+            for start in range(0, len(ids), BATCH):
+                batch = ids[start : start + BATCH]
+                for id, record in zip(batch, await backend.fetch(batch), strict=True):
+                    assert record == self.records[id], f"the outcome of {id} changed"

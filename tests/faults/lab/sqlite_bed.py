@@ -1,0 +1,85 @@
+"""SQLite under test: its tables as an auditor reads them, and as an intruder writes them."""
+
+import sqlite3
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from tests.faults.lab.audit import Audit, misplaced
+from tests.faults.lab.tasks import QUEUE
+
+PLACES = ("ready", "delayed", "held", "dead")
+PATIENCE = 30.0  # seconds to wait for others' locks
+
+
+class SqliteBed:
+    """A database file of our own."""
+
+    scheme = "sqlite"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.url = f"sqlite:///{path}"
+
+    def audit(self) -> Audit:
+        with closing(self._connect()) as file:
+            file.execute("BEGIN")  # all of it is of one moment
+            messages: dict[int, str] = dict(file.execute("SELECT seq, id FROM messages"))
+            suspects = {id for (id,) in file.execute("SELECT id FROM messages WHERE suspect")}
+            found = {
+                place: [messages.get(seq, f"number {seq}")
+                        for (seq,) in file.execute(f"SELECT seq FROM {place}")]
+                for place in PLACES
+            }  # fmt: skip
+            ended = {
+                id
+                for (id,) in file.execute(
+                    "SELECT id FROM messages JOIN records USING (id)"
+                    " WHERE seq NOT IN (SELECT seq FROM dead)"
+                )
+            }
+            [strays] = file.execute(
+                "SELECT count(*) FROM held WHERE lease NOT IN (SELECT number FROM leases)"
+            ).fetchone()
+        faults = misplaced(set(messages.values()), found)
+        faults += [f"{id} has ended and is still here" for id in ended]
+        if strays:
+            faults.append(f"{strays} held without a lease")
+        return Audit(
+            waiting={*found["ready"], *found["delayed"]},
+            held={*found["held"]},
+            suspects=suspects - {*found["dead"]},
+            dead={*found["dead"]},
+            faults=faults,
+        )
+
+    def put_raw(self, id: bytes, blob: bytes) -> None:
+        """Put bytes into the queue as somebody who is not asyncq."""
+        with closing(self._connect()) as file:
+            file.execute("BEGIN IMMEDIATE")
+            [seq] = file.execute("SELECT next FROM counter").fetchone()
+            file.execute("UPDATE counter SET next = next + 1")
+            # The id as text of these very bytes, which need not be text at all.
+            file.execute(
+                "INSERT INTO messages (seq, queue, id, rank, envelope)"
+                " VALUES (?, ?, CAST(? AS TEXT), 9, ?)",
+                (seq, QUEUE, id, blob),
+            )
+            file.execute(
+                "INSERT INTO ready (queue, rank, place, seq) VALUES (?, 9, ?, ?)", (QUEUE, seq, seq)
+            )
+            file.execute("COMMIT")
+
+    def _connect(self) -> sqlite3.Connection:
+        file = sqlite3.connect(self._path, timeout=PATIENCE, isolation_level=None)
+        file.text_factory = _text
+        return file
+
+
+@contextmanager
+def sqlite_bed(directory: Path) -> Generator[SqliteBed]:
+    yield SqliteBed(directory / "queue.db")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="backslashreplace")

@@ -1,0 +1,94 @@
+"""The tasks of the laboratory. Each run notes its start and its end in the ledger."""
+
+import asyncio
+import os
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from functools import cache
+from itertools import count
+from pathlib import Path
+
+import anyio
+
+from asyncq import App, Retry, current_context
+from asyncq.config import Config
+from tests.faults.lab.ledger import Broken, Ended, Ledger, Started, now
+from tests.faults.lab.waiting import until
+
+QUEUE = "lab"
+LEDGER = "LAB_LEDGER"  # the environment variable that says where it is
+FOREVER = 3600.0  # seconds
+
+_runs = count(1)
+
+
+def make_app(url: str, config: Config) -> App:
+    """The app as producers and workers have it."""
+    app = App(url, config=config)
+    for function in (work, block, gated, poison, stubborn):
+        app.task(name=function.__name__, queue=QUEUE)(function)
+    retry = Retry(times=2, base=0.02, factor=1.0, jitter=False)
+    app.task(name="flaky", queue=QUEUE, retry=retry)(flaky)
+    return app
+
+
+async def work(seconds: float = 0.0) -> str:
+    """Take so long; return the name of the run."""
+    with _noted() as run:
+        await anyio.sleep(seconds)
+    return run
+
+
+async def block(seconds: float) -> str:
+    """Keep the whole event loop for so long."""
+    with _noted() as run:
+        time.sleep(seconds)  # noqa: ASYNC251 - that is the fault
+    return run
+
+
+async def gated(gate: str) -> str:
+    """Wait until there is a file of this name."""
+    with _noted() as run:
+        await until(lambda: os.path.exists(gate), FOREVER, "the gate opens")
+    return run
+
+
+async def poison() -> None:
+    """Take the process down."""
+    with _noted():
+        os.abort()
+
+
+async def stubborn() -> None:
+    """Do not end, and do not listen."""
+    with _noted():
+        while True:
+            with suppress(asyncio.CancelledError):
+                await anyio.sleep(FOREVER)
+
+
+async def flaky() -> str:
+    """Fail twice, succeed then."""
+    with _noted() as run:
+        if current_context().attempt < 3:
+            raise RuntimeError("not yet")
+    return run
+
+
+@cache
+def ledger() -> Ledger:
+    return Ledger(Path(os.environ[LEDGER]))
+
+
+@contextmanager
+def _noted() -> Generator[str]:
+    context, book = current_context(), ledger()
+    run = f"{os.getpid()}-{next(_runs)}"
+    book.write(Started(context.id, run, context.attempt, os.getpid(), now()))
+    try:
+        yield run
+    except BaseException:
+        book.write(Broken(context.id, run, now()))
+        raise
+    book.write(Ended(context.id, run, now()))

@@ -1,0 +1,68 @@
+"""Workers that die, by other hands or by a task's."""
+
+import anyio
+import pytest
+
+from asyncq import TaskFailed
+from tests.faults.conftest import Report
+from tests.faults.lab.beds import Bed
+from tests.faults.lab.bench import Bench
+from tests.faults.lab.scale import scaled
+from tests.faults.lab.waiting import until
+from tests.faults.lab.workers import keep_running
+
+ROUNDS = scaled(3, 10)  # of two deaths each
+EACH = scaled(1000, 2000)  # tasks sent in a round
+RECOVERY = 5.0  # seconds beyond the lease, on a machine that has other things to do
+NEIGHBOURS = 100
+
+
+async def test_what_killed_workers_held_runs_again_and_nothing_else_does(
+    bench: Bench[Bed], report: Report
+) -> None:
+    bench.configure(lease=1.0)
+    async with bench.app() as app:
+        workers = [await bench.hired(), await bench.hired()]
+
+        for number in range(ROUNDS):
+            await bench.send(app, EACH, seconds=0.02)
+            for place in range(2):
+                goal = number * EACH + EACH * (place + 1) // 4
+                await until(lambda goal=goal: len(bench.ended()) > goal, 60, "they run")
+                workers[place].kill()
+                workers[place] = bench.hire()
+            # A message is to meet two deaths at most: after three it would be right to blame it.
+            await bench.until_audit(lambda audit: audit.is_idle, "all is done")
+
+        findings = await bench.conclude()
+    report(findings, kills=ROUNDS * 2)
+    assert findings.ok == ROUNDS * EACH
+    assert findings.recovered > 0
+    assert findings.repeated == findings.overlapped == 0, findings
+    assert findings.t_recover < bench.config.lease + RECOVERY
+
+
+async def test_a_task_that_kills_its_worker_runs_three_times_and_its_neighbours_succeed(
+    bench: Bench[Bed], report: Report
+) -> None:
+    bench.configure(lease=1.0, concurrency=NEIGHBOURS * 2)
+    async with bench.app() as app:
+        await bench.send(app, NEIGHBOURS, seconds=0.02)
+        [culprit] = await bench.send(app, 1, task="poison")
+        await bench.send(app, NEIGHBOURS, seconds=0.02)
+
+        async with anyio.create_task_group() as crew:
+            await crew.start(keep_running, bench.hire)
+            await bench.settled()
+            crew.cancel_scope.cancel()
+        with pytest.raises(TaskFailed) as failure:
+            await culprit.get(timeout=60)
+
+        findings = await bench.conclude(dead=1)
+        [letter] = await bench.dead_letters(app)
+    report(findings)
+    assert len(bench.starts(culprit.id)) == 3
+    assert findings.ok == 2 * NEIGHBOURS
+    assert failure.value.type == "WorkerCrashed"
+    assert (letter.envelope.id, letter.crashes) == (culprit.id, 3)
+    assert letter.reason == "WorkerCrashed: 3 workers died while they ran it"
