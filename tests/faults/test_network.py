@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from asyncq import App
+from asyncq import App, gather
 from tests.faults.conftest import Report
 from tests.faults.lab.beds import ServerBed
 from tests.faults.lab.bench import Bench
@@ -117,8 +117,7 @@ async def test_a_bad_line_only_slows_things_down(
         await bench.hired(bench.bed.url_through(proxy.port))
 
         results = await bench.send(app, ROUGH)
-        for result in results:
-            await result.get(timeout=60)
+        await gather(*results, timeout=120)
 
         findings = await bench.conclude()
     report(findings)
