@@ -113,8 +113,8 @@ class Intake:
             self._pool.give(slots - len(deliveries))
         self._start(deliveries)
         if deliveries:
-            # What came runs and is settled first, and then we ask for more: on an idle worker the
-            # answer leaves a tenth earlier.
+            # What came runs and is settled first, and only then do we ask for more: on an idle
+            # worker somebody waits for the answer.
             for _ in range(TURNS_TO_SETTLE):
                 await asyncio.sleep(0)
         return len(deliveries) == slots
