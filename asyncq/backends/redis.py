@@ -48,7 +48,7 @@ class RedisBackend:
         trace: TracebackType | None,
         /,
     ) -> None:
-        await self._link.close()
+        self._link.close()
 
     async def store_records(self, records: Sequence[Record]) -> None:
         if not records:
@@ -128,7 +128,7 @@ class RedisWatch:
         await self._link("SUBSCRIBE", self._channel)
 
     async def close(self) -> None:
-        await self._link.close()
+        self._link.close()
 
     async def receive(self) -> Sequence[Record]:
         if not self._link.is_connected:
@@ -145,9 +145,9 @@ class RedisWatch:
 
     async def _check_life(self) -> None:
         """A half-open connection is silent for ever; PING is the one thing it must answer."""
-        await self._link.send("PING")
+        self._link.tell("PING")
         if await self._link.next_push(PONG_TIMEOUT) is None:
-            await self._link.drop()
+            self._link.close()
             raise BackendUnavailable("the subscribed connection does not answer")
 
     async def _come_back(self) -> Sequence[Record]:

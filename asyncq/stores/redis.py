@@ -1,13 +1,13 @@
 """How asyncq talks to Redis: one connection per role, deadlines, scripts, errors in our own words.
 
-redis-py makes the connections (TLS, authentication, databases, RESP); its client and pool are not
-used. A client would repeat commands after a time-out, and a pool would hand a connection on whose
-reply is still under way. Here a call that does not end well closes its connection.
+redis-py opens the connections (TLS, authentication, databases); its client and pool are not used.
+A client would repeat commands after a time-out, and a pool would hand a connection on whose reply
+is still under way. Here a call that does not end well closes its connection.
 """
 
 import hashlib
 from asyncio import timeout as deadline
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, cast
@@ -23,12 +23,15 @@ from redis.retry import Retry
 
 from asyncq.config import Url, query_of
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError
+from asyncq.stores.redis_wire import ReplyError, Wire
 
 CONNECT_TIMEOUT = 5.0  # seconds
 CALL_TIMEOUT = 10.0  # seconds until a silent server counts as gone
 OLDEST = (6, 2)  # LPOP with a count, SMISMEMBER
 OWN_OPTIONS = ("prefix",)
 
+UNKNOWN_SCRIPT = "NOSCRIPT"
+_FORBIDDEN = ("NOAUTH", "WRONGPASS", "NOPERM")
 # The server is there but cannot serve us now: reconnecting (to the next master, say) may help.
 _PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "OOM",
             "TRYAGAIN", "UNKILLABLE", "BUSY")  # fmt: skip
@@ -114,7 +117,7 @@ class Link:
     def __init__(self, settings: RedisSettings, unavailable: Unavailable) -> None:
         self._settings = settings
         self._unavailable = unavailable
-        self._connection = settings.connection()
+        self._wire: Wire | None = None
         self._turn = anyio.Lock(fast_acquire=True)
 
     async def __call__(self, *command: Any, timeout: float = CALL_TIMEOUT) -> Any:
@@ -124,15 +127,18 @@ class Link:
             BrokerUnavailable, BackendUnavailable: no connection, or no answer in time; the
                 command may have been carried out.
             ConfigurationError: the server refuses us (password, rights).
+            ReplyError: it says something else, which the caller has to understand.
         """
-        [reply] = await self.pipeline([command], timeout=timeout)
+        [reply] = await self._ask(pack_command(command), 1, timeout)
         return reply
 
     async def script(self, script: Script, key: str, *args: Any) -> Any:
         """Run a script, which is sent whole only when the server does not know it."""
         try:
             return await self("EVALSHA", script.sha, 1, key, *args)
-        except exceptions.NoScriptError:
+        except ReplyError as error:
+            if error.code != UNKNOWN_SCRIPT:
+                raise
             return await self("EVAL", script.text, 1, key, *args)
 
     async def pipeline(
@@ -140,85 +146,84 @@ class Link:
     ) -> list[Any]:
         """Send commands together; one reply each. Raises the first error among the replies."""
         packed = b"".join([pack_command(tuple(command)) for command in commands])
+        return await self._ask(packed, len(commands), timeout)
+
+    async def _ask(self, packed: bytes, count: int, timeout: float) -> list[Any]:
         async with self._turn:
-            connection = self._connection
+            wire = self._wire
             try:
-                async with deadline(timeout):
-                    if not connection.is_connected:
-                        await connection.connect()
-                    await self._send(packed)
-                    replies: list[Any] = []
-                    errors: list[exceptions.ResponseError] = []
-                    for _ in commands:
-                        try:
-                            replies.append(await self._read())
-                        except exceptions.ResponseError as error:
-                            errors.append(error)
-            except (exceptions.RedisError, OSError, TimeoutError) as error:
-                await connection.disconnect(nowait=True)
-                raise self.translate(error) from error
-            if errors:
-                translated = self.translate(errors[0])
-                if isinstance(translated, self._unavailable):
-                    await connection.disconnect(nowait=True)
-                raise translated from errors[0]
+                if wire is None or not wire.is_open:
+                    wire = await self._connect()
+                replies = await wire.ask(packed, count, timeout)
+            except OSError as error:
+                raise self._gone(error) from error
+            for reply in replies:
+                if reply.__class__ is ReplyError:
+                    raise self._explain(reply)
             return replies
 
-    def _read(self) -> Awaitable[Any]:
-        return cast(
-            "Awaitable[Any]",
-            self._connection.read_response(timeout=float("inf")),
-        )
-
-    async def _send(self, packed: bytes) -> None:
+    async def _connect(self) -> Wire:
+        connection = self._settings.connection()
         try:
-            await self._connection.send_packed_command(packed, check_health=False)
-        except RuntimeError as error:
-            # What uvloop raises when the connection was reset while nobody looked.
-            raise exceptions.ConnectionError(str(error)) from error
+            async with deadline(CONNECT_TIMEOUT):
+                await connection.connect()
+        except exceptions.RedisError as error:
+            await connection.disconnect(nowait=True)
+            raise self._refused(error) from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._wire = Wire(connection)
+        return self._wire
 
-    async def send(self, *command: Any) -> None:
+    def tell(self, *command: Any) -> None:
         """Send a command on a subscribed connection; its answer comes by `next_push`."""
         try:
-            await self._send(pack_command(command))
-        except (exceptions.RedisError, OSError) as error:
-            raise self.translate(error) from error
+            self._open_wire().tell(pack_command(command))
+        except OSError as error:
+            raise self._gone(error) from error
 
     async def next_push(self, timeout: float) -> Any:
         """What a subscribed connection sends next; None when nothing came in ``timeout``."""
-        connection = self._connection
         try:
-            return cast("Any", await connection.read_response(timeout=timeout))
-        except (exceptions.RedisError, OSError) as error:
-            await connection.disconnect(nowait=True)
-            raise self.translate(error) from error
+            return await self._open_wire().next_push(timeout)
+        except OSError as error:
+            raise self._gone(error) from error
 
-    def translate(self, error: Exception) -> Exception:
-        """Our exception for redis-py's; its own where a caller of `Link` takes it apart."""
-        if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError) or str(
-            error
-        ).startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
-            return ConfigurationError(f"{self._settings.url!r} refuses us: {error}")
-        if isinstance(error, exceptions.ResponseError) and not str(error).startswith(_PASSING):
-            if isinstance(
-                error,
-                exceptions.ReadOnlyError
-                | exceptions.OutOfMemoryError
-                | exceptions.ClusterDownError
-                | exceptions.MasterDownError,
-            ):
-                return self._unavailable(f"{self._settings.url!r} cannot serve us now: {error}")
-            return error
+    def _open_wire(self) -> Wire:
+        if self._wire is None:
+            raise ConnectionResetError("not connected")
+        return self._wire
+
+    def _gone(self, error: Exception) -> Exception:
         what = str(error) or type(error).__name__
         return self._unavailable(f"no answer from {self._settings.url!r}: {what}")
 
+    def _refused(self, error: exceptions.RedisError) -> Exception:
+        """Our exception for redis-py's, which it raises while it connects."""
+        said_no = isinstance(error, exceptions.AuthenticationError | exceptions.ResponseError)
+        return self._forbidden(error) if said_no else self._gone(error)
+
+    def _explain(self, error: ReplyError) -> Exception:
+        """Our exception for what the server says; its own where a caller takes it apart."""
+        if error.code in _FORBIDDEN:
+            return self._forbidden(error)
+        if error.code not in _PASSING:
+            return error
+        # What it says of itself may be true of this connection alone (of a replica, say).
+        if self._wire is not None:
+            self._wire.close()
+        return self._unavailable(f"{self._settings.url!r} cannot serve us now: {error}")
+
+    def _forbidden(self, error: Exception) -> ConfigurationError:
+        return ConfigurationError(f"{self._settings.url!r} refuses us: {error}")
+
     @property
     def is_connected(self) -> bool:
-        return self._connection.is_connected
+        return self._wire is not None and self._wire.is_open
 
-    async def drop(self) -> None:
+    def close(self) -> None:
         """Close the connection; the next call opens a new one."""
-        await self._connection.disconnect(nowait=True)
-
-    async def close(self) -> None:
-        await self._connection.disconnect(nowait=True)
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None

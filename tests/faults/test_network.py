@@ -1,5 +1,6 @@
 """Networks that cut, lose, delay and fall silent."""
 
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -46,7 +47,7 @@ async def test_lost_replies_neither_repeat_nor_strand_anything(
     server_bench: Bench[ServerBed], proxy: Proxy, report: Report
 ) -> None:
     bench = server_bench
-    async with under_load(bench, proxy):
+    async with under_load(bench, proxy, task="flaky"):
         proxy.switch(DropReply(0.01))
         await until(lambda: proxy.lost >= LOST_REPLIES, 120, "replies are lost")
         proxy.switch(Pass())
@@ -54,6 +55,8 @@ async def test_lost_replies_neither_repeat_nor_strand_anything(
 
     findings = await bench.conclude()
     report(findings, lost_replies=proxy.lost)
+    attempts = Counter((start.id, start.attempt) for start in bench.starts())
+    assert max(attempts.values()) == 1, attempts.most_common(3)
     assert findings.ok == findings.acknowledged
     assert findings.duplicated == findings.overlapped == findings.repeated == 0, findings
 
@@ -126,14 +129,16 @@ async def test_a_bad_line_only_slows_things_down(
 
 
 @asynccontextmanager
-async def under_load(bench: Bench[ServerBed], proxy: Proxy) -> AsyncGenerator[App]:
+async def under_load(
+    bench: Bench[ServerBed], proxy: Proxy, task: str = "work"
+) -> AsyncGenerator[App]:
     """Two workers and four producers, all of them through the proxy, and tasks that run."""
     url = bench.bed.url_through(proxy.port)
     async with bench.app(url) as app, anyio.create_task_group() as load:
         await bench.hired(url)
         await bench.hired(url)
         for _ in range(4):
-            load.start_soon(bench.produce, app, 0.005)
+            load.start_soon(bench.produce, app, 0.005, task)
         await until(lambda: len(bench.ended()) > 100, 60, "tasks run")
         yield app
         load.cancel_scope.cancel()

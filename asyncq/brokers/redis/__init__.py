@@ -6,7 +6,7 @@ Everything of a queue lives under one hash tag, so that each script touches a si
     asyncq:{queue}:ready:0..9  lists  ids, by priority
     asyncq:{queue}:suspects    list   ids that outlived a worker
     asyncq:{queue}:delayed     zset   priority + id, by due time (ms)
-    asyncq:{queue}:held:<inc>  set    ids in the hands of one worker incarnation
+    asyncq:{queue}:held:<inc>  hash   id in the hands of one worker incarnation -> its claim
     asyncq:{queue}:lanes       hash   incarnation -> the suspect it runs
     asyncq:{queue}:crashes     hash   suspect -> how many workers died with it
     asyncq:{queue}:leases      zset   incarnations, by the end of their lease (ms)
@@ -71,7 +71,7 @@ class RedisBroker:
         /,
     ) -> None:
         for link in (self._sender, self._upkeep, self._admin.link):
-            await link.close()
+            link.close()
 
     async def publish(self, envelopes: Sequence[Envelope]) -> None:
         queues: dict[str, list[Any]] = defaultdict(list)

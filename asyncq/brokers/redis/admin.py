@@ -36,7 +36,7 @@ class RedisQueueAdmin:
             [("ZCARD", f"{base}:delayed"), ("ZCARD", f"{base}:dead")]
             + [("LLEN", line) for line in lines]
             + [("LINDEX", line, 0) for line in lines]
-            + [("SCARD", key) for key in held_keys]
+            + [("HLEN", key) for key in held_keys]
         )
         size = len(lines)
         heads = [head for head in replies[2 + size : 2 + 2 * size] if head is not None]
@@ -121,7 +121,7 @@ class RedisQueueAdmin:
         members = [f"{unpack(id, queue, blob).priority}{id}" for id, blob in here]
         due, *held = await self.link.pipeline(
             [("ZMSCORE", f"{base}:delayed", *members)]
-            + [("SMISMEMBER", f"{base}:held:{raw.decode()}", *names) for raw in incarnations]
+            + [("HMGET", f"{base}:held:{raw.decode()}", *names) for raw in incarnations]
         )
         for at, name in enumerate(names):
             if due[at] is not None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
-from redis import exceptions
 
 from asyncq.brokers.base import (
     MAX_BATCH,
@@ -20,8 +19,9 @@ from asyncq.brokers.base import (
 )
 from asyncq.brokers.redis.blobs import pack, queue_key, unpack
 from asyncq.errors import BrokerUnavailable, LeaseLost
-from asyncq.stores.redis import Link, RedisSettings, load_script
+from asyncq.stores.redis import UNKNOWN_SCRIPT, Link, RedisSettings, load_script
 from asyncq.stores.redis_records import encode_record
+from asyncq.stores.redis_wire import ReplyError
 
 LONGEST_WAIT = 5.0  # seconds blocked at a time; the safety net for a lost wake-up
 CALL_TIMEOUT = 5.0  # seconds more, after which a silent server counts as gone
@@ -50,9 +50,9 @@ class RedisConsumer:
         self._replies = settings.key("reply", "")
         self._claims = Link(settings, BrokerUnavailable)
         self._settles = Link(settings, BrokerUnavailable)
-        self._held: dict[str, int] = {}  # id -> number of its claim; receive adds, settle removes
         self._odd: dict[str, bytes] = {}  # ids that are no text: as we write them -> as they are
-        self._claimed = 0  # claims so far: the token of their deliveries
+        self._number = 0  # of the last claim; the token of its deliveries
+        self._unheard: set[int] = set()  # claims whose reply never came
         self._suspect: str | None = None
         self._lane_is_awaited = False  # by suspects, as of the last claim
         self._lane_freed = anyio.Event()
@@ -71,13 +71,12 @@ class RedisConsumer:
             anyio.move_on_after(LEAVE_TIMEOUT, shield=True),
             contextlib.suppress(BrokerUnavailable),
         ):
-            await self._claims.drop()
+            self._claims.close()
             script = (_GIVE_BACK, self._base, self._lease.incarnation, "1")
             while await self._settles.script(*script) > 0:
                 pass
         self._free_lane()
-        await self._claims.close()
-        await self._settles.close()
+        self._settles.close()
 
     async def wait(self) -> None:
         await self._reconnected()
@@ -94,7 +93,7 @@ class RedisConsumer:
         try:
             reply = await self._claims.script(_CLAIM, *self._claim(limit, lane=lane))
             crashes = reply[1]
-        except exceptions.ResponseError as error:
+        except ReplyError as error:
             raise self._explain(error) from error
         finally:
             if lane and crashes < 0:
@@ -113,9 +112,9 @@ class RedisConsumer:
             _, reply = await self._claims.pipeline(
                 [self._wake_up(longest), claim], timeout=longest + CALL_TIMEOUT
             )
-        except exceptions.NoScriptError:
-            return await self.receive(limit)
-        except exceptions.ResponseError as error:
+        except ReplyError as error:
+            if error.code == UNKNOWN_SCRIPT:
+                return await self.receive(limit)
             raise self._explain(error) from error
         except anyio.get_cancelled_exc_class():
             # Shielded: what it may have claimed must not wait for the worker's end. Bounded: then
@@ -138,9 +137,17 @@ class RedisConsumer:
         return fenced
 
     def _claim(self, limit: int, *, lane: bool) -> tuple[Any, ...]:
-        """Key and arguments of the claim script."""
-        most = min(limit, MAX_BATCH)
-        return (self._base, self._lease.incarnation, self._epoch, most, 1 if lane else 0)
+        """Key and arguments of the claim script, for a new claim."""
+        self._number += 1
+        self._unheard.add(self._number)
+        return (
+            self._base,
+            self._lease.incarnation,
+            self._epoch,
+            self._number,
+            min(limit, MAX_BATCH),
+            1 if lane else 0,
+        )
 
     def _wake_up(self, longest: float) -> tuple[Any, ...]:
         return ("BLPOP", f"{self._base}:wake", longest)
@@ -153,6 +160,7 @@ class RedisConsumer:
         self, due: int, crashes: int, ids: list[bytes], blobs: list[bytes]
     ) -> Sequence[Delivery]:
         """The deliveries of a claim script's reply."""
+        self._unheard.discard(self._number)
         self._next_due = due / 1000 if due >= 0 else None
         self._lane_is_awaited = crashes == LANE_AWAITED
         if not ids:
@@ -161,9 +169,7 @@ class RedisConsumer:
             names = [raw.decode() for raw in ids]
         except UnicodeDecodeError:
             names = [self._name(raw) for raw in ids]
-        token = self._claimed = self._claimed + 1
-        self._held.update(dict.fromkeys(names, token))
-        queue = self._queue
+        queue, token = self._queue, self._number
         deliveries = [
             Delivery(envelope=unpack(name, queue, blob), token=token)
             for name, blob in zip(names, blobs, strict=True)
@@ -180,19 +186,24 @@ class RedisConsumer:
         if self._claims.is_connected:
             return
         held = await self._announce(must_exist=True)
-        unknown = [raw for raw in held if self._name(raw) not in self._held]
+        unheard = [
+            id
+            for id, number in zip(held[::2], held[1::2], strict=True)
+            if int(number) in self._unheard
+        ]
         try:
-            for start in range(0, len(unknown), MAX_BATCH):
+            for start in range(0, len(unheard), MAX_BATCH):
                 await self._settles.script(
                     _GIVE_BACK,
                     self._base,
                     self._lease.incarnation,
                     "0",
-                    *unknown[start : start + MAX_BATCH],
+                    *unheard[start : start + MAX_BATCH],
                 )
+            self._unheard.clear()
         except BaseException:
             # Connected, we would not ask again what is held, and keep it for ever.
-            await self._claims.drop()
+            self._claims.close()
             raise
 
     def _name(self, raw: bytes) -> str:
@@ -215,11 +226,11 @@ class RedisConsumer:
                 int(self._lease.seconds * 1000),
                 1 if must_exist else 0,
             )
-        except exceptions.ResponseError as error:
+        except ReplyError as error:
             raise self._explain(error) from error
 
-    def _explain(self, error: exceptions.ResponseError) -> BrokerUnavailable | LeaseLost:
-        if str(error).startswith("LEASELOST"):
+    def _explain(self, error: ReplyError) -> BrokerUnavailable | LeaseLost:
+        if error.code == "LEASELOST":
             return LeaseLost(self._lease.incarnation)
         return BrokerUnavailable(f"queue {self._queue}: {error}")
 
@@ -233,40 +244,36 @@ class RedisConsumer:
         self._lease.free_lane()
 
     async def _conclude(self, batch: Sequence[Conclusion]) -> list[Delivery]:
-        # By how long and for whom to keep the record: nearly always one group, so that what is
-        # said once for it need not be sent with each delivery.
-        groups: dict[tuple[float, str | None], _Group] = {}
-        held, odd = self._held, self._odd
+        # By claim, and by how long and for whom to keep the record: a few groups, so that what is
+        # said once for each need not be sent with each delivery.
+        groups: dict[tuple[int, float, str | None], _Group] = {}
+        odd = self._odd
         for conclusion in batch:
             settlement, record = conclusion.settlement, conclusion.record
             delivery = settlement.delivery
-            id = delivery.envelope.id
-            if held.get(id, delivery.token) != delivery.token:
-                # Given back before, though the reply was lost, and claimed again since: done.
-                continue
-            key = (0.0, None) if record is None else (record.keep, record.reply_to)
+            if record is None:
+                key = (delivery.token, 0.0, None)
+            else:
+                key = (delivery.token, record.keep, record.reply_to)
             group = groups.get(key)
             if group is None:
                 group = groups[key] = _Group()
             group.deliveries.append(delivery)
-            blob = b"" if record is None else encode_record(record)
+            id = delivery.envelope.id
             if odd:
                 id = odd.get(id, id)
+            blob = b"" if record is None else encode_record(record)
             if isinstance(settlement, Ack):
                 group.args += ("A" if delivery.suspect else "a", id, blob)
             else:
                 op, detail, moment = _describe(settlement)
                 group.args += (op, id, blob, detail, moment)
-        if not groups:
-            return []
         sent: list[Delivery] = []
         args: list[Any] = []
-        for (keep, address), group in groups.items():
+        for (number, keep, address), group in groups.items():
             sent += group.deliveries
-            args += (len(group.deliveries), int(keep * 1000), address or "", *group.args)
-        ids = [delivery.envelope.id for delivery in sent]
-        resent = not self._unsure.isdisjoint(ids)
-        self._unsure.update(ids)
+            args += (len(group.deliveries), number, int(keep * 1000), address or "", *group.args)
+        resent = bool(self._unsure) and not self._unsure.isdisjoint(map(_id, sent))
         try:
             positions: list[int] = await self._settles.script(
                 _SETTLE,
@@ -278,21 +285,18 @@ class RedisConsumer:
                 len(groups),
                 *args,
             )
-        except exceptions.ResponseError as error:
-            raise self._explain(error) from error
-        self._unsure.difference_update(ids)
-        self._let_go(sent)
+        except BaseException as error:
+            self._unsure.update(map(_id, sent))
+            if isinstance(error, ReplyError):
+                raise self._explain(error) from error
+            raise
+        if resent:
+            self._unsure.difference_update(map(_id, sent))
+        if self._suspect is not None:
+            for delivery in sent:
+                if delivery.suspect and delivery.envelope.id == self._suspect:
+                    self._free_lane()
         return [sent[position] for position in positions]
-
-    def _let_go(self, settled: Sequence[Delivery]) -> None:
-        """These are not in our hands any more."""
-        held = self._held
-        for delivery in settled:
-            # What was given back may be in our hands again before we hear that it was.
-            if held.get(delivery.envelope.id) == delivery.token:
-                del held[delivery.envelope.id]
-            if delivery.suspect and delivery.envelope.id == self._suspect:
-                self._free_lane()
 
     def _free_lane(self) -> None:
         if self._suspect is not None:
@@ -300,6 +304,10 @@ class RedisConsumer:
             self._lease.free_lane()
             self._lane_freed.set()
             self._lane_freed = anyio.Event()
+
+
+def _id(delivery: Delivery) -> str:
+    return delivery.envelope.id
 
 
 class _Group:

@@ -85,11 +85,11 @@ class Bench(Generic[B]):
             self.accepted += ids
         return results
 
-    async def produce(self, app: App, pause: float) -> None:
+    async def produce(self, app: App, pause: float, task: str = "work") -> None:
         """Send one call after the other, whatever becomes of it, until cancelled."""
         while True:
             try:
-                await self.send(app, 1)
+                await self.send(app, 1, task)
             except BrokerUnavailable:
                 continue  # it was not accepted, and may have been stored even so
             await anyio.sleep(pause)

@@ -1,11 +1,12 @@
 -- Hand messages to one worker incarnation.
 --
 -- KEYS[1]  prefix:{queue}
--- ARGV     incarnation, epoch of its connection, limit, whether it may take a suspect (0 or 1)
+-- ARGV     incarnation, epoch of its connection, number of this claim, limit, whether it may take a
+--          suspect (0 or 1)
 -- Returns  {ms until the next delayed one or -1, crashes of the suspect, ids, blobs}; a suspect is the
 --          first of them. Its crashes are -1 if there is none, -2 if some wait and may not be taken.
 local base = KEYS[1]
-local incarnation, epoch, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local incarnation, epoch, number, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 
 if not redis.call('ZSCORE', base .. ':leases', incarnation) then
   return redis.error_reply('LEASELOST the lease was swept')
@@ -36,7 +37,7 @@ if #due > 0 then
 end
 
 local ids, crashes = {}, -1
-if ARGV[4] == '1' then
+if ARGV[5] == '1' then
   local suspect = redis.call('LPOP', base .. ':suspects')
   if suspect then
     ids[1] = suspect
@@ -56,7 +57,9 @@ end
 
 local blobs = {}
 if #ids > 0 then
-  redis.call('SADD', base .. ':held:' .. incarnation, unpack(ids))
+  local held = {}
+  for i, id in ipairs(ids) do held[2 * i - 1], held[2 * i] = id, number end
+  redis.call('HSET', base .. ':held:' .. incarnation, unpack(held))
   blobs = redis.call('HMGET', base .. ':bodies', unpack(ids))
   for i = 1, #ids do
     if not blobs[i] then blobs[i] = '' end

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  prefix:{queue}
 -- ARGV     incarnation, epoch, lease in ms, whether it must exist (0 or 1)
--- Returns the ids it holds.
+-- Returns what it holds: each id, and the number of its claim.
 local base = KEYS[1]
 local leases = base .. ':leases'
 if ARGV[4] == '1' and not redis.call('ZSCORE', leases, ARGV[1]) then
@@ -12,4 +12,4 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZADD', leases, now + tonumber(ARGV[3]), ARGV[1])
 redis.call('HSET', base .. ':epochs', ARGV[1], ARGV[2])
-return redis.call('SMEMBERS', base .. ':held:' .. ARGV[1])
+return redis.call('HGETALL', base .. ':held:' .. ARGV[1])

@@ -10,10 +10,11 @@ local held = base .. ':held:' .. incarnation
 local ids = {}
 if ARGV[2] == '1' then
   redis.call('HSET', base .. ':epochs', incarnation, 'leaving') -- no claim may follow
-  ids = redis.call('SPOP', held, 500)
+  ids = redis.call('HRANDFIELD', held, 500)
+  if #ids > 0 then redis.call('HDEL', held, unpack(ids)) end
 else
   for i = 3, #ARGV do
-    if redis.call('SREM', held, ARGV[i]) == 1 then ids[#ids + 1] = ARGV[i] end
+    if redis.call('HDEL', held, ARGV[i]) == 1 then ids[#ids + 1] = ARGV[i] end
   end
 end
 

@@ -3,7 +3,8 @@
 -- KEYS[1]  prefix:{queue}
 -- ARGV     incarnation, whether this was sent before (0 or 1), prefix of the record keys,
 --          prefix of the reply channels, how many groups; then for each group
---            how many deliveries, ms to keep their records, the address of who may wait or '',
+--            how many deliveries, the number of the claim that brought them, ms to keep their
+--            records, the address of who may wait or '',
 --          and for each of its deliveries
 --            op      a: ack, n: nack, r: reject; in capitals for a suspect
 --            id
@@ -17,27 +18,30 @@ local incarnation, resent, records, replies = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local held = base .. ':held:' .. incarnation
 local bodies = base .. ':bodies'
 
-local ids, ops, spots, groups = {}, {}, {}, {}
+local ids, ops, numbers, spots, groups = {}, {}, {}, {}, {}
 local at, total = 6, 0
 for group = 1, tonumber(ARGV[5]) do
   local from = total + 1
   total = total + tonumber(ARGV[at])
-  groups[group] = {from, total, ARGV[at + 1], ARGV[at + 2]}
-  at = at + 3
+  local number = ARGV[at + 1]
+  groups[group] = {from, total, ARGV[at + 2], ARGV[at + 3]}
+  at = at + 4
   for i = from, total do
+    numbers[i] = number
     local op = ARGV[at]
     ops[i], ids[i], spots[i] = op, ARGV[at + 1], at
     if op == 'a' or op == 'A' then at = at + 3 else at = at + 5 end
   end
 end
-local mine = redis.call('SMISMEMBER', held, unpack(ids))
+local claimed = redis.call('HMGET', held, unpack(ids))
 
 local fenced, gone, acked, back = {}, {}, {}, {}
 local now, wake = nil, false
 for i = 1, total do
   local op, id = ops[i], ids[i]
-  if mine[i] == 0 then
-    -- Sent before and still leased: the first sending did this, and only its reply was lost.
+  if claimed[i] ~= numbers[i] then
+    -- Sent before and still leased: the first sending did this, and only its reply was lost. Since
+    -- then another claim of this worker may have brought the message again.
     if resent == '0' or not redis.call('ZSCORE', base .. ':leases', incarnation) then
       fenced[#fenced + 1] = i - 1
     end
@@ -88,7 +92,7 @@ for _, group in ipairs(groups) do
   local keep, address, heard = group[3], group[4], {}
   for i = group[1], group[2] do
     local record = ARGV[spots[i] + 2]
-    if mine[i] == 1 and record ~= '' then
+    if claimed[i] == numbers[i] and record ~= '' then
       local stands = keep == '0' or redis.call('SET', records .. ids[i], record, 'PX', keep, 'NX')
       if stands and address ~= '' then heard[#heard + 1] = record end
     end
@@ -99,7 +103,7 @@ for _, group in ipairs(groups) do
     redis.call('PUBLISH', replies .. address, head .. table.concat(heard))
   end
 end
-if #gone > 0 then redis.call('SREM', held, unpack(gone)) end
+if #gone > 0 then redis.call('HDEL', held, unpack(gone)) end
 if #acked > 0 then redis.call('HDEL', bodies, unpack(acked)) end
 for i = #back - 1, 1, -2 do redis.call('LPUSH', back[i], back[i + 1]) end
 if (wake or #back > 0) and redis.call('EXISTS', base .. ':wake') == 0 then

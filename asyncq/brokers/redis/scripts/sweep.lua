@@ -13,13 +13,14 @@ for _, incarnation in ipairs(over) do
   local held = base .. ':held:' .. incarnation
   -- A suspect in its lane is the one to blame; '-' says that it has been charged already.
   local blamed = redis.call('HGET', base .. ':lanes', incarnation)
-  if blamed and blamed ~= '-' and redis.call('SREM', held, blamed) == 1 then
+  if blamed and blamed ~= '-' and redis.call('HDEL', held, blamed) == 1 then
     redis.call('HINCRBY', base .. ':crashes', blamed, 1)
     redis.call('RPUSH', base .. ':suspects', blamed)
     redis.call('HSET', base .. ':lanes', incarnation, '-')
     recovered = recovered + 1
   end
-  local ids = redis.call('SPOP', held, 500)
+  local ids = redis.call('HRANDFIELD', held, 500)
+  if #ids > 0 then redis.call('HDEL', held, unpack(ids)) end
   for _, id in ipairs(ids) do
     redis.call('HINCRBY', base .. ':crashes', id, blamed and 0 or 1)
     redis.call('RPUSH', base .. ':suspects', id)

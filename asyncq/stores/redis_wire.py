@@ -1,0 +1,151 @@
+"""One open connection to Redis: questions out, answers in, pushes as they come.
+
+redis-py opens it (TLS, passwords, databases); then the socket is ours. Its own reader and writer
+stand between every reply and its caller with four coroutines and two time-outs: half of what a
+call costs. Here a call is one write, one future, and hiredis.
+"""
+
+import asyncio
+from collections import deque
+from typing import Any
+
+import hiredis
+import redis.asyncio as aioredis
+
+MOST_PUSHES = 1000  # unread; then the server has to wait
+
+
+class ReplyError(Exception):
+    """What Redis answers when it cannot do what it was asked; `code` is the first word of it."""
+
+    @property
+    def code(self) -> str:
+        return str(self).partition(" ")[0]
+
+
+class Wire(asyncio.Protocol):
+    """A connection that somebody opened. One call at a time; what comes unasked is a push."""
+
+    def __init__(self, connection: aioredis.Connection) -> None:
+        self._opener: Any = connection  # would warn if it were forgotten with its socket open
+        self._parser = hiredis.Reader(replyError=ReplyError)
+        self._loop = asyncio.get_running_loop()
+        self._wanted = 0
+        self._answers: list[Any] = []
+        self._answered: asyncio.Future[list[Any]] | None = None
+        self._pushes: deque[Any] = deque()
+        self._pushed: asyncio.Future[None] | None = None
+        self._is_paused = False
+        self.is_open = True
+        # Nothing has been read ahead: the handshake has taken the answer to each of its questions,
+        # and Redis says nothing else.
+        self._transport: asyncio.Transport = self._opener._writer.transport  # noqa: SLF001 - no public way
+        self._transport.set_protocol(self)
+
+    async def ask(self, questions: bytes, count: int, timeout: float) -> list[Any]:
+        """Send so many commands, packed; their answers, among them `ReplyError`s.
+
+        A call that is cancelled or late closes the connection: its answer must not be taken for
+        the next one's.
+
+        Raises:
+            OSError: the connection is gone (`TimeoutError`: no answer in time).
+        """
+        if not self.is_open:
+            raise ConnectionResetError("the connection was closed")
+        self._wanted = count
+        answered = self._answered = self._loop.create_future()
+        timer = self._loop.call_later(timeout, self._give_up)
+        try:
+            self._write(questions)
+            return await answered
+        except BaseException:
+            answered.cancel()
+            self.close()
+            raise
+        finally:
+            timer.cancel()
+            self._answered = None
+
+    def tell(self, question: bytes) -> None:
+        """Send a command whose answer comes as a push."""
+        if not self.is_open:
+            raise ConnectionResetError("the connection was closed")
+        self._write(question)
+
+    async def next_push(self, timeout: float) -> Any:
+        """What the server says next, unasked; None when nothing came in time.
+
+        Raises:
+            ConnectionError: the connection is gone.
+        """
+        if not self._pushes:
+            if not self.is_open:
+                raise ConnectionResetError("the connection was closed")
+            pushed = self._pushed = self._loop.create_future()
+            try:
+                await asyncio.wait((pushed,), timeout=timeout)
+            finally:
+                self._pushed = None
+            if not self._pushes:
+                if not self.is_open:
+                    raise ConnectionResetError("the server closed the connection")
+                return None
+        push = self._pushes.popleft()
+        if self._is_paused and not self._pushes and self.is_open:
+            self._is_paused = False
+            self._transport.resume_reading()
+        return push
+
+    def close(self) -> None:
+        """At once, without a word."""
+        self._transport.abort()
+        self._opener._reader = self._opener._writer = None  # noqa: SLF001 - it is closed, though not by it
+        self._end(ConnectionResetError("the connection was closed"))
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._transport.write(data)
+        except RuntimeError as error:
+            # What uvloop raises when the connection was reset while nobody looked.
+            raise ConnectionResetError(str(error)) from error
+
+    def _give_up(self) -> None:
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_exception(TimeoutError("it did not answer in time"))
+
+    def _end(self, error: Exception) -> None:
+        self.is_open = False
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_exception(error)
+        if self._pushed is not None and not self._pushed.done():
+            self._pushed.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        parser = self._parser
+        try:
+            parser.feed(data)
+            while (reply := parser.gets()) is not False:
+                self._take(reply)
+        except hiredis.ProtocolError as error:
+            self.close()
+            self._end(ConnectionResetError(f"this is not Redis: {error}"))
+
+    def _take(self, reply: Any) -> None:
+        answered = self._answered
+        if answered is None:
+            self._pushes.append(reply)
+            if self._pushed is not None and not self._pushed.done():
+                self._pushed.set_result(None)
+            if len(self._pushes) >= MOST_PUSHES and not self._is_paused:
+                self._is_paused = True
+                self._transport.pause_reading()
+            return
+        self._answers.append(reply)
+        if len(self._answers) == self._wanted:
+            answers, self._answers, self._answered = self._answers, [], None
+            if not answered.done():
+                answered.set_result(answers)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(ConnectionResetError(str(exc) if exc else "the server closed the connection"))
