@@ -6,7 +6,7 @@ tests of what is promised here; a driver is right when they pass.
 
 import math
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
@@ -45,6 +45,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How many workers died while they ran it."""
     suspect: bool = False
     """It was in a worker's hands before, and that worker was lost. It runs alone in its lane."""
+    again: bool = False
+    """It may have run to its end before: whether it has an outcome is looked up first."""
     token: Any = None
     """The driver's own handle."""
 
@@ -59,6 +61,7 @@ class Nack(msgspec.Struct, frozen=True):
     """Give it back, to be delivered after ``delay`` seconds; without delay, at the head.
 
     Nothing is counted against it. A ``replacement`` takes its place under the same id (a retry).
+    A broker that cannot put it at the head puts it at the end.
     """
 
     delivery: Delivery
@@ -87,6 +90,9 @@ class QueueSpec(msgspec.Struct, frozen=True):
     """A queue as a consumer asks for it."""
 
     name: str
+    prefetch: int | None = None
+    """How much a broker that pushes may hand out unasked, what is not yet settled included; None:
+    only what is asked for. A worker with one queue says how many slots it has."""
 
 
 class Lease:
@@ -97,7 +103,7 @@ class Lease:
     second crash points at one message.
     """
 
-    __slots__ = ("_lane_taken", "good_until", "incarnation", "lost", "seconds")
+    __slots__ = ("_lane_taken", "_watcher", "good_until", "incarnation", "lost", "seconds")
 
     def __init__(self, incarnation: str, seconds: float) -> None:
         self.incarnation = incarnation
@@ -108,6 +114,18 @@ class Lease:
         self.lost = False
         """Known to have ended; set once."""
         self._lane_taken = False
+        self._watcher: Callable[[], None] | None = None
+
+    def watch(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` when a driver says that the lease has ended."""
+        self._watcher = tell
+
+    def lose(self) -> None:
+        """It has ended: a driver says so, from the event loop."""
+        if not self.lost:
+            self.lost = True
+            if self._watcher is not None:
+                self._watcher()
 
     def is_good(self) -> bool:
         """Whether nobody else can own what is held."""

@@ -128,10 +128,11 @@ class Worker:
             consumers: dict[str, Consumer] = {}
             for queue in self._queues:
                 consumers[queue] = await stack.enter_async_context(
-                    self._broker.consume(QueueSpec(queue), lease)
+                    self._broker.consume(QueueSpec(queue, self._config.concurrency), lease)
                 )
             pool = self._pool = Pool(self._config.concurrency)
             async with create_task_group() as upkeep:
+                upkeep.start_soon(_until_lost, lease)
                 if isinstance(self._broker, Leased):
                     await upkeep.start(
                         LeaseRenewal(self._broker, lease, self._queues, self._config, pool).run
@@ -160,7 +161,8 @@ class Worker:
                                     self._announced = True
                                     task_status.started()
                     finally:
-                        await pool.close(0.0 if self._hurrying else self._config.grace)
+                        at_once = self._hurrying or lease.lost
+                        await pool.close(0.0 if at_once else self._config.grace)
                 upkeep.cancel_scope.cancel()
 
     @asynccontextmanager
@@ -201,6 +203,14 @@ class Worker:
     async def _post_progress(self, id: str, progress: Progress) -> None:
         if isinstance(self._backend, ProgressBoard):
             await self._backend.post_progress(id, progress, self._config.keep_result)
+
+
+async def _until_lost(lease: Lease) -> None:
+    """Raise `LeaseLost` once a driver says that the lease has ended."""
+    lost = anyio.Event()
+    lease.watch(lost.set)
+    await lost.wait()
+    raise LeaseLost(lease.incarnation, "its connection was lost")
 
 
 async def _call(hook: Hook, state: dict[str, Any]) -> None:
