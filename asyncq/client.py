@@ -9,14 +9,14 @@ from typing import Any, Self, TypeVar
 import anyio
 import anyio.lowlevel
 
-from asyncq.backends.base import Backend, ProgressBoard
-from asyncq.brokers.admin import QueueAdmin
+from asyncq.backends.base import Backend, ProgressBoard, PushOnly
+from asyncq.brokers.admin import MessageFinder, QueueAdmin
 from asyncq.brokers.base import MAX_BATCH, Broker, Envelope
 from asyncq.clock import Clock
 from asyncq.codecs.base import Codec
 from asyncq.config import Config
 from asyncq.context import find_context
-from asyncq.errors import ConfigurationError, MessageTooLarge
+from asyncq.errors import ConfigurationError, MessageTooLarge, first_error
 from asyncq.message import (
     EMPTY_ARGS,
     EMPTY_KWARGS,
@@ -37,6 +37,7 @@ from asyncq.waiters import Waiters
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
+READ_BATCH = 500  # dead letters looked through at a time
 CLOSE_TIMEOUT = 5.0  # seconds
 
 
@@ -111,6 +112,8 @@ class Client:
                         group.start_soon(self._publisher.run)
                         group.start_soon(self._waiters.listen)
                         group.start_soon(self._waiters.read)
+                        if isinstance(self.backend, PushOnly):
+                            await self._waiters.listen_at_once()
                         ready.set_result(None)
                 finally:
                     self._waiters.close()
@@ -119,7 +122,7 @@ class Client:
             if ready.done():
                 log.exception("the client has failed; nothing more can be sent or awaited")
             else:
-                ready.set_exception(error)
+                ready.set_exception(first_error(error))
 
     async def enqueue(self, signature: Signature[R]) -> Result[R]:
         """Send one call; returns once the broker keeps it. Raises as `Task.enqueue`."""
@@ -161,7 +164,7 @@ class Client:
 
     async def status(self, id: str) -> Status:
         [record] = await self.backend.fetch([id])
-        if record is None and isinstance(self.broker, QueueAdmin):
+        if record is None and isinstance(self.broker, MessageFinder):
             [status] = await self.broker.find([id])
             if status is not None:
                 return status
@@ -183,10 +186,23 @@ class Client:
         if not isinstance(self.broker, QueueAdmin):
             raise ConfigurationError(f"{self.broker!r} has no dead letters to replay")
         # Only of the dead: a wrong id must not cost another message its outcome.
-        there = await self.broker.find(ids)
-        dead = [id for id, status in zip(ids, there, strict=True) if status is Status.FAILED]
+        dead = await self._dead_among(self.broker, queue, ids)
         await self.backend.forget(dead)
         return await self.broker.replay(queue, dead)
+
+    async def _dead_among(
+        self, broker: QueueAdmin, queue: str, ids: Sequence[str]
+    ) -> Sequence[str]:
+        if isinstance(broker, MessageFinder):
+            there = await broker.find(ids)
+            return [id for id, status in zip(ids, there, strict=True) if status is Status.FAILED]
+        dead: set[str] = set()
+        while letters := await broker.dead_letters(queue, limit=READ_BATCH, offset=len(dead)):
+            before = len(dead)
+            dead.update(letter.envelope.id for letter in letters)
+            if len(dead) == before:
+                break
+        return [id for id in ids if id in dead]
 
     def _result(self, id: str, signature: Signature[R]) -> Result[R]:
         task = self._tasks.get(signature.task)
@@ -231,7 +247,7 @@ class Client:
 
     async def _exist(self, ids: Sequence[str]) -> Sequence[bool]:
         """Whether a broker has these; where it cannot say, they might."""
-        if not isinstance(self.broker, QueueAdmin):
+        if not isinstance(self.broker, MessageFinder):
             return [True] * len(ids)
         return [status is not None for status in await self.broker.find(ids)]
 

@@ -24,6 +24,8 @@ BACKENDS = {
     "redis": "asyncq.backends.redis:RedisBackend",
     "rediss": "asyncq.backends.redis:RedisBackend",
     "unix": "asyncq.backends.redis:RedisBackend",
+    "amqp": "asyncq.backends.rpc:RpcBackend",
+    "amqps": "asyncq.backends.rpc:RpcBackend",
     "null": "asyncq.backends.null:NullBackend",
 }
 # scheme: the extra that installs what it needs

@@ -11,7 +11,9 @@ from typing import Self
 
 import msgspec
 
+from asyncq.brokers.admin import DeadLetter, Depth
 from asyncq.brokers.base import Consumer, Envelope, Lease, QueueSpec
+from asyncq.brokers.rabbitmq.admin import RabbitQueueAdmin
 from asyncq.brokers.rabbitmq.consumer import RabbitConsumer
 from asyncq.brokers.rabbitmq.post import Post
 from asyncq.clock import Clock
@@ -29,6 +31,7 @@ class RabbitBroker:
         self._settings = AmqpSettings(url)
         sending = Connector(self._settings, "sends", BrokerUnavailable)
         self._post = Post(self._settings, sending, clock)
+        self._admin = RabbitQueueAdmin(self._post)
         self._consuming = Connector(self._settings, "consumes", BrokerUnavailable)
         self._unsure: dict[str, None] = {}  # sent, and whether it arrived is not known
 
@@ -71,6 +74,26 @@ class RabbitBroker:
                 unsure.pop(envelope.id, None)
         if returned:
             raise Refused(returned[0], "RabbitMQ has no queue that takes it")
+
+    async def queues(self) -> Sequence[str]:
+        return await self._admin.queues()
+
+    async def depth(self, queue: str) -> Depth:
+        return await self._admin.depth(queue)
+
+    async def purge(self, queue: str) -> int:
+        return await self._admin.purge(queue)
+
+    async def dead_letters(
+        self, queue: str, *, limit: int = 100, offset: int = 0
+    ) -> Sequence[DeadLetter]:
+        return await self._admin.dead_letters(queue, limit=limit, offset=offset)
+
+    async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
+        return await self._admin.replay(queue, ids)
+
+    async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
+        return await self._admin.delete_dead(queue, ids)
 
     @asynccontextmanager
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:

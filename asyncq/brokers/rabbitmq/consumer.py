@@ -18,10 +18,11 @@ import pamqp.commands as amqp
 
 from asyncq.brokers.base import Ack, Delivery, Lease, Nack, QueueSpec, Reject, Settlement
 from asyncq.brokers.rabbitmq import names
-from asyncq.brokers.rabbitmq.parcels import Parcel, Received, unwrap, wrap
+from asyncq.brokers.rabbitmq.parcels import Received, unwrap, wrap
 from asyncq.brokers.rabbitmq.post import Post
 from asyncq.errors import BrokerUnavailable, LeaseLost
 from asyncq.stores.amqp import CALL_TIMEOUT, Connector
+from asyncq.stores.amqp_content import Parcel
 from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,12 @@ import pamqp.commands as amqp
 
 from asyncq.brokers.base import Envelope, QueueSpec
 from asyncq.brokers.rabbitmq import names
-from asyncq.brokers.rabbitmq.parcels import REASON, Parcel, wrap
-from asyncq.brokers.rabbitmq.sender import Sender
+from asyncq.brokers.rabbitmq.parcels import DIED_AT, REASON, wrap
 from asyncq.clock import Clock
 from asyncq.errors import ConfigurationError
 from asyncq.stores.amqp import CALL_TIMEOUT, AmqpSettings, Connector
+from asyncq.stores.amqp_content import Parcel
+from asyncq.stores.amqp_sender import Sender
 from asyncq.stores.amqp_wire import Channel, ChannelClosed
 
 NOT_FOUND, PRECONDITION_FAILED = 404, 406  # AMQP's reply codes
@@ -29,7 +30,7 @@ class Post:
         self._connector = connector
         self._now = clock.now
         self._sender = Sender(connector, CALL_TIMEOUT)
-        self._declared: set[str] = set()
+        self.declared: set[str] = set()
         self._arriving: set[str] = set()  # queues in which delayed messages arrive
         self._rungs = 0  # how many of the ladder are there
         self._turn = asyncio.Lock()
@@ -43,7 +44,7 @@ class Post:
             BrokerUnavailable: no answer; call again.
             ConfigurationError: there is another queue of this name, made differently.
         """
-        if queue in self._declared and not anew:
+        if queue in self.declared and not anew:
             return
         try:
             await self._call(*names.queue_methods(QueueSpec(queue)))
@@ -54,7 +55,7 @@ class Post:
                 f"queue {queue} in {self._settings.url!r} was made otherwise than asyncq would: "
                 f"{error}. Delete it there, or declare it alike in App(queues=…)"
             ) from error
-        self._declared.add(queue)
+        self.declared.add(queue)
         self._arriving -= {queue, names.suspects(queue)}  # bindings end with their queue
 
     async def _declare_ladder(self, highest: int, queue: str) -> None:
@@ -91,7 +92,8 @@ class Post:
     def to_the_dead(self, queue: str, envelope: Envelope, reason: str, crashes: int) -> Parcel:
         """A parcel for the queue's dead letters."""
         parcel = wrap(envelope, names.DEAD, queue, crashes=crashes)
-        return msgspec.structs.replace(parcel, headers={REASON: reason[:LONGEST_REASON]})
+        headers = {REASON: reason[:LONGEST_REASON], DIED_AT: self._now()}
+        return msgspec.structs.replace(parcel, headers=headers)
 
     async def send(self, parcels: Sequence[Parcel]) -> Sequence[str]:
         """Send parcels to queues that are declared; returns the ids of what no queue takes.
@@ -153,14 +155,19 @@ class Post:
         except OSError as error:
             raise self._connector.gone(error) from error
 
-    async def _call(self, *methods: Any) -> list[Any]:
-        """Ask on a channel of its own: an error closes it."""
-        channel = await self.open_channel()
+    async def ask(self, channel: Channel, *methods: Any) -> list[Any]:
+        """The answers to these methods; raises `ChannelClosed` where the server says no."""
         try:
             async with deadline(CALL_TIMEOUT):
                 return await channel.call(*methods)
         except OSError as error:
             raise self._connector.gone(error) from error
+
+    async def _call(self, *methods: Any) -> list[Any]:
+        """Ask on a channel of its own: an error closes it."""
+        channel = await self.open_channel()
+        try:
+            return await self.ask(channel, *methods)
         finally:
             channel.close()
 

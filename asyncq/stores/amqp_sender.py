@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import anyio
 import pamqp.commands as amqp
 
-from asyncq.brokers.rabbitmq.parcels import Parcel, frames, id_of
 from asyncq.stores.amqp import Connector
+from asyncq.stores.amqp_content import Parcel, frames, properties_of
 from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content
 
 
@@ -86,7 +86,7 @@ class Sender:
         self._connector.close()
 
     def _on_return(self, content: Content) -> None:
-        self._returned.append(id_of(content))
+        self._returned.append(properties_of(content)[0])
 
     def _on_confirm(self, tag: int, all_before: bool, taken: bool) -> None:
         open_ = self._unconfirmed
