@@ -22,17 +22,21 @@ from asyncq.policies import Retry
 from asyncq.result import Result, as_completed, gather
 from asyncq.signature import Signature
 from asyncq.task import Task
+from asyncq.topology import Binding, Exchange, Queue
 
 __all__ = [
     "App",
     "AsyncqError",
     "BackendUnavailable",
+    "Binding",
     "BrokerUnavailable",
     "Config",
     "ConfigurationError",
     "Context",
+    "Exchange",
     "MessageTooLarge",
     "Progress",
+    "Queue",
     "Result",
     "Retry",
     "RetryLater",

@@ -10,11 +10,12 @@ import msgspec
 
 from asyncq.context import Context
 from asyncq.errors import ConfigurationError
-from asyncq.message import MAX_PRIORITY, MESSAGE_ID, QUEUE_NAME, TASK_NAME
+from asyncq.message import MAX_PRIORITY, MESSAGE_ID, TASK_NAME
 from asyncq.parameters import Parameters, type_hints
 from asyncq.policies import Retry
 from asyncq.result import Result
 from asyncq.signature import CallOptions, Signature
+from asyncq.topology import check_queue_name
 from asyncq.values import decoder, encode
 
 P = ParamSpec("P")
@@ -234,13 +235,6 @@ def check_task_name(name: str) -> None:
     if not TASK_NAME.fullmatch(name):
         raise ConfigurationError(
             f"task name {name[:200]!r}: use 1 to 200 letters, digits and _ . : < > -"
-        )
-
-
-def check_queue_name(name: str) -> None:
-    if not QUEUE_NAME.fullmatch(name):
-        raise ConfigurationError(
-            f"queue name {name[:200]!r}: use 1 to 128 letters, digits and _ . -"
         )
 
 

@@ -13,7 +13,7 @@ from asyncq.cli.apps import AppArgument, load_app
 from asyncq.cli.logs import LogLevel, set_up_logs
 from asyncq.cli.output import print_facts
 from asyncq.config import DEFAULTS
-from asyncq.task import check_queue_name
+from asyncq.topology import check_queue_name
 from asyncq.worker.signals import run_loop
 
 log = logging.getLogger(__name__)
