@@ -9,6 +9,7 @@ from asyncq.errors import (
     BrokerUnavailable,
     ConfigurationError,
     MessageTooLarge,
+    QueueFull,
     RetryLater,
     TaskCancelled,
     TaskError,
@@ -16,10 +17,12 @@ from asyncq.errors import (
     TaskFailed,
     UnknownResult,
     UnreadableResult,
+    Unroutable,
 )
 from asyncq.message import Progress, Status
 from asyncq.policies import Retry
 from asyncq.result import Result, as_completed, gather
+from asyncq.routing import Route
 from asyncq.signature import Signature
 from asyncq.task import Task
 from asyncq.topology import Binding, Exchange, Queue
@@ -37,9 +40,11 @@ __all__ = [
     "MessageTooLarge",
     "Progress",
     "Queue",
+    "QueueFull",
     "Result",
     "Retry",
     "RetryLater",
+    "Route",
     "Signature",
     "Status",
     "Task",
@@ -49,6 +54,7 @@ __all__ = [
     "TaskFailed",
     "UnknownResult",
     "UnreadableResult",
+    "Unroutable",
     "as_completed",
     "current_context",
     "gather",

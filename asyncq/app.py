@@ -12,12 +12,15 @@ from asyncq.client import Client
 from asyncq.clock import Clock, SystemClock
 from asyncq.codecs.native import NativeCodec
 from asyncq.config import DEFAULTS, Config, Url, broker_url
+from asyncq.dispatch import DEFAULT_BROKER
 from asyncq.drivers import make_backend, make_broker
 from asyncq.errors import ConfigurationError, first_error
 from asyncq.result import Result
+from asyncq.routing import Router, Routes
 from asyncq.signature import Signature
 from asyncq.sync import SyncClient, open_sync
 from asyncq.task import Task, TaskDecorator, TaskOptions
+from asyncq.topology import Queue
 from asyncq.worker.signals import run_until_signalled
 from asyncq.worker.worker import Hook, Worker
 
@@ -32,8 +35,11 @@ class App:
     one, ``$ASYNCQ_BROKER``, else SQLite in ``./asyncq.db``. ``backend`` is the same store unless it
     is given; ``null://`` keeps no outcomes.
 
+    ``queues`` are those with bindings or bounds; any other needs no declaration. ``routes`` say
+    where the tasks go whose call and options do not: see `asyncq.routing.Routes`.
+
     Raises:
-        ConfigurationError: a URL that no driver takes.
+        ConfigurationError: queues or routes that cannot be.
     """
 
     def __init__(
@@ -41,6 +47,8 @@ class App:
         broker: str | None = None,
         *,
         backend: str | None = None,
+        queues: Sequence[Queue] = (),
+        routes: Routes = (),
         config: Config = DEFAULTS,
         clock: Clock | None = None,
     ) -> None:
@@ -48,6 +56,7 @@ class App:
         self.backend_url = Url(backend) if backend is not None else self.url
         self.config = config
         self.tasks: dict[str, Task[..., Any]] = {}
+        self._router = Router(self.tasks, routes, queues)
         self._clock = clock or SystemClock()
         self._codec = NativeCodec()
         self._startup: list[Hook] = []
@@ -216,8 +225,11 @@ class App:
         )
 
     def queues(self) -> list[str]:
-        """The queues that the app's tasks go to by themselves."""
-        return sorted({task.settings.queue for task in self.tasks.values()}) or ["default"]
+        """The declared queues, and those that the app's tasks go to by themselves.
+
+        Not those that only a rule of the routes knows which looks at calls: declare them.
+        """
+        return self._router.default_queues()
 
     def _register(
         self, function: Callable[..., Any], name: str, options: TaskOptions
@@ -233,7 +245,8 @@ class App:
     def _make_client(self) -> Client:
         return Client(
             tasks=self.tasks,
-            broker=make_broker(self.url, self._clock),
+            brokers={DEFAULT_BROKER: make_broker(self.url, self._clock)},
+            router=self._router,
             backend=make_backend(self.backend_url, self._clock),
             codec=self._codec,
             config=self.config,

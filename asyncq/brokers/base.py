@@ -14,16 +14,18 @@ from typing import Any, Protocol, Self, runtime_checkable
 import msgspec
 
 from asyncq.message import Record
+from asyncq.topology import Queue
 
 MAX_BATCH = 500
 """The most entries one call on a driver needs to take; callers split, drivers may rely on it."""
 
 
-class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A message as a broker sees it: where it goes, and bytes."""
 
     id: str
     queue: str
+    """Where it waits; of one that names an exchange, the queue whose copy keeps the id."""
     body: bytes
     priority: int = 0
     """From 0 (lowest) to 9."""
@@ -35,6 +37,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sent_at: float = 0.0
     """Unix seconds."""
     headers: dict[str, Any] = {}
+    exchange: str = ""
+    """Only for a broker with `Exchanges`, and only when it is published."""
+    routing_key: str = ""
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -221,7 +226,7 @@ class Broker(Protocol):
 
         Raises:
             BrokerUnavailable: some may have been stored; publishing them again is safe.
-            Refused: this will never work; names the envelope.
+            Refused: not these; names them. Of the others some may have been stored.
         """
         ...
 
@@ -230,6 +235,25 @@ class Broker(Protocol):
 
         Entering starts the lease for this queue. On exit it ends, and what was received and not
         settled goes back, uncounted.
+        """
+        ...
+
+
+@runtime_checkable
+class Exchanges(Protocol):
+    """A broker that routes by itself: `Broker.publish` takes envelopes that name an exchange.
+
+    Each queue that is bound gets a copy. The one in ``Envelope.queue`` arrives with the id that was
+    sent, every other with that of `asyncq.topology.copy_id`; where ``queue`` is empty, all arrive
+    with the id that was sent. With no queue bound, `Broker.publish` raises `Unroutable`.
+    """
+
+    async def bind(self, queues: Sequence[Queue]) -> None:
+        """Make the exchanges of these queues, and their bindings.
+
+        Raises:
+            BrokerUnavailable: call again.
+            ConfigurationError: there is such an exchange, and it is another.
         """
         ...
 
