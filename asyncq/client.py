@@ -65,7 +65,9 @@ class Client:
         self._router = router
         self._plans = router.plans
         self._dispatch = Dispatch(brokers, router, config.publish_timeout)
-        self.operator = Operator(brokers, self._dispatch.broker_of)
+        self.broker_of = self._dispatch.broker_of
+        """The name of the broker that has this queue."""
+        self.operator = Operator(brokers, self.broker_of)
         """What can be asked of the queues."""
         self._waiters = Waiters(backend, self._exist)
         self._entered = 0

@@ -94,6 +94,15 @@ class QueueSpec(msgspec.Struct, frozen=True):
     name: str
 
 
+class Lane:
+    """Where a worker runs suspects, one at a time, whatever queues and brokers it has."""
+
+    __slots__ = ("is_taken",)
+
+    def __init__(self) -> None:
+        self.is_taken = False
+
+
 class Lease:
     """The right of one worker incarnation to what it holds.
 
@@ -102,9 +111,9 @@ class Lease:
     second crash points at one message.
     """
 
-    __slots__ = ("_lane_taken", "good_until", "incarnation", "lost", "seconds")
+    __slots__ = ("_lane", "good_until", "incarnation", "lost", "seconds")
 
-    def __init__(self, incarnation: str, seconds: float) -> None:
+    def __init__(self, incarnation: str, seconds: float, lane: Lane | None = None) -> None:
         self.incarnation = incarnation
         self.seconds = seconds
         self.good_until = math.inf
@@ -112,7 +121,7 @@ class Lease:
         renews, read where a broker cannot check (a backend in another store)."""
         self.lost = False
         """Known to have ended; set once."""
-        self._lane_taken = False
+        self._lane = lane or Lane()
 
     def is_good(self) -> bool:
         """Whether nobody else can own what is held."""
@@ -120,14 +129,14 @@ class Lease:
 
     def take_lane(self) -> bool:
         """Claim the lane, if it is free. A driver does so before it claims a suspect."""
-        if self._lane_taken:
+        if self._lane.is_taken:
             return False
-        self._lane_taken = True
+        self._lane.is_taken = True
         return True
 
     def free_lane(self) -> None:
         """Give the lane back: no suspect came, or the one that did is settled."""
-        self._lane_taken = False
+        self._lane.is_taken = False
 
 
 class Consumer(Protocol):

@@ -348,7 +348,7 @@ async def test_a_rule_that_answers_nonsense_is_the_callers_error(answer: Any) ->
         assert await lengths(app) == {}
 
 
-@pytest.mark.parametrize("make", [lambda: Route(), lambda: Route(queue="a", exchange="b")])
+@pytest.mark.parametrize("make", [Route, lambda: Route(queue="a", exchange="b")])
 def test_a_route_leads_to_a_queue_or_to_an_exchange(make: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"leads nowhere|not both"):
         make()
