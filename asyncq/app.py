@@ -17,6 +17,8 @@ from typing import Any, Self, TypeVar
 import anyio
 import msgspec
 
+from asyncq.backends.base import Backend
+from asyncq.brokers.base import Broker
 from asyncq.client import Client
 from asyncq.clock import Clock, SystemClock
 from asyncq.codecs.native import NativeCodec
@@ -24,6 +26,7 @@ from asyncq.config import DEFAULTS, Config, Url, broker_urls
 from asyncq.dispatch import DEFAULT_BROKER
 from asyncq.drivers import make_backend, make_broker
 from asyncq.errors import ConfigurationError, first_error
+from asyncq.failover import Failover, follow, open_failover
 from asyncq.result import Result
 from asyncq.routing import Router, Routes
 from asyncq.signature import Signature
@@ -43,6 +46,9 @@ class App:
     ``broker`` is a URL: ``redis://``, ``rediss://``, ``sqlite:///path``, ``memory://``; without
     one, ``$ASYNCQ_BROKER``, else SQLite in ``./asyncq.db``. ``backend`` is the same store unless it
     is given; ``null://`` keeps no outcomes.
+
+    A list of URLs is tried in its order, when the app connects and when the one in use stays away:
+    see `asyncq.failover` for what becomes of what waits there.
 
     ``brokers`` are several by their names, ``default`` among them, in place of one: each queue is
     where its ``Queue(broker=...)`` says, else in the default one. Outcomes have one backend, for
@@ -267,15 +273,33 @@ class App:
         return task
 
     def _make_client(self) -> Client:
+        brokers = {name: self._make_broker(urls) for name, urls in self.urls.items()}
         return Client(
             tasks=self.tasks,
-            brokers={name: make_broker(urls[0], self._clock) for name, urls in self.urls.items()},
+            brokers=brokers,
             router=self._router,
-            backend=make_backend(self.backend_url, self._clock),
+            backend=self._make_backend(brokers[DEFAULT_BROKER]),
             codec=self._codec,
             config=self.config,
             clock=self._clock,
         )
+
+    def _make_broker(self, urls: Sequence[Url]) -> Broker:
+        if len(urls) == 1:
+            return self._open_broker(urls[0])
+        return open_failover(urls, self._open_broker, self.config.publish_timeout / 3)
+
+    def _make_backend(self, broker: Broker) -> Backend:
+        # The very same URL, and not an equal one: who names a backend means that one.
+        if isinstance(broker, Failover) and self.backend_url is self.url:
+            return follow(broker, self.urls[DEFAULT_BROKER], self._open_backend)
+        return self._open_backend(self.backend_url)
+
+    def _open_broker(self, url: Url) -> Broker:
+        return make_broker(url, self._clock)
+
+    def _open_backend(self, url: Url) -> Backend:
+        return make_backend(url, self._clock)
 
 
 def _urls(

@@ -121,6 +121,7 @@ class Branch:
                     await upkeep.start(renewal.run)
                     await upkeep.start(Sweeper(self._broker, self._queues, lease).run)
                 async with self._completing(consumers, lease, unified=unified) as completers:
+                    grace = config.grace
                     try:
                         with self._intake:
                             async with create_task_group() as intake:
@@ -140,8 +141,11 @@ class Branch:
                                     "worker %s consumes %s", share.worker, ", ".join(self._queues)
                                 )
                                 announce()
+                    except* LeaseLost:
+                        grace = 0.0  # what runs belongs to others now
+                        raise
                     finally:
-                        await pool.close(0.0 if self._hurrying else config.grace)
+                        await pool.close(0.0 if self._hurrying else grace)
                 upkeep.cancel_scope.cancel()
 
     @asynccontextmanager
