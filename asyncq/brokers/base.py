@@ -18,6 +18,18 @@ from asyncq.topology import Queue
 
 MAX_BATCH = 500
 """The most entries one call on a driver needs to take; callers split, drivers may rely on it."""
+WAITED_TOO_LONG = "WaitedTooLong"
+"""How the reason of a dead letter begins that no worker took within the queue's ``ttl``."""
+OVERFLOWED = "Overflowed"
+"""How the reason of a dead letter begins that gave way in a queue with a ``max_length``."""
+
+
+def waited_too_long(ttl: float) -> str:
+    return f"{WAITED_TOO_LONG}: no worker took it within {ttl:g} s"
+
+
+def overflowed(limit: int) -> str:
+    return f"{OVERFLOWED}: the queue had {limit} newer or more urgent ones"
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -254,6 +266,18 @@ class Broker(Protocol):
         Raises:
             BrokerUnavailable: some may have been stored; publishing them again is safe.
             Refused: not these; names them. Of the others some may have been stored.
+            QueueFull: not these, for want of room; the others for this queue are stored.
+        """
+        ...
+
+    async def declare(self, queues: Sequence[Queue]) -> None:
+        """Make these queues what they say they are, for all clients; others stay as they are.
+
+        Their bounds hold for what is published from now on. Bindings are not its business.
+
+        Raises:
+            BrokerUnavailable: call again.
+            ConfigurationError: there is such a queue, and it cannot be changed to this.
         """
         ...
 
@@ -276,11 +300,9 @@ class Exchanges(Protocol):
     """
 
     async def bind(self, queues: Sequence[Queue]) -> None:
-        """Make the exchanges of these queues, and their bindings.
+        """Make the exchanges of these queues, which were declared before, and their bindings.
 
-        Raises:
-            BrokerUnavailable: call again.
-            ConfigurationError: there is such an exchange, and it is another.
+        Raises as `Broker.declare`.
         """
         ...
 

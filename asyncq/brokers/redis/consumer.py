@@ -28,7 +28,9 @@ CALL_TIMEOUT = 5.0  # seconds more, after which a silent server counts as gone
 LANE_WAIT = 0.05  # seconds until another look when suspects wait for a lane that is taken
 LEAVE_TIMEOUT = 5.0  # seconds to give back what is held; then the lease decides
 
-LANE_AWAITED = -2  # what the claim script says of crashes when suspects wait, and the lane is taken
+# What the claim script says of crashes:
+LANE_AWAITED = -2  # suspects wait, and the lane is taken
+STANDS_BY = -3  # another worker has this queue for itself
 
 _CLAIM = load_script("asyncq.brokers.redis", "claim")
 _SETTLE = load_script("asyncq.brokers.redis", "settle")
@@ -55,6 +57,7 @@ class RedisConsumer:
         self._unheard: set[int] = set()  # claims whose reply never came
         self._suspect: str | None = None
         self._lane_is_awaited = False  # by suspects, as of the last claim
+        self._stands_by = False  # as of the last claim
         self._lane_freed = anyio.Event()
         self._epoch = 0  # of the claiming connection; a claim sent on an older one finds nobody
         self._unsure: set[str] = set()  # settled, but the reply was lost
@@ -150,7 +153,9 @@ class RedisConsumer:
         )
 
     def _wake_up(self, longest: float) -> tuple[Any, ...]:
-        return ("BLPOP", f"{self._base}:wake", longest)
+        # Who stands by must not take the wake-ups of the one who has the queue.
+        key = "standby" if self._stands_by else "wake"
+        return ("BLPOP", f"{self._base}:{key}", longest)
 
     def _longest_wait(self) -> float:
         due, self._next_due = self._next_due, None
@@ -163,6 +168,7 @@ class RedisConsumer:
         self._unheard.discard(self._number)
         self._next_due = due / 1000 if due >= 0 else None
         self._lane_is_awaited = crashes == LANE_AWAITED
+        self._stands_by = crashes == STANDS_BY
         if not ids:
             return ()
         try:
