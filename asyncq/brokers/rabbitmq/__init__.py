@@ -124,10 +124,13 @@ class RabbitBroker:
             return Unroutable(envelope.id, envelope.exchange, envelope.routing_key)
         return Refused(envelope.id, f"RabbitMQ has no queue {envelope.queue}")
 
-    async def bind(self, queues: Sequence[Queue]) -> None:
+    async def declare(self, queues: Sequence[Queue]) -> None:
         for queue in queues:
             self._post.specs[queue.name] = queue
             await self._post.declare(queue.name, anew=True)
+
+    async def bind(self, queues: Sequence[Queue]) -> None:
+        await self.declare(queues)  # a queue is declared with its bindings
 
     async def queues(self) -> Sequence[str]:
         return await self._admin.queues()

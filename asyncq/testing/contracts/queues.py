@@ -168,7 +168,7 @@ class QueueContract(DriverFixtures):
         sent = envelopes(10)
         await broker.declare([Queue(MAIL.name, max_length=4)])
 
-        with pytest.raises(QueueFull, match="queue mail is full.*4") as caught:
+        with pytest.raises(QueueFull, match=r"queue mail is full.*4") as caught:
             await broker.publish(sent)
 
         assert (caught.value.queue, caught.value.limit) == (MAIL.name, 4)
