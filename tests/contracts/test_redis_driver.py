@@ -243,8 +243,8 @@ def losing_the_reply(patch: pytest.MonkeyPatch) -> Generator[None]:
     """What is asked meanwhile is done, and its reply never heard."""
     real = Wire.ask
 
-    async def ask(self: Wire, questions: bytes, count: int, timeout: float) -> list[object]:
-        await real(self, questions, count, timeout)
+    async def ask(self: Wire, questions: bytes, count: int, patience: float) -> None:
+        await real(self, questions, count, patience)
         self.close()
         raise ConnectionResetError("the reply was lost")
 
