@@ -15,6 +15,10 @@ class Bed(Protocol):
 
     scheme: str
     url: str
+    backend: str
+    """Where outcomes are kept: its own URL, if it keeps them itself."""
+    other_backend: str
+    """A store for outcomes that is not the broker's."""
 
     def audit(self) -> Audit:
         """Where everything is, at one moment. Blocks."""

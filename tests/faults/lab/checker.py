@@ -88,7 +88,7 @@ def check(
                 runs[entry.run].over = entry.at
                 runs[entry.run].ended = isinstance(entry, Ended)
             case Died():
-                deaths[entry.pid] = entry.at
+                deaths.setdefault(entry.pid, entry.at)  # it may have said so itself
             case Healed():
                 repairs.append(entry.at)
             case Ready():

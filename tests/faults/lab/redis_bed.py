@@ -42,7 +42,8 @@ class RedisBed:
     def __init__(self, server: RedisServer) -> None:
         self._server = server
         self._base = f"asyncq:{{{QUEUE}}}"
-        self.url = server.url
+        self.url = self.backend = server.url
+        self.other_backend = f"{server.url}?prefix=outcomes"
         self.port = server.port
         self.words = {
             step: load_script("asyncq.brokers.redis", step).sha.encode() for step in STEPS
