@@ -135,7 +135,9 @@ def _repeated(runs: Sequence[Run], deaths: Mapping[int, float]) -> bool:
     """Whether an attempt ran again though its worker lives and did not cancel it."""
     ordered = sorted(runs, key=lambda run: run.started)
     return any(
-        a.attempt == b.attempt and a.pid not in deaths and (a.ended or a.over == inf)
+        a.attempt == b.attempt
+        and deaths.get(a.pid, inf) > b.started
+        and (a.ended or a.over > b.started)
         for a, b in pairwise(ordered)
     )
 
