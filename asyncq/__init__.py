@@ -9,6 +9,7 @@ from asyncq.errors import (
     BrokerUnavailable,
     ConfigurationError,
     MessageTooLarge,
+    QueueFull,
     RetryLater,
     TaskCancelled,
     TaskError,
@@ -16,26 +17,34 @@ from asyncq.errors import (
     TaskFailed,
     UnknownResult,
     UnreadableResult,
+    Unroutable,
 )
 from asyncq.message import Progress, Status
 from asyncq.policies import Retry
 from asyncq.result import Result, as_completed, gather
+from asyncq.routing import Route
 from asyncq.signature import Signature
 from asyncq.task import Task
+from asyncq.topology import Binding, Exchange, Queue
 
 __all__ = [
     "App",
     "AsyncqError",
     "BackendUnavailable",
+    "Binding",
     "BrokerUnavailable",
     "Config",
     "ConfigurationError",
     "Context",
+    "Exchange",
     "MessageTooLarge",
     "Progress",
+    "Queue",
+    "QueueFull",
     "Result",
     "Retry",
     "RetryLater",
+    "Route",
     "Signature",
     "Status",
     "Task",
@@ -45,6 +54,7 @@ __all__ = [
     "TaskFailed",
     "UnknownResult",
     "UnreadableResult",
+    "Unroutable",
     "as_completed",
     "current_context",
     "gather",

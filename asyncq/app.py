@@ -1,6 +1,15 @@
 """The app: tasks, a broker and a backend under one name."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -8,16 +17,22 @@ from typing import Any, Self, TypeVar
 import anyio
 import msgspec
 
+from asyncq.backends.base import Backend
+from asyncq.brokers.base import Broker
 from asyncq.client import Client
 from asyncq.clock import Clock, SystemClock
 from asyncq.codecs.native import NativeCodec
-from asyncq.config import DEFAULTS, Config, Url, broker_url
+from asyncq.config import DEFAULTS, Config, Url, broker_urls
+from asyncq.dispatch import DEFAULT_BROKER
 from asyncq.drivers import make_backend, make_broker
 from asyncq.errors import ConfigurationError, first_error
+from asyncq.failover import Failover, follow, open_failover
 from asyncq.result import Result
+from asyncq.routing import Router, Routes
 from asyncq.signature import Signature
 from asyncq.sync import SyncClient, open_sync
 from asyncq.task import Task, TaskDecorator, TaskOptions
+from asyncq.topology import Queue
 from asyncq.worker.signals import run_until_signalled
 from asyncq.worker.worker import Hook, Worker
 
@@ -32,22 +47,38 @@ class App:
     one, ``$ASYNCQ_BROKER``, else SQLite in ``./asyncq.db``. ``backend`` is the same store unless it
     is given; ``null://`` keeps no outcomes.
 
+    A list of URLs is tried in its order, when the app connects and when the one in use stays away:
+    see `asyncq.failover` for what becomes of what waits there.
+
+    ``brokers`` are several by their names, ``default`` among them, in place of one: each queue is
+    where its ``Queue(broker=...)`` says, else in the default one. Outcomes have one backend, for
+    all of them that of the default broker.
+
+    ``queues`` are those with bindings or bounds; any other needs no declaration. ``routes`` say
+    where the tasks go whose call and options do not: see `asyncq.routing.Routes`.
+
     Raises:
-        ConfigurationError: a URL that no driver takes.
+        ConfigurationError: brokers, queues or routes that cannot be.
     """
 
     def __init__(
         self,
-        broker: str | None = None,
+        broker: str | Sequence[str] | None = None,
         *,
+        brokers: Mapping[str, str | Sequence[str]] | None = None,
         backend: str | None = None,
+        queues: Sequence[Queue] = (),
+        routes: Routes = (),
         config: Config = DEFAULTS,
         clock: Clock | None = None,
     ) -> None:
-        self.url = broker_url(broker)
+        self.urls = _urls(broker, brokers)
+        """Of each broker, by its name."""
         self.backend_url = Url(backend) if backend is not None else self.url
         self.config = config
         self.tasks: dict[str, Task[..., Any]] = {}
+        self._router = Router(self.tasks, routes, queues)
+        _check_brokers(self._router.queues.values(), self.urls)
         self._clock = clock or SystemClock()
         self._codec = NativeCodec()
         self._startup: list[Hook] = []
@@ -93,6 +124,11 @@ class App:
         self._entered -= 1
         if self._entered == 0:
             self._client = None
+
+    @property
+    def url(self) -> Url:
+        """Of the default broker; the first, if it has several."""
+        return self.urls[DEFAULT_BROKER][0]
 
     @property
     def client(self) -> Client:
@@ -202,22 +238,28 @@ class App:
         config = msgspec.structs.replace(
             self.config, **{name: value for name, value in given.items() if value is not None}
         )
+        by_broker: dict[str, list[str]] = defaultdict(list)
+        for queue in queues or self.queues():
+            by_broker[self.client.broker_of(queue)].append(queue)
         return Worker(
             tasks=self.tasks,
-            broker=self.client.broker,
+            brokers=self.client.brokers,
             backend=self.client.backend,
             codec=self._codec,
             config=config,
             clock=self._clock,
-            queues=queues or self.queues(),
+            queues=by_broker,
             startup=self._startup,
             shutdown=self._shutdown,
             burst=burst,
         )
 
     def queues(self) -> list[str]:
-        """The queues that the app's tasks go to by themselves."""
-        return sorted({task.settings.queue for task in self.tasks.values()}) or ["default"]
+        """The declared queues, and those that the app's tasks go to by themselves.
+
+        Not those that only a rule of the routes knows which looks at calls: declare them.
+        """
+        return self._router.default_queues()
 
     def _register(
         self, function: Callable[..., Any], name: str, options: TaskOptions
@@ -231,11 +273,58 @@ class App:
         return task
 
     def _make_client(self) -> Client:
+        brokers = {name: self._make_broker(urls) for name, urls in self.urls.items()}
         return Client(
             tasks=self.tasks,
-            broker=make_broker(self.url, self._clock),
-            backend=make_backend(self.backend_url, self._clock),
+            brokers=brokers,
+            router=self._router,
+            backend=self._make_backend(brokers[DEFAULT_BROKER]),
             codec=self._codec,
             config=self.config,
             clock=self._clock,
         )
+
+    def _make_broker(self, urls: Sequence[Url]) -> Broker:
+        if len(urls) == 1:
+            return self._open_broker(urls[0])
+        return open_failover(urls, self._open_broker, self.config.publish_timeout / 3)
+
+    def _make_backend(self, broker: Broker) -> Backend:
+        # The very same URL, and not an equal one: who names a backend means that one.
+        if isinstance(broker, Failover) and self.backend_url is self.url:
+            return follow(broker, self.urls[DEFAULT_BROKER], self._open_backend)
+        return self._open_backend(self.backend_url)
+
+    def _open_broker(self, url: Url) -> Broker:
+        return make_broker(url, self._clock)
+
+    def _open_backend(self, url: Url) -> Backend:
+        return make_backend(url, self._clock)
+
+
+def _urls(
+    broker: str | Sequence[str] | None, brokers: Mapping[str, str | Sequence[str]] | None
+) -> Mapping[str, tuple[Url, ...]]:
+    if brokers is None:
+        return {DEFAULT_BROKER: broker_urls(broker)}
+    if broker is not None:
+        raise ConfigurationError(
+            "give one broker, or brokers={...} with one named default among them, not both"
+        )
+    if DEFAULT_BROKER not in brokers:
+        raise ConfigurationError(
+            f"brokers={{...}} needs one named {DEFAULT_BROKER}, for every queue that names none; "
+            f"there is {', '.join(brokers) or 'none at all'}"
+        )
+    if unnamed := [name for name, urls in brokers.items() if not urls]:
+        raise ConfigurationError(f"broker {unnamed[0]} has no URL")
+    return {name: broker_urls(urls) for name, urls in brokers.items()}
+
+
+def _check_brokers(queues: Iterable[Queue], known: Collection[str]) -> None:
+    for queue in queues:
+        if queue.broker not in known:
+            raise ConfigurationError(
+                f"queue {queue.name}: there is no broker {queue.broker!r}; "
+                f"App(brokers={{...}}) has {', '.join(known)}"
+            )

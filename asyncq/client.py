@@ -3,20 +3,21 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import anyio
 import anyio.lowlevel
 
-from asyncq.backends.base import Backend, ProgressBoard
-from asyncq.brokers.admin import QueueAdmin
-from asyncq.brokers.base import MAX_BATCH, Broker, Envelope
+from asyncq.backends.base import Backend, ProgressBoard, PushOnly
+from asyncq.brokers.base import MAX_BATCH, Broker, Envelope, Exchanges
 from asyncq.clock import Clock
 from asyncq.codecs.base import Codec
 from asyncq.config import Config
 from asyncq.context import find_context
-from asyncq.errors import ConfigurationError, MessageTooLarge
+from asyncq.dispatch import DEFAULT_BROKER, Dispatch, all_stored
+from asyncq.errors import MessageTooLarge, first_error
 from asyncq.message import (
     EMPTY_ARGS,
     EMPTY_KWARGS,
@@ -27,8 +28,9 @@ from asyncq.message import (
     new_id,
     status_of,
 )
-from asyncq.publisher import Publisher
+from asyncq.operate import Operator
 from asyncq.result import Result
+from asyncq.routing import Router
 from asyncq.signature import Signature
 from asyncq.task import Task
 from asyncq.values import encode
@@ -47,23 +49,35 @@ class Client:
         self,
         *,
         tasks: Mapping[str, Task[..., Any]],
-        broker: Broker,
+        brokers: Mapping[str, Broker],
+        router: Router,
         backend: Backend,
         codec: Codec,
         config: Config,
         clock: Clock,
     ) -> None:
-        self.broker = broker
+        self.brokers = brokers
         self.backend = backend
         self._tasks = tasks
         self._codec = codec
         self._config = config
         self._clock = clock
-        self._publisher = Publisher(broker, config.publish_timeout)
+        self._router = router
+        self._plans = router.plans
+        self._dispatch = Dispatch(brokers, router, config.publish_timeout)
+        self.broker_of = self._dispatch.broker_of
+        """The name of the broker that has this queue."""
+        self.operator = Operator(brokers, self.broker_of)
+        """What can be asked of the queues."""
         self._waiters = Waiters(backend, self._exist)
         self._entered = 0
         self._owner: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def broker(self) -> Broker:
+        """The default one."""
+        return self.brokers[DEFAULT_BROKER]
 
     async def __aenter__(self) -> Self:
         """Connect, or wait until somebody else has: any number of tasks may enter, in any order.
@@ -105,12 +119,19 @@ class Client:
     async def _hold(self, ready: "asyncio.Future[None]") -> None:
         """Keep connections open and their work going until cancelled."""
         try:
-            async with self.broker, self.backend:
+            async with AsyncExitStack() as stack:
+                for name, broker in self.brokers.items():
+                    await stack.enter_async_context(broker)
+                    await self._declare(name, broker)
+                await stack.enter_async_context(self.backend)
                 try:
                     async with anyio.create_task_group() as group:
-                        group.start_soon(self._publisher.run)
+                        for publisher in self._dispatch.publishers.values():
+                            group.start_soon(publisher.run)
                         group.start_soon(self._waiters.listen)
                         group.start_soon(self._waiters.read)
+                        if isinstance(self.backend, PushOnly):
+                            await self._waiters.listen_at_once()
                         ready.set_result(None)
                 finally:
                     self._waiters.close()
@@ -119,13 +140,17 @@ class Client:
             if ready.done():
                 log.exception("the client has failed; nothing more can be sent or awaited")
             else:
-                ready.set_exception(error)
+                ready.set_exception(first_error(error))
 
     async def enqueue(self, signature: Signature[R]) -> Result[R]:
         """Send one call; returns once the broker keeps it. Raises as `Task.enqueue`."""
         envelope = self._envelope(signature, self._clock.now())
         result = self._result(envelope.id, signature)
-        await self._publisher.submit([envelope])
+        dispatch = self._dispatch
+        if envelope.queue in dispatch.elsewhere:
+            await all_stored(dispatch.submit([signature], [envelope]))
+        else:
+            await dispatch.default.submit([envelope])
         return result
 
     async def enqueue_many(
@@ -136,7 +161,7 @@ class Client:
         Raises as `Task.enqueue`; what came before the call at fault has been sent.
         """
         results: list[Result[R]] = []
-        under_way: asyncio.Future[None] | None = None
+        under_way: Sequence[asyncio.Future[None]] = ()
         async for batch in _Batches(signatures):
             # This one is made while the one before it is on its way.
             now = self._clock.now()
@@ -145,11 +170,11 @@ class Client:
                 self._result(envelope.id, signature)
                 for envelope, signature in zip(envelopes, batch, strict=True)
             ]
-            if under_way is not None:
-                await under_way
-            under_way = self._publisher.submit(envelopes)
-        if under_way is not None:
-            await under_way
+            if under_way:
+                await all_stored(under_way)
+            under_way = self._dispatch.submit(batch, envelopes)
+        if under_way:
+            await all_stored(under_way)
         return results
 
     def result(self, id: str) -> Result[Any]:
@@ -161,8 +186,8 @@ class Client:
 
     async def status(self, id: str) -> Status:
         [record] = await self.backend.fetch([id])
-        if record is None and isinstance(self.broker, QueueAdmin):
-            [status] = await self.broker.find([id])
+        if record is None:
+            [status] = await self.operator.find([id])
             if status is not None:
                 return status
             # It may have ended between the two looks.
@@ -180,13 +205,10 @@ class Client:
 
     async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
         """Run dead letters again; their recorded outcomes are forgotten first."""
-        if not isinstance(self.broker, QueueAdmin):
-            raise ConfigurationError(f"{self.broker!r} has no dead letters to replay")
         # Only of the dead: a wrong id must not cost another message its outcome.
-        there = await self.broker.find(ids)
-        dead = [id for id, status in zip(ids, there, strict=True) if status is Status.FAILED]
+        dead = await self.operator.dead_among(queue, ids)
         await self.backend.forget(dead)
-        return await self.broker.replay(queue, dead)
+        return await self.operator.replay(queue, dead)
 
     def _result(self, id: str, signature: Signature[R]) -> Result[R]:
         task = self._tasks.get(signature.task)
@@ -204,21 +226,17 @@ class Client:
         return envelope
 
     def _message(self, signature: Signature[Any], now: float) -> Message:
-        try:
-            settings = self._tasks[signature.task].settings
-        except KeyError:
-            raise ConfigurationError(f"this app has no task {signature.task!r}") from None
-        options = signature.options
-        expires = options.expires if options.expires is not None else settings.expires
-        keep = options.keep_result if options.keep_result is not None else settings.keep_result
+        plan, options = self._plans[signature.task], signature.options
+        expires = options.expires if options.expires is not None else plan.expires
+        keep = options.keep_result if options.keep_result is not None else plan.keep_result
         context = find_context()
         return Message(
             id=options.id or new_id(),
             task=signature.task,
             args=encode(signature.args) if signature.args else EMPTY_ARGS,
             kwargs=encode(signature.kwargs) if signature.kwargs else EMPTY_KWARGS,
-            queue=options.queue or settings.queue,
-            priority=settings.priority if options.priority is None else options.priority,
+            queue=plan.queue if options.queue is None else options.queue,
+            priority=plan.priority if options.priority is None else options.priority,
             eta=options.eta if options.delay is None else now + options.delay,
             expires=None if expires is None else now + expires,
             enqueued_at=now,
@@ -229,11 +247,16 @@ class Client:
             headers=options.headers or {},
         )
 
+    async def _declare(self, name: str, broker: Broker) -> None:
+        queues = [queue for queue in self._router.queues.values() if queue.broker == name]
+        if queues and isinstance(broker, Exchanges):
+            await broker.bind(queues)
+
     async def _exist(self, ids: Sequence[str]) -> Sequence[bool]:
         """Whether a broker has these; where it cannot say, they might."""
-        if not isinstance(self.broker, QueueAdmin):
-            return [True] * len(ids)
-        return [status is not None for status in await self.broker.find(ids)]
+        found = await self.operator.find(ids)
+        can_tell = self.operator.sees_all
+        return [status is not None or not can_tell for status in found]
 
 
 class _Batches(AsyncIterator[list[Signature[R]]]):

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -10,6 +11,7 @@ import msgspec
 from asyncq.errors import ConfigurationError
 
 _SECRET = re.compile("password|secret|token", re.IGNORECASE)  # names of options to hide
+_NEXT_URL = re.compile(r"\s*,\s*(?=[a-z][a-z0-9+.-]*://)")  # other commas are a part of one
 DEFAULT_URL = "sqlite:///asyncq.db"
 MIB = 1024 * 1024
 
@@ -102,6 +104,11 @@ def query_of(url: Url) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(url.reveal()).query))
 
 
-def broker_url(given: str | None) -> Url:
-    """The URL to use: as given, else ``$ASYNCQ_BROKER``, else SQLite in ``./asyncq.db``."""
-    return Url(given or os.environ.get("ASYNCQ_BROKER") or DEFAULT_URL)
+def broker_urls(given: str | Sequence[str] | None) -> tuple[Url, ...]:
+    """The URLs to use: as given, else ``$ASYNCQ_BROKER``, else SQLite in ``./asyncq.db``.
+
+    More than one, in a list or with commas between them, are tried in their order.
+    """
+    given = given or os.environ.get("ASYNCQ_BROKER") or DEFAULT_URL
+    texts = _NEXT_URL.split(given) if isinstance(given, str) else given
+    return tuple(Url(text) for text in texts)

@@ -15,6 +15,8 @@ BROKERS = {
     "redis": "asyncq.brokers.redis:RedisBroker",
     "rediss": "asyncq.brokers.redis:RedisBroker",
     "unix": "asyncq.brokers.redis:RedisBroker",
+    "amqp": "asyncq.brokers.rabbitmq:RabbitBroker",
+    "amqps": "asyncq.brokers.rabbitmq:RabbitBroker",
 }
 BACKENDS = {
     "memory": "asyncq.backends.memory:MemoryBackend",
@@ -22,9 +24,18 @@ BACKENDS = {
     "redis": "asyncq.backends.redis:RedisBackend",
     "rediss": "asyncq.backends.redis:RedisBackend",
     "unix": "asyncq.backends.redis:RedisBackend",
+    "amqp": "asyncq.backends.rpc:RpcBackend",
+    "amqps": "asyncq.backends.rpc:RpcBackend",
     "null": "asyncq.backends.null:NullBackend",
 }
-EXTRAS = {"redis": "redis", "rediss": "redis", "unix": "redis"}  # scheme: what installs its needs
+# scheme: the extra that installs what it needs
+EXTRAS = {
+    "redis": "redis",
+    "rediss": "redis",
+    "unix": "redis",
+    "amqp": "rabbitmq",
+    "amqps": "rabbitmq",
+}
 
 
 def make_broker(url: Url, clock: Clock) -> Broker:

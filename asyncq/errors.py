@@ -4,8 +4,10 @@ AsyncqError
 ├── ConfigurationError          the set-up cannot work; says what to change
 ├── BrokerError
 │   ├── BrokerUnavailable       try again later; publishing again is safe
-│   ├── Refused                 this envelope will never be taken
-│   │   └── MessageTooLarge
+│   ├── Refused                 this envelope is not taken
+│   │   ├── MessageTooLarge
+│   │   ├── Unroutable          no queue is bound where it was sent
+│   │   └── QueueFull           its queue has as many as it may have
 │   └── LeaseLost               what this worker held belongs to others
 ├── BackendError
 │   └── BackendUnavailable
@@ -21,6 +23,7 @@ Directive                       what a running task says to its worker; not an e
 """
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 
@@ -41,11 +44,13 @@ class BrokerUnavailable(BrokerError):
 
 
 class Refused(BrokerError):
-    """The broker will never take this envelope."""
+    """The broker does not take this envelope; sending it again by itself changes nothing."""
 
     def __init__(self, envelope_id: str, why: str) -> None:
         super().__init__(f"message {envelope_id} was refused: {why}")
         self.envelope_id = envelope_id
+        self.envelope_ids = frozenset({envelope_id})
+        """All that were refused for this reason in one call."""
         self.why = why
 
 
@@ -59,6 +64,33 @@ class MessageTooLarge(Refused):
             "reference (a path, a key) instead, or raise max_message_size",
         )
         self.size = size
+        self.limit = limit
+
+
+class Unroutable(Refused):
+    """No queue is bound to the exchange for this routing key and these headers."""
+
+    def __init__(self, envelope_id: str, exchange: str, routing_key: str) -> None:
+        super().__init__(
+            envelope_id,
+            f"no queue takes what goes to exchange {exchange!r} with routing key {routing_key!r}: "
+            "bind one in App(queues=[Queue(..., bindings=[...])])",
+        )
+        self.exchange = exchange
+        self.routing_key = routing_key
+
+
+class QueueFull(Refused):
+    """The queue has as many messages as its ``max_length`` allows. Nothing of these was stored."""
+
+    def __init__(self, envelope_ids: Sequence[str], queue: str, limit: int) -> None:
+        super().__init__(
+            envelope_ids[0],
+            f"queue {queue} is full: {limit} messages wait, which is its max_length; try again "
+            "when workers have caught up",
+        )
+        self.envelope_ids = frozenset(envelope_ids)
+        self.queue = queue
         self.limit = limit
 
 

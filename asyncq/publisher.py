@@ -95,10 +95,10 @@ class Publisher:
         # A component that must survive: what a driver raises is for its callers to hear, and no
         # reason to end what else the app does.
         except Exception as error:  # noqa: BLE001
-            # Refused, one envelope is at fault: its caller hears of it, the others go again.
-            id = error.envelope_id if isinstance(error, Refused) else None
+            # Refused, some are at fault: their callers hear of it, the others go again.
+            ids = error.envelope_ids if isinstance(error, Refused) else None
             for waiting in batch:
-                at_fault = id is None or any(e.id == id for e in waiting.envelopes)
+                at_fault = ids is None or any(e.id in ids for e in waiting.envelopes)
                 if at_fault and not waiting.stored.done():
                     waiting.stored.set_exception(error)
             self._keep(batch)

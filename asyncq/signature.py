@@ -12,6 +12,9 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str | None = None
     queue: str | None = None
+    """Empty where an exchange is given instead."""
+    exchange: str | None = None
+    routing_key: str | None = None
     priority: int | None = None
     eta: float | None = None
     """Unix seconds."""

@@ -10,11 +10,12 @@ import msgspec
 
 from asyncq.context import Context
 from asyncq.errors import ConfigurationError
-from asyncq.message import MAX_PRIORITY, MESSAGE_ID, QUEUE_NAME, TASK_NAME
+from asyncq.message import MAX_PRIORITY, MESSAGE_ID, TASK_NAME
 from asyncq.parameters import Parameters, type_hints
 from asyncq.policies import Retry
 from asyncq.result import Result
 from asyncq.signature import CallOptions, Signature
+from asyncq.topology import check_exchange_name, check_queue_name, check_routing_key
 from asyncq.values import decoder, encode
 
 P = ParamSpec("P")
@@ -29,8 +30,13 @@ Send = Callable[[Signature[Any]], Awaitable[Result[Any]]]
 class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a task asks for, every time it is called."""
 
-    queue: str = "default"
-    priority: int = 0
+    queue: str | None = None
+    """None leaves it to the app's routes, and then to the queue named default."""
+    exchange: str | None = None
+    """To be published to instead of a queue."""
+    routing_key: str = ""
+    priority: int | None = None
+    """None leaves it to the app's routes, and then is 0."""
     retry: Retry | None = None
     time_limit: float | None = None
     """Seconds one attempt may take."""
@@ -47,8 +53,9 @@ class Task(Generic[P, R]):
         self, function: Callable[..., Any], name: str, options: TaskOptions, send: Send
     ) -> None:
         check_task_name(name)
-        check_queue_name(options.queue)
-        check_priority(options.priority)
+        check_destination(options.queue, options.exchange, options.routing_key or None)
+        if options.priority is not None:
+            check_priority(options.priority)
         for duration in (options.time_limit, options.expires, options.keep_result):
             if duration is not None:
                 _seconds(duration)
@@ -85,6 +92,8 @@ class Task(Generic[P, R]):
             TypeError: an argument is missing, unexpected, or cannot be sent. Nothing was sent.
             MessageTooLarge: with its arguments the message exceeds ``max_message_size``.
             BrokerUnavailable: not accepted within ``publish_timeout``.
+            QueueFull: its queue has a ``max_length``, and so many wait.
+            Unroutable: no queue is bound to its exchange for this routing key.
         """
         self.parameters.check(args, kwargs)
         return await self._send(Signature(self.name, args, kwargs))
@@ -93,6 +102,8 @@ class Task(Generic[P, R]):
         self,
         *,
         queue: str | None = None,
+        exchange: str | None = None,
+        routing_key: str | None = None,
         priority: int | None = None,
         delay: float | timedelta | None = None,
         countdown: float | timedelta | None = None,
@@ -104,20 +115,23 @@ class Task(Generic[P, R]):
     ) -> "Call[P, R]":
         """The task with other options, for one or more calls.
 
-        ``delay`` (Celery's ``countdown``) is seconds from now, ``eta`` a moment (an aware datetime
-        or Unix seconds), ``expires`` seconds from now. An ``id`` of your own makes the call
-        repeatable: it is taken once for as long as its outcome is kept.
+        ``exchange`` and ``routing_key`` send it to the queues that are bound there, instead of to
+        one ``queue``; the result is that of the first of them. ``delay`` (Celery's ``countdown``)
+        is seconds from now, ``eta`` a moment (an aware datetime or Unix seconds), ``expires``
+        seconds from now. An ``id`` of your own makes the call repeatable: it is taken once for as
+        long as its outcome is kept.
 
         Raises:
             ValueError: a value is out of range, or two say when to start.
             TypeError: a header cannot be sent.
-            ConfigurationError: there can be no queue of this name.
+            ConfigurationError: there can be no queue or exchange of this name, or two say where
+                to go.
         """
         starts = [moment for moment in (delay, countdown, eta) if moment is not None]
         if len(starts) > 1:
             raise ValueError("give one of delay, countdown and eta")
-        if queue is not None:
-            check_queue_name(queue)
+        given = self.settings.exchange if exchange is None and queue is None else exchange
+        check_destination(queue, given, routing_key)
         if priority is not None:
             check_priority(priority)
         if id is not None and not MESSAGE_ID.fullmatch(id):
@@ -127,7 +141,9 @@ class Task(Generic[P, R]):
         pause = delay if delay is not None else countdown
         options = CallOptions(
             id=id,
-            queue=queue,
+            queue=queue if exchange is None else "",
+            exchange=exchange,
+            routing_key=routing_key,
             priority=priority,
             eta=None if eta is None else _moment(eta),
             delay=None if pause is None else _seconds(pause),
@@ -203,8 +219,10 @@ class TaskDecorator:
         self,
         *,
         name: str = ...,
-        queue: str = ...,
-        priority: int = ...,
+        queue: str | None = ...,
+        exchange: str | None = ...,
+        routing_key: str = ...,
+        priority: int | None = ...,
         retry: Retry | None = ...,
         time_limit: float | None = ...,
         expires: float | None = ...,
@@ -237,11 +255,26 @@ def check_task_name(name: str) -> None:
         )
 
 
-def check_queue_name(name: str) -> None:
-    if not QUEUE_NAME.fullmatch(name):
+def check_destination(queue: str | None, exchange: str | None, routing_key: str | None) -> None:
+    """
+    Raises:
+        ConfigurationError: a name that cannot be, or a queue and an exchange.
+    """
+    if queue is not None:
+        check_queue_name(queue)
+    if exchange is not None:
+        check_exchange_name(exchange)
+    if queue is not None and exchange is not None:
         raise ConfigurationError(
-            f"queue name {name[:200]!r}: use 1 to 128 letters, digits and _ . -"
+            f"give queue={queue!r} or exchange={exchange!r}, not both: an exchange finds the "
+            "queues by their bindings"
         )
+    if routing_key is not None:
+        check_routing_key(routing_key)
+        if exchange is None:
+            raise ConfigurationError(
+                f"routing_key={routing_key!r} is for an exchange: give exchange=... with it"
+            )
 
 
 def check_priority(priority: int) -> None:

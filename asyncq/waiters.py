@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 REREAD = 5.0  # seconds between two readings of everything that is waited for
 FOREIGN = Retry(times=0, base=0.02, factor=1.5, ceiling=1.0, jitter=False)  # for others' ids
 RECONNECT = Retry(times=0, base=0.05, ceiling=5.0)
+LISTEN_TIMEOUT = 10.0  # seconds
 READ_BATCH = 500
 RECENT = 2_000  # outcomes that came before anybody asked, kept at most
 RECENT_SIZE = 4096  # bytes; a larger one is fetched when somebody asks
@@ -47,6 +48,19 @@ class Waiters:
         self._wanted = asyncio.Event()
         self._to_read = asyncio.Event()
         self._closed = False
+        self._listening = asyncio.Event()
+
+    async def listen_at_once(self) -> None:
+        """Begin to listen before anybody waits; returns once pushes come.
+
+        Raises:
+            BackendUnavailable: they did not in ``LISTEN_TIMEOUT`` seconds.
+        """
+        self._wanted.set()
+        with anyio.move_on_after(LISTEN_TIMEOUT):
+            await self._listening.wait()
+            return
+        raise BackendUnavailable(f"outcomes cannot be listened for after {LISTEN_TIMEOUT} s")
 
     def expect(self, id: str, era: int | None) -> "asyncio.Future[Record]":
         """A future for this id's record; cancel it when nobody waits any more.
@@ -85,6 +99,7 @@ class Waiters:
             try:
                 async with self._backend.watch(self.address) as watch:
                     failures = 0
+                    self._listening.set()
                     self._miss()
                     while True:
                         records = await watch.receive()

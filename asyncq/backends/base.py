@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, Self, runtime_checkable
 
 from asyncq.message import Progress, Record
 
@@ -66,6 +66,16 @@ class Backend(Protocol):
     async def forget(self, ids: Sequence[str]) -> None:
         """Remove these records, and their progress."""
         ...
+
+
+@runtime_checkable
+class PushOnly(Protocol):
+    """A backend that keeps nothing: who does not listen when an outcome is stored never hears it.
+
+    So a client listens before it sends.
+    """
+
+    keeps_nothing: Literal[True]
 
 
 @runtime_checkable

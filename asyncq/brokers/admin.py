@@ -10,12 +10,12 @@ from asyncq.message import Status
 
 
 class Depth(msgspec.Struct, frozen=True, kw_only=True):
-    """How many messages a queue has, by where they are."""
+    """How many messages a queue has, by where they are; None where the broker cannot say."""
 
     ready: int = 0
     """Waiting for a worker, suspects included."""
-    delayed: int = 0
-    held: int = 0
+    delayed: int | None = 0
+    held: int | None = 0
     dead: int = 0
     oldest_age: float | None = None
     """Seconds since the first of the ready ones was sent; None when none is ready."""
@@ -35,17 +35,17 @@ class QueueAdmin(Protocol):
     """What an operator asks of a broker. None of it is on the path of a delivery."""
 
     async def queues(self) -> Sequence[str]:
-        """The names of the queues that were ever published to, sorted."""
+        """The names of the queues that were ever published to, sorted; those of this process
+        where the broker cannot list them."""
         ...
 
     async def depth(self, queue: str) -> Depth: ...
 
-    async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
-        """For each id: QUEUED, SCHEDULED or RUNNING, FAILED for a dead letter, None if not here."""
-        ...
-
     async def purge(self, queue: str) -> int:
-        """Remove every message that waits, due or delayed; not the held and the dead."""
+        """Remove every message that waits, due or delayed; not the held and the dead.
+
+        A broker that does not say how many are delayed leaves them.
+        """
         ...
 
     async def dead_letters(
@@ -63,4 +63,13 @@ class QueueAdmin(Protocol):
 
     async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
         """Forget these dead letters for good; returns how many there were."""
+        ...
+
+
+@runtime_checkable
+class MessageFinder(Protocol):
+    """A broker that knows its messages by their ids."""
+
+    async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
+        """For each id: QUEUED, SCHEDULED or RUNNING, FAILED for a dead letter, None if not here."""
         ...

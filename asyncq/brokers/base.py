@@ -6,7 +6,7 @@ tests of what is promised here; a driver is right when they pass.
 
 import math
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
@@ -14,16 +14,18 @@ from typing import Any, Protocol, Self, runtime_checkable
 import msgspec
 
 from asyncq.message import Record
+from asyncq.topology import Queue
 
 MAX_BATCH = 500
 """The most entries one call on a driver needs to take; callers split, drivers may rely on it."""
 
 
-class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A message as a broker sees it: where it goes, and bytes."""
 
     id: str
     queue: str
+    """Where it waits; of one that names an exchange, the queue whose copy keeps the id."""
     body: bytes
     priority: int = 0
     """From 0 (lowest) to 9."""
@@ -35,6 +37,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sent_at: float = 0.0
     """Unix seconds."""
     headers: dict[str, Any] = {}
+    exchange: str = ""
+    """Only for a broker with `Exchanges`, and only when it is published."""
+    routing_key: str = ""
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -45,6 +50,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How many workers died while they ran it."""
     suspect: bool = False
     """It was in a worker's hands before, and that worker was lost. It runs alone in its lane."""
+    again: bool = False
+    """It may have run to its end before: whether it has an outcome is looked up first."""
     token: Any = None
     """The driver's own handle."""
 
@@ -59,6 +66,7 @@ class Nack(msgspec.Struct, frozen=True):
     """Give it back, to be delivered after ``delay`` seconds; without delay, at the head.
 
     Nothing is counted against it. A ``replacement`` takes its place under the same id (a retry).
+    A broker that cannot put it at the head puts it at the end.
     """
 
     delivery: Delivery
@@ -87,6 +95,18 @@ class QueueSpec(msgspec.Struct, frozen=True):
     """A queue as a consumer asks for it."""
 
     name: str
+    prefetch: int | None = None
+    """How much a broker that pushes may hand out unasked, what is not yet settled included; None:
+    only what is asked for. A worker with one queue says how many slots it has."""
+
+
+class Lane:
+    """Where a worker runs suspects, one at a time, whatever queues and brokers it has."""
+
+    __slots__ = ("is_taken",)
+
+    def __init__(self) -> None:
+        self.is_taken = False
 
 
 class Lease:
@@ -97,9 +117,9 @@ class Lease:
     second crash points at one message.
     """
 
-    __slots__ = ("_lane_taken", "good_until", "incarnation", "lost", "seconds")
+    __slots__ = ("_lane", "_watcher", "good_until", "incarnation", "lost", "seconds")
 
-    def __init__(self, incarnation: str, seconds: float) -> None:
+    def __init__(self, incarnation: str, seconds: float, lane: Lane | None = None) -> None:
         self.incarnation = incarnation
         self.seconds = seconds
         self.good_until = math.inf
@@ -107,7 +127,19 @@ class Lease:
         renews, read where a broker cannot check (a backend in another store)."""
         self.lost = False
         """Known to have ended; set once."""
-        self._lane_taken = False
+        self._lane = lane or Lane()
+        self._watcher: Callable[[], None] | None = None
+
+    def watch(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` when a driver says that the lease has ended."""
+        self._watcher = tell
+
+    def lose(self) -> None:
+        """It has ended: a driver says so, from the event loop."""
+        if not self.lost:
+            self.lost = True
+            if self._watcher is not None:
+                self._watcher()
 
     def is_good(self) -> bool:
         """Whether nobody else can own what is held."""
@@ -115,14 +147,14 @@ class Lease:
 
     def take_lane(self) -> bool:
         """Claim the lane, if it is free. A driver does so before it claims a suspect."""
-        if self._lane_taken:
+        if self._lane.is_taken:
             return False
-        self._lane_taken = True
+        self._lane.is_taken = True
         return True
 
     def free_lane(self) -> None:
         """Give the lane back: no suspect came, or the one that did is settled."""
-        self._lane_taken = False
+        self._lane.is_taken = False
 
 
 class Consumer(Protocol):
@@ -221,7 +253,7 @@ class Broker(Protocol):
 
         Raises:
             BrokerUnavailable: some may have been stored; publishing them again is safe.
-            Refused: this will never work; names the envelope.
+            Refused: not these; names them. Of the others some may have been stored.
         """
         ...
 
@@ -230,6 +262,25 @@ class Broker(Protocol):
 
         Entering starts the lease for this queue. On exit it ends, and what was received and not
         settled goes back, uncounted.
+        """
+        ...
+
+
+@runtime_checkable
+class Exchanges(Protocol):
+    """A broker that routes by itself: `Broker.publish` takes envelopes that name an exchange.
+
+    Each queue that is bound gets a copy. The one in ``Envelope.queue`` arrives with the id that was
+    sent, every other with that of `asyncq.topology.copy_id`; where ``queue`` is empty, all arrive
+    with the id that was sent. With no queue bound, `Broker.publish` raises `Unroutable`.
+    """
+
+    async def bind(self, queues: Sequence[Queue]) -> None:
+        """Make the exchanges of these queues, and their bindings.
+
+        Raises:
+            BrokerUnavailable: call again.
+            ConfigurationError: there is such an exchange, and it is another.
         """
         ...
 

@@ -31,6 +31,7 @@ from asyncq.cli.demo_tasks import QUEUE, Plan, Totals, add_up, app, begin, measu
 from asyncq.cli.logs import LogLevel, set_up_logs
 from asyncq.cli.output import complain, print_facts, print_json
 from asyncq.config import DEFAULTS, Url, sqlite_path
+from asyncq.dispatch import DEFAULT_BROKER
 from asyncq.errors import ConfigurationError, TaskError, TaskFailed
 from asyncq.result import Result, as_completed, gather
 from asyncq.worker.signals import SIGNALS, run_loop
@@ -98,7 +99,8 @@ def demo(
     """
     set_up_logs(LogLevel.CRITICAL)  # what becomes of the files is in the report
     if broker is not None:
-        app.url = app.backend_url = Url(broker)
+        app.urls = {DEFAULT_BROKER: (Url(broker),)}
+        app.backend_url = app.url
     wanted = None if directory is None else os.path.realpath(os.fsencode(directory))
     try:
         with progress_bar() as advance:

@@ -13,7 +13,7 @@ from asyncq.cli.apps import AppArgument, load_app
 from asyncq.cli.logs import LogLevel, set_up_logs
 from asyncq.cli.output import print_facts
 from asyncq.config import DEFAULTS
-from asyncq.task import check_queue_name
+from asyncq.topology import check_queue_name
 from asyncq.worker.signals import run_loop
 
 log = logging.getLogger(__name__)
@@ -105,19 +105,27 @@ def worker(
     log.info("stopped")
 
 
+def brokers_of(app: App) -> list[tuple[str, object]]:
+    """The app's brokers as facts: by their names where there are several, all URLs of each."""
+    shown = {name: " or ".join(urls) for name, urls in app.urls.items()}
+    if len(shown) == 1:
+        return [("broker", urls) for urls in shown.values()]
+    return [(f"broker {name}", urls) for name, urls in shown.items()]
+
+
 def print_banner(name: str, app: App, queues: list[str], concurrency: int) -> None:
     """What is about to run, to standard error: where the log goes, too."""
     tasks = sorted(app.tasks)
     rest = len(tasks) - TASKS_SHOWN
     facts: list[tuple[str, object]] = [
         ("app", name),
-        ("broker", app.url),
+        *brokers_of(app),
         ("queues", ", ".join(queues)),
         ("tasks", ", ".join(tasks[:TASKS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")),
         ("concurrency", concurrency),
     ]
     if app.backend_url != app.url:
-        facts.insert(2, ("backend", app.backend_url))
+        facts.insert(1 + len(app.urls), ("backend", app.backend_url))
     if not tasks:
         facts[-2] = ("tasks", "none: import the modules that define them where the app is")
     print_facts(facts, title=f"asyncq {version('asyncq')} worker", err=True)

@@ -85,7 +85,9 @@ class Executor:
 
     async def _conclusion(self, delivery: Delivery) -> Conclusion:
         started = self._now()
-        if delivery.suspect and (verdict := await self._judge(delivery)) is not None:
+        if (delivery.suspect or delivery.again) and (
+            verdict := await self._judge(delivery)
+        ) is not None:
             return verdict
         opened = self._open(delivery)
         if isinstance(opened, Conclusion):
@@ -186,7 +188,7 @@ class Executor:
         return Conclusion(Nack(delivery, delay, self._encode(again)))
 
     async def _judge(self, delivery: Delivery) -> Conclusion | None:
-        """What is to become of a delivery that outlived a worker; None if it is to run."""
+        """What becomes of a delivery that may have run before; None if it is to run."""
         try:
             [record] = await self._backend.fetch([delivery.envelope.id])
         except BackendUnavailable:

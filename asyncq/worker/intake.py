@@ -45,7 +45,7 @@ class Intake:
         self._burst = burst
         # Half the slots at a time: while one half runs, the other half's claim and settlement are
         # on their way.
-        self._portion = min(MAX_BATCH, max(1, (pool.size + 1) // 2))
+        self._portion = min(MAX_BATCH, max(1, (pool.slots.size + 1) // 2))
 
     async def run(self) -> None:
         """Claim what there are slots for, until cancelled; in a burst, until nothing is left."""
@@ -75,9 +75,9 @@ class Intake:
         # What still runs may send more, or make room for a suspect.
         await self._pool.wait_until_idle()
         await self._completer.wait_until_settled()
-        before = self._pool.started
+        before = self._pool.slots.started
         await self._receive()
-        return self._pool.started == before
+        return self._pool.slots.started == before
 
     async def _receive(self) -> bool:
         """Claim for the slots that are free and start what comes; whether there may be more."""

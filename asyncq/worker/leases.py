@@ -35,12 +35,20 @@ class LeaseRenewal:
     """Keeps a lease alive until cancelled; raises `LeaseLost` when it could not."""
 
     def __init__(
-        self, broker: Leased, lease: Lease, queues: Sequence[str], config: Config, pool: Pool
+        self,
+        broker: Leased,
+        lease: Lease,
+        queues: Sequence[str],
+        config: Config,
+        pool: Pool,
+        *,
+        watches: bool = True,
     ) -> None:
         self._lease = lease
         self._queues = list(queues)
         self._config = config
         self._pool = pool
+        self._watches = watches  # for one of several brokers, so that a stall is logged once
         self._keeper: LeaseKeeper = broker.keeper()
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
@@ -71,7 +79,8 @@ class LeaseRenewal:
             stalled = away = False
             while not self._stop.wait(min(TICK, every)):
                 now = time.monotonic()
-                stalled = self._watch(now - self._last_tick, stalled)
+                if self._watches:
+                    stalled = self._watch(now - self._last_tick, stalled)
                 if now < next_renewal or now - self._last_tick > self._config.stall_limit:
                     continue
                 next_renewal = now + every
@@ -122,7 +131,7 @@ class LeaseRenewal:
 
     def _task_name(self) -> str:
         task = asyncio.current_task(self._loop)
-        delivery = None if task is None else self._pool.running.get(task)
+        delivery = None if task is None else self._pool.slots.find(task)
         return "(none of ours)" if delivery is None else delivery.envelope.id
 
 

@@ -19,50 +19,68 @@ MOST_SPARE = 8  # slots one consumer may wait with
 CANCEL_TIMEOUT = 5.0  # seconds a task gets to end once it was cancelled
 
 
-class Pool:
-    """Slots for running deliveries. A slot is taken before a delivery is claimed for it."""
+class Slots:
+    """How many deliveries a worker may run at a time, and whose they are."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.running: dict[asyncio.Task[None], Delivery] = {}
+        self.free = size  # written by consumers (take, give) and by ending tasks
+        self.changed = asyncio.Event()
         self.started = 0
-        """How many deliveries it ever ran."""
-        self._free = size  # written by consumers (take, give) and by ending tasks
-        self._changed = asyncio.Event()
+        """How many deliveries they were ever used for."""
+        self.pools: set[Pool] = set()
+
+    def find(self, task: "asyncio.Task[Any]") -> Delivery | None:
+        """The delivery that this task runs."""
+        return next((pool.running[task] for pool in self.pools if task in pool.running), None)
+
+
+class Pool:
+    """What one broker's consumers run, in slots that they share with those of other brokers.
+
+    A slot is taken before a delivery is claimed for it.
+    """
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+        self.running: dict[asyncio.Task[None], Delivery] = {}
         self._patience = anyio.CancelScope()
         self._loop = asyncio.get_running_loop()
+        slots.pools.add(self)
 
     async def wait_for_room(self) -> None:
         """Return once a slot is free. Holds nothing."""
-        while self._free <= 0:
-            self._changed.clear()
-            await self._changed.wait()
+        slots = self.slots
+        while slots.free <= 0:
+            slots.changed.clear()
+            await slots.changed.wait()
 
     async def wait_until_idle(self) -> None:
-        """Return once nothing runs."""
-        while self.running:
-            self._changed.clear()
-            await self._changed.wait()
+        """Return once nothing runs, here or in another pool."""
+        slots = self.slots
+        while any(pool.running for pool in slots.pools):
+            slots.changed.clear()
+            await slots.changed.wait()
 
     def take(self, wanted: int) -> int:
         """Take up to ``wanted`` slots; returns how many."""
-        taken = min(wanted, self._free)
-        self._free -= taken
+        taken = min(wanted, self.slots.free)
+        self.slots.free -= taken
         return taken
 
     def take_spare(self, lines: int) -> int:
         """Take a few slots to wait with, where ``lines`` consumers could and most stay free."""
-        return self.take(min(MOST_SPARE, self._free // (4 * lines)))
+        return self.take(min(MOST_SPARE, self.slots.free // (4 * lines)))
 
     def give(self, slots: int) -> None:
         """Give back slots that were taken and not used."""
         if slots:
-            self._free += slots
-            self._changed.set()
+            self.slots.free += slots
+            self.slots.changed.set()
 
     def start(self, delivery: Delivery, run: Coroutine[Any, Any, None]) -> None:
         """Run this delivery in a slot that was taken for it."""
-        self.started += 1
+        self.slots.started += 1
         task = self._loop.create_task(run)
         self.running[task] = delivery
         task.add_done_callback(self._end)
@@ -78,6 +96,7 @@ class Pool:
                     await asyncio.wait(self.running, timeout=grace)
         finally:
             await self.cancel("the worker is stopping")
+            self.slots.pools.discard(self)
 
     def hurry(self) -> None:
         """Cut the grace period of `close` short."""
@@ -97,7 +116,7 @@ class Pool:
 
     def _end(self, task: "asyncio.Task[None]") -> None:
         del self.running[task]
-        self._free += 1
-        self._changed.set()
+        self.slots.free += 1
+        self.slots.changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.critical("the executor failed; its delivery stays leased", exc_info=error)

@@ -1,12 +1,11 @@
 """The worker: one event loop that takes messages from queues, runs their tasks, and settles them.
 
-broker ──▶ consumer (one per queue) ──▶ pool of slots ──▶ executor ──▶ completer ──▶ broker
-                                                                                     backend
+What it does with one broker is a branch (`asyncq.worker.branch`); most workers have one.
 """
 
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -14,26 +13,15 @@ from anyio import TASK_STATUS_IGNORED, create_task_group
 from anyio.abc import TaskStatus
 
 from asyncq.backends.base import Backend, ProgressBoard
-from asyncq.brokers.base import Broker, Consumer, Lease, Leased, QueueSpec
+from asyncq.brokers.base import Broker, Lane, Leased
 from asyncq.clock import Clock
 from asyncq.codecs.base import Codec
 from asyncq.config import Config
-from asyncq.errors import BrokerUnavailable, LeaseLost, first_error
 from asyncq.message import Progress, new_id
-from asyncq.policies import Retry
 from asyncq.task import Task
-from asyncq.worker.completer import Completer
+from asyncq.worker.branch import Branch, Share
 from asyncq.worker.executor import Executor
-from asyncq.worker.intake import Intake
-from asyncq.worker.leases import LeaseRenewal
-from asyncq.worker.pool import Pool
-from asyncq.worker.sweeper import Sweeper
-
-log = logging.getLogger(__name__)
-
-PAUSE = Retry(times=0, base=0.1, ceiling=1.0)  # before a lost lease is followed by a new one
-
-TO_THE_BROKER = 0.85  # of the lease; in the rest, others look who has died: 15 s is 15 s in all
+from asyncq.worker.pool import Slots
 
 Hook = Callable[[dict[str, Any]], Awaitable[None] | None]
 
@@ -45,36 +33,56 @@ class Worker:
         self,
         *,
         tasks: Mapping[str, Task[..., Any]],
-        broker: Broker,
+        brokers: Mapping[str, Broker],
         backend: Backend,
         codec: Codec,
         config: Config,
         clock: Clock,
-        queues: Sequence[str],
+        queues: Mapping[str, Sequence[str]],
         startup: Sequence[Hook] = (),
         shutdown: Sequence[Hook] = (),
         burst: bool = False,
     ) -> None:
         self.name = new_id()[-12:]
         self._tasks = tasks
-        self._broker = broker
+        self._brokers = brokers
         self._backend = backend
         self._codec = codec
         self._config = config
         self._clock = clock
-        self._queues = tuple(queues)
+        self._queues = queues  # by the name of their broker
         self._startup = startup
         self._shutdown = shutdown
         self._burst = burst
         self._state: dict[str, Any] = {}
-        self._intake = anyio.CancelScope()
-        self._pool: Pool | None = None
-        self._announced = False
-        self._stopped = anyio.Event()
-        self._hurrying = False
+        self._branches = self._make_branches()
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Consume until stopped; return once every delivery is settled or given back."""
+        async with self._hooks():
+            waiting = set(self._branches)
+
+            def announce(branch: Branch) -> None:
+                if branch in waiting:
+                    waiting.remove(branch)
+                    if not waiting:
+                        task_status.started()
+
+            async with create_task_group() as group:
+                for branch in self._branches:
+                    group.start_soon(branch.run, partial(announce, branch))
+
+    def stop(self) -> None:
+        """Take in nothing more; `run` returns when what is running has ended, or its grace has."""
+        for branch in self._branches:
+            branch.stop()
+
+    def hurry(self) -> None:
+        """Stop, and cancel at once what is running; it is given back."""
+        for branch in self._branches:
+            branch.hurry()
+
+    def _make_branches(self) -> list[Branch]:
         executor = Executor(
             tasks=self._tasks,
             codec=self._codec,
@@ -85,103 +93,21 @@ class Worker:
             state=self._state,
             report=self._post_progress,
         )
-        async with self._hooks():
-            failures, ended = 0, False
-            while not ended:
-                try:
-                    await self._serve(executor, task_status)
-                    ended = True
-                except* LeaseLost:
-                    log.warning("worker %s lost its lease and begins anew", self.name)
-                    failures = 0
-                except* BrokerUnavailable as errors:
-                    if failures == 0:
-                        log.warning("worker %s cannot consume: %s", self.name, first_error(errors))
-                    failures += 1
-                if self._stopped.is_set():
-                    return
-                if not ended:
-                    with anyio.move_on_after(PAUSE.pause(failures)):
-                        await self._stopped.wait()
-
-    def stop(self) -> None:
-        """Take in nothing more; `run` returns when what is running has ended, or its grace has."""
-        self._stopped.set()
-        self._intake.cancel()
-
-    def hurry(self) -> None:
-        """Stop, and cancel at once what is running; it is given back."""
-        self.stop()
-        self._hurrying = True
-        if self._pool is not None:
-            self._pool.hurry()
-
-    async def _serve(self, executor: Executor, task_status: TaskStatus[None]) -> None:
-        """One incarnation: consume under one lease until stopped, or until the lease is lost.
-
-        The blocks close from the inside out, and that is the shutdown: nothing more comes in, what
-        runs ends, its ends are settled, what kept it alive goes last.
-        """
-        lease = Lease(new_id(), self._config.lease * TO_THE_BROKER)
-        unified = self._broker.store == self._backend.store
-        async with AsyncExitStack() as stack:
-            consumers: dict[str, Consumer] = {}
-            for queue in self._queues:
-                consumers[queue] = await stack.enter_async_context(
-                    self._broker.consume(QueueSpec(queue), lease)
-                )
-            pool = self._pool = Pool(self._config.concurrency)
-            async with create_task_group() as upkeep:
-                if isinstance(self._broker, Leased):
-                    await upkeep.start(
-                        LeaseRenewal(self._broker, lease, self._queues, self._config, pool).run
-                    )
-                    await upkeep.start(Sweeper(self._broker, self._queues, lease).run)
-                async with self._completing(consumers, lease, unified=unified) as completers:
-                    try:
-                        with self._intake:
-                            async with create_task_group() as intake:
-                                for queue, consumer in consumers.items():
-                                    intake.start_soon(
-                                        Intake(
-                                            queue,
-                                            consumer,
-                                            pool,
-                                            executor,
-                                            completers[queue],
-                                            lines=len(consumers),
-                                            burst=self._burst,
-                                        ).run
-                                    )
-                                log.info(
-                                    "worker %s consumes %s", self.name, ", ".join(self._queues)
-                                )
-                                if not self._announced:
-                                    self._announced = True
-                                    task_status.started()
-                    finally:
-                        await pool.close(0.0 if self._hurrying else self._config.grace)
-                upkeep.cancel_scope.cancel()
-
-    @asynccontextmanager
-    async def _completing(
-        self, consumers: Mapping[str, Consumer], lease: Lease, *, unified: bool
-    ) -> AsyncGenerator[dict[str, Completer]]:
-        """A completer for each consumer, which ends when what the block left is settled."""
-        completers = {
-            queue: Completer(
-                consumer, self._backend, lease, unified=unified, room=self._config.concurrency
-            )
-            for queue, consumer in consumers.items()
-        }
-        async with create_task_group() as group:
-            for completer in completers.values():
-                group.start_soon(completer.run)
-            try:
-                yield completers
-            finally:
-                for completer in completers.values():
-                    completer.close()
+        share = Share(
+            worker=self.name,
+            backend=self._backend,
+            executor=executor,
+            config=self._config,
+            slots=Slots(self._config.concurrency),
+            lane=Lane(),
+            lines=sum(len(queues) for queues in self._queues.values()),
+            burst=self._burst,
+        )
+        leased = [name for name in self._queues if isinstance(self._brokers[name], Leased)]
+        return [
+            Branch(self._brokers[name], queues, share, watches_loop=[name] == leased[:1])
+            for name, queues in self._queues.items()
+        ]
 
     @asynccontextmanager
     async def _hooks(self) -> AsyncGenerator[None]:

@@ -2,6 +2,7 @@
 
 import logging
 import traceback
+from typing import Any
 
 import anyio
 import pytest
@@ -11,6 +12,7 @@ from asyncq.app import App
 from asyncq.brokers.memory import MemoryBroker
 from asyncq.errors import ConfigurationError
 from asyncq.message import new_id
+from asyncq.topology import Queue
 from tests.client.given import PATIENCE, new_app
 
 SECRET = "s3cr3t-w0rd"
@@ -140,3 +142,30 @@ async def test_a_scheme_that_no_driver_takes_is_named_with_those_that_are() -> N
     with pytest.raises(ConfigurationError, match=r"no backend driver for .*null://"):
         async with App("memory://x", backend="kafka://host"):
             pass
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"broker": "memory://a", "brokers": {"default": "memory://b"}}, "not both"),
+        ({"brokers": {"eu": "memory://b"}}, "needs one named default.*there is eu"),
+        ({"brokers": {}}, "needs one named default"),
+        ({"brokers": {"default": "memory://b", "eu": []}}, "broker eu has no URL"),
+        ({"queues": [Queue("mail", broker="eu")]}, "queue mail: there is no broker 'eu'.*default"),
+        ({"routes": {"*": Queue("mail", broker="eu")}}, "queue mail: there is no broker 'eu'"),
+        ({"queues": [Queue("mail"), Queue("mail")]}, "declared twice"),
+    ],
+    ids=str,
+)
+def test_brokers_and_queues_that_do_not_fit_are_refused_at_once(
+    options: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        App(**options)
+
+
+def test_several_brokers_have_names_and_the_default_ones_store_the_outcomes() -> None:
+    app = App(brokers={"eu": "memory://eu", "default": "memory://here"})
+
+    assert app.urls == {"eu": ("memory://eu",), "default": ("memory://here",)}
+    assert app.url == app.backend_url == "memory://here"

@@ -41,7 +41,7 @@ async def envelope_of(app: App, **options: Any) -> Envelope:
     async def task() -> None: ...
 
     async with app:
-        app.client._publisher._broker = Caught(Url("memory://nowhere"), Fixed())  # pyright: ignore[reportPrivateUsage] - to catch it
+        app.client._dispatch.default._broker = Caught(Url("memory://nowhere"), Fixed())  # pyright: ignore[reportPrivateUsage] - to catch it
         await task.options(**options).enqueue()
     [envelope] = sent
     return envelope
@@ -115,6 +115,10 @@ async def test_options_that_are_not_given_are_those_of_the_task(fixed: App) -> N
         ({"queue": "line\n"}, ConfigurationError, "queue name"),
         ({"queue": "{tag}"}, ConfigurationError, "queue name"),
         ({"queue": "x" * 129}, ConfigurationError, "queue name"),
+        ({"queue": "a", "exchange": "b"}, ConfigurationError, "not both"),
+        ({"exchange": "a b"}, ConfigurationError, "exchange name"),
+        ({"routing_key": "a.b"}, ConfigurationError, "is for an exchange"),
+        ({"exchange": "a", "routing_key": "x" * 256}, ConfigurationError, "256 bytes"),
         ({"headers": [1]}, TypeError, "headers"),
         ({"headers": {1: 2}}, TypeError, "headers"),
         ({"headers": {"a": object()}}, TypeError, "cannot be sent"),
@@ -142,6 +146,9 @@ def test_options_that_no_broker_could_carry_are_refused(
         {"keep_result": float("nan")},
         {"time_limit": -1.0},
         {"queue": "a/b"},
+        {"queue": "a", "exchange": "b"},
+        {"exchange": "a/b"},
+        {"routing_key": "a"},
         {"name": "with space"},
         {"name": "x" * 201},
         {"name": "line\n"},

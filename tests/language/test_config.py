@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asyncq.config import DEFAULT_URL, Url, broker_url, mask, query_of, sqlite_path
+from asyncq.config import DEFAULT_URL, Url, broker_urls, mask, query_of, sqlite_path
 from asyncq.errors import ConfigurationError
 
 CANARY = "S3CR3T"
@@ -89,8 +89,26 @@ def test_the_broker_is_the_given_one_or_the_environments_or_sqlite(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("ASYNCQ_BROKER", raising=False)
-    assert broker_url(None) == DEFAULT_URL
+    assert broker_urls(None) == (DEFAULT_URL,)
 
     monkeypatch.setenv("ASYNCQ_BROKER", "memory://env")
-    assert broker_url(None) == "memory://env"
-    assert broker_url("memory://given") == "memory://given"
+    assert broker_urls(None) == ("memory://env",)
+    assert broker_urls("memory://given") == ("memory://given",)
+
+
+@pytest.mark.parametrize(
+    ("given", "urls"),
+    [
+        ("redis://a,redis://b", ["redis://a", "redis://b"]),
+        ("redis://a , amqps://u:p,q@b/v,w", ["redis://a", "amqps://u:p,q@b/v,w"]),
+        ("redis://a,b", ["redis://a,b"]),
+        (["redis://a,b", "redis://c"], ["redis://a,b", "redis://c"]),
+    ],
+)
+def test_several_urls_are_a_list_or_have_commas_between_them(
+    given: str | list[str], urls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [url.reveal() for url in broker_urls(given)] == urls
+    if isinstance(given, str):
+        monkeypatch.setenv("ASYNCQ_BROKER", given)
+        assert [url.reveal() for url in broker_urls(None)] == urls

@@ -4,11 +4,12 @@
 a ``reveal_type``. Every other line must pass.
 """
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any, reveal_type
 
 import asyncq
-from asyncq import App, Context, Result, Retry
+from asyncq import App, Binding, Context, Exchange, Queue, Result, Retry, Route, Signature
 
 app = App("memory://typing")
 
@@ -51,6 +52,15 @@ async def variable(*xs: int, **named: str) -> list[int]:
     return list(xs)
 
 
+@app.task(exchange="events", routing_key="mail.sent")
+async def published(x: int) -> int:
+    return x
+
+
+@app.task(exchange=5)  # error: "exchange"
+async def wrong_exchange() -> None: ...
+
+
 @app.task(colour="red")  # error: No overloads
 async def wrong_option() -> None: ...
 
@@ -76,6 +86,34 @@ async def call_tasks() -> None:
     reveal_type(add.s(1))  # type: Signature[int]
     reveal_type(add.options(queue="q").s(1))  # type: Signature[int]
     reveal_type(await add.options(queue="q").enqueue(1))  # type: Result[int]
+    reveal_type(await add.options(exchange="e", routing_key="k").enqueue(1))  # type: Result[int]
+    add.options(exchange=5)  # error: "exchange"
+    reveal_type(await published.options(routing_key="k").enqueue(1))  # type: Result[int]
+
+
+def by_tenant(call: Signature[Any]) -> str | Queue | None:
+    return call.kwargs.get("tenant")
+
+
+def by_number(call: Signature[Any]) -> int:
+    return 5
+
+
+def declare_and_route() -> None:
+    events = Exchange("events", "topic")
+    queues = [Queue("a", bindings=[Binding(events, "#")], ttl=5.0), Queue("b", overflow="reject")]
+    App(queues=queues, routes={"mail.*": "mail"})
+    App(routes={"mail.*": "mail", re.compile(r"news\..+"): Route(queue="news", priority=3)})
+    App(routes={re.compile("a"): queues[0]})
+    App(routes=by_tenant)
+    App(routes=[{"a": "b"}, by_tenant])
+    patterns = {"a": "b"}
+    App(routes=patterns)
+    App(routes={"a": 5})  # error: "routes"
+    App(routes=by_number)  # error: "routes"
+    Queue("a", overflow="drop")  # error: "overflow"
+    Queue("a", kind="stream")  # error: "kind"
+    Exchange("a", "topics")  # error: "kind"
 
 
 async def leave_the_context_to_the_worker() -> None:

@@ -15,7 +15,7 @@ from asyncq.brokers.memory import MemoryBroker
 from asyncq.context import Context
 from asyncq.errors import BrokerUnavailable
 from asyncq.message import Status, new_id
-from asyncq.worker import worker as worker_module
+from asyncq.worker import branch as branch_module
 from tests.client.given import PATIENCE, Gate, until_status
 
 
@@ -220,7 +220,7 @@ async def test_a_worker_waits_for_a_broker_that_is_not_there_yet(
 
     monkeypatch.setattr("tests.worker.faulty.FaultyBroker", Late)
     monkeypatch.setitem(drivers.BROKERS, "faulty", "tests.worker.faulty:FaultyBroker")
-    monkeypatch.setattr(worker_module, "PAUSE", worker_module.Retry(times=0, base=0.001))
+    monkeypatch.setattr(branch_module, "PAUSE", branch_module.Retry(times=0, base=0.001))
     name = new_id()
     app = App(f"faulty://{name}", backend=f"memory://{name}")
 

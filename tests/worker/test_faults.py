@@ -14,7 +14,7 @@ from asyncq.errors import TaskFailed
 from asyncq.message import Status, Succeeded, new_id
 from asyncq.policies import Retry
 from asyncq.result import gather
-from asyncq.worker import completer, intake, worker
+from asyncq.worker import branch, completer, intake
 from tests.client.given import PATIENCE, until, until_status
 from tests.worker.faulty import FaultyBackend, FaultyBroker
 
@@ -24,7 +24,7 @@ TASKS = 200
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch, faulty_drivers: None) -> None:
-    for module in (publisher, completer, intake, worker):
+    for module in (publisher, completer, intake, branch):
         monkeypatch.setattr(module, "PAUSE", SHORT)
     monkeypatch.setattr(waiters, "RECONNECT", SHORT)
     monkeypatch.setattr(waiters, "REREAD", 0.1)

@@ -6,7 +6,7 @@ from anyio import fail_after
 
 from asyncq.app import App
 from asyncq.result import gather
-from asyncq.worker.pool import Pool
+from asyncq.worker.pool import Pool, Slots
 from tests.client.given import PATIENCE, Gate, until
 
 
@@ -110,7 +110,7 @@ async def test_a_delayed_message_waits_in_no_slot(app: App) -> None:
 
 
 async def test_slots_taken_are_given_back() -> None:
-    pool = Pool(3)
+    pool = Pool(Slots(3))
 
     assert pool.take(5) == 3
     assert pool.take(1) == 0

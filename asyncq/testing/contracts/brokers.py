@@ -108,7 +108,10 @@ class BrokerContract(DriverFixtures):
 
         await broker.publish(sent)
         async with broker.consume(MAIL, new_lease()) as consumer:
-            taken = list(await consumer.receive(MAX_BATCH))
+            if self.hands_out_what_is_asked_for:
+                taken = list(await consumer.receive(MAX_BATCH))
+            else:
+                taken = await take(consumer, MAX_BATCH)
             fenced = await consumer.settle([Ack(delivery) for delivery in taken])
 
         assert ids_of(taken) == ids_of(sent)
@@ -130,6 +133,7 @@ class BrokerContract(DriverFixtures):
     # One id, one message
 
     async def test_an_id_published_twice_is_kept_as_it_was(self, broker: Broker) -> None:
+        self.needs(self.knows_ids, "to know ids")
         first, again = envelope(b"first", id="1"), envelope(b"again", id="1", priority=9)
 
         await broker.publish([first, again])
@@ -142,6 +146,7 @@ class BrokerContract(DriverFixtures):
     async def test_an_id_is_stored_once_whoever_publishes_it(
         self, broker: Broker, other_broker: Broker
     ) -> None:
+        self.needs(self.knows_ids, "to know ids")
         sent = envelopes(100)
 
         async with create_task_group() as group:
@@ -153,6 +158,7 @@ class BrokerContract(DriverFixtures):
         assert sorted(ids_of(taken)) == sorted(ids_of(sent))
 
     async def test_an_id_in_a_workers_hands_is_not_stored_again(self, broker: Broker) -> None:
+        self.needs(self.knows_ids, "to know ids")
         sent = envelope()
 
         await broker.publish([sent])
@@ -164,6 +170,7 @@ class BrokerContract(DriverFixtures):
             assert list(await consumer.receive(10)) == []
 
     async def test_a_delayed_id_is_not_stored_again(self, broker: Broker) -> None:
+        self.needs(self.knows_ids, "to know ids")
         await broker.publish([envelope(id="1", eta=now() + FAR)])
         await broker.publish([envelope(id="1")])
 
@@ -171,6 +178,7 @@ class BrokerContract(DriverFixtures):
             assert list(await consumer.receive(10)) == []
 
     async def test_a_dead_id_is_not_stored_again(self, broker: Broker) -> None:
+        self.needs(self.knows_ids, "to know ids")
         await broker.publish([envelope(id="1")])
         async with broker.consume(MAIL, new_lease()) as consumer:
             [dying] = await take(consumer, 1)
@@ -202,6 +210,7 @@ class BrokerContract(DriverFixtures):
         assert ids_of(taken) == ids_of(sent)
 
     async def test_a_higher_priority_comes_first(self, broker: Broker) -> None:
+        self.needs(self.has_priorities, "priorities")
         priorities = [0, 9, 3, 1, 8, 5, 2, 7, 4, 6, 9, 0]
         sent = [envelope(str(at).encode(), priority=at) for at in priorities]
 
@@ -263,10 +272,12 @@ class BrokerContract(DriverFixtures):
             await consumer.settle([Nack(first)])
             taken = await take(consumer, 3)
 
-        assert bodies_of(taken) == [b"0", b"1", b"2"]
-        assert taken[0].envelope == first.envelope
-        assert taken[0].crashes == 0
-        assert not taken[0].suspect
+        bodies = [b"0", b"1", b"2"] if self.gives_back_to_the_head else [b"1", b"2", b"0"]
+        assert bodies_of(taken) == bodies
+        again = taken[bodies.index(b"0")]
+        assert again.envelope == first.envelope
+        assert again.crashes == 0
+        assert not again.suspect
 
     async def test_what_is_given_back_with_a_delay_comes_after_it(self, broker: Broker) -> None:
         await broker.publish([envelope(b"delayed"), envelope(b"other")])
@@ -289,7 +300,7 @@ class BrokerContract(DriverFixtures):
             await consumer.settle([Nack(first, replacement=replacement)])
             taken = await take(consumer, 2)
 
-            assert taken[0].envelope == replacement
+            assert taken[0 if self.gives_back_to_the_head else 1].envelope == replacement
             await consumer.settle([Ack(delivery) for delivery in taken])
             assert list(await consumer.receive(10)) == []
 

@@ -9,7 +9,7 @@ from anyio import fail_after, to_thread
 from anyio.lowlevel import checkpoint
 
 from asyncq.backends.base import Backend, Watch
-from asyncq.brokers.admin import QueueAdmin
+from asyncq.brokers.admin import MessageFinder, QueueAdmin
 from asyncq.brokers.base import (
     MAX_BATCH,
     Broker,
@@ -32,7 +32,7 @@ MAIL = QueueSpec("mail")
 NEWS = QueueSpec("news")
 
 
-class FullBroker(Broker, Leased, QueueAdmin, Protocol):
+class FullBroker(Broker, Leased, QueueAdmin, MessageFinder, Protocol):
     """A broker that does all that a broker can."""
 
 
@@ -40,8 +40,22 @@ class DriverFixtures:
     """The fixtures of every suite: a driver says ``url``, and the rest follows.
 
     ``other_broker`` and ``other_backend`` are second connections to the same store, as another
-    process would have them.
+    process would have them. What a broker cannot do by its nature, it says here.
     """
+
+    knows_ids = True
+    """It keeps an id once. Else whoever publishes twice has it twice."""
+    has_priorities = True
+    gives_back_to_the_head = True
+    """Else to the end of the queue."""
+
+    hands_out_what_is_asked_for = True
+    """Else it pushes: a worker may hold what it has not asked for yet."""
+
+    def needs(self, ability: bool, what: str) -> None:
+        """Skip a test of what this broker cannot do by its nature."""
+        if not ability:
+            pytest.skip(f"it needs a broker that is made for it: {what}")
 
     @pytest.fixture
     def url(self) -> Url:

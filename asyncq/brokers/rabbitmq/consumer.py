@@ -1,0 +1,342 @@
+"""Taking deliveries from a RabbitMQ queue, and ending them.
+
+The connection is the lease: when it ends, RabbitMQ hands what was unsettled to others, and says of
+it that it was delivered before. Such a message moves to the queue's suspects, from where a worker
+fetches one at a time; RabbitMQ counts how often it comes back from there.
+"""
+
+import asyncio
+import contextlib
+import logging
+from asyncio import timeout as deadline
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import pamqp.commands as amqp
+
+from asyncq.brokers.base import Ack, Delivery, Lease, Nack, QueueSpec, Reject, Settlement
+from asyncq.brokers.rabbitmq import names
+from asyncq.brokers.rabbitmq.parcels import Received, unwrap, wrap
+from asyncq.brokers.rabbitmq.post import Post
+from asyncq.errors import BrokerUnavailable, LeaseLost
+from asyncq.stores.amqp import CALL_TIMEOUT, Connector
+from asyncq.stores.amqp_content import Parcel
+from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content
+
+log = logging.getLogger(__name__)
+
+LONGEST_WAIT = 5.0  # seconds; after each the server has to show that it is there
+LOOK = 0.25  # seconds between two looks for suspects
+QUIET = 0.05  # seconds without a push after which none is on its way
+PREFETCH = 100  # where nobody says
+MOST_PREFETCH = 65535  # AMQP's
+LEAVE_TIMEOUT = 5.0  # seconds to give back what is held; then the server does, and counts it
+
+
+class RabbitConsumer:
+    """One worker's hands in one RabbitMQ queue: a channel.
+
+    RabbitMQ pushes: what it hands out is ours before we ask for it, up to ``prefetch`` messages
+    that are not settled. (To fetch them one by one is exact, and thirty times slower.)
+    """
+
+    def __init__(self, connector: Connector, post: Post, queue: QueueSpec, lease: Lease) -> None:
+        self._connector = connector
+        self._post = post
+        self._name = queue.name
+        self._prefetch = min(queue.prefetch or PREFETCH, MOST_PREFETCH)
+        self._lease = lease
+        self._channel: Channel | None = None
+        self._tag: str | None = None  # of the consumer that is pushed to, if there is one
+        self._tags = 0
+        self._buffer: deque[Received] = deque()
+        self._pushed = asyncio.Event()
+        self._open: dict[int, Received] = {}  # unsettled, in the order of their tags
+        self._suspect: int | None = None  # the tag in the lane
+        self._next_look = 0.0  # loop time, for suspects
+        self._cancelled_by_server = False
+
+    async def enter(self) -> None:
+        await self._post.declare(self._name)
+        try:
+            async with deadline(CALL_TIMEOUT):
+                wire = await self._connector.wire()
+                channel = self._channel = await wire.open_channel()
+                channel.on_delivery = self._on_delivery
+                channel.on_cancel = self._on_cancel
+                channel.on_close = self._on_close
+                await self._start_pushing()
+        except (OSError, ChannelClosed) as error:
+            raise self._connector.gone(error) from error
+
+    async def leave(self) -> None:
+        """Give back what is still held, uncounted."""
+        channel = self._channel
+        # Shielded: a worker that leaves on cancellation must not have its messages counted as
+        # crashed. Bounded: then the server gives them back after all.
+        with (
+            anyio.move_on_after(LEAVE_TIMEOUT, shield=True),
+            contextlib.suppress(BrokerUnavailable, LeaseLost),
+        ):
+            if channel is not None and channel.closed is None:
+                await self._stop_pushing()
+                held = list(self._open.values())
+                await self._give_back(held)
+        if channel is not None:
+            channel.close()
+        self._open.clear()
+        self._free_lane()
+
+    # Receiving
+
+    async def wait(self) -> None:
+        await self._consume_again_if_cancelled()
+        if self._buffer:
+            return
+        # While the lane is free, suspects are looked for as well.
+        patience = LOOK if self._suspect is None else LONGEST_WAIT
+        await self._next_push(patience)
+        if not self._buffer and patience >= LONGEST_WAIT:
+            await self._ask(self._nothing())
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        await self._consume_again_if_cancelled()
+        deliveries = await self._fetch_suspect()
+        return deliveries + await self._take(limit - len(deliveries))
+
+    async def wait_and_receive(self, limit: int) -> Sequence[Delivery]:
+        await self.wait()
+        return await self.receive(limit)
+
+    async def _next_push(self, seconds: float) -> None:
+        self._pushed.clear()
+        with anyio.move_on_after(seconds):
+            await self._pushed.wait()
+
+    async def _start_pushing(self) -> None:
+        self._tags += 1
+        self._tag = f"{self._lease.incarnation}.{self._tags}"
+        self._cancelled_by_server = False
+        # Shielded: a consumer that is cancelled before the server has said that it has one takes
+        # RabbitMQ's channel down (3.10.8). It ends: what is asked has a deadline.
+        with anyio.CancelScope(shield=True):
+            await self._ask(
+                amqp.Basic.Qos(0, self._prefetch, False),
+                amqp.Basic.Consume(queue=self._name, consumer_tag=self._tag),
+            )
+
+    async def _stop_pushing(self) -> None:
+        """Be pushed to no more.
+
+        What reaches a consumer that is not there any more goes back as if it had been delivered.
+        So we wait until nothing is on its way: the window is full, or nothing comes.
+        """
+        if self._tag is None or self._cancelled_by_server:
+            return
+        while len(self._open) < self._prefetch:
+            before = len(self._open)
+            await self._next_push(QUIET)
+            if len(self._open) == before:
+                break
+        tag, self._tag = self._tag, None
+        await self._ask(amqp.Basic.Cancel(consumer_tag=tag))
+
+    async def _consume_again_if_cancelled(self) -> None:
+        """Consume again if the server ended it: the queue was deleted, or its leader is gone."""
+        if self._cancelled_by_server:
+            log.warning("RabbitMQ cancelled the consumer of queue %s: consuming anew", self._name)
+            await self._post.declare(self._name, anew=True)
+            await self._start_pushing()
+
+    async def _take(self, limit: int) -> list[Delivery]:
+        """Up to ``limit`` of what was pushed; what a lost worker had goes to the suspects."""
+        taken: list[Delivery] = []
+        aside: list[Received] = []
+        buffer = self._buffer
+        while buffer and len(taken) < limit:
+            received = buffer.popleft()
+            if received.redelivered:
+                aside.append(received)
+            else:
+                taken.append(
+                    Delivery(
+                        envelope=received.envelope,
+                        again=received.again,
+                        token=(self, received.tag),
+                    )
+                )
+        if aside:
+            try:
+                await self._set_aside(aside)
+            except BaseException:
+                tags = [delivery.token[1] for delivery in taken] + [item.tag for item in aside]
+                buffer.extendleft(self._open[tag] for tag in tags if tag in self._open)
+                raise
+        return taken
+
+    async def _set_aside(self, deliveries: Sequence[Received]) -> None:
+        """Move what a lost worker had in its hands to the suspects, charged with its crash."""
+        parcels = [
+            wrap(item.envelope, "", names.suspects(self._name), crashes=item.crashes + 1)
+            for item in deliveries
+        ]
+        await self._post.send(parcels)
+        await self._settle_tags([item.tag for item in deliveries])
+        self._next_look = 0.0
+
+    # Suspects
+
+    async def _fetch_suspect(self) -> list[Delivery]:
+        """The next suspect, if there is one, the lane is free, and it is time to look."""
+        now = asyncio.get_running_loop().time()
+        if now < self._next_look or not self._lease.take_lane():
+            return []
+        found: Received | None = None
+        try:
+            [answer] = await self._ask(amqp.Basic.Get(queue=names.suspects(self._name)))
+            if isinstance(answer, Content):
+                found = unwrap(answer, self._name)
+        finally:
+            if found is None:
+                self._next_look = now + LOOK
+                self._lease.free_lane()
+        if found is None:
+            return []
+        self._suspect = found.tag
+        self._open[found.tag] = found
+        return [
+            Delivery(
+                envelope=found.envelope,
+                crashes=found.crashes,
+                suspect=True,
+                again=True,
+                token=(self, found.tag),
+            )
+        ]
+
+    def _free_lane(self) -> None:
+        if self._suspect is not None:
+            self._suspect = None
+            self._next_look = 0.0
+            self._lease.free_lane()
+            self._pushed.set()  # let a waiter look for the next one
+
+    # Settling
+
+    async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
+        """As `Consumer.settle`. RabbitMQ fences by the connection: then it raises `LeaseLost`."""
+        fenced: list[Delivery] = []
+        tags: list[int] = []
+        parcels: list[Parcel] = []
+        sent: list[int] = []
+        for settlement in batch:
+            delivery = settlement.delivery
+            owner, tag = delivery.token
+            if owner is not self:
+                fenced.append(delivery)
+            elif tag not in self._open:
+                continue  # settled before
+            elif isinstance(settlement, Ack):
+                tags.append(tag)
+            else:
+                parcels.append(self._parcel(settlement))
+                sent.append(tag)
+        if tags:
+            await self._settle_tags(tags)
+        if parcels:
+            await self._post.send(parcels)
+            await self._settle_tags(sent)
+        return fenced
+
+    def _parcel(self, settlement: Nack | Reject) -> Parcel:
+        delivery = settlement.delivery
+        if isinstance(settlement, Reject):
+            return self._post.to_the_dead(
+                self._name, delivery.envelope, settlement.reason, delivery.crashes
+            )
+        envelope = settlement.replacement or delivery.envelope
+        queue = names.suspects(self._name) if delivery.suspect else self._name
+        eta = envelope.eta if settlement.replacement is not None else None
+        return self._post.parcel(
+            envelope, queue, crashes=delivery.crashes, delay=settlement.delay, eta=eta
+        )
+
+    async def _give_back(self, held: Sequence[Received]) -> None:
+        """To the end of its queue: what RabbitMQ itself puts back counts as delivered before."""
+        parcels: list[Parcel] = []
+        for item in held:
+            suspect = item.tag == self._suspect
+            queue = names.suspects(self._name) if suspect else self._name
+            if item.redelivered and not suspect:
+                queue, item_crashes = names.suspects(self._name), item.crashes + 1
+            else:
+                item_crashes = item.crashes
+            parcels.append(wrap(item.envelope, "", queue, crashes=item_crashes, again=item.again))
+        if parcels:
+            await self._post.send(parcels)
+            await self._settle_tags([item.tag for item in held])
+
+    async def _settle_tags(self, tags: Sequence[int]) -> None:
+        """Acknowledge deliveries, in as few frames as their order allows."""
+        channel = self._living_channel()
+        settled = sorted(tags)
+        for tag in settled:
+            self._open.pop(tag, None)
+            if tag == self._suspect:
+                self._free_lane()
+        lowest_left = next(iter(self._open), None)
+        frames: list[bytes] = []
+        whole = [tag for tag in settled if lowest_left is None or tag < lowest_left]
+        if whole:
+            frames.append(channel.marshal(amqp.Basic.Ack(whole[-1], multiple=True)))
+        frames += [channel.marshal(amqp.Basic.Ack(tag)) for tag in settled[len(whole) :]]
+        try:
+            channel.send(b"".join(frames))
+        except (OSError, ChannelClosed) as error:
+            raise self._lost(error) from error
+        # Acknowledgements are not answered; what is asked behind them is.
+        await self._ask(self._nothing())
+
+    # The channel
+
+    def _nothing(self) -> Any:
+        """A question that changes nothing: its answer says that what came before was heard."""
+        return amqp.Basic.Qos(0, self._prefetch, False)
+
+    async def _ask(self, *methods: Any) -> list[Any]:
+        channel = self._living_channel()
+        try:
+            async with deadline(CALL_TIMEOUT):
+                return await channel.call(*methods)
+        except (OSError, ChannelClosed) as error:
+            channel.wire.close()
+            raise self._lost(error) from error
+
+    def _living_channel(self) -> Channel:
+        channel = self._channel
+        if channel is None or channel.closed is not None:
+            why = "it was never opened" if channel is None else channel.closed
+            raise self._lost(why)
+        return channel
+
+    def _lost(self, why: object) -> LeaseLost:
+        self._lease.lose()
+        return LeaseLost(self._lease.incarnation, f"the connection to RabbitMQ ended: {why}")
+
+    def _on_delivery(self, content: Content) -> None:
+        received = unwrap(content, self._name)
+        self._open[received.tag] = received
+        self._buffer.append(received)
+        self._pushed.set()
+
+    def _on_cancel(self, tag: str) -> None:
+        if tag == self._tag:
+            self._cancelled_by_server = True
+            self._pushed.set()
+
+    def _on_close(self, why: Exception) -> None:
+        self._pushed.set()
+        self._lease.lose()
+        log.warning("the channel of queue %s was closed: %s", self._name, why)

@@ -1,0 +1,101 @@
+"""How an envelope travels through RabbitMQ.
+
+The body is a MessagePack array of everything that an envelope has; the properties repeat what
+operators look for (the id) and what RabbitMQ acts on (priority, persistence).
+"""
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from asyncq.brokers.base import Envelope
+from asyncq.stores.amqp_content import Parcel, properties_of, tag_of
+from asyncq.stores.amqp_wire import Content
+
+REASON = "x-asyncq-reason"
+DIED_AT = "x-asyncq-died-at"
+DELIVERY_COUNT = "x-delivery-count"
+
+
+class _Fields(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is in the body."""
+
+    priority: int
+    body: bytes
+    eta: float | None = None
+    expires: float | None = None
+    reply_to: str | None = None
+    sent_at: float = 0.0
+    headers: dict[str, Any] = {}
+    crashes: int = 0
+    again: bool = False
+    """It was sent before, and nobody knows whether it arrived."""
+
+
+class Received(msgspec.Struct, frozen=True, gc=False):
+    """A message as it came from RabbitMQ."""
+
+    tag: int
+    redelivered: bool
+    envelope: Envelope
+    crashes: int
+    again: bool
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Fields).decode
+
+
+def wrap(
+    envelope: Envelope, exchange: str, key: str, *, crashes: int = 0, again: bool = False
+) -> Parcel:
+    """The parcel of an envelope, for this exchange and routing key."""
+    body = _encode(
+        _Fields(
+            envelope.priority,
+            envelope.body,
+            envelope.eta,
+            envelope.expires,
+            envelope.reply_to,
+            envelope.sent_at,
+            envelope.headers,
+            crashes,
+            again,
+        )
+    )
+    return Parcel(exchange, key, envelope.id, body, envelope.priority)
+
+
+def unwrap(content: Content, queue: str) -> Received:
+    """What was delivered, or fetched.
+
+    Bytes that some other hand put there come as they are, as the body of an envelope: the worker
+    cannot decode them and moves them to the dead letters.
+    """
+    tag, redelivered = tag_of(content)
+    id, headers = properties_of(content)
+    raw = content.body
+    try:
+        fields = _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        id = id or f"foreign-{hashlib.sha256(raw).hexdigest()[:32]}"
+        return Received(tag, redelivered, Envelope(id=id, queue=queue, body=raw), 0, False)
+    count = headers.get(DELIVERY_COUNT, 0) if headers else 0
+    return Received(
+        tag,
+        redelivered,
+        Envelope(
+            id=id or f"foreign-{hashlib.sha256(raw).hexdigest()[:32]}",
+            queue=queue,
+            body=fields.body,
+            priority=fields.priority,
+            eta=fields.eta,
+            expires=fields.expires,
+            reply_to=fields.reply_to,
+            sent_at=fields.sent_at,
+            headers=fields.headers,
+        ),
+        fields.crashes + (count if isinstance(count, int) else 0),
+        fields.again,
+    )

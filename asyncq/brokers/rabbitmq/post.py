@@ -1,0 +1,175 @@
+"""What broker and consumers of one process share: sending, declaring, asking how much there is."""
+
+import asyncio
+from asyncio import timeout as deadline
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pamqp.commands as amqp
+
+from asyncq.brokers.base import Envelope, QueueSpec
+from asyncq.brokers.rabbitmq import names
+from asyncq.brokers.rabbitmq.parcels import DIED_AT, REASON, wrap
+from asyncq.clock import Clock
+from asyncq.errors import ConfigurationError
+from asyncq.stores.amqp import CALL_TIMEOUT, AmqpSettings, Connector
+from asyncq.stores.amqp_content import Parcel
+from asyncq.stores.amqp_sender import Sender
+from asyncq.stores.amqp_wire import Channel, ChannelClosed
+
+NOT_FOUND, PRECONDITION_FAILED = 404, 406  # AMQP's reply codes
+LONGEST_REASON = 2000  # characters that a header takes of it
+
+
+class Post:
+    """One connection that sends, and what it knows to be declared."""
+
+    def __init__(self, settings: AmqpSettings, connector: Connector, clock: Clock) -> None:
+        self._settings = settings
+        self._connector = connector
+        self._now = clock.now
+        self._sender = Sender(connector, CALL_TIMEOUT)
+        self.declared: set[str] = set()
+        self._arriving: set[str] = set()  # queues in which delayed messages arrive
+        self._rungs = 0  # how many of the ladder are there
+        self._turn = asyncio.Lock()
+
+    # Declaring
+
+    async def declare(self, queue: str, *, anew: bool = False) -> None:
+        """Have a queue, with its suspects and dead letters.
+
+        Raises:
+            BrokerUnavailable: no answer; call again.
+            ConfigurationError: there is another queue of this name, made differently.
+        """
+        if queue in self.declared and not anew:
+            return
+        try:
+            await self._call(*names.queue_methods(QueueSpec(queue)))
+        except ChannelClosed as error:
+            if error.code != PRECONDITION_FAILED:
+                raise self._connector.gone(error) from error
+            raise ConfigurationError(
+                f"queue {queue} in {self._settings.url!r} was made otherwise than asyncq would: "
+                f"{error}. Delete it there, or declare it alike in App(queues=…)"
+            ) from error
+        self.declared.add(queue)
+        self._arriving -= {queue, names.suspects(queue)}  # bindings end with their queue
+
+    async def _declare_ladder(self, highest: int, queue: str) -> None:
+        async with self._turn:
+            if self._rungs <= highest:
+                await self._call(*names.ladder_methods(self._rungs, highest))
+                self._rungs = highest + 1
+            if queue not in self._arriving:
+                await self._call(*names.arrival_methods(queue))
+                self._arriving.add(queue)
+
+    # Sending
+
+    def parcel(
+        self,
+        envelope: Envelope,
+        queue: str,
+        *,
+        crashes: int = 0,
+        delay: float = 0.0,
+        eta: float | None = None,
+        again: bool = False,
+    ) -> Parcel:
+        """A parcel that arrives in ``queue`` after ``delay`` seconds, and not before ``eta``."""
+        if eta is not None:
+            delay = max(delay, eta - self._now())
+        if delay <= 0:
+            return wrap(envelope, "", queue, crashes=crashes, again=again)
+        units = names.delay_units(delay)
+        exchange = names.rung(units.bit_length() - 1)
+        key = names.delay_key(units, queue)
+        return wrap(envelope, exchange, key, crashes=crashes, again=again)
+
+    def to_the_dead(self, queue: str, envelope: Envelope, reason: str, crashes: int) -> Parcel:
+        """A parcel for the queue's dead letters."""
+        parcel = wrap(envelope, names.DEAD, queue, crashes=crashes)
+        headers = {REASON: reason[:LONGEST_REASON], DIED_AT: self._now()}
+        return msgspec.structs.replace(parcel, headers=headers)
+
+    async def send(self, parcels: Sequence[Parcel]) -> Sequence[str]:
+        """Send parcels to queues that are declared; returns the ids of what no queue takes.
+
+        Raises:
+            BrokerUnavailable: some may be kept; sending them again may store them twice.
+        """
+        await self._prepare(parcels)
+        returned = set(await self._sender.send(parcels))
+        if not returned:
+            return ()
+        # Somebody deleted what we had declared: declare it again, once.
+        again = [parcel for parcel in parcels if parcel.id in returned]
+        self._rungs = 0
+        self._arriving.clear()
+        for parcel in again:
+            queue = names.queue_of(parcel.exchange, parcel.key)
+            if queue is not None:
+                await self.declare(queue, anew=True)
+        await self._prepare(again)
+        return await self._sender.send(again)
+
+    async def _prepare(self, parcels: Sequence[Parcel]) -> None:
+        for parcel in parcels:
+            rung = names.rung_number(parcel.exchange)
+            if rung is not None:
+                queue = names.target_of(parcel.key)
+                if rung >= self._rungs or queue not in self._arriving:
+                    await self._declare_ladder(rung, queue)
+
+    # Asking
+
+    async def count(self, queue: str) -> int:
+        """How many messages are ready in a queue; 0 if there is no such queue."""
+        try:
+            [answer] = await self._call(amqp.Queue.Declare(queue=queue, passive=True))
+        except ChannelClosed as error:
+            if error.code == NOT_FOUND:
+                return 0
+            raise self._connector.gone(error) from error
+        return answer.message_count
+
+    async def purge(self, queue: str) -> int:
+        """Remove what is ready in a queue; returns how much it was."""
+        try:
+            [answer] = await self._call(amqp.Queue.Purge(queue=queue))
+        except ChannelClosed as error:
+            if error.code == NOT_FOUND:
+                return 0
+            raise self._connector.gone(error) from error
+        return answer.message_count
+
+    async def open_channel(self) -> Channel:
+        """A channel for something of its own; close it."""
+        try:
+            async with deadline(CALL_TIMEOUT):
+                wire = await self._connector.wire()
+                return await wire.open_channel()
+        except OSError as error:
+            raise self._connector.gone(error) from error
+
+    async def ask(self, channel: Channel, *methods: Any) -> list[Any]:
+        """The answers to these methods; raises `ChannelClosed` where the server says no."""
+        try:
+            async with deadline(CALL_TIMEOUT):
+                return await channel.call(*methods)
+        except OSError as error:
+            raise self._connector.gone(error) from error
+
+    async def _call(self, *methods: Any) -> list[Any]:
+        """Ask on a channel of its own: an error closes it."""
+        channel = await self.open_channel()
+        try:
+            return await self.ask(channel, *methods)
+        finally:
+            channel.close()
+
+    def close(self) -> None:
+        self._sender.close()

@@ -1,0 +1,105 @@
+"""Sending parcels, and knowing that RabbitMQ has them."""
+
+import asyncio
+from asyncio import timeout as deadline
+from collections.abc import Sequence
+
+import anyio
+import pamqp.commands as amqp
+
+from asyncq.stores.amqp import Connector
+from asyncq.stores.amqp_content import Parcel, frames, properties_of
+from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content
+
+
+class Sender:
+    """One channel in confirm mode, on a connection that only sends.
+
+    RabbitMQ may stop reading from a connection that sends when it is short of memory or disk; what
+    is settled and asked elsewhere is not held up by it.
+    """
+
+    def __init__(self, connector: Connector, timeout: float) -> None:
+        self._connector = connector
+        self._timeout = timeout
+        self._channel: Channel | None = None
+        self._turn = anyio.Lock(fast_acquire=True)
+        self._tag = 0  # of the last message on this channel
+        self._unconfirmed: set[int] = set()
+        self._lowest = 0  # of those
+        self._refused = 0
+        self._returned: list[str] = []
+        self._confirmed: asyncio.Future[None] | None = None
+
+    async def send(self, parcels: Sequence[Parcel]) -> Sequence[str]:
+        """Send them; returns the ids of those that no queue takes, once the others are kept.
+
+        Raises:
+            BrokerUnavailable: some may be kept; sending them again may store them twice.
+        """
+        if not parcels:
+            return ()
+        async with self._turn:
+            try:
+                async with deadline(self._timeout):
+                    return await self._send(parcels)
+            except (OSError, ChannelClosed) as error:
+                raise self._connector.gone(self._explain(error)) from error
+
+    async def _send(self, parcels: Sequence[Parcel]) -> Sequence[str]:
+        channel = await self._ready()
+        first = self._tag + 1
+        self._tag += len(parcels)
+        self._lowest, self._unconfirmed = first, set(range(first, self._tag + 1))
+        self._refused, self._returned = 0, []
+        confirmed = self._confirmed = channel.wire.loop.create_future()
+        size = channel.wire.frame_max
+        channel.send(b"".join([frames(parcel, channel.number, size) for parcel in parcels]))
+        try:
+            await confirmed
+        finally:
+            self._confirmed = None
+        if self._refused:
+            raise ConnectionRefusedError(f"{self._refused} of {len(parcels)} messages not taken")
+        return self._returned
+
+    def _explain(self, error: Exception) -> Exception:
+        blocked = None if self._channel is None else self._channel.wire.blocked
+        if isinstance(error, TimeoutError):
+            # A confirm that is late may still come; on a new connection it is nobody's.
+            self.close()
+            if blocked:
+                return OSError(f"RabbitMQ takes no messages now: {blocked}")
+        return error
+
+    async def _ready(self) -> Channel:
+        if self._channel is None or self._channel.closed is not None:
+            wire = await self._connector.wire()
+            channel = await wire.open_channel()
+            await channel.call(amqp.Confirm.Select())
+            channel.on_confirm, channel.on_return = self._on_confirm, self._on_return
+            channel.on_close = self._on_close
+            self._channel, self._tag = channel, 0
+        return self._channel
+
+    def close(self) -> None:
+        self._connector.close()
+
+    def _on_return(self, content: Content) -> None:
+        self._returned.append(properties_of(content)[0])
+
+    def _on_confirm(self, tag: int, all_before: bool, taken: bool) -> None:
+        open_ = self._unconfirmed
+        tags = range(self._lowest, tag + 1) if all_before else (tag,)
+        for one in tags:
+            if one in open_:
+                open_.remove(one)
+                self._refused += not taken
+        if all_before:
+            self._lowest = tag + 1
+        if not open_ and self._confirmed is not None and not self._confirmed.done():
+            self._confirmed.set_result(None)
+
+    def _on_close(self, why: Exception) -> None:
+        if self._confirmed is not None and not self._confirmed.done():
+            self._confirmed.set_exception(why)

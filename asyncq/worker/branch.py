@@ -1,0 +1,179 @@
+"""A branch: one broker's part of a worker. A lease, a consumer for each queue, and upkeep.
+
+broker ──▶ consumer (one per queue) ──▶ pool ──▶ executor ──▶ completer ──▶ broker
+                                                                            backend
+
+Branches share the worker's slots and its lane, and nothing else: when one loses its broker or its
+lease, what runs in the others goes on.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import anyio
+import msgspec
+from anyio import create_task_group
+
+from asyncq.backends.base import Backend
+from asyncq.brokers.base import Broker, Consumer, Lane, Lease, Leased, QueueSpec
+from asyncq.config import Config
+from asyncq.errors import BrokerUnavailable, LeaseLost, first_error
+from asyncq.message import new_id
+from asyncq.policies import Retry
+from asyncq.worker.completer import Completer
+from asyncq.worker.executor import Executor
+from asyncq.worker.intake import Intake
+from asyncq.worker.leases import LeaseRenewal
+from asyncq.worker.pool import Pool, Slots
+from asyncq.worker.sweeper import Sweeper
+
+log = logging.getLogger(__name__)
+
+PAUSE = Retry(times=0, base=0.1, ceiling=1.0)  # before a lost lease is followed by a new one
+
+TO_THE_BROKER = 0.85  # of the lease; in the rest, others look who has died: 15 s is 15 s in all
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """What the branches of a worker have in common."""
+
+    worker: str
+    backend: Backend
+    executor: Executor
+    config: Config
+    slots: Slots
+    lane: Lane
+    lines: int
+    """How many queues the worker consumes, of all brokers."""
+    burst: bool
+
+
+class Branch:
+    """Consumes some queues of one broker until stopped."""
+
+    def __init__(
+        self, broker: Broker, queues: Sequence[str], share: Share, *, watches_loop: bool
+    ) -> None:
+        self._broker = broker
+        self._queues = tuple(queues)
+        self._share = share
+        self._watches_loop = watches_loop
+        self._intake = anyio.CancelScope()
+        self._pool: Pool | None = None
+        self._stopped = anyio.Event()
+        self._hurrying = False
+
+    async def run(self, announce: Callable[[], None]) -> None:
+        """Consume until stopped, and say when that begins; return once all is settled."""
+        worker = self._share.worker
+        failures, ended = 0, False
+        while not ended:
+            try:
+                await self._serve(announce)
+                ended = True
+            except* LeaseLost:
+                log.warning("worker %s lost its lease and begins anew", worker)
+                failures = 0
+            except* BrokerUnavailable as errors:
+                if failures == 0:
+                    log.warning("worker %s cannot consume: %s", worker, first_error(errors))
+                failures += 1
+            if self._stopped.is_set():
+                return
+            if not ended:
+                with anyio.move_on_after(PAUSE.pause(failures)):
+                    await self._stopped.wait()
+
+    def stop(self) -> None:
+        """Take in nothing more; `run` returns when what is running has ended, or its grace has."""
+        self._stopped.set()
+        self._intake.cancel()
+
+    def hurry(self) -> None:
+        """Stop, and cancel at once what is running; it is given back."""
+        self.stop()
+        self._hurrying = True
+        if self._pool is not None:
+            self._pool.hurry()
+
+    async def _serve(self, announce: Callable[[], None]) -> None:
+        """One incarnation: consume under one lease until stopped, or until the lease is lost.
+
+        The blocks close from the inside out, and that is the shutdown: nothing more comes in, what
+        runs ends, its ends are settled, what kept it alive goes last.
+        """
+        share, config = self._share, self._share.config
+        lease = Lease(new_id(), config.lease * TO_THE_BROKER, share.lane)
+        unified = self._broker.store == share.backend.store
+        async with AsyncExitStack() as stack:
+            consumers: dict[str, Consumer] = {}
+            for queue in self._queues:
+                consumers[queue] = await stack.enter_async_context(
+                    self._broker.consume(QueueSpec(queue, config.concurrency), lease)
+                )
+            pool = self._pool = Pool(share.slots)
+            async with create_task_group() as upkeep:
+                upkeep.start_soon(_until_lost, lease)
+                if isinstance(self._broker, Leased):
+                    renewal = LeaseRenewal(
+                        self._broker, lease, self._queues, config, pool, watches=self._watches_loop
+                    )
+                    await upkeep.start(renewal.run)
+                    await upkeep.start(Sweeper(self._broker, self._queues, lease).run)
+                async with self._completing(consumers, lease, unified=unified) as completers:
+                    try:
+                        with self._intake:
+                            async with create_task_group() as intake:
+                                for queue, consumer in consumers.items():
+                                    intake.start_soon(
+                                        Intake(
+                                            queue,
+                                            consumer,
+                                            pool,
+                                            share.executor,
+                                            completers[queue],
+                                            lines=share.lines,
+                                            burst=share.burst,
+                                        ).run
+                                    )
+                                log.info(
+                                    "worker %s consumes %s", share.worker, ", ".join(self._queues)
+                                )
+                                announce()
+                    except* LeaseLost:
+                        lease.lost = True
+                        raise
+                    finally:
+                        at_once = self._hurrying or lease.lost  # then it belongs to others
+                        await pool.close(0.0 if at_once else config.grace)
+                upkeep.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def _completing(
+        self, consumers: Mapping[str, Consumer], lease: Lease, *, unified: bool
+    ) -> AsyncGenerator[dict[str, Completer]]:
+        """A completer for each consumer, which ends when what the block left is settled."""
+        share = self._share
+        completers = {
+            queue: Completer(
+                consumer, share.backend, lease, unified=unified, room=share.config.concurrency
+            )
+            for queue, consumer in consumers.items()
+        }
+        async with create_task_group() as group:
+            for completer in completers.values():
+                group.start_soon(completer.run)
+            try:
+                yield completers
+            finally:
+                for completer in completers.values():
+                    completer.close()
+
+
+async def _until_lost(lease: Lease) -> None:
+    """Raise `LeaseLost` once a driver says that the lease has ended."""
+    lost = anyio.Event()
+    lease.watch(lost.set)
+    await lost.wait()
+    raise LeaseLost(lease.incarnation, "its connection was lost")
