@@ -6,7 +6,6 @@ is still under way. Here a call that does not end well closes its connection.
 """
 
 import hashlib
-from asyncio import timeout as deadline
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
@@ -23,9 +22,11 @@ from redis.retry import Retry
 
 from asyncq.config import Url, query_of
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError
+from asyncq.stores.redis_lines import CONNECT_TIMEOUT, Lines
 from asyncq.stores.redis_wire import ReplyError, Wire
 
-CONNECT_TIMEOUT = 5.0  # seconds
+DOUBT = 1.0  # seconds without an answer until another connection is asked
+SLOWEST = 50_000  # bytes a second that a question may take before that
 CALL_TIMEOUT = 10.0  # seconds until a silent server counts as gone
 OLDEST = (6, 2)  # LPOP with a count, SMISMEMBER
 OWN_OPTIONS = ("prefix",)
@@ -78,6 +79,7 @@ class RedisSettings:
                 f"{url!r} is not a Redis URL: write redis://[user:password@]host[:port][/db]"
             ) from None
         self._pool = pool
+        self.lines = Lines(pool.make_connection)
         where = kwargs.get("path") or (kwargs.get("host", "localhost"), kwargs.get("port", 6379))
         self.identity = ("redis", where, kwargs.get("db", 0), self.prefix)
 
@@ -89,10 +91,6 @@ class RedisSettings:
             "socket_keepalive": True,
             "health_check_interval": 0,
         }
-
-    def connection(self) -> aioredis.Connection:
-        """A new connection for the event loop, not yet open."""
-        return self._pool.make_connection()
 
     def blocking_client(self) -> redis.Redis:
         """A client for a thread."""
@@ -120,8 +118,8 @@ class Link:
         self._wire: Wire | None = None
         self._turn = anyio.Lock(fast_acquire=True)
 
-    async def __call__(self, *command: Any, timeout: float = CALL_TIMEOUT) -> Any:
-        """Send one command and return its reply.
+    async def __call__(self, *command: Any, blocks: float = 0.0) -> Any:
+        """Send one command and return its reply, which may take ``blocks`` seconds by itself.
 
         Raises:
             BrokerUnavailable, BackendUnavailable: no connection, or no answer in time; the
@@ -129,7 +127,7 @@ class Link:
             ConfigurationError: the server refuses us (password, rights).
             ReplyError: it says something else, which the caller has to understand.
         """
-        [reply] = await self._ask(pack_command(command), 1, timeout)
+        [reply] = await self._ask(pack_command(command), 1, blocks)
         return reply
 
     async def script(self, script: Script, key: str, *args: Any) -> Any:
@@ -141,20 +139,21 @@ class Link:
                 raise
             return await self("EVAL", script.text, 1, key, *args)
 
-    async def pipeline(
-        self, commands: Sequence[Sequence[Any]], timeout: float = CALL_TIMEOUT
-    ) -> list[Any]:
+    async def pipeline(self, commands: Sequence[Sequence[Any]], blocks: float = 0.0) -> list[Any]:
         """Send commands together; one reply each. Raises the first error among the replies."""
         packed = b"".join([pack_command(tuple(command)) for command in commands])
-        return await self._ask(packed, len(commands), timeout)
+        return await self._ask(packed, len(commands), blocks)
 
-    async def _ask(self, packed: bytes, count: int, timeout: float) -> list[Any]:
+    async def _ask(self, packed: bytes, count: int, blocks: float) -> list[Any]:
         async with self._turn:
-            wire = self._wire
             try:
+                wire = self._wire
                 if wire is None or not wire.is_open:
                     wire = await self._connect()
-                replies = await wire.ask(packed, count, timeout)
+                patience = min(blocks + DOUBT + len(packed) / SLOWEST, blocks + CALL_TIMEOUT)
+                replies = await wire.ask(packed, count, patience)
+                if replies is None:
+                    replies = await self._in_doubt(wire, blocks + CALL_TIMEOUT - patience)
             except OSError as error:
                 raise self._gone(error) from error
             for reply in replies:
@@ -163,18 +162,30 @@ class Link:
             return replies
 
     async def _connect(self) -> Wire:
-        connection = self._settings.connection()
         try:
-            async with deadline(CONNECT_TIMEOUT):
-                await connection.connect()
+            self._wire = await self._settings.lines.open()
         except exceptions.RedisError as error:
-            await connection.disconnect(nowait=True)
             raise self._refused(error) from error
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        self._wire = Wire(connection)
         return self._wire
+
+    async def _in_doubt(self, wire: Wire, timeout: float) -> list[Any]:
+        """Wait on for the answer, until the server gives one elsewhere or the time is up."""
+        lines = self._settings.lines
+        replies: list[Any] | None = None
+        lost: OSError | None = None
+
+        async with anyio.create_task_group() as doubt:
+            doubt.start_soon(lines.decide, wire)
+            try:
+                replies = await wire.wait_on(timeout)
+            except OSError as error:
+                lost = error
+            doubt.cancel_scope.cancel()
+        if replies is None:
+            wire.close()
+            lines.give_up()
+            raise lost or TimeoutError("it did not answer in time")
+        return replies
 
     def tell(self, *command: Any) -> None:
         """Send a command on a subscribed connection; its answer comes by `next_push`."""

@@ -32,32 +32,44 @@ class Wire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._wanted = 0
         self._answers: list[Any] = []
-        self._answered: asyncio.Future[list[Any]] | None = None
+        self._answered: asyncio.Future[list[Any] | None] | None = None
         self._pushes: deque[Any] = deque()
         self._pushed: asyncio.Future[None] | None = None
         self._is_paused = False
         self.is_open = True
+        self._heard_at = self._loop.time()
         # Nothing has been read ahead: the handshake has taken the answer to each of its questions,
         # and Redis says nothing else.
         self._transport: asyncio.Transport = self._opener._writer.transport  # noqa: SLF001 - no public way
         self._transport.set_protocol(self)
 
-    async def ask(self, questions: bytes, count: int, timeout: float) -> list[Any]:
+    async def ask(self, questions: bytes, count: int, patience: float) -> list[Any] | None:
         """Send so many commands, packed; their answers, among them `ReplyError`s.
 
-        A call that is cancelled or late closes the connection: its answer must not be taken for
-        the next one's.
+        None when they have not all come yet: then `wait_on`. A call that is cancelled closes the
+        connection: its answer must not be taken for the next one's.
 
         Raises:
-            OSError: the connection is gone (`TimeoutError`: no answer in time).
+            OSError: the connection is gone.
         """
         if not self.is_open:
             raise ConnectionResetError("the connection was closed")
         self._wanted = count
-        answered = self._answered = self._loop.create_future()
-        timer = self._loop.call_later(timeout, self._give_up)
+        self._answered = self._loop.create_future()
+        return await self.wait_on(patience, questions)
+
+    async def wait_on(self, patience: float, questions: bytes = b"") -> list[Any] | None:
+        """The answers to what was asked; None when they have still not all come.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        answered = self._answered
+        assert answered is not None, "nothing was asked"  # noqa: S101 - only after `ask`
+        timer = self._loop.call_later(patience, self._hesitate)
         try:
-            self._write(questions)
+            if questions:
+                self._write(questions)
             return await answered
         except BaseException:
             answered.cancel()
@@ -65,7 +77,10 @@ class Wire(asyncio.Protocol):
             raise
         finally:
             timer.cancel()
-            self._answered = None
+
+    def silent_for(self) -> float:
+        """Seconds since the server last said anything here."""
+        return self._loop.time() - self._heard_at
 
     def tell(self, question: bytes) -> None:
         """Send a command whose answer comes as a push."""
@@ -109,9 +124,12 @@ class Wire(asyncio.Protocol):
             # What uvloop raises when the connection was reset while nobody looked.
             raise ConnectionResetError(str(error)) from error
 
-    def _give_up(self) -> None:
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_exception(TimeoutError("it did not answer in time"))
+    def _hesitate(self) -> None:
+        """Let who asked think again; the answers may still come."""
+        answered = self._answered
+        if answered is not None and not answered.done():
+            self._answered = self._loop.create_future()
+            answered.set_result(None)
 
     def _end(self, error: Exception) -> None:
         self.is_open = False
@@ -122,6 +140,7 @@ class Wire(asyncio.Protocol):
             self._pushed.set_result(None)
 
     def data_received(self, data: bytes) -> None:
+        self._heard_at = self._loop.time()
         parser = self._parser
         try:
             parser.feed(data)

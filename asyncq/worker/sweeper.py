@@ -46,6 +46,8 @@ class Sweeper:
             except BrokerUnavailable as error:
                 log.debug("sweeping is interrupted: %s", error)
                 calm_since = time.monotonic()
+            if time.monotonic() - now > half:
+                calm_since = time.monotonic()  # the broker stood still, or has a lot to do
 
     async def _sweep(self, queue: str) -> None:
         recovered = 0

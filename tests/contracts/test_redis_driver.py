@@ -17,7 +17,7 @@ from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.errors import BrokerUnavailable, ConfigurationError
 from asyncq.message import new_id
-from asyncq.stores.redis import Link, RedisSettings
+from asyncq.stores.redis import Link, RedisSettings, load_script
 from asyncq.stores.redis_wire import Wire
 from tests.servers import free_port, start_redis
 
@@ -238,19 +238,54 @@ async def test_keys_of_a_drained_queue_do_not_pile_up(broker: RedisBroker, link:
     assert {key.decode().removeprefix(prefix) for key in keys} <= {":queues", ":{mail}:wake"}
 
 
+async def test_a_sweep_that_was_on_its_way_while_the_server_stood_still_does_nothing(
+    tmp_path: Path,
+) -> None:
+    with start_redis(tmp_path) as server:
+        async with (
+            RedisBroker(Url(server.url), SystemClock()) as broker,
+            broker.consume(MAIL, Lease("living", 0.2)) as consumer,
+        ):
+            await broker.publish([envelope()])
+            [delivery] = await consumer.receive(1)
+            server.pause()
+            recovered: list[int] = []
+
+            async def sweep() -> None:
+                recovered.append(await broker.sweep("mail"))
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(sweep)
+                await anyio.sleep(1.0)  # longer than the lease, and than a sweep may take
+                server.resume()
+
+            assert recovered == [0]
+            assert await _swept_late(server.url) == 0
+            assert not await consumer.settle([Ack(delivery)])
+
+
 @contextmanager
 def losing_the_reply(patch: pytest.MonkeyPatch) -> Generator[None]:
     """What is asked meanwhile is done, and its reply never heard."""
     real = Wire.ask
 
-    async def ask(self: Wire, questions: bytes, count: int, timeout: float) -> list[object]:
-        await real(self, questions, count, timeout)
+    async def ask(self: Wire, questions: bytes, count: int, patience: float) -> None:
+        await real(self, questions, count, patience)
         self.close()
         raise ConnectionResetError("the reply was lost")
 
     with patch.context() as patched:
         patched.setattr(Wire, "ask", ask)
         yield
+
+
+async def _swept_late(url: str) -> int:
+    """What a sweep recovers that arrives long after it was sent."""
+    link = Link(RedisSettings(Url(url)), BrokerUnavailable)
+    try:
+        return await link.script(load_script("asyncq.brokers.redis", "sweep"), "asyncq:{mail}", 1)
+    finally:
+        link.close()
 
 
 async def _once_it_answers(broker: RedisBroker) -> int:

@@ -11,16 +11,27 @@ from asyncq import App, gather
 from tests.faults.conftest import Report
 from tests.faults.lab.beds import ServerBed
 from tests.faults.lab.bench import Bench
-from tests.faults.lab.proxy import Blackhole, Delay, DropReply, Mode, Pass, Proxy, Slice, Throttle
+from tests.faults.lab.ledger import now
+from tests.faults.lab.proxy import (
+    Blackhole,
+    Delay,
+    DropReply,
+    Halve,
+    Mode,
+    Pass,
+    Proxy,
+    Slice,
+    Throttle,
+)
 from tests.faults.lab.scale import scaled
 from tests.faults.lab.waiting import until
 
-CUTS = scaled(6, 30)
-SILENCE = scaled(3.0, 12.0)  # seconds
+CUTS = scaled(5, 60)
+SILENCE = scaled(3.0, 60.0)  # seconds
+NOTICED = 20.0  # seconds until a silence is noticed, if it lasts so long
 LOST_REPLIES = scaled(20, 200)
 ROUGH = scaled(500, 5000)  # tasks
-RESUMPTION = 2.0  # seconds until tasks run again, where the loss is noticed at once
-HALF_OPEN = 15.0  # ... where only silence tells of it
+RESUMPTION = 2.0  # seconds until tasks run again
 
 
 async def test_connections_that_are_cut_every_second_cost_nothing_but_time(
@@ -61,13 +72,20 @@ async def test_lost_replies_neither_repeat_nor_strand_anything(
     assert findings.duplicated == findings.overlapped == findings.repeated == 0, findings
 
 
+@pytest.mark.parametrize(
+    "mode", [Blackhole(), Halve("question"), Halve("reply")], ids=["both", "there", "back"]
+)
 async def test_connections_that_fall_silent_are_given_up_and_replaced(
-    server_bench: Bench[ServerBed], proxy: Proxy, report: Report
+    server_bench: Bench[ServerBed], proxy: Proxy, report: Report, mode: Mode
 ) -> None:
     bench = server_bench
     async with under_load(bench, proxy):
-        proxy.switch(Blackhole())
-        await anyio.sleep(SILENCE)  # how long it lasts is a part of the experiment
+        proxy.switch(mode)
+        began = now()
+        if SILENCE > NOTICED:
+            for worker in bench.workers:
+                await worker.says("is interrupted", within=began + NOTICED - now())
+        await anyio.sleep(began + SILENCE - now())  # how long it lasts is a part of the experiment
         proxy.switch(Pass())
         bench.healed()
         goal = len(bench.starts())
@@ -76,7 +94,7 @@ async def test_connections_that_fall_silent_are_given_up_and_replaced(
     findings = await bench.conclude()
     report(findings, silence=SILENCE)
     assert findings.ok == findings.acknowledged
-    assert findings.t_resume < HALF_OPEN, findings
+    assert findings.t_resume < RESUMPTION, findings
 
 
 async def test_a_worker_that_is_cut_off_in_silence_is_replaced_and_comes_back(

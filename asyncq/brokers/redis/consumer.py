@@ -23,8 +23,7 @@ from asyncq.stores.redis import UNKNOWN_SCRIPT, Link, RedisSettings, load_script
 from asyncq.stores.redis_records import encode_record
 from asyncq.stores.redis_wire import ReplyError
 
-LONGEST_WAIT = 5.0  # seconds blocked at a time; the safety net for a lost wake-up
-CALL_TIMEOUT = 5.0  # seconds more, after which a silent server counts as gone
+LONGEST_WAIT = 2.0  # seconds blocked at a time; then we know that the server still answers
 LANE_WAIT = 0.05  # seconds until another look when suspects wait for a lane that is taken
 LEAVE_TIMEOUT = 5.0  # seconds to give back what is held; then the lease decides
 
@@ -87,7 +86,7 @@ class RedisConsumer:
             await self._wait_for_lane()
             return
         longest = self._longest_wait()
-        await self._claims(*self._wake_up(longest), timeout=longest + CALL_TIMEOUT)
+        await self._claims(*self._wake_up(longest), blocks=longest)
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         await self._reconnected()
@@ -112,9 +111,7 @@ class RedisConsumer:
         # The claim is sent behind the wait and carried out when that ends: a trip saved.
         claim = ("EVALSHA", _CLAIM.sha, 1, *self._claim(limit, lane=False))
         try:
-            _, reply = await self._claims.pipeline(
-                [self._wake_up(longest), claim], timeout=longest + CALL_TIMEOUT
-            )
+            _, reply = await self._claims.pipeline([self._wake_up(longest), claim], blocks=longest)
         except ReplyError as error:
             if error.code == UNKNOWN_SCRIPT:
                 return await self.receive(limit)

@@ -30,6 +30,8 @@ from asyncq.topology import Queue
 
 T = TypeVar("T")
 
+FRESH = 0.5  # seconds that a sweep may wait for the file
+
 
 class SqliteBroker:
     """Queues in one SQLite file."""
@@ -101,8 +103,12 @@ class SqliteBroker:
         return SqliteLeaseKeeper(self._settings, self._clock)
 
     async def sweep(self, queue: str) -> int:
+        asked = self._clock.now()
+
         def work(connection: sqlite3.Connection) -> int:
             now = self._clock.now()
+            if now - asked > FRESH:
+                return 0  # the file was locked for long: others could not renew their leases either
             expire_records(connection, now)
             expire_watchers(connection, now)
             return statements.sweep(connection, queue, now)

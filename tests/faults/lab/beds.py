@@ -15,6 +15,10 @@ class Bed(Protocol):
 
     scheme: str
     url: str
+    backend: str
+    """Where outcomes are kept: its own URL, if it keeps them itself."""
+    other_backend: str
+    """A store for outcomes that is not the broker's."""
 
     def audit(self) -> Audit:
         """Where everything is, at one moment. Blocks."""
@@ -31,6 +35,8 @@ class ServerBed(Bed, Protocol):
     port: int
     words: dict[str, bytes]
     """What a step looks like on the wire: publish, claim, settle, give_back."""
+    resumes_within: float
+    """Seconds from its being there again until tasks run again."""
 
     def url_through(self, port: int) -> str:
         """Its URL for those who go through a proxy at this port."""
@@ -39,6 +45,12 @@ class ServerBed(Bed, Protocol):
     def connections(self) -> int:
         """How many clients it has. Blocks."""
         ...
+
+    def pause(self) -> None:
+        """Let the server stand still: its connections stay, and nobody answers."""
+        ...
+
+    def resume(self) -> None: ...
 
     def crash(self) -> None: ...
 

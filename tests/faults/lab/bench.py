@@ -19,6 +19,7 @@ from asyncq.result import Result
 from tests.faults.lab.audit import Audit
 from tests.faults.lab.beds import Bed
 from tests.faults.lab.checker import Findings, check
+from tests.faults.lab.crash_points import DIE_AT
 from tests.faults.lab.ledger import Accepted, Attempted, Ended, Healed, Ledger, Started, now
 from tests.faults.lab.tasks import QUEUE, make_app
 from tests.faults.lab.waiting import LOOK
@@ -36,6 +37,7 @@ class Bench(Generic[B]):
 
     def __init__(self, directory: Path, bed: B, config: Config = CONFIG) -> None:
         self.bed = bed
+        self.backend = bed.backend
         self.config = config
         self.directory = directory
         self.workers: list[WorkerProcess] = []
@@ -49,13 +51,30 @@ class Bench(Generic[B]):
         """Change the `Config` of workers and apps to come."""
         self.config = msgspec.structs.replace(self.config, **settings)
 
+    def keep_outcomes_apart(self) -> None:
+        """Have workers and apps to come use a backend that is not the broker's store."""
+        self.backend = self.bed.other_backend
+
+    @property
+    def _own_backend(self) -> str | None:
+        return None if self.backend == self.bed.url else self.backend
+
     # Workers
 
-    def hire(self, url: str | None = None, **settings: Any) -> WorkerProcess:
+    def hire(
+        self, url: str | None = None, *, die_at: str | None = None, **settings: Any
+    ) -> WorkerProcess:
         """A new worker, starting; ``settings`` are fields of its `Config`."""
         config = msgspec.structs.replace(self.config, **settings)
         log = self.directory / f"worker-{len(self.workers)}.log"
-        worker = WorkerProcess(url or self.bed.url, config, self._book, log)
+        variables = {"LAB_BACKEND": self._own_backend, DIE_AT: die_at}
+        worker = WorkerProcess(
+            url or self.bed.url,
+            config,
+            self._book,
+            log,
+            {name: value for name, value in variables.items() if value is not None},
+        )
         self.workers.append(worker)
         return worker
 
@@ -68,7 +87,7 @@ class Bench(Generic[B]):
     # The producer
 
     def app(self, url: str | None = None) -> App:
-        return make_app(url or self.bed.url, self.config)
+        return make_app(url or self.bed.url, self.config, self._own_backend)
 
     async def send(
         self, app: App, count: int, task: str = "work", **kwargs: Any
@@ -135,20 +154,25 @@ class Bench(Generic[B]):
 
     async def settled(self, within: float = PATIENCE) -> None:
         """Return once everything that was accepted has an outcome; they are in `records`."""
-        missing = [id for id in self.accepted if id not in self.records]
+        missing = self._without_outcome()
         with anyio.move_on_after(within):
-            async with make_backend(Url(self.bed.url), SystemClock()) as backend:
+            async with make_backend(Url(self.backend), SystemClock()) as backend:
                 while missing:
                     found = await backend.fetch(missing[:BATCH])
                     self.records.update({record.id: record for record in found if record})
-                    missing = [id for id in missing if id not in self.records]
+                    missing = self._without_outcome()
                     if None in found:
                         await anyio.sleep(0.05)
             return
         raise AssertionError(
-            f"{len(missing)} of {len(self.accepted)} have no outcome after {within} s, such as "
-            f"{missing[:3]}: {await self.audit()}"
+            f"{len(missing)} have no outcome after {within} s, such as {missing[:3]}: "
+            f"{await self.audit()}"
         )
+
+    def _without_outcome(self) -> list[str]:
+        """What was accepted, from the producer or from a task, and is not known to have ended."""
+        batches = [entry.ids for entry in self.ledger.entries() if isinstance(entry, Accepted)]
+        return list(dict.fromkeys(id for ids in batches for id in ids if id not in self.records))
 
     async def conclude(self, *, dead: int = 0) -> Findings:
         """Let everything come to its end, dismiss the workers, and see that all is well.
@@ -178,7 +202,7 @@ class Bench(Generic[B]):
 
     async def _see_that_outcomes_stood(self) -> None:
         ids = list(self.records)
-        async with make_backend(Url(self.bed.url), SystemClock()) as backend:
+        async with make_backend(Url(self.backend), SystemClock()) as backend:
             for start in range(0, len(ids), BATCH):
                 batch = ids[start : start + BATCH]
                 for id, record in zip(batch, await backend.fetch(batch), strict=True):

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import pairwise
-from math import inf
+from math import ceil, inf
 
 import msgspec
 
@@ -58,6 +58,8 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """Runs of what nobody sent, and outcomes that no run explains."""
     t_recover: float
     """The longest from a worker's death until what it ran began again."""
+    t_recover_p99: float
+    """What 99 in 100 of these stayed below."""
     t_resume: float
     """The longest from a repair until the next run."""
     named: dict[str, list[str]]
@@ -86,7 +88,7 @@ def check(
                 runs[entry.run].over = entry.at
                 runs[entry.run].ended = isinstance(entry, Ended)
             case Died():
-                deaths[entry.pid] = entry.at
+                deaths.setdefault(entry.pid, entry.at)  # it may have said so itself
             case Healed():
                 repairs.append(entry.at)
             case Ready():
@@ -104,13 +106,15 @@ def check(
         + [id for id, record in records.items() if not _explained(record, by_id[id])],
     }
     left = [run for run in runs.values() if run.over == deaths.get(run.pid)]
+    recoveries = sorted(_recovery(run, by_id[run.id], deaths) for run in left)
     ok = [id for id in accepted if id in records and isinstance(records[id].outcome, Succeeded)]
     return Findings(
         attempted=len(attempted),
         acknowledged=len(accepted),
         ok=len(ok),
         recovered=len({run.id for run in left if any(r.ended for r in by_id[run.id])}),
-        t_recover=max((_recovery(run, by_id[run.id], deaths) for run in left), default=0.0),
+        t_recover=_quantile(recoveries, 1.0),
+        t_recover_p99=_quantile(recoveries, 0.99),
         t_resume=max((_resumption(moment, runs.values()) for moment in repairs), default=0.0),
         **{name: len(ids) for name, ids in named.items()},
         named={name: ids[:SHOWN] for name, ids in named.items() if ids},
@@ -131,7 +135,9 @@ def _repeated(runs: Sequence[Run], deaths: Mapping[int, float]) -> bool:
     """Whether an attempt ran again though its worker lives and did not cancel it."""
     ordered = sorted(runs, key=lambda run: run.started)
     return any(
-        a.attempt == b.attempt and a.pid not in deaths and (a.ended or a.over == inf)
+        a.attempt == b.attempt
+        and deaths.get(a.pid, inf) > b.started
+        and (a.ended or a.over > b.started)
         for a, b in pairwise(ordered)
     )
 
@@ -146,6 +152,11 @@ def _explained(record: Record, runs: Sequence[Run]) -> bool:
 def _recovery(run: Run, others: Sequence[Run], deaths: Mapping[int, float]) -> float:
     later = [other.started for other in others if other.started > run.started]
     return min(later) - deaths[run.pid] if later else 0.0
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """The smallest value that this share of them does not exceed; 0 of none."""
+    return ordered[ceil(share * len(ordered)) - 1] if ordered else 0.0
 
 
 def _resumption(moment: float, runs: Collection[Run]) -> float:

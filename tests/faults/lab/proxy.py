@@ -18,6 +18,8 @@ import msgspec
 CHUNK = 64 * 1024  # bytes read at a time
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST instead of FIN
 
+Side = Literal["question", "reply"]  # what goes to the server, what comes from it
+
 
 class Pass(msgspec.Struct, frozen=True):
     """Hand everything on."""
@@ -49,22 +51,40 @@ class DropReply(msgspec.Struct, frozen=True):
     share: float
 
 
+class Halve(msgspec.Struct, frozen=True):
+    """Swallow one direction alone. A connection of that time stays so for good."""
+
+    loses: "Side"
+
+
+class CutAt(msgspec.Struct, frozen=True):
+    """End the connection that is first to carry so many bytes one way, at that byte; then pass.
+
+    Each connection counts from the moment of the switch.
+    """
+
+    byte: int
+    loses: "Side"
+
+
 class Throttle(msgspec.Struct, frozen=True):
     """Hand on so many bytes a second in each direction of a connection."""
 
     bytes_per_second: int
 
 
-Mode = Pass | Cut | Blackhole | Delay | Slice | DropReply | Throttle
+Mode = Pass | Cut | Blackhole | Halve | CutAt | Delay | Slice | DropReply | Throttle
 
 
 class Trap(msgspec.Struct, frozen=True):
     """What becomes of the next question that has this word in it."""
 
     word: bytes
-    loses: Literal["question", "reply"] = "reply"
+    loses: Side = "reply"
     silently: bool = False
     """Nobody is told: the connection stays, and is half-open."""
+    after: int | None = None
+    """So many bytes of it are handed on first. Without, it is lost before its first, by RST."""
 
 
 class Proxy:
@@ -119,9 +139,8 @@ class Proxy:
         self._mode = mode
         if isinstance(mode, Cut):
             self._end_lines(reset=False)
-        if isinstance(mode, Blackhole):
-            for line in self._lines:
-                line.deaf = True
+        for line in self._lines:
+            line.enter(mode)
 
     def _end_lines(self, *, reset: bool) -> None:
         for line in list(self._lines):
@@ -137,14 +156,16 @@ class Proxy:
         self._up.set()
         await self._ending.wait()
         server.close()
-        self._end_lines(reset=False)
+        while self._lines:  # also those that are just being opened
+            self._end_lines(reset=False)
+            await asyncio.sleep(0.001)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = _Line(writer)
         if isinstance(self._mode, Cut):
             line.end()
             return
-        line.deaf = isinstance(self._mode, Blackhole)
+        line.enter(self._mode)
         try:
             answers, questions = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:  # the server is down, and so it looks through us
@@ -154,27 +175,22 @@ class Proxy:
         self._lines.add(line)
         try:
             async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump(line, reader, questions, replies=False))
-                pumps.create_task(self._pump(line, answers, writer, replies=True))
+                pumps.create_task(self._pump(line, reader, questions, "question"))
+                pumps.create_task(self._pump(line, answers, writer, "reply"))
         finally:
             self._lines.discard(line)
             line.end()
 
     async def _pump(
-        self,
-        line: "_Line",
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        *,
-        replies: bool,
+        self, line: "_Line", reader: asyncio.StreamReader, writer: asyncio.StreamWriter, side: Side
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(CHUNK):
-                if not replies:
+                if side == "question":
                     self._spring_trap(line, data)
-                if not line.deaf:
-                    await self._hand_on(line, data, writer, replies=replies)
-        if line.deaf and replies:
+                if side not in line.swallows:
+                    await self._hand_on(line, data, writer, side)
+        if side == "reply" and side in line.swallows:
             await line.ended.wait()  # that the server closed it is not heard either
         line.end()
 
@@ -183,27 +199,32 @@ class Proxy:
             if trap.word in question:
                 self._traps.remove(trap)
                 line.trap = trap
-                if trap.loses == "question":
+                if trap.after is not None:
+                    line.left = {trap.loses: trap.after}
+                elif trap.loses == "question":
                     self._lose(line)
                 return
 
     def _lose(self, line: "_Line") -> None:
         self.lost += 1
         if line.trap is not None and line.trap.silently:
-            line.deaf = True
+            line.swallows = {"question", "reply"}
         else:
             line.end(reset=True)
 
     async def _hand_on(
-        self, line: "_Line", data: bytes, writer: asyncio.StreamWriter, *, replies: bool
+        self, line: "_Line", data: bytes, writer: asyncio.StreamWriter, side: Side
     ) -> None:
         if line.ended.is_set():
             return
-        if replies and line.trap is not None:
+        if side in line.left:
+            await self._count(line, data, writer, side)
+            return
+        if side == "reply" and line.trap is not None and line.trap.after is None:
             self._lose(line)
             return
         match self._mode:
-            case Pass():
+            case Pass() | Halve() | CutAt():
                 writer.write(data)
             case Cut() | Blackhole():
                 return  # the mode changed while we were reading
@@ -215,7 +236,7 @@ class Proxy:
                     writer.write(data[start : start + size])
                     await asyncio.sleep(0)
             case DropReply(share):
-                if replies and self._chance.random() < share:
+                if side == "reply" and self._chance.random() < share:
                     self._lose(line)
                     return
                 writer.write(data)
@@ -226,15 +247,39 @@ class Proxy:
                 assert_never(never)
         await writer.drain()
 
+    async def _count(
+        self, line: "_Line", data: bytes, writer: asyncio.StreamWriter, side: Side
+    ) -> None:
+        """Hand on what this connection may still carry; with the last byte it ends, by FIN."""
+        left = line.left[side]
+        line.left[side] = left - len(data)
+        writer.write(data[:left])
+        await writer.drain()
+        if line.left[side] > 0:
+            return
+        self.lost += 1
+        if isinstance(self._mode, CutAt):
+            self._switch(Pass())
+        line.end()
+
 
 class _Line:
     """One connection through the proxy: its two ends."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.writers = [writer]
-        self.deaf = False
+        self.swallows: set[Side] = set()
+        self.left: dict[Side, int] = {}  # bytes that it may still carry
         self.trap: Trap | None = None
         self.ended = asyncio.Event()
+
+    def enter(self, mode: Mode) -> None:
+        """Take on what a mode does to a connection, rather than to bytes."""
+        self.left = {mode.loses: mode.byte} if isinstance(mode, CutAt) else {}
+        if isinstance(mode, Blackhole):
+            self.swallows = {"question", "reply"}
+        elif isinstance(mode, Halve):
+            self.swallows.add(mode.loses)
 
     def end(self, *, reset: bool = False) -> None:
         if self.ended.is_set():

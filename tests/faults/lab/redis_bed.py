@@ -38,11 +38,13 @@ class RedisBed:
     """A Redis of our own, which keeps everything that it says it keeps."""
 
     scheme = "redis"
+    resumes_within = 2.0
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
         self._base = f"asyncq:{{{QUEUE}}}"
-        self.url = server.url
+        self.url = self.backend = server.url
+        self.other_backend = f"{server.url}?prefix=outcomes"
         self.port = server.port
         self.words = {
             step: load_script("asyncq.brokers.redis", step).sha.encode() for step in STEPS
@@ -50,6 +52,12 @@ class RedisBed:
 
     def url_through(self, port: int) -> str:
         return f"redis://127.0.0.1:{port}/0"
+
+    def pause(self) -> None:
+        self._server.pause()
+
+    def resume(self) -> None:
+        self._server.resume()
 
     def crash(self) -> None:
         self._server.kill()

@@ -19,7 +19,8 @@ class SqliteBed:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.url = f"sqlite:///{path}"
+        self.url = self.backend = f"sqlite:///{path}"
+        self.other_backend = f"sqlite:///{path.with_name('outcomes.db')}"
 
     def audit(self) -> Audit:
         with closing(self._connect()) as file:

@@ -13,20 +13,21 @@ import anyio
 
 from asyncq import App, Retry, current_context
 from asyncq.config import Config
-from tests.faults.lab.ledger import Broken, Ended, Ledger, Started, now
+from tests.faults.lab.ledger import Accepted, Attempted, Broken, Ended, Ledger, Started, now
 from tests.faults.lab.waiting import until
 
 QUEUE = "lab"
 LEDGER = "LAB_LEDGER"  # the environment variable that says where it is
+APP = "app"  # where workers keep it in their state, for tasks that send others
 FOREVER = 3600.0  # seconds
 
 _runs = count(1)
 
 
-def make_app(url: str, config: Config) -> App:
+def make_app(url: str, config: Config, backend: str | None = None) -> App:
     """The app as producers and workers have it."""
-    app = App(url, config=config)
-    for function in (work, block, gated, poison, stubborn):
+    app = App(url, backend=backend, config=config)
+    for function in (work, block, gated, poison, stubborn, relay):
         app.task(name=function.__name__, queue=QUEUE)(function)
     retry = Retry(times=2, base=0.02, factor=1.0, jitter=False)
     app.task(name="flaky", queue=QUEUE, retry=retry)(flaky)
@@ -50,7 +51,7 @@ async def block(seconds: float) -> str:
 async def gated(gate: str) -> str:
     """Wait until there is a file of this name."""
     with _noted() as run:
-        await until(lambda: os.path.exists(gate), FOREVER, "the gate opens")
+        await _passed(gate)
     return run
 
 
@@ -68,12 +69,31 @@ async def stubborn() -> None:
                 await anyio.sleep(FOREVER)
 
 
-async def flaky() -> str:
+async def relay(gate: str | None = None) -> str:
+    """Send another task, under an id that follows from its own: sent twice it is there once."""
+    with _noted() as run:
+        await _passed(gate)
+        context = current_context()
+        app: App = context.state[APP]
+        ids = [f"{context.id}-next"]
+        ledger().write(Attempted(ids, now()))
+        await app.tasks["work"].options(id=ids[0]).enqueue()
+        ledger().write(Accepted(ids, now()))
+    return run
+
+
+async def flaky(gate: str | None = None) -> str:
     """Fail twice, succeed then."""
     with _noted() as run:
+        await _passed(gate)
         if current_context().attempt < 3:
             raise RuntimeError("not yet")
     return run
+
+
+async def _passed(gate: str | None) -> None:
+    if gate is not None:
+        await until(lambda: os.path.exists(gate), FOREVER, "the gate opens")
 
 
 @cache

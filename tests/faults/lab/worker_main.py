@@ -1,8 +1,10 @@
 """A worker process of the laboratory: ``python -m tests.faults.lab.worker_main``.
 
 LAB_URL      the broker
+LAB_BACKEND  the backend; without it, the broker's store
 LAB_CONFIG   a `Config` in JSON
 LAB_LEDGER   the ledger's file
+LAB_DIE_AT   the point at which it is to die; see `crash_points`
 """
 
 import logging
@@ -15,8 +17,9 @@ import msgspec
 
 from asyncq.config import Config
 from asyncq.worker.signals import run_loop
+from tests.faults.lab.crash_points import DIE_AT, set_death
 from tests.faults.lab.ledger import Ready, now
-from tests.faults.lab.tasks import ledger, make_app
+from tests.faults.lab.tasks import APP, ledger, make_app
 
 
 def main() -> None:
@@ -24,13 +27,16 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # poison leaves no core behind
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     config = msgspec.json.decode(os.environ["LAB_CONFIG"], type=Config)
-    app = make_app(os.environ["LAB_URL"], config)
-    app.on_startup(_say_ready)
+    app = make_app(os.environ["LAB_URL"], config, os.environ.get("LAB_BACKEND"))
+
+    def prepare(state: dict[str, Any]) -> None:
+        state[APP] = app
+        if DIE_AT in os.environ:
+            set_death(os.environ[DIE_AT], app)
+        ledger().write(Ready(os.getpid(), now()))
+
+    app.on_startup(prepare)
     run_loop(app.run_worker)
-
-
-def _say_ready(_: dict[str, Any]) -> None:
-    ledger().write(Ready(os.getpid(), now()))
 
 
 def _leave_with_parent() -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import anyio
@@ -25,13 +25,16 @@ END_TIMEOUT = 60.0
 class WorkerProcess:
     """One worker; its log is a file of its own."""
 
-    def __init__(self, url: str, config: Config, ledger: Path, log: Path) -> None:
+    def __init__(
+        self, url: str, config: Config, ledger: Path, log: Path, settings: Mapping[str, str]
+    ) -> None:
         self._log = log
         environment = {
             **os.environ,
             "LAB_URL": url,
             "LAB_CONFIG": msgspec.json.encode(config).decode(),
             LEDGER: str(ledger),
+            **settings,
         }
         with log.open("ab") as output:
             self._process = subprocess.Popen(

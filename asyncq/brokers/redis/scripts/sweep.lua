@@ -1,11 +1,13 @@
 -- Recover what a worker held whose lease has ended. What it held becomes suspect.
 --
 -- KEYS[1]  prefix:{queue}
+-- ARGV[1]  the latest moment (ms) at which this is still to be done
 -- Returns how many were recovered, about 500 at most; 0 when there is nothing left to do.
 local base = KEYS[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local recovered = 0
+if now > tonumber(ARGV[1]) then return 0 end
 
 local over = redis.call('ZRANGEBYSCORE', base .. ':leases', '-inf', now, 'LIMIT', 0, 10)
 for _, incarnation in ipairs(over) do

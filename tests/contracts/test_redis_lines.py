@@ -1,0 +1,130 @@
+"""Connections to Redis that fall silent, and those that only seem to."""
+
+import gc
+import warnings
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from asyncq.config import Url
+from asyncq.errors import BrokerUnavailable
+from asyncq.stores.redis import Link, RedisSettings
+from tests.faults.lab.proxy import Blackhole, Halve, Pass, Proxy, Throttle, Trap, start_proxy
+from tests.servers import RedisServer, start_redis
+
+BIG = 300_000  # bytes; three seconds on a slow line
+SLOW = 100_000  # bytes a second
+PAUSE = 2.5  # seconds that a server stands still; longer than a doubt
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with start_redis(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(server: RedisServer) -> Iterator[Proxy]:
+    with start_proxy(server.port) as running:
+        yield running
+
+
+@contextmanager
+def linked(settings: RedisSettings) -> Generator[Link]:
+    link = Link(settings, BrokerUnavailable)
+    try:
+        yield link
+    finally:
+        link.close()
+
+
+def settings_for(port: int) -> RedisSettings:
+    return RedisSettings(Url(f"redis://127.0.0.1:{port}/0"))
+
+
+async def test_a_silent_connection_is_given_up_once_the_server_answers_on_another(
+    proxy: Proxy,
+) -> None:
+    with linked(settings_for(proxy.port)) as link:
+        await link("PING")
+        proxy.set_trap(Trap(b"ECHO", silently=True))
+
+        with anyio.fail_after(3), pytest.raises(BrokerUnavailable, match="no answer"):
+            await link("ECHO", "lost")
+
+        assert await link("ECHO", "again") == b"again"
+
+
+@pytest.mark.parametrize("mode", [Blackhole(), Halve("question"), Halve("reply")])
+async def test_what_else_is_silent_is_given_up_with_it(
+    proxy: Proxy, mode: Blackhole | Halve
+) -> None:
+    settings = settings_for(proxy.port)
+    with linked(settings) as asked, linked(settings) as idle:
+        await asked("PING")
+        await idle("PING")
+        proxy.switch(mode)
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as both:
+                both.start_soon(fails, asked)
+                await anyio.sleep(1.5)  # the doubt and its first tries fall into the outage
+                proxy.switch(Pass())
+
+        assert not idle.is_connected
+        with anyio.fail_after(1):
+            assert await idle("PING") == b"PONG"
+
+
+async def test_a_server_that_stands_still_keeps_its_connections(server: RedisServer) -> None:
+    with linked(settings_for(server.port)) as link:
+        before = await link("CLIENT", "ID")
+        server.pause()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(link, "PING")
+            await anyio.sleep(PAUSE)
+            server.resume()
+
+        assert await link("CLIENT", "ID") == before
+
+
+async def test_a_long_answer_on_a_slow_line_is_no_silence(proxy: Proxy) -> None:
+    with linked(settings_for(proxy.port)) as link:
+        await link("SET", "big", b"x" * BIG)
+        before = await link("CLIENT", "ID")
+        proxy.switch(Throttle(SLOW))
+
+        assert len(await link("GET", "big")) == BIG
+        assert await link("CLIENT", "ID") == before
+
+
+async def test_a_long_question_on_a_slow_line_is_no_silence(proxy: Proxy) -> None:
+    with linked(settings_for(proxy.port)) as link:
+        before = await link("CLIENT", "ID")
+        proxy.switch(Throttle(SLOW))
+
+        await link("SET", "big", b"x" * BIG)
+        assert await link("CLIENT", "ID") == before
+
+
+async def test_a_connection_that_the_server_closed_is_forgotten_without_a_warning(
+    server: RedisServer,
+) -> None:
+    settings = settings_for(server.port)
+    with linked(settings) as link, linked(settings) as other, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        await other("CLIENT", "KILL", "ID", await link("CLIENT", "ID"))
+        while link.is_connected:
+            await anyio.lowlevel.checkpoint()
+
+        await link("PING")
+        gc.collect()  # a warning here would be an error of this test
+
+
+async def fails(link: Link) -> None:
+    with pytest.raises(BrokerUnavailable):
+        await link("PING")

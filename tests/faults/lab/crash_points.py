@@ -1,0 +1,147 @@
+"""The points of a delivery's path at which a worker can be made to die, as by SIGKILL.
+
+They are set from outside, by wrapping what the worker calls; nothing in asyncq knows of them. Each
+is met a few times before it kills, so that work is under way.
+"""
+
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from functools import wraps
+from importlib import import_module
+from inspect import iscoroutinefunction
+from itertools import count
+from typing import Any, Literal
+
+import msgspec
+
+from asyncq import App
+from asyncq.brokers.base import Consumer, Lease, QueueSpec
+from tests.faults.lab.ledger import Died, now
+from tests.faults.lab.tasks import ledger
+
+DIE_AT = "LAB_DIE_AT"  # the environment variable that names a point
+DIED = 86  # the exit code
+MET = 3  # the time that kills
+LEAVING = "leaving"  # the point that is met only by a worker that was told to stop
+
+When = Literal["before", "after"]
+
+
+class Point(msgspec.Struct, frozen=True):
+    """Before or after a call: of a driver (``role``), or of a function of the worker's modules."""
+
+    when: When
+    names: tuple[str, ...]
+    role: Literal["broker", "backend", "consumer"] | None = None
+
+
+WORKER = "asyncq.worker"
+POINTS = {
+    "claim-asked": Point("before", ("receive", "wait_and_receive"), "consumer"),
+    "claim-arrived": Point("after", ("receive", "wait_and_receive"), "consumer"),
+    "slot-filled": Point("before", (f"{WORKER}.pool:Pool.start",)),
+    "run-created": Point("after", (f"{WORKER}.pool:Pool.start",)),
+    "run-begun": Point("before", (f"{WORKER}.executor:Executor._conclusion",)),
+    "message-read": Point("after", (f"{WORKER}.executor:Executor._open",)),
+    "task-called": Point("before", (f"{WORKER}.executor:call",)),
+    "task-returned": Point("after", (f"{WORKER}.executor:call",)),
+    "outcome-made": Point("after", (f"{WORKER}.executor:Executor._end",)),
+    "retry-made": Point("after", (f"{WORKER}.executor:Executor._retry",)),
+    "next-sent": Point("before", ("publish",), "broker"),
+    "next-stored": Point("after", ("publish",), "broker"),
+    "conclusion-added": Point("after", (f"{WORKER}.completer:Completer.add",)),
+    "batch-taken": Point("before", (f"{WORKER}.completer:Completer._conclude",)),
+    "settling": Point("before", ("settle", "conclude"), "consumer"),
+    "settled": Point("after", ("settle", "conclude"), "consumer"),
+    "sweeping": Point("before", ("sweep",), "broker"),
+    "swept": Point("after", ("sweep",), "broker"),
+    LEAVING: Point("before", (), "consumer"),
+}
+APART = {  # only where outcomes are stored in a step of their own
+    "storing": Point("before", ("store_records",), "backend"),
+    "stored": Point("after", ("store_records",), "backend"),
+}
+# In this order, with nobody else there: the second is to recover what the first has left.
+ALONE = ("run-begun", "swept")
+
+
+def set_death(name: str, app: App) -> None:
+    """Die at this point; ``app`` is connected."""
+    point = (POINTS | APART)[name]
+    die = _death(1 if name in {LEAVING, "swept"} else MET)
+    if point.role == "broker":
+        _wrap_all(app.client.broker, point, die)
+    elif point.role == "backend":
+        _wrap_all(app.client.backend, point, die)
+    elif point.role == "consumer":
+        _reach_consumers(app.client.broker, point, die)
+    else:
+        for path in point.names:
+            module, _, inside = path.partition(":")
+            *owners, attribute = inside.split(".")
+            owner: Any = import_module(module)
+            for part in owners:
+                owner = getattr(owner, part)
+            _wrap(owner, attribute, point.when, die)
+
+
+def _death(times: int) -> Callable[[], None]:
+    met = count(1)
+
+    def die() -> None:
+        if next(met) >= times:
+            ledger().write(Died(os.getpid(), now()))
+            os._exit(DIED)
+
+    return die
+
+
+def _reach_consumers(broker: Any, point: Point, die: Callable[[], None]) -> None:
+    consume = broker.consume
+
+    @asynccontextmanager
+    async def consume_and_die(queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
+        async with consume(queue, lease) as consumer:
+            _wrap_all(consumer, point, die)
+            yield consumer
+            if not point.names:
+                die()
+
+    broker.consume = consume_and_die
+
+
+def _wrap_all(owner: Any, point: Point, die: Callable[[], None]) -> None:
+    for name in point.names:
+        if hasattr(owner, name):
+            _wrap(owner, name, point.when, die)
+
+
+def _wrap(owner: Any, name: str, when: When, die: Callable[[], None]) -> None:
+    """Die before the call, or after one that came to something."""
+    real = getattr(owner, name)
+
+    @wraps(real)
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        if when == "before":
+            die()
+        result = await real(*args, **kwargs)
+        if when == "after" and _came_to_something(name, result):
+            die()
+        return result
+
+    @wraps(real)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if when == "before":
+            die()
+        result = real(*args, **kwargs)
+        if when == "after":
+            die()
+        return result
+
+    setattr(owner, name, awaited if iscoroutinefunction(real) else called)
+
+
+def _came_to_something(name: str, result: Any) -> bool:
+    """Whether there was anything to claim, or to recover."""
+    return bool(result) or name not in {"receive", "wait_and_receive", "sweep"}
