@@ -31,6 +31,8 @@ LEAVE_TIMEOUT = 5.0  # seconds to give back what is held; then the lease decides
 LANE_AWAITED = -2  # suspects wait, and the lane is taken
 STANDS_BY = -3  # another worker has this queue for itself
 
+SHORTEST_WAIT = 0.002  # seconds; Redis 6.2 takes one millisecond for none, and waits for ever
+
 _CLAIM = load_script("asyncq.brokers.redis", "claim")
 _SETTLE = load_script("asyncq.brokers.redis", "settle")
 _ENTER = load_script("asyncq.brokers.redis", "enter")
@@ -156,7 +158,7 @@ class RedisConsumer:
 
     def _longest_wait(self) -> float:
         due, self._next_due = self._next_due, None
-        return LONGEST_WAIT if due is None else min(LONGEST_WAIT, max(due, 0.001))
+        return LONGEST_WAIT if due is None else min(LONGEST_WAIT, max(due, SHORTEST_WAIT))
 
     def _take_in(
         self, due: int, crashes: int, ids: list[bytes], blobs: list[bytes]
