@@ -129,7 +129,15 @@ class Lease:
     second crash points at one message.
     """
 
-    __slots__ = ("_lane", "_watcher", "good_until", "incarnation", "lost", "seconds")
+    __slots__ = (
+        "_lane",
+        "_watcher",
+        "good_until",
+        "held_to_the_end",
+        "incarnation",
+        "lost",
+        "seconds",
+    )
 
     def __init__(self, incarnation: str, seconds: float, lane: Lane | None = None) -> None:
         self.incarnation = incarnation
@@ -139,6 +147,8 @@ class Lease:
         renews, read where a broker cannot check (a backend in another store)."""
         self.lost = False
         """Known to have ended; set once."""
+        self.held_to_the_end = False
+        """It is known when it ended, and what was done before then was done under it."""
         self._lane = lane or Lane()
         self._watcher: Callable[[], None] | None = None
 
@@ -147,9 +157,9 @@ class Lease:
         self._watcher = tell
 
     def lose(self) -> None:
-        """It has ended: a driver says so, from the event loop."""
+        """It ends at this moment: a driver says so, from the event loop."""
         if not self.lost:
-            self.lost = True
+            self.lost = self.held_to_the_end = True
             if self._watcher is not None:
                 self._watcher()
 
