@@ -117,6 +117,7 @@ class RpcWatch:
                     amqp.Basic.Consume(queue=self._queue),
                 )
         except (OSError, ChannelClosed) as error:
+            self._connector.close_if_silent(error)
             raise self._connector.gone(error) from error
 
     async def receive(self) -> Sequence[Record]:

@@ -116,6 +116,11 @@ class Connector:
         what = str(error) or type(error).__name__
         return self._unavailable(f"no answer from {self._settings.url!r}: {what}")
 
+    def close_if_silent(self, error: BaseException) -> None:
+        """Close the connection after a call that was not answered in time."""
+        if isinstance(error, TimeoutError):
+            self.close()
+
     def close(self) -> None:
         """Close the connection; the next call opens a new one."""
         if self._wire is not None:

@@ -29,6 +29,7 @@ from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content
 log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 5.0  # seconds; after each the server has to show that it is there
+PROBE_TIMEOUT = 5.0  # seconds until a silent server counts as gone
 LONGEST_SILENCE = 30.0  # seconds without a push after which another channel is taken
 LOOK = 0.25  # seconds between two looks for suspects
 QUIET = 0.05  # seconds without a push after which none is on its way
@@ -61,6 +62,7 @@ class RabbitConsumer:
         self._open: dict[int, Received] = {}  # unsettled, in the order of their tags
         self._suspect: int | None = None  # the tag in the lane
         self._next_look = 0.0  # loop time, for suspects
+        self._fetching = False  # one of them
         self._cancelled_by_server = False
 
     async def enter(self) -> None:
@@ -69,6 +71,7 @@ class RabbitConsumer:
             async with deadline(CALL_TIMEOUT):
                 await self._open_channel()
         except (OSError, ChannelClosed) as error:
+            self._connector.close_if_silent(error)
             raise self._connector.gone(error) from error
 
     async def _open_channel(self) -> None:
@@ -234,20 +237,25 @@ class RabbitConsumer:
         if now < self._next_look or not self._lease.take_lane():
             return []
         found: Received | None = None
+        self._fetching = True
         try:
-            [answer] = await self._ask(amqp.Basic.Get(queue=names.suspects(self._name)))
+            # Shielded: what was fetched and is not heard of would be in nobody's hands as long as
+            # we live. It ends: what is asked has a deadline.
+            with anyio.CancelScope(shield=True):
+                [answer] = await self._ask(amqp.Basic.Get(queue=names.suspects(self._name)))
             if isinstance(answer, Content):
                 found = unwrap(answer, self._name)
                 # Each return was a crash: whoever lives gives a suspect back as a new message.
                 found = msgspec.structs.replace(found, crashes=found.crashes + found.returns)
+                self._open[found.tag] = found
         finally:
+            self._fetching = False
             if found is None:
                 self._next_look = now + LOOK
                 self._lease.free_lane()
         if found is None:
             return []
         self._suspect = found.tag
-        self._open[found.tag] = found
         return [
             Delivery(
                 envelope=found.envelope,
@@ -331,6 +339,8 @@ class RabbitConsumer:
         lowest_left = next(iter(self._open), None)
         frames: list[bytes] = []
         whole = [tag for tag in settled if lowest_left is None or tag < lowest_left]
+        if self._fetching:
+            whole = []  # a suspect may have come whose tag we do not know yet
         if whole:
             frames.append(channel.marshal(amqp.Basic.Ack(whole[-1], multiple=True)))
         frames += [channel.marshal(amqp.Basic.Ack(tag)) for tag in settled[len(whole) :]]
@@ -350,10 +360,12 @@ class RabbitConsumer:
     async def _ask(self, *methods: Any) -> list[Any]:
         channel = self._living_channel()
         try:
-            async with deadline(CALL_TIMEOUT):
+            async with deadline(PROBE_TIMEOUT):
                 return await channel.call(*methods)
         except (OSError, ChannelClosed) as error:
             channel.wire.close()
+            if isinstance(error, TimeoutError):
+                self._post.doubt()  # it goes the same way
             raise self._lost(error) from error
 
     def _living_channel(self) -> Channel:

@@ -163,6 +163,7 @@ class Post:
                 wire = await self._connector.wire()
                 return await wire.open_channel()
         except OSError as error:
+            self._connector.close_if_silent(error)
             raise self._connector.gone(error) from error
 
     async def ask(self, channel: Channel, *methods: Any) -> list[Any]:
@@ -171,6 +172,7 @@ class Post:
             async with deadline(CALL_TIMEOUT):
                 return await channel.call(*methods)
         except OSError as error:
+            self._connector.close_if_silent(error)
             raise self._connector.gone(error) from error
 
     async def _call(self, *methods: Any) -> list[Any]:
@@ -180,6 +182,10 @@ class Post:
             return await self.ask(channel, *methods)
         finally:
             channel.close()
+
+    def doubt(self) -> None:
+        """Another connection to the same server fell silent: take a new one."""
+        self._connector.close()
 
     def close(self) -> None:
         self._sender.close()

@@ -58,11 +58,11 @@ class RabbitBed:
         self.port = server.port
         self.backend = f"sqlite:///{directory}/outcomes.db"
         self.other_backend = f"sqlite:///{directory}/others.db"
-        # Methods, as their frames begin. Messages are pushed: what is claimed by asking are
-        # suspects; and what is left is given back when a connection opens.
+        # Methods, as their frames begin. Messages are pushed; with the answer to what is asked
+        # behind a settlement. What was left is given back when a connection opens.
         self.words = {
             "publish": b"\x00\x3c\x00\x28",
-            "claim": b"\x00\x3c\x00\x46",
+            "claim": b"\x00\x3c\x00\x0a",
             "settle": b"\x00\x3c\x00\x50",
             "give_back": b"\x00\x0a\x00\x0b",
         }
