@@ -4,7 +4,7 @@ ASYNCQ_FAULTS=all   the experiments in full; ``python -m tests.faults.run --all`
 """
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,12 +15,15 @@ from tests.faults.lab.beds import BEDS, SERVER_BEDS, Bed, ServerBed
 from tests.faults.lab.bench import Bench
 from tests.faults.lab.checker import Findings
 from tests.faults.lab.proxy import Proxy, start_proxy
+from tests.faults.lab.sqlite_bed import small_disk
 from tests.servers import ServerMissing
 from tests.servers.required import give_up
 
 B = TypeVar("B", bound=Bed)
 
 Report = Callable[..., None]
+
+SMALL_DISK = 16 * 1024 * 1024  # bytes
 
 
 @pytest.fixture(params=list(BEDS))
@@ -35,6 +38,20 @@ def server_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ben
     """A bench with each of the stores that are servers."""
     with _set_up(request.param, SERVER_BEDS[request.param], tmp_path) as ready:
         yield ready
+
+
+@pytest.fixture(params=list(BEDS))
+def small_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench[Bed]]:
+    """A bench with each of the stores, where it is safe to `fill` them."""
+    name, folder = request.param, tmp_path / "small"
+    folder.mkdir()
+    with ExitStack() as stack:
+        if name == "sqlite":
+            try:
+                stack.enter_context(small_disk(folder, SMALL_DISK))
+            except (PermissionError, FileNotFoundError) as error:
+                pytest.skip(f"no small disk: {error}")
+        yield stack.enter_context(_set_up(name, BEDS[name], tmp_path, store=folder))
 
 
 @pytest.fixture
@@ -59,10 +76,13 @@ def report(record_property: Callable[[str, object], None]) -> Report:
 
 @contextmanager
 def _set_up(
-    name: str, open_bed: Callable[[Path], AbstractContextManager[B]], directory: Path
+    name: str,
+    open_bed: Callable[[Path], AbstractContextManager[B]],
+    directory: Path,
+    store: Path | None = None,
 ) -> Generator[Bench[B]]:
     try:
-        bed = open_bed(directory)
+        bed = open_bed(store or directory)
         with bed as ready:
             bench = Bench(directory, ready)
             try:

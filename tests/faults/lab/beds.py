@@ -28,6 +28,12 @@ class Bed(Protocol):
         """Put bytes into the queue as somebody who is not asyncq."""
         ...
 
+    def fill(self) -> None:
+        """Leave it no room for anything more."""
+        ...
+
+    def make_room(self) -> None: ...
+
 
 class ServerBed(Bed, Protocol):
     """A store behind a network, which can be broken, and which can break."""

@@ -79,6 +79,14 @@ class RedisBed:
             client.hset(f"{self._base}:bodies", id, blob)
             client.rpush(f"{self._base}:ready:0", id)
 
+    def fill(self) -> None:
+        with self.client() as client:
+            client.config_set("maxmemory", 1)  # bytes; the policy is noeviction
+
+    def make_room(self) -> None:
+        with self.client() as client:
+            client.config_set("maxmemory", 0)  # no limit
+
     def connections(self) -> int:
         """How many clients the server has, without the one that asks."""
         with self.client() as client:
