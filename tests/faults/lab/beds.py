@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from asyncq.brokers.base import Envelope
 from tests.faults.lab.audit import Audit
 from tests.faults.lab.redis_bed import redis_bed
 from tests.faults.lab.sqlite_bed import sqlite_bed
@@ -26,6 +27,10 @@ class Bed(Protocol):
 
     def put_raw(self, id: bytes, blob: bytes) -> None:
         """Put bytes into the queue as somebody who is not asyncq."""
+        ...
+
+    def put_newer(self, envelope: Envelope) -> None:
+        """Put it into the queue as a later asyncq might: with a field that this one has not."""
         ...
 
     def fill(self) -> None:

@@ -5,8 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import redis
 
+from asyncq.brokers.base import Envelope
+from asyncq.brokers.redis.blobs import pack
 from asyncq.stores.redis import load_script
 from tests.faults.lab.audit import Audit, misplaced
 from tests.faults.lab.tasks import QUEUE
@@ -78,6 +81,10 @@ class RedisBed:
         with self.client() as client:
             client.hset(f"{self._base}:bodies", id, blob)
             client.rpush(f"{self._base}:ready:0", id)
+
+    def put_newer(self, envelope: Envelope) -> None:
+        fields = msgspec.msgpack.decode(pack(envelope))
+        self.put_raw(envelope.id.encode(), msgspec.msgpack.encode([*fields, {"since": "later"}]))
 
     def fill(self) -> None:
         with self.client() as client:

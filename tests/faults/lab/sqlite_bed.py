@@ -7,6 +7,10 @@ from collections.abc import Generator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import msgspec
+
+from asyncq.brokers.base import Envelope
+from asyncq.brokers.sqlite.queue import pack
 from tests.faults.lab.audit import Audit, misplaced
 from tests.faults.lab.tasks import QUEUE
 
@@ -74,6 +78,10 @@ class SqliteBed:
                 "INSERT INTO ready (queue, rank, place, seq) VALUES (?, 9, ?, ?)", (QUEUE, seq, seq)
             )
             file.execute("COMMIT")
+
+    def put_newer(self, envelope: Envelope) -> None:
+        fields = msgspec.msgpack.decode(pack(envelope).packed)
+        self.put_raw(envelope.id.encode(), msgspec.msgpack.encode(fields | {"later": "field"}))
 
     def fill(self) -> None:
         """Its folder has to be a small file system of its own; see `small_disk`."""

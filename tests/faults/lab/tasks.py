@@ -19,6 +19,8 @@ from tests.faults.lab.waiting import until
 QUEUE = "lab"
 LEDGER = "LAB_LEDGER"  # the environment variable that says where it is
 APP = "app"  # where workers keep it in their state, for tasks that send others
+LATER = "LAB_LATER"  # the environment variable of workers of a later release
+TOMORROW = "tomorrow"  # a task that only these have
 FOREVER = 3600.0  # seconds
 
 _runs = count(1)
