@@ -29,6 +29,14 @@ class Bed(Protocol):
         """Put bytes into the queue as somebody who is not asyncq."""
         ...
 
+    def wrap(self, envelope: Envelope) -> bytes:
+        """The bytes that it keeps an envelope as."""
+        ...
+
+    def unwrap(self, id: str, blob: bytes) -> Envelope:
+        """What these bytes are delivered as."""
+        ...
+
     def put_newer(self, envelope: Envelope) -> None:
         """Put it into the queue as a later asyncq might: with a field that this one has not."""
         ...

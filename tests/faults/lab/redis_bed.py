@@ -9,7 +9,7 @@ import msgspec
 import redis
 
 from asyncq.brokers.base import Envelope
-from asyncq.brokers.redis.blobs import pack
+from asyncq.brokers.redis.blobs import pack, unpack
 from asyncq.stores.redis import load_script
 from tests.faults.lab.audit import Audit, misplaced
 from tests.faults.lab.tasks import QUEUE
@@ -82,8 +82,14 @@ class RedisBed:
             client.hset(f"{self._base}:bodies", id, blob)
             client.rpush(f"{self._base}:ready:0", id)
 
+    def wrap(self, envelope: Envelope) -> bytes:
+        return pack(envelope)
+
+    def unwrap(self, id: str, blob: bytes) -> Envelope:
+        return unpack(id, QUEUE, blob)
+
     def put_newer(self, envelope: Envelope) -> None:
-        fields = msgspec.msgpack.decode(pack(envelope))
+        fields = msgspec.msgpack.decode(self.wrap(envelope))
         self.put_raw(envelope.id.encode(), msgspec.msgpack.encode([*fields, {"since": "later"}]))
 
     def fill(self) -> None:

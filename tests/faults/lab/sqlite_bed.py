@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from asyncq.brokers.base import Envelope
-from asyncq.brokers.sqlite.queue import pack
+from asyncq.brokers.sqlite.queue import pack, unpack
 from tests.faults.lab.audit import Audit, misplaced
 from tests.faults.lab.tasks import QUEUE
 
@@ -79,8 +79,14 @@ class SqliteBed:
             )
             file.execute("COMMIT")
 
+    def wrap(self, envelope: Envelope) -> bytes:
+        return pack(envelope).packed
+
+    def unwrap(self, id: str, blob: bytes) -> Envelope:
+        return unpack(blob, id, QUEUE)
+
     def put_newer(self, envelope: Envelope) -> None:
-        fields = msgspec.msgpack.decode(pack(envelope).packed)
+        fields = msgspec.msgpack.decode(self.wrap(envelope))
         self.put_raw(envelope.id.encode(), msgspec.msgpack.encode(fields | {"later": "field"}))
 
     def fill(self) -> None:
