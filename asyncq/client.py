@@ -69,7 +69,7 @@ class Client:
         """The name of the broker that has this queue."""
         self.operator = Operator(brokers, self.broker_of)
         """What can be asked of the queues."""
-        self._waiters = Waiters(backend, self._exist)
+        self._waiters = Waiters(backend, self._locate)
         self._entered = 0
         self._owner: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -249,14 +249,15 @@ class Client:
 
     async def _declare(self, name: str, broker: Broker) -> None:
         queues = [queue for queue in self._router.queues.values() if queue.broker == name]
-        if queues and isinstance(broker, Exchanges):
-            await broker.bind(queues)
+        if queues:
+            await broker.declare(queues)
+            if isinstance(broker, Exchanges):
+                await broker.bind(queues)
 
-    async def _exist(self, ids: Sequence[str]) -> Sequence[bool]:
-        """Whether a broker has these; where it cannot say, they might."""
-        found = await self.operator.find(ids)
-        can_tell = self.operator.sees_all
-        return [status is not None or not can_tell for status in found]
+    async def _locate(self, ids: Sequence[str]) -> Sequence[Status | None]:
+        """Where the brokers have these; what none has may be with one that cannot say."""
+        otherwise = None if self.operator.sees_all else Status.QUEUED
+        return [status or otherwise for status in await self.operator.find(ids)]
 
 
 class _Batches(AsyncIterator[list[Signature[R]]]):

@@ -13,8 +13,15 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 
 from asyncq.backends.base import Backend
-from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, UnknownResult
-from asyncq.message import Record, Succeeded, new_id
+from asyncq.errors import (
+    BackendUnavailable,
+    BrokerUnavailable,
+    ConfigurationError,
+    TaskError,
+    TaskFailed,
+    UnknownResult,
+)
+from asyncq.message import Record, Status, Succeeded, new_id
 from asyncq.policies import Retry
 
 log = logging.getLogger(__name__)
@@ -24,23 +31,24 @@ FOREIGN = Retry(times=0, base=0.02, factor=1.5, ceiling=1.0, jitter=False)  # fo
 RECONNECT = Retry(times=0, base=0.05, ceiling=5.0)
 LISTEN_TIMEOUT = 10.0  # seconds
 READ_BATCH = 500
+DEAD = "no worker ran it: its queue's dead letters have it, with the reason (asyncq dead list)"
 RECENT = 2_000  # outcomes that came before anybody asked, kept at most
 RECENT_SIZE = 4096  # bytes; a larger one is fetched when somebody asks
 
-Exists = Callable[[Sequence[str]], Awaitable[Sequence[bool]]]
+Locate = Callable[[Sequence[str]], Awaitable[Sequence[Status | None]]]
 
 
 class Waiters:
     """Who waits for which outcome. One per client; runs in the client's task group."""
 
-    def __init__(self, backend: Backend, exists: Exists) -> None:
+    def __init__(self, backend: Backend, locate: Locate) -> None:
         self.address = new_id()
         """The ``reply_to`` of what this client sends."""
         self.era = 0
         """Grows when pushes may have been missed; 0 until subscribed. What was sent and is waited
         for within one era needs no reading."""
         self._backend = backend
-        self._exists = exists
+        self._locate = locate
         self._waiting: dict[str, list[asyncio.Future[Record]]] = defaultdict(list)
         self._foreign: set[str] = set()
         self._unread: set[str] = set()
@@ -138,16 +146,21 @@ class Waiters:
         for start in range(0, len(ids), READ_BATCH):
             batch = ids[start : start + READ_BATCH]
             # Asked before reading: a message that ends in between is found by the second.
-            there = await self._exists(batch) if full else [True] * len(batch)
-            for id, record, waits in zip(
-                batch, await self._backend.fetch(batch), there, strict=True
+            places = await self._locate(batch) if full else [Status.QUEUED] * len(batch)
+            for id, record, place in zip(
+                batch, await self._backend.fetch(batch), places, strict=True
             ):
                 if record is not None:
                     self._resolve(record)
-                elif not waits:
-                    for future in list(self._waiting.get(id, ())):
-                        if not future.done():
-                            future.set_exception(UnknownResult(id))
+                elif place is None:
+                    self._disappoint(id, UnknownResult(id))
+                elif place is Status.FAILED:  # by its queue's bounds, so without a worker's word
+                    self._disappoint(id, TaskFailed(id, "DeadLetter", DEAD))
+
+    def _disappoint(self, id: str, error: TaskError) -> None:
+        for future in list(self._waiting.get(id, ())):
+            if not future.done():
+                future.set_exception(error)
 
     def _resolve(self, record: Record) -> None:
         futures = self._waiting.get(record.id)

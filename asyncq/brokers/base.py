@@ -18,6 +18,18 @@ from asyncq.topology import Queue
 
 MAX_BATCH = 500
 """The most entries one call on a driver needs to take; callers split, drivers may rely on it."""
+WAITED_TOO_LONG = "WaitedTooLong"
+"""How the reason of a dead letter begins that no worker took within the queue's ``ttl``."""
+OVERFLOWED = "Overflowed"
+"""How the reason of a dead letter begins that gave way in a queue with a ``max_length``."""
+
+
+def waited_too_long(ttl: float) -> str:
+    return f"{WAITED_TOO_LONG}: no worker took it within {ttl:g} s"
+
+
+def overflowed(limit: int) -> str:
+    return f"{OVERFLOWED}: the queue had {limit} newer or more urgent ones"
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -117,7 +129,15 @@ class Lease:
     second crash points at one message.
     """
 
-    __slots__ = ("_lane", "_watcher", "good_until", "incarnation", "lost", "seconds")
+    __slots__ = (
+        "_lane",
+        "_watcher",
+        "good_until",
+        "held_to_the_end",
+        "incarnation",
+        "lost",
+        "seconds",
+    )
 
     def __init__(self, incarnation: str, seconds: float, lane: Lane | None = None) -> None:
         self.incarnation = incarnation
@@ -127,6 +147,8 @@ class Lease:
         renews, read where a broker cannot check (a backend in another store)."""
         self.lost = False
         """Known to have ended; set once."""
+        self.held_to_the_end = False
+        """It is known when it ended, and what was done before then was done under it."""
         self._lane = lane or Lane()
         self._watcher: Callable[[], None] | None = None
 
@@ -135,9 +157,9 @@ class Lease:
         self._watcher = tell
 
     def lose(self) -> None:
-        """It has ended: a driver says so, from the event loop."""
+        """It ends at this moment: a driver says so, from the event loop."""
         if not self.lost:
-            self.lost = True
+            self.lost = self.held_to_the_end = True
             if self._watcher is not None:
                 self._watcher()
 
@@ -254,6 +276,18 @@ class Broker(Protocol):
         Raises:
             BrokerUnavailable: some may have been stored; publishing them again is safe.
             Refused: not these; names them. Of the others some may have been stored.
+            QueueFull: not these, for want of room; the others for this queue are stored.
+        """
+        ...
+
+    async def declare(self, queues: Sequence[Queue]) -> None:
+        """Make these queues what they say they are, for all clients; others stay as they are.
+
+        Their bounds hold for what is published from now on. Bindings are not its business.
+
+        Raises:
+            BrokerUnavailable: call again.
+            ConfigurationError: there is such a queue, and it cannot be changed to this.
         """
         ...
 
@@ -276,11 +310,9 @@ class Exchanges(Protocol):
     """
 
     async def bind(self, queues: Sequence[Queue]) -> None:
-        """Make the exchanges of these queues, and their bindings.
+        """Make the exchanges of these queues, which were declared before, and their bindings.
 
-        Raises:
-            BrokerUnavailable: call again.
-            ConfigurationError: there is such an exchange, and it is another.
+        Raises as `Broker.declare`.
         """
         ...
 

@@ -4,6 +4,7 @@ It yields in every call as a network does, before and after the deed: a caller t
 finds out here, and not in production, that its message was stored all the same.
 """
 
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -30,11 +31,12 @@ from asyncq.brokers.base import (
 )
 from asyncq.clock import Clock
 from asyncq.config import Url
-from asyncq.errors import Refused
+from asyncq.errors import QueueFull, Refused
 from asyncq.message import MAX_PRIORITY, Status
 from asyncq.stores.bell import Bell
 from asyncq.stores.memory import MemoryStore, open_store
 from asyncq.stores.memory_queue import Entry
+from asyncq.topology import Queue
 
 LONGEST_WAIT = 1.0  # seconds; after that a consumer looks for itself
 
@@ -71,10 +73,24 @@ class MemoryBroker:
         entries = [pack(envelope) for envelope in envelopes]
         with self._store.lock:
             now = self._clock.now()
+            refused: dict[str, list[str]] = defaultdict(list)
             for envelope, entry in zip(envelopes, entries, strict=True):
                 self._store.published.add(envelope.queue)
                 if self._store.records.get(envelope.id, now) is None:
-                    self._store.queue(envelope.queue).add(entry, envelope.eta or 0.0, now)
+                    queue = self._store.queue(envelope.queue)
+                    if not queue.add(entry, envelope.eta or 0.0, now):
+                        refused[envelope.queue].append(envelope.id)
+            limits = {name: self._store.queue(name).max_length or 0 for name in refused}
+        await checkpoint()
+        if refused:
+            name = next(iter(refused))
+            raise QueueFull(refused[name], name, limits[name])
+
+    async def declare(self, queues: Sequence[Queue]) -> None:
+        await checkpoint()
+        with self._store.lock:
+            for queue in queues:
+                self._store.queue(queue.name).declare(queue)
         await checkpoint()
 
     @asynccontextmanager
@@ -177,11 +193,12 @@ class MemoryConsumer:
     async def wait(self) -> None:
         await checkpoint()
         with self._store.lock:
-            pause = self._queue.pause(self._lane_is_free(), self._clock.now())
+            now, worker = self._clock.now(), self._lease.incarnation
+            pause = self._queue.pause(worker, self._lane_is_free(), now)
             if pause == 0.0:
                 return
             bell = Bell()
-            self._queue.hang_up(bell)
+            self._queue.hang_up(bell, standby=self._queue.stands_by(worker, now))
         try:
             with move_on_after(LONGEST_WAIT if pause is None else min(pause, LONGEST_WAIT)):
                 await bell.wait()

@@ -96,6 +96,10 @@ class Failover:
                 raise BrokerUnavailable(f"no answer in {self._silence:.1f} s") from error
             raise
 
+    async def declare(self, queues: Sequence[Queue]) -> None:
+        await self.on_present(lambda driver: driver.declare(queues))
+        self._declared = queues
+
     @asynccontextmanager
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
         driver = self.driver
@@ -177,8 +181,10 @@ class Failover:
         await _leave(given_up)
 
     async def _declare(self, driver: Broker) -> None:
-        if self._declared and isinstance(driver, Exchanges):
-            await driver.bind(self._declared)
+        if self._declared:
+            await driver.declare(self._declared)
+            if isinstance(driver, Exchanges):
+                await driver.bind(self._declared)
 
 
 async def _leave(driver: Broker) -> None:
@@ -229,7 +235,6 @@ class _WithIds(Failover):
 class _WithExchanges(Failover):
     async def bind(self, queues: Sequence[Queue]) -> None:
         await self.on_present(lambda driver: driver.bind(queues))
-        self._declared = queues
 
 
 _ABILITIES = {

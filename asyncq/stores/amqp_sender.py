@@ -5,11 +5,27 @@ from asyncio import timeout as deadline
 from collections.abc import Sequence
 
 import anyio
+import msgspec
 import pamqp.commands as amqp
 
 from asyncq.stores.amqp import Connector
 from asyncq.stores.amqp_content import Parcel, frames, properties_of
 from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """Which of some parcels were not kept, by their ids."""
+
+    returned: Sequence[str] = ()
+    """No queue takes them."""
+    refused: Sequence[str] = ()
+    """Their queue is full."""
+
+    def __bool__(self) -> bool:
+        return bool(self.returned or self.refused)
+
+
+NONE_MISSING = Sent()
 
 
 class Sender:
@@ -27,31 +43,33 @@ class Sender:
         self._tag = 0  # of the last message on this channel
         self._unconfirmed: set[int] = set()
         self._lowest = 0  # of those
-        self._refused = 0
+        self._refused: list[int] = []
         self._returned: list[str] = []
         self._confirmed: asyncio.Future[None] | None = None
 
-    async def send(self, parcels: Sequence[Parcel]) -> Sequence[str]:
-        """Send them; returns the ids of those that no queue takes, once the others are kept.
+    async def send(self, parcels: Sequence[Parcel], kept: set[str] | None = None) -> Sent:
+        """Send them; returns which are not kept, once the others are.
+
+        ``kept`` takes the ids of those that are known to be, also when this raises.
 
         Raises:
             BrokerUnavailable: some may be kept; sending them again may store them twice.
         """
         if not parcels:
-            return ()
+            return NONE_MISSING
         async with self._turn:
             try:
                 async with deadline(self._timeout):
-                    return await self._send(parcels)
+                    return await self._send(parcels, set[str]() if kept is None else kept)
             except (OSError, ChannelClosed) as error:
                 raise self._connector.gone(self._explain(error)) from error
 
-    async def _send(self, parcels: Sequence[Parcel]) -> Sequence[str]:
+    async def _send(self, parcels: Sequence[Parcel], kept: set[str]) -> Sent:
         channel = await self._ready()
         first = self._tag + 1
         self._tag += len(parcels)
         self._lowest, self._unconfirmed = first, set(range(first, self._tag + 1))
-        self._refused, self._returned = 0, []
+        self._refused, self._returned = [], []
         confirmed = self._confirmed = channel.wire.loop.create_future()
         size = channel.wire.frame_max
         channel.send(b"".join([frames(parcel, channel.number, size) for parcel in parcels]))
@@ -59,9 +77,15 @@ class Sender:
             await confirmed
         finally:
             self._confirmed = None
-        if self._refused:
-            raise ConnectionRefusedError(f"{self._refused} of {len(parcels)} messages not taken")
-        return self._returned
+            missing = {*self._unconfirmed, *self._refused}
+            kept.update(
+                parcel.id
+                for tag, parcel in enumerate(parcels, first)
+                if tag not in missing and parcel.id not in self._returned
+            )
+        if not self._refused and not self._returned:
+            return NONE_MISSING
+        return Sent(self._returned, [parcels[tag - first].id for tag in self._refused])
 
     def _explain(self, error: Exception) -> Exception:
         blocked = None if self._channel is None else self._channel.wire.blocked
@@ -94,7 +118,8 @@ class Sender:
         for one in tags:
             if one in open_:
                 open_.remove(one)
-                self._refused += not taken
+                if not taken:
+                    self._refused.append(one)
         if all_before:
             self._lowest = tag + 1
         if not open_ and self._confirmed is not None and not self._confirmed.done():

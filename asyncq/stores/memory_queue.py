@@ -5,15 +5,18 @@ What its bytes mean is the broker's business.
 """
 
 import heapq
+import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from itertools import count
 
 import msgspec
 
+from asyncq.brokers.base import overflowed, waited_too_long
 from asyncq.errors import LeaseLost
 from asyncq.message import MAX_PRIORITY, Status
 from asyncq.stores.bell import Bell
+from asyncq.topology import Queue
 
 _claims = count(1)  # no two claims have the same number
 
@@ -27,6 +30,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     packed: bytes
     crashes: int = 0
     suspect: bool = False
+    until: float = math.inf
+    """When it has waited too long for its first worker."""
 
 
 class Dead(msgspec.Struct, frozen=True):
@@ -71,6 +76,17 @@ class MemoryQueue:
         self._arrivals = count()
         self._holders: dict[str, Holder] = {}
         self._dead: dict[str, Dead] = {}
+        self._declared: Queue | None = None
+        self._active: str | None = None  # the incarnation that alone is handed messages
+        self._standby: deque[Bell] = deque()  # of those who wait for its end
+
+    def declare(self, queue: Queue) -> None:
+        """Be bounded like this from now on."""
+        self._declared = queue
+
+    @property
+    def max_length(self) -> int | None:
+        return None if self._declared is None else self._declared.max_length
 
     # Where things are
 
@@ -96,23 +112,37 @@ class MemoryQueue:
             first_sent_at=min(heads, default=None),
         )
 
-    def pause(self, lane_is_free: bool, now: float) -> float | None:
-        """Seconds until something can be claimed; None while nothing is in sight."""
+    def pause(self, incarnation: str, lane_is_free: bool, now: float) -> float | None:
+        """Seconds until it can claim something; None while nothing is in sight."""
         self._move_due(now)
+        if self.stands_by(incarnation, now):
+            return None
         if any(self._lines) or (lane_is_free and self._suspects):
             return 0.0
         return self._due[0][0] - now if self._due else None
 
     # Moves
 
-    def add(self, entry: Entry, due: float, now: float) -> None:
-        """Take a new message, unless it is here in some place or other."""
+    def add(self, entry: Entry, due: float, now: float) -> bool:
+        """Take a new message, unless it is here in some place or other; False if it is full."""
         if self.find(entry.id, now) is not None:
-            return
+            return True
+        declared = self._declared
+        if declared is not None and declared.ttl is not None:
+            entry = msgspec.structs.replace(entry, until=max(due, now) + declared.ttl)
         if due > now:
             self.delay(entry, due)
-        else:
+            return True
+        limit = None if declared is None else declared.max_length
+        if declared is None or limit is None:
             self._append(entry)
+            return True
+        if declared.overflow == "reject" and self._length() >= limit:
+            return False
+        self._append(entry)
+        while self._length() > limit and (line := next(filter(None, self._lines), None)):
+            self.bury(line.popitem(last=False)[1], overflowed(limit), now)
+        return True
 
     def claim(
         self, incarnation: str, limit: int, lane_is_free: bool, now: float
@@ -128,7 +158,11 @@ class MemoryQueue:
         if holder is None or holder.ends <= now:
             raise LeaseLost(incarnation)
         self._move_due(now)
-        claimed = [(next(_claims), entry) for entry in self._next(limit, lane_is_free)]
+        if self.stands_by(incarnation, now):
+            return []
+        if self._declared is not None and self._declared.single_active:
+            self._active = incarnation
+        claimed = [(next(_claims), entry) for entry in self._next(limit, lane_is_free, now)]
         holder.held.update({entry.id: (number, entry) for number, entry in claimed})
         return claimed
 
@@ -159,7 +193,7 @@ class MemoryQueue:
         if message_id not in self._dead:
             return False
         entry = self._dead.pop(message_id).entry
-        self._append(msgspec.structs.replace(entry, crashes=0, suspect=False))
+        self._append(msgspec.structs.replace(entry, crashes=0, suspect=False, until=math.inf))
         return True
 
     def purge(self) -> int:
@@ -187,8 +221,16 @@ class MemoryQueue:
         holder.ends = ends
         return True
 
+    def stands_by(self, incarnation: str, now: float) -> bool:
+        """Whether another has this queue for itself."""
+        if self._declared is None or not self._declared.single_active:
+            return False
+        active = None if self._active is None else self._holders.get(self._active)
+        return active is not None and active.ends > now and self._active != incarnation
+
     def close_lease(self, incarnation: str) -> None:
         """End it, and give back what is held, in the order it was claimed."""
+        self._step_down(incarnation)
         holder = self._holders.pop(incarnation, None)
         if holder is not None:
             for _, entry in reversed(holder.held.values()):
@@ -201,6 +243,7 @@ class MemoryQueue:
             if holder.ends > now:
                 continue
             del self._holders[incarnation]
+            self._step_down(incarnation)
             entries = [entry for _, entry in holder.held.values()]
             caught = any(entry.suspect for entry in entries)
             for entry in entries:
@@ -211,13 +254,14 @@ class MemoryQueue:
 
     # Who waits
 
-    def hang_up(self, bell: Bell) -> None:
-        """Have this bell rung for the next message."""
-        self._bells.append(bell)
+    def hang_up(self, bell: Bell, *, standby: bool) -> None:
+        """Have this bell rung for the next message, or when the active worker steps down."""
+        (self._standby if standby else self._bells).append(bell)
 
     def take_down(self, bell: Bell) -> None:
-        if bell in self._bells:
-            self._bells.remove(bell)
+        for bells in (self._bells, self._standby):
+            if bell in bells:
+                bells.remove(bell)
 
     def ring(self) -> None:
         """Wake the consumer that has waited longest."""
@@ -226,22 +270,41 @@ class MemoryQueue:
 
     # Within
 
-    def _next(self, limit: int, lane_is_free: bool) -> Iterator[Entry]:
+    def _next(self, limit: int, lane_is_free: bool, now: float) -> Iterator[Entry]:
         left = limit
         if left > 0 and lane_is_free and self._suspects:
             left -= 1
             yield self._suspects.popitem(last=False)[1]
+        ttl = None if self._declared is None else self._declared.ttl
         for line in reversed(self._lines):
             while left > 0 and line:
+                entry = line.popitem(last=False)[1]
+                if entry.until < math.inf:
+                    if ttl is not None and entry.until <= now:
+                        self.bury(entry, waited_too_long(ttl), now)
+                        continue
+                    entry = msgspec.structs.replace(entry, until=math.inf)
                 left -= 1
-                yield line.popitem(last=False)[1]
+                yield entry
 
     def _append(self, entry: Entry) -> None:
         self._line_of(entry)[entry.id] = entry
         self.ring()
 
     def _line_of(self, entry: Entry) -> Line:
-        return self._suspects if entry.suspect else self._lines[entry.priority]
+        if entry.suspect:
+            return self._suspects
+        top = MAX_PRIORITY if self._declared is None else self._declared.max_priority
+        return self._lines[min(entry.priority, top or MAX_PRIORITY)]
+
+    def _length(self) -> int:
+        return sum(len(line) for line in self._lines) + len(self._suspects)
+
+    def _step_down(self, incarnation: str) -> None:
+        if incarnation == self._active:
+            self._active = None
+            if self._standby:
+                self._standby.popleft().ring()
 
     def _move_due(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:

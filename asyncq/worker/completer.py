@@ -52,6 +52,8 @@ class Completer:
 
     def add(self, conclusion: Conclusion) -> None:
         """Take over the end of a delivery."""
+        if self._lease.lost:
+            return  # it ended too late: others own it
         self._finished.append(conclusion)
         self._news.set()
 
@@ -135,9 +137,9 @@ class Completer:
         records = [conclusion.record for conclusion in batch if conclusion.record is not None]
         if records:
             # This backend cannot check who owns a message; so ours must be beyond doubt.
-            if self._lease.lost:
+            if self._lease.lost and not self._lease.held_to_the_end:
                 raise LeaseLost(self._lease.incarnation)
-            if not self._lease.is_good():
+            if not self._lease.lost and not self._lease.is_good():
                 raise BrokerUnavailable("the lease could not be renewed")
             await self._backend.store_records(records)
         return await self._consumer.settle([conclusion.settlement for conclusion in batch])

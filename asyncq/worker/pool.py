@@ -31,8 +31,9 @@ class Slots:
         self.pools: set[Pool] = set()
 
     def find(self, task: "asyncio.Task[Any]") -> Delivery | None:
-        """The delivery that this task runs."""
-        return next((pool.running[task] for pool in self.pools if task in pool.running), None)
+        """The delivery that this task runs. Also asked from another thread, hence the copy."""
+        found = (pool.running.get(task) for pool in tuple(self.pools))
+        return next((delivery for delivery in found if delivery is not None), None)
 
 
 class Pool:

@@ -27,6 +27,7 @@ from asyncq.testing.contracts import (
     LeaseContract,
     ModelContract,
     ProgressContract,
+    QueueContract,
     UnifiedContract,
 )
 from asyncq.testing.contracts.given import (
@@ -78,6 +79,10 @@ class TestBackend(InMemory, BackendContract):
 
 
 class TestProgress(InMemory, ProgressContract):
+    pass
+
+
+class TestQueues(InMemory, QueueContract):
     pass
 
 

@@ -1,9 +1,16 @@
 """The RabbitMQ driver keeps the contracts, as far as RabbitMQ can."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
 import pytest
 
+from asyncq.brokers.base import Broker
+from asyncq.brokers.rabbitmq import RabbitBroker
+from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.testing.contracts import BrokerContract, ConsumerContract, DriverFixtures
+from asyncq.topology import Queue
 
 
 class InRabbit(DriverFixtures):
@@ -23,3 +30,26 @@ class TestBroker(InRabbit, BrokerContract):
 
 class TestConsumer(InRabbit, ConsumerContract):
     pass
+
+
+class TestClassicQueue(InRabbit, BrokerContract):
+    """As quorum queues, and with priorities."""
+
+    has_priorities = True
+
+    @pytest.fixture
+    async def broker(self, url: Url) -> AsyncGenerator[Broker]:
+        async with open_classic(url) as broker:
+            yield broker
+
+    @pytest.fixture
+    async def other_broker(self, url: Url) -> AsyncGenerator[Broker]:
+        async with open_classic(url) as broker:
+            yield broker
+
+
+@asynccontextmanager
+async def open_classic(url: Url) -> AsyncGenerator[Broker]:
+    async with RabbitBroker(url, SystemClock()) as broker:
+        await broker.bind([Queue("mail", kind="classic", max_priority=9)])
+        yield broker

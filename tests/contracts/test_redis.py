@@ -21,6 +21,7 @@ from asyncq.testing.contracts import (
     LeaseContract,
     ModelContract,
     ProgressContract,
+    QueueContract,
     UnifiedContract,
 )
 
@@ -60,6 +61,10 @@ class TestBackend(InRedis, BackendContract):
 
 
 class TestProgress(InRedis, ProgressContract):
+    pass
+
+
+class TestQueues(InRedis, QueueContract):
     pass
 
 

@@ -151,6 +151,15 @@ async def test_an_id_without_a_body_is_delivered_empty_and_not_lost(
     assert delivery.envelope == Envelope(id="gone", queue="mail", body=b"")
 
 
+@pytest.mark.parametrize("due", [0.0, 0.0001, 0.001, 0.0015])
+async def test_a_wait_for_what_is_due_in_a_moment_is_short(broker: RedisBroker, due: float) -> None:
+    async with broker.consume(MAIL, Lease("worker", 15.0)) as consumer:
+        consumer._next_due = due  # pyright: ignore[reportAttributeAccessIssue] - as a claim says it
+
+        with anyio.fail_after(3):
+            await consumer.wait()
+
+
 async def test_a_claim_whose_reply_was_lost_is_given_back(
     broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from tests.faults.lab.beds import BEDS, SERVER_BEDS, Bed, ServerBed
+from tests.faults.lab.beds import BEDS, SERVER_BEDS, Bed, Fixture, ServerBed
 from tests.faults.lab.bench import Bench
 from tests.faults.lab.checker import Findings
 from tests.faults.lab.proxy import Proxy, start_proxy
@@ -29,14 +29,14 @@ SMALL_DISK = 16 * 1024 * 1024  # bytes
 @pytest.fixture(params=list(BEDS))
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench[Bed]]:
     """A bench with each of the stores."""
-    with _set_up(request.param, BEDS[request.param], tmp_path) as ready:
+    with _set_up(request, BEDS[request.param], tmp_path) as ready:
         yield ready
 
 
 @pytest.fixture(params=list(SERVER_BEDS))
 def server_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench[ServerBed]]:
     """A bench with each of the stores that are servers."""
-    with _set_up(request.param, SERVER_BEDS[request.param], tmp_path) as ready:
+    with _set_up(request, SERVER_BEDS[request.param], tmp_path) as ready:
         yield ready
 
 
@@ -51,7 +51,7 @@ def small_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Benc
                 stack.enter_context(small_disk(folder, SMALL_DISK))
             except (PermissionError, FileNotFoundError) as error:
                 pytest.skip(f"no small disk: {error}")
-        yield stack.enter_context(_set_up(name, BEDS[name], tmp_path, store=folder))
+        yield stack.enter_context(_set_up(request, BEDS[name], tmp_path, store=folder))
 
 
 @pytest.fixture
@@ -76,18 +76,17 @@ def report(record_property: Callable[[str, object], None]) -> Report:
 
 @contextmanager
 def _set_up(
-    name: str,
-    open_bed: Callable[[Path], AbstractContextManager[B]],
+    request: pytest.FixtureRequest,
+    open_bed: Callable[[Path, Fixture], AbstractContextManager[B]],
     directory: Path,
     store: Path | None = None,
 ) -> Generator[Bench[B]]:
     try:
-        bed = open_bed(store or directory)
-        with bed as ready:
+        with open_bed(store or directory, request.getfixturevalue) as ready:
             bench = Bench(directory, ready)
             try:
                 yield bench
             finally:
                 bench.close()
     except ServerMissing as missing:
-        give_up(name, missing)
+        give_up(request.param, missing)

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from anyio import fail_after
 
-from asyncq import App, BrokerUnavailable, UnknownResult, gather
+from asyncq import App, BrokerUnavailable, Queue, QueueFull, UnknownResult, gather
 from asyncq.clock import SystemClock
 from asyncq.config import Config, Url
 from asyncq.drivers import make_backend
@@ -152,6 +152,23 @@ async def test_when_none_answers_all_are_named_and_no_password_shows() -> None:
     assert "/0" in str(caught.value)
     assert "/1" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+async def test_what_is_declared_holds_at_the_second_as_well(
+    servers: tuple[RedisBed, RedisBed],
+) -> None:
+    first, second = servers
+    app = App([first.url, second.url], queues=[Queue("q", max_length=1)])
+
+    @app.task(queue="q")
+    async def one() -> None: ...
+
+    async with app:
+        await one.enqueue()
+        await anyio.to_thread.run_sync(first.crash)
+        await one.enqueue()
+        with pytest.raises(QueueFull):
+            await one.enqueue()
 
 
 async def test_a_list_is_of_one_kind() -> None:

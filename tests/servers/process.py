@@ -49,6 +49,10 @@ class ServerProcess:
     def stop(self) -> None:
         self._end(signal.SIGTERM)
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def pause(self) -> None:
         """Let it stand still: its connections stay, and nobody answers."""
         self._send(signal.SIGSTOP)

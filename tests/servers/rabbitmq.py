@@ -80,6 +80,10 @@ class RabbitServer:
         self._process.kill()
         self._mapper.kill()
 
+    @property
+    def is_running(self) -> bool:
+        return self._process.is_running
+
     def control(self, *command: str) -> str:
         """What rabbitmqctl prints for this command."""
         return self._run([str(self._ctl), "--quiet", *command])

@@ -11,6 +11,7 @@ import pytest
 
 from asyncq.app import App
 from asyncq.brokers.base import Envelope
+from asyncq.cli.worker import brokers_of
 from tests.system.commands import Ended, Shell, wait_until_there
 
 URL = "sqlite:///queue.db"
@@ -43,6 +44,14 @@ def test_a_call_prints_an_id_that_result_knows(shell: Shell) -> None:
     shown = shell.asyncq("result", "tasks:app", id).out.split("\n")
     assert "status   succeeded" in shown
     assert "value    -2" in shown
+
+
+def test_every_broker_is_shown_and_no_password() -> None:
+    one = App(["redis://u:secret@a/0", "redis://b/0"])
+    two = App(brokers={"default": "memory://a", "eu": ["redis://:secret@b"]})
+
+    assert brokers_of(one) == [("broker", "redis://u:***@a/0 or redis://b/0")]
+    assert brokers_of(two) == [("broker default", "memory://a"), ("broker eu", "redis://:***@b")]
 
 
 def test_negative_numbers_are_arguments(shell: Shell) -> None:

@@ -4,7 +4,7 @@ RabbitMQ does not know ids: a message that is published again after a lost confi
 It is marked, and a worker that gets it looks first whether it has an outcome.
 """
 
-from collections.abc import AsyncGenerator, Hashable, Sequence
+from collections.abc import AsyncGenerator, Collection, Hashable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
@@ -15,13 +15,17 @@ from asyncq.brokers.admin import DeadLetter, Depth
 from asyncq.brokers.base import Consumer, Envelope, Lease, QueueSpec
 from asyncq.brokers.rabbitmq.admin import RabbitQueueAdmin
 from asyncq.brokers.rabbitmq.consumer import RabbitConsumer
+from asyncq.brokers.rabbitmq.parcels import wrap
 from asyncq.brokers.rabbitmq.post import Post
 from asyncq.clock import Clock
 from asyncq.config import Url
-from asyncq.errors import BrokerUnavailable, Refused
+from asyncq.errors import BrokerUnavailable, QueueFull, Refused, Unroutable
 from asyncq.stores.amqp import AmqpSettings, Connector
+from asyncq.stores.amqp_content import Parcel
+from asyncq.stores.amqp_sender import Sent
+from asyncq.topology import Queue, copy_id, resolve
 
-MOST_UNSURE = 100_000  # ids remembered whose confirm was lost
+MOST_REMEMBERED = 100_000  # ids of what was sent in vain
 
 
 class RabbitBroker:
@@ -33,7 +37,9 @@ class RabbitBroker:
         self._post = Post(self._settings, sending, clock)
         self._admin = RabbitQueueAdmin(self._post)
         self._consuming = Connector(self._settings, "consumes", BrokerUnavailable)
+        self._clock = clock
         self._unsure: dict[str, None] = {}  # sent, and whether it arrived is not known
+        self._kept: dict[str, None] = {}  # arrived with others that did not, which go again
 
     @property
     def store(self) -> Hashable:
@@ -55,25 +61,76 @@ class RabbitBroker:
         self._consuming.close()
 
     async def publish(self, envelopes: Sequence[Envelope]) -> None:
-        for queue in {envelope.queue for envelope in envelopes}:
-            await self._post.declare(queue)
-        unsure, parcel = self._unsure, self._post.parcel
-        parcels = [
-            parcel(envelope, envelope.queue, eta=envelope.eta, again=envelope.id in unsure)
-            for envelope in envelopes
-        ]
+        parcels: list[Parcel] = []
+        for envelope in envelopes:
+            if envelope.id in self._kept:
+                # It went with others that failed, and is sent again with them.
+                del self._kept[envelope.id]
+            elif envelope.exchange:
+                parcels += self._parcels_by_exchange(envelope)
+            else:
+                await self._post.declare(envelope.queue)
+                parcels.append(self._parcel(envelope, envelope.queue))
+        kept: set[str] = set()
         try:
-            returned = await self._post.send(parcels)
+            sent = await self._post.send(parcels, kept)
         except BaseException:
-            if len(unsure) > MOST_UNSURE:
-                unsure.clear()
-            unsure.update(dict.fromkeys(envelope.id for envelope in envelopes))
+            _remember(self._kept, kept)
+            _remember(self._unsure, {envelope.id for envelope in envelopes} - kept)
             raise
-        if unsure:
-            for envelope in envelopes:
-                unsure.pop(envelope.id, None)
-        if returned:
-            raise Refused(returned[0], "RabbitMQ has no queue that takes it")
+        if self._unsure:
+            for id in kept:
+                self._unsure.pop(id, None)
+        if sent:
+            _remember(self._kept, kept)
+            raise self._refusal(envelopes, sent)
+
+    def _parcel(self, envelope: Envelope, queue: str) -> Parcel:
+        again = envelope.id in self._unsure
+        return self._post.parcel(envelope, queue, eta=envelope.eta, again=again)
+
+    def _parcels_by_exchange(self, envelope: Envelope) -> list[Parcel]:
+        """One for the exchange; of a delayed one, whose ladder ends in queues, one for each queue.
+
+        Raises:
+            Unroutable: it is delayed, and no queue of ours is bound for it.
+        """
+        exchange, key = envelope.exchange, envelope.routing_key
+        if envelope.eta is None or envelope.eta <= self._clock.now():
+            again = envelope.id in self._unsure
+            parcel = wrap(envelope, exchange, key, again=again, first=envelope.queue)
+            return [msgspec.structs.replace(parcel, headers=envelope.headers)]
+        queues = resolve(self._post.specs.values(), exchange, key, envelope.headers)
+        if not queues:
+            raise Unroutable(envelope.id, exchange, key)
+        first = envelope.queue
+        return [
+            self._parcel(msgspec.structs.replace(envelope, id=copy_id(envelope.id, queue, first)),
+                         queue)
+            for queue in queues
+        ]  # fmt: skip
+
+    def _refusal(self, envelopes: Sequence[Envelope], sent: Sent) -> Refused:
+        """What to raise for the first of these that RabbitMQ did not keep."""
+        missing = {*sent.returned, *sent.refused}
+        envelope = next(each for each in envelopes if each.id in missing)
+        if envelope.id in sent.refused:
+            ids = [each.id for each in envelopes
+                   if each.id in sent.refused and each.queue == envelope.queue]  # fmt: skip
+            spec = self._post.specs.get(envelope.queue)
+            limit = 0 if spec is None or spec.max_length is None else spec.max_length
+            return QueueFull(ids, envelope.queue, limit)
+        if envelope.exchange:
+            return Unroutable(envelope.id, envelope.exchange, envelope.routing_key)
+        return Refused(envelope.id, f"RabbitMQ has no queue {envelope.queue}")
+
+    async def declare(self, queues: Sequence[Queue]) -> None:
+        for queue in queues:
+            self._post.specs[queue.name] = queue
+            await self._post.declare(queue.name, anew=True)
+
+    async def bind(self, queues: Sequence[Queue]) -> None:
+        await self.declare(queues)  # a queue is declared with its bindings
 
     async def queues(self) -> Sequence[str]:
         return await self._admin.queues()
@@ -105,3 +162,9 @@ class RabbitBroker:
             yield consumer
         finally:
             await consumer.leave()
+
+
+def _remember(ids: dict[str, None], more: Collection[str]) -> None:
+    if len(ids) + len(more) > MOST_REMEMBERED:
+        ids.clear()
+    ids.update(dict.fromkeys(more))

@@ -90,7 +90,7 @@ class RabbitQueueAdmin:
                     break
             chosen = chosen[:ROUND]
             if send_back:
-                await self._post.send([wrap(letter.envelope, "", queue) for letter in chosen])
+                await self._post.move([wrap(letter.envelope, "", queue) for letter in chosen])
             acks = [channel.marshal(amqp.Basic.Ack(letter.tag)) for letter in chosen]
             channel.send(b"".join(acks))
             await self._post.ask(channel, amqp.Basic.Qos(0, 1, False))

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
+import msgspec
 import pamqp.commands as amqp
 
 from asyncq.brokers.base import Ack, Delivery, Lease, Nack, QueueSpec, Reject, Settlement
@@ -28,6 +29,7 @@ from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content
 log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 5.0  # seconds; after each the server has to show that it is there
+LONGEST_SILENCE = 30.0  # seconds without a push after which another channel is taken
 LOOK = 0.25  # seconds between two looks for suspects
 QUIET = 0.05  # seconds without a push after which none is on its way
 PREFETCH = 100  # where nobody says
@@ -53,23 +55,29 @@ class RabbitConsumer:
         self._tags = 0
         self._buffer: deque[Received] = deque()
         self._pushed = asyncio.Event()
+        self._silences = 0  # times in a row that nothing was pushed for LONGEST_WAIT
+        self._loop = asyncio.get_running_loop()
+        self._pushed_at = self._loop.time()
         self._open: dict[int, Received] = {}  # unsettled, in the order of their tags
         self._suspect: int | None = None  # the tag in the lane
         self._next_look = 0.0  # loop time, for suspects
         self._cancelled_by_server = False
 
     async def enter(self) -> None:
-        await self._post.declare(self._name)
+        await self._post.declare(self._name, anew=True)
         try:
             async with deadline(CALL_TIMEOUT):
-                wire = await self._connector.wire()
-                channel = self._channel = await wire.open_channel()
-                channel.on_delivery = self._on_delivery
-                channel.on_cancel = self._on_cancel
-                channel.on_close = self._on_close
-                await self._start_pushing()
+                await self._open_channel()
         except (OSError, ChannelClosed) as error:
             raise self._connector.gone(error) from error
+
+    async def _open_channel(self) -> None:
+        wire = await self._connector.wire()
+        channel = self._channel = await wire.open_channel()
+        channel.on_delivery = self._on_delivery
+        channel.on_cancel = self._on_cancel
+        channel.on_close = self._on_close
+        await self._start_pushing()
 
     async def leave(self) -> None:
         """Give back what is still held, uncounted."""
@@ -92,23 +100,53 @@ class RabbitConsumer:
     # Receiving
 
     async def wait(self) -> None:
-        await self._consume_again_if_cancelled()
+        await self._see_that_it_pushes()
         if self._buffer:
             return
         # While the lane is free, suspects are looked for as well.
-        patience = LOOK if self._suspect is None else LONGEST_WAIT
-        await self._next_push(patience)
-        if not self._buffer and patience >= LONGEST_WAIT:
-            await self._ask(self._nothing())
+        await self._next_push(LOOK if self._suspect is None else LONGEST_WAIT)
+        now = self._loop.time()
+        if not self._buffer and now - self._pushed_at >= LONGEST_WAIT:
+            self._pushed_at = now
+            await self._check_life()
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
-        await self._consume_again_if_cancelled()
+        await self._see_that_it_pushes()
         deliveries = await self._fetch_suspect()
         return deliveries + await self._take(limit - len(deliveries))
 
     async def wait_and_receive(self, limit: int) -> Sequence[Delivery]:
         await self.wait()
         return await self.receive(limit)
+
+    async def _check_life(self) -> None:
+        """After a long silence: is the server there, is the queue, and are we its consumer?
+
+        RabbitMQ (3.10.8) tells nobody that a quorum queue was deleted.
+        """
+        try:
+            [queue] = await self._ask(amqp.Queue.Declare(queue=self._name, passive=True))
+        except LeaseLost:
+            await self._post.declare(self._name, anew=True)
+            raise
+        self._silences += 1
+        idle = len(self._open) < self._prefetch
+        if queue.consumer_count == 0 or (queue.message_count and idle and not self._buffer):
+            self._cancelled_by_server = True
+        elif self._silences * LONGEST_WAIT >= LONGEST_SILENCE and not self._open:
+            self._silences = 0
+            await self._take_another_channel()
+
+    async def _take_another_channel(self) -> None:
+        """Consume anew while nothing is in hand.
+
+        A queue that was deleted and declared again at once may hold messages for a consumer that
+        never gets them (3.10.8), and nothing tells. Closing the old channel sets them free.
+        """
+        old = self._channel
+        await self._open_channel()
+        if old is not None:
+            old.close()
 
     async def _next_push(self, seconds: float) -> None:
         self._pushed.clear()
@@ -143,12 +181,14 @@ class RabbitConsumer:
         tag, self._tag = self._tag, None
         await self._ask(amqp.Basic.Cancel(consumer_tag=tag))
 
-    async def _consume_again_if_cancelled(self) -> None:
-        """Consume again if the server ended it: the queue was deleted, or its leader is gone."""
+    async def _see_that_it_pushes(self) -> None:
+        """If the server ended it (the queue was deleted, say), all begins anew on a new channel.
+
+        Consuming again on this one is not enough: it goes on asking the queue that is gone.
+        """
+        self._living_channel()
         if self._cancelled_by_server:
-            log.warning("RabbitMQ cancelled the consumer of queue %s: consuming anew", self._name)
-            await self._post.declare(self._name, anew=True)
-            await self._start_pushing()
+            raise self._lost(f"it does not push from queue {self._name} any more")
 
     async def _take(self, limit: int) -> list[Delivery]:
         """Up to ``limit`` of what was pushed; what a lost worker had goes to the suspects."""
@@ -182,7 +222,7 @@ class RabbitConsumer:
             wrap(item.envelope, "", names.suspects(self._name), crashes=item.crashes + 1)
             for item in deliveries
         ]
-        await self._post.send(parcels)
+        await self._post.move(parcels)
         await self._settle_tags([item.tag for item in deliveries])
         self._next_look = 0.0
 
@@ -190,7 +230,7 @@ class RabbitConsumer:
 
     async def _fetch_suspect(self) -> list[Delivery]:
         """The next suspect, if there is one, the lane is free, and it is time to look."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         if now < self._next_look or not self._lease.take_lane():
             return []
         found: Received | None = None
@@ -198,6 +238,8 @@ class RabbitConsumer:
             [answer] = await self._ask(amqp.Basic.Get(queue=names.suspects(self._name)))
             if isinstance(answer, Content):
                 found = unwrap(answer, self._name)
+                # Each return was a crash: whoever lives gives a suspect back as a new message.
+                found = msgspec.structs.replace(found, crashes=found.crashes + found.returns)
         finally:
             if found is None:
                 self._next_look = now + LOOK
@@ -246,7 +288,7 @@ class RabbitConsumer:
         if tags:
             await self._settle_tags(tags)
         if parcels:
-            await self._post.send(parcels)
+            await self._post.move(parcels)
             await self._settle_tags(sent)
         return fenced
 
@@ -275,7 +317,7 @@ class RabbitConsumer:
                 item_crashes = item.crashes
             parcels.append(wrap(item.envelope, "", queue, crashes=item_crashes, again=item.again))
         if parcels:
-            await self._post.send(parcels)
+            await self._post.move(parcels)
             await self._settle_tags([item.tag for item in held])
 
     async def _settle_tags(self, tags: Sequence[int]) -> None:
@@ -323,12 +365,14 @@ class RabbitConsumer:
 
     def _lost(self, why: object) -> LeaseLost:
         self._lease.lose()
-        return LeaseLost(self._lease.incarnation, f"the connection to RabbitMQ ended: {why}")
+        return LeaseLost(self._lease.incarnation, f"by RabbitMQ: {why}")
 
     def _on_delivery(self, content: Content) -> None:
         received = unwrap(content, self._name)
         self._open[received.tag] = received
         self._buffer.append(received)
+        self._silences = 0
+        self._pushed_at = self._loop.time()
         self._pushed.set()
 
     def _on_cancel(self, tag: str) -> None:

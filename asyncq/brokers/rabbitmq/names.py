@@ -17,7 +17,8 @@ from typing import Any
 
 import pamqp.commands as amqp
 
-from asyncq.brokers.base import QueueSpec
+from asyncq.errors import ConfigurationError
+from asyncq.topology import Queue
 
 DEAD = "asyncq:dead"
 ARRIVALS = "asyncq:arrivals"  # below the lowest rung
@@ -39,34 +40,79 @@ def rung(number: int) -> str:
     return f"asyncq:delay:{number}"
 
 
-def queue_methods(spec: QueueSpec) -> list[Any]:
-    """What declares a queue with all that belongs to it."""
-    name = spec.name
-    to_the_dead: dict[str, Any] = {
-        "x-dead-letter-exchange": DEAD,
-        "x-dead-letter-routing-key": name,
-    }
-    quorum: dict[str, Any] = {
-        "x-queue-type": "quorum",
-        "x-overflow": "reject-publish",
-        "x-dead-letter-strategy": "at-least-once",
-        "x-delivery-limit": UNLIMITED,
-        **to_the_dead,
-    }
+def queue_methods(queue: Queue) -> list[Any]:
+    """What declares a queue with all that belongs to it.
+
+    Raises:
+        ConfigurationError: RabbitMQ has no such queues.
+    """
+    name = queue.name
+    quorum: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED}
     return [
         amqp.Exchange.Declare(exchange=DEAD, exchange_type="direct", durable=True),
         amqp.Queue.Declare(queue=dead(name), durable=True, arguments={"x-queue-type": "quorum"}),
         amqp.Queue.Bind(queue=dead(name), exchange=DEAD, routing_key=name),
-        amqp.Queue.Declare(queue=name, durable=True, arguments=quorum),
         amqp.Queue.Declare(queue=suspects(name), durable=True, arguments=quorum),
+        amqp.Queue.Declare(queue=name, durable=True, arguments=_arguments(queue)),
+        _exchange(ARRIVALS),
+        *(
+            amqp.Queue.Bind(queue=each, exchange=ARRIVALS, routing_key="*." * RUNGS + each)
+            for each in (name, suspects(name))
+        ),
     ]
+
+
+def _arguments(queue: Queue) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "x-dead-letter-exchange": DEAD,
+        "x-dead-letter-routing-key": queue.name,
+        "x-overflow": "drop-head" if queue.overflow == "drop-head" else "reject-publish",
+    }
+    if queue.kind == "quorum":
+        if queue.max_priority is not None:
+            raise ConfigurationError(
+                f"queue {queue.name}: RabbitMQ's quorum queues have no priorities; declare it with "
+                "kind='classic', or without max_priority"
+            )
+        arguments |= {"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED}
+        if queue.overflow == "reject":  # RabbitMQ confirms dead letters only together with it
+            arguments["x-dead-letter-strategy"] = "at-least-once"
+    elif queue.max_priority is not None:
+        arguments["x-max-priority"] = queue.max_priority
+    if queue.ttl is not None:
+        arguments["x-message-ttl"] = max(1, int(queue.ttl * 1000))
+    if queue.max_length is not None:
+        arguments["x-max-length"] = queue.max_length
+    if queue.single_active:
+        arguments["x-single-active-consumer"] = True
+    return arguments
+
+
+def binding_methods(queue: Queue) -> list[Any]:
+    """What makes the exchanges of a queue, and binds it to them."""
+    methods: list[Any] = []
+    for binding in queue.bindings:
+        exchange = binding.exchange
+        arguments: dict[str, Any] = {}
+        if exchange.kind == "headers":
+            arguments = {**binding.headers, "x-match": binding.match}
+        methods += [
+            amqp.Exchange.Declare(
+                exchange=exchange.name, exchange_type=exchange.kind, durable=True
+            ),
+            amqp.Queue.Bind(
+                queue=queue.name,
+                exchange=exchange.name,
+                routing_key=binding.key,
+                arguments=arguments,
+            ),
+        ]
+    return methods
 
 
 def ladder_methods(lowest: int, highest: int) -> list[Any]:
     """What declares the rungs from ``lowest`` to ``highest``; those below are there already."""
     methods: list[Any] = []
-    if lowest == 0:
-        methods.append(_exchange(ARRIVALS))
     for number in range(lowest, highest + 1):
         below = rung(number - 1) if number else ARRIVALS
         here = rung(number)
@@ -89,13 +135,6 @@ def ladder_methods(lowest: int, highest: int) -> list[Any]:
             amqp.Exchange.Bind(destination=below, source=here, routing_key=f"{key}0.#"),
         ]
     return methods
-
-
-def arrival_methods(queue: str) -> list[Any]:
-    """What lets delayed messages arrive in a queue."""
-    return [
-        amqp.Queue.Bind(queue=queue, exchange=ARRIVALS, routing_key="*." * RUNGS + queue),
-    ]
 
 
 def _exchange(name: str) -> Any:
@@ -123,12 +162,12 @@ def target_of(delayed_key: str) -> str:
     return delayed_key.split(".", RUNGS)[RUNGS]
 
 
-def queue_of(exchange: str, key: str) -> str | None:
-    """The queue of asyncq, without what belongs to it, that a parcel is for."""
-    if exchange in {"", DEAD}:
-        physical = key
-    elif rung_number(exchange) is not None:
-        physical = target_of(key)
-    else:
-        return None
+def is_ours(exchange: str) -> bool:
+    """Whether it is by asyncq's own doing that a message goes to this exchange."""
+    return exchange in {"", DEAD} or rung_number(exchange) is not None
+
+
+def queue_of(exchange: str, key: str) -> str:
+    """The queue, without what belongs to it, that a parcel for one of our exchanges is for."""
+    physical = key if rung_number(exchange) is None else target_of(key)
     return physical.partition(":")[0]

@@ -12,6 +12,7 @@ import msgspec
 from asyncq.brokers.base import Envelope
 from asyncq.stores.amqp_content import Parcel, properties_of, tag_of
 from asyncq.stores.amqp_wire import Content
+from asyncq.topology import copy_id
 
 REASON = "x-asyncq-reason"
 DIED_AT = "x-asyncq-died-at"
@@ -31,6 +32,8 @@ class _Fields(msgspec.Struct, frozen=True, array_like=True, gc=False):
     crashes: int = 0
     again: bool = False
     """It was sent before, and nobody knows whether it arrived."""
+    first: str = ""
+    """Of what went to an exchange: the queue whose copy keeps the id."""
 
 
 class Received(msgspec.Struct, frozen=True, gc=False):
@@ -41,6 +44,8 @@ class Received(msgspec.Struct, frozen=True, gc=False):
     envelope: Envelope
     crashes: int
     again: bool
+    returns: int = 0
+    """How often it came back to this queue (a quorum queue counts)."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -48,7 +53,13 @@ _decode = msgspec.msgpack.Decoder(_Fields).decode
 
 
 def wrap(
-    envelope: Envelope, exchange: str, key: str, *, crashes: int = 0, again: bool = False
+    envelope: Envelope,
+    exchange: str,
+    key: str,
+    *,
+    crashes: int = 0,
+    again: bool = False,
+    first: str = "",
 ) -> Parcel:
     """The parcel of an envelope, for this exchange and routing key."""
     body = _encode(
@@ -62,6 +73,7 @@ def wrap(
             envelope.headers,
             crashes,
             again,
+            first,
         )
     )
     return Parcel(exchange, key, envelope.id, body, envelope.priority)
@@ -82,11 +94,12 @@ def unwrap(content: Content, queue: str) -> Received:
         id = id or f"foreign-{hashlib.sha256(raw).hexdigest()[:32]}"
         return Received(tag, redelivered, Envelope(id=id, queue=queue, body=raw), 0, False)
     count = headers.get(DELIVERY_COUNT, 0) if headers else 0
+    id = id or f"foreign-{hashlib.sha256(raw).hexdigest()[:32]}"
     return Received(
         tag,
         redelivered,
         Envelope(
-            id=id or f"foreign-{hashlib.sha256(raw).hexdigest()[:32]}",
+            id=copy_id(id, queue, fields.first) if fields.first else id,
             queue=queue,
             body=fields.body,
             priority=fields.priority,
@@ -96,6 +109,7 @@ def unwrap(content: Content, queue: str) -> Received:
             sent_at=fields.sent_at,
             headers=fields.headers,
         ),
-        fields.crashes + (count if isinstance(count, int) else 0),
+        fields.crashes,
         fields.again,
+        count if isinstance(count, int) else 0,
     )

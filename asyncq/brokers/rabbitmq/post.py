@@ -8,15 +8,16 @@ from typing import Any
 import msgspec
 import pamqp.commands as amqp
 
-from asyncq.brokers.base import Envelope, QueueSpec
+from asyncq.brokers.base import Envelope
 from asyncq.brokers.rabbitmq import names
 from asyncq.brokers.rabbitmq.parcels import DIED_AT, REASON, wrap
 from asyncq.clock import Clock
 from asyncq.errors import ConfigurationError
 from asyncq.stores.amqp import CALL_TIMEOUT, AmqpSettings, Connector
 from asyncq.stores.amqp_content import Parcel
-from asyncq.stores.amqp_sender import Sender
+from asyncq.stores.amqp_sender import Sender, Sent
 from asyncq.stores.amqp_wire import Channel, ChannelClosed
+from asyncq.topology import Queue
 
 NOT_FOUND, PRECONDITION_FAILED = 404, 406  # AMQP's reply codes
 LONGEST_REASON = 2000  # characters that a header takes of it
@@ -31,7 +32,8 @@ class Post:
         self._now = clock.now
         self._sender = Sender(connector, CALL_TIMEOUT)
         self.declared: set[str] = set()
-        self._arriving: set[str] = set()  # queues in which delayed messages arrive
+        self.specs: dict[str, Queue] = {}
+        """Queues that the app declares; any other is a quorum queue without bounds."""
         self._rungs = 0  # how many of the ladder are there
         self._turn = asyncio.Lock()
 
@@ -46,26 +48,24 @@ class Post:
         """
         if queue in self.declared and not anew:
             return
+        spec = self.specs.get(queue) or Queue(queue)
         try:
-            await self._call(*names.queue_methods(QueueSpec(queue)))
+            await self._call(*names.queue_methods(spec), *names.binding_methods(spec))
         except ChannelClosed as error:
             if error.code != PRECONDITION_FAILED:
                 raise self._connector.gone(error) from error
             raise ConfigurationError(
-                f"queue {queue} in {self._settings.url!r} was made otherwise than asyncq would: "
-                f"{error}. Delete it there, or declare it alike in App(queues=…)"
+                f"queue {queue} in {self._settings.url!r}, or an exchange of it, was made "
+                f"otherwise than asyncq would: {error}. Delete it there, or declare it alike in "
+                "App(queues=…)"
             ) from error
         self.declared.add(queue)
-        self._arriving -= {queue, names.suspects(queue)}  # bindings end with their queue
 
-    async def _declare_ladder(self, highest: int, queue: str) -> None:
+    async def _declare_ladder(self, highest: int) -> None:
         async with self._turn:
             if self._rungs <= highest:
                 await self._call(*names.ladder_methods(self._rungs, highest))
                 self._rungs = highest + 1
-            if queue not in self._arriving:
-                await self._call(*names.arrival_methods(queue))
-                self._arriving.add(queue)
 
     # Sending
 
@@ -95,34 +95,44 @@ class Post:
         headers = {REASON: reason[:LONGEST_REASON], DIED_AT: self._now()}
         return msgspec.structs.replace(parcel, headers=headers)
 
-    async def send(self, parcels: Sequence[Parcel]) -> Sequence[str]:
-        """Send parcels to queues that are declared; returns the ids of what no queue takes.
+    async def send(self, parcels: Sequence[Parcel], kept: set[str] | None = None) -> Sent:
+        """Send parcels to queues that are declared; returns which are not kept.
+
+        ``kept`` takes the ids of those that are known to be, also when this raises.
 
         Raises:
             BrokerUnavailable: some may be kept; sending them again may store them twice.
         """
         await self._prepare(parcels)
-        returned = set(await self._sender.send(parcels))
-        if not returned:
-            return ()
+        sent = await self._sender.send(parcels, kept)
+        if not sent.returned:
+            return sent
         # Somebody deleted what we had declared: declare it again, once.
-        again = [parcel for parcel in parcels if parcel.id in returned]
+        again = [parcel for parcel in parcels if parcel.id in sent.returned]
         self._rungs = 0
-        self._arriving.clear()
         for parcel in again:
-            queue = names.queue_of(parcel.exchange, parcel.key)
-            if queue is not None:
-                await self.declare(queue, anew=True)
+            if names.is_ours(parcel.exchange):
+                await self.declare(names.queue_of(parcel.exchange, parcel.key), anew=True)
         await self._prepare(again)
-        return await self._sender.send(again)
+        resent = await self._sender.send(again, kept)
+        return Sent(resent.returned, [*sent.refused, *resent.refused])
+
+    async def move(self, parcels: Sequence[Parcel]) -> None:
+        """Send parcels between queues of ours: all or an error.
+
+        Raises:
+            BrokerUnavailable: some may be kept; sending them again may store them twice.
+        """
+        sent = await self.send(parcels)
+        if sent:
+            missing = len(sent.returned) + len(sent.refused)
+            raise self._connector.gone(OSError(f"{missing} messages were not taken"))
 
     async def _prepare(self, parcels: Sequence[Parcel]) -> None:
-        for parcel in parcels:
-            rung = names.rung_number(parcel.exchange)
-            if rung is not None:
-                queue = names.target_of(parcel.key)
-                if rung >= self._rungs or queue not in self._arriving:
-                    await self._declare_ladder(rung, queue)
+        rungs = [names.rung_number(parcel.exchange) for parcel in parcels if parcel.exchange]
+        highest = max((rung for rung in rungs if rung is not None), default=-1)
+        if highest >= self._rungs:
+            await self._declare_ladder(highest)
 
     # Asking
 

@@ -12,6 +12,10 @@ Everything of a queue lives under one hash tag, so that each script touches a si
     asyncq:{queue}:leases      zset   incarnations, by the end of their lease (ms)
     asyncq:{queue}:epochs      hash   incarnation -> the connection it claims on
     asyncq:{queue}:wake        list   at most one entry: wakes one idle worker
+    asyncq:{queue}:declared    hash   what bounds the queue, if anything does
+    asyncq:{queue}:until       hash   id -> when it has waited too long (ms), where there is a ttl
+    asyncq:{queue}:active      string the incarnation that has the queue for itself, if one must
+    asyncq:{queue}:standby     list   at most one entry: tells another of that one's end
     asyncq:{queue}:dead        zset   ids, by time of death (ms)
     asyncq:{queue}:dead:...    hashes of the dead: bodies, reasons, crashes
 
@@ -35,13 +39,15 @@ from asyncq.brokers.redis.consumer import RedisConsumer
 from asyncq.brokers.redis.keeper import RedisLeaseKeeper
 from asyncq.clock import Clock
 from asyncq.config import Url
-from asyncq.errors import BrokerUnavailable, ConfigurationError
+from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueFull
 from asyncq.message import Status
 from asyncq.stores.redis import OLDEST, Link, RedisSettings, load_script
+from asyncq.topology import Queue
 
 log = logging.getLogger(__name__)
 
 _PUBLISH = load_script(__name__, "publish")
+_DECLARE = load_script(__name__, "declare")
 _SWEEP = load_script(__name__, "sweep")
 
 FRESH = 0.5  # seconds that a sweep may be on its way
@@ -88,7 +94,14 @@ class RedisBroker:
         records = self._settings.key("r", "")
         for queue, messages in queues.items():
             await self._announce(queue)
-            await self._sender.script(_PUBLISH, self._base(queue), records, *messages)
+            refused = await self._sender.script(_PUBLISH, self._base(queue), records, *messages)
+            if refused:
+                *ids, limit = refused
+                raise QueueFull([raw.decode() for raw in ids], queue, limit)
+
+    async def declare(self, queues: Sequence[Queue]) -> None:
+        for queue in queues:
+            await self._sender.script(_DECLARE, self._base(queue.name), *_bounds(queue))
 
     @asynccontextmanager
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
@@ -160,6 +173,18 @@ class RedisBroker:
                 self._settings.url,
                 policy,
             )
+
+
+def _bounds(queue: Queue) -> list[Any]:
+    """What is declared of a queue, as its scripts read it: nothing for what has no bound."""
+    bounds: dict[str, Any] = {
+        "top": queue.max_priority,
+        "ttl": None if queue.ttl is None else math.ceil(queue.ttl * 1000),
+        "most": queue.max_length,
+        "drops": 1 if queue.overflow == "drop-head" else None,
+        "single": 1 if queue.single_active else None,
+    }
+    return [part for bound in bounds.items() if bound[1] is not None for part in bound]
 
 
 def parse_info(reply: bytes) -> dict[str, str]:

@@ -27,7 +27,11 @@ LONGEST_WAIT = 2.0  # seconds blocked at a time; then we know that the server st
 LANE_WAIT = 0.05  # seconds until another look when suspects wait for a lane that is taken
 LEAVE_TIMEOUT = 5.0  # seconds to give back what is held; then the lease decides
 
-LANE_AWAITED = -2  # what the claim script says of crashes when suspects wait, and the lane is taken
+# What the claim script says of crashes:
+LANE_AWAITED = -2  # suspects wait, and the lane is taken
+STANDS_BY = -3  # another worker has this queue for itself
+
+SHORTEST_WAIT = 0.002  # seconds; Redis 6.2 takes one millisecond for none, and waits for ever
 
 _CLAIM = load_script("asyncq.brokers.redis", "claim")
 _SETTLE = load_script("asyncq.brokers.redis", "settle")
@@ -54,6 +58,7 @@ class RedisConsumer:
         self._unheard: set[int] = set()  # claims whose reply never came
         self._suspect: str | None = None
         self._lane_is_awaited = False  # by suspects, as of the last claim
+        self._stands_by = False  # as of the last claim
         self._lane_freed = anyio.Event()
         self._epoch = 0  # of the claiming connection; a claim sent on an older one finds nobody
         self._unsure: set[str] = set()  # settled, but the reply was lost
@@ -147,11 +152,13 @@ class RedisConsumer:
         )
 
     def _wake_up(self, longest: float) -> tuple[Any, ...]:
-        return ("BLPOP", f"{self._base}:wake", longest)
+        # Who stands by must not take the wake-ups of the one who has the queue.
+        key = "standby" if self._stands_by else "wake"
+        return ("BLPOP", f"{self._base}:{key}", longest)
 
     def _longest_wait(self) -> float:
         due, self._next_due = self._next_due, None
-        return LONGEST_WAIT if due is None else min(LONGEST_WAIT, max(due, 0.001))
+        return LONGEST_WAIT if due is None else min(LONGEST_WAIT, max(due, SHORTEST_WAIT))
 
     def _take_in(
         self, due: int, crashes: int, ids: list[bytes], blobs: list[bytes]
@@ -160,6 +167,7 @@ class RedisConsumer:
         self._unheard.discard(self._number)
         self._next_due = due / 1000 if due >= 0 else None
         self._lane_is_awaited = crashes == LANE_AWAITED
+        self._stands_by = crashes == STANDS_BY
         if not ids:
             return ()
         try:

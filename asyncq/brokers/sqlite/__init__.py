@@ -2,7 +2,7 @@
 
 One file, no server, many processes: ``sqlite:///asyncq.db``. What is accepted is on the disk, power
 cut or not; with ``?synchronous=normal`` it outlives the process, and a power cut may take the last
-moments. The tables are in ``asyncq/stores/sqlite/schema.sql``.
+moments. The tables are in ``asyncq/stores/sqlite/schema-*.sql``.
 """
 
 import sqlite3
@@ -17,14 +17,16 @@ from asyncq.brokers.base import Consumer, Envelope, Lease, LeaseKeeper, QueueSpe
 from asyncq.brokers.sqlite import admin
 from asyncq.brokers.sqlite import queue as statements
 from asyncq.brokers.sqlite.consumer import SqliteConsumer
+from asyncq.brokers.sqlite.declared import declare
 from asyncq.brokers.sqlite.keeper import SqliteLeaseKeeper
 from asyncq.clock import Clock
 from asyncq.config import Url
-from asyncq.errors import BrokerUnavailable
+from asyncq.errors import BrokerUnavailable, QueueFull
 from asyncq.message import Status
 from asyncq.stores.sqlite import SqliteStore, close_store, open_store
 from asyncq.stores.sqlite.connection import SqliteSettings, translated
 from asyncq.stores.sqlite.records import expire_records, expire_watchers
+from asyncq.topology import Queue
 
 T = TypeVar("T")
 
@@ -66,18 +68,23 @@ class SqliteBroker:
         by_queue = Counter(parcel.queue for parcel in parcels)
         delayed = any(parcel.due for parcel in parcels)
 
-        def published(_: None) -> None:
+        def published(_: object) -> None:
             for queue, count in by_queue.items():
                 store.ring(queue, count)
             if delayed:
                 store.look_again()
 
         with translated(store.path, BrokerUnavailable):
-            await store.write(
+            refusals = await store.write(
                 lambda connection: statements.publish(connection, parcels, self._clock.now()),
                 durable=self._settings.durable,
                 committed=published,
             )
+        if refusals:
+            raise QueueFull(refusals[0].ids, refusals[0].queue, refusals[0].limit)
+
+    async def declare(self, queues: Sequence[Queue]) -> None:
+        await self._write(lambda file: declare(file, queues))
 
     @asynccontextmanager
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:

@@ -13,6 +13,7 @@ from anyio.lowlevel import checkpoint
 
 from asyncq.brokers.base import Conclusion, Delivery, Lease, Nack, Settlement
 from asyncq.brokers.sqlite import queue as queues
+from asyncq.brokers.sqlite.declared import active_until, stands_by
 from asyncq.brokers.sqlite.queue import SUSPECTS, Claim, Held, Parcel, pack, unpack
 from asyncq.clock import Clock
 from asyncq.errors import BrokerUnavailable, LeaseLost
@@ -51,6 +52,7 @@ class SqliteConsumer:
         self._lane: int | None = None  # the claim that may have brought, or brought, a suspect
         self._astray: set[int] = set()  # claims that reached nobody; to be given back
         self._may_be_more = False
+        self._stands_by = False  # another worker has this queue for itself, as of the last claim
 
     # Coming and leaving
 
@@ -69,9 +71,14 @@ class SqliteConsumer:
             with suppress(sqlite3.Error):  # then, too
                 await self._store.write(
                     lambda connection: queues.close_lease(connection, self._number),
-                    committed=lambda given_back: self._store.ring(self._queue, given_back),
+                    committed=self._left,
                 )
         self._free_lane(self._lane)
+
+    def _left(self, given_back: int) -> None:
+        """In the writer's thread."""
+        self._store.ring(self._queue, given_back)
+        self._store.ring(_standby(self._queue))
 
     # Waiting and receiving
 
@@ -81,14 +88,18 @@ class SqliteConsumer:
             self._may_be_more = False
             return
         bell = Bell()
-        lookout = QueueLookout(self._queue, self._clock, bell, lane=self._lane_is_free())
-        with self._store.hung_up(self._queue, bell, lookout):
+        if self._stands_by:
+            line, lookout = _standby(self._queue), StandbyLookout(self._queue, self._clock, bell)
+        else:
+            line = self._queue
+            lookout = QueueLookout(self._queue, self._clock, bell, lane=self._lane_is_free())
+        with self._store.hung_up(line, bell, lookout):
             try:
                 with move_on_after(LONGEST_WAIT):
                     await bell.wait()
             except CancelledError:
                 if bell.has_rung:  # and we leave without looking: let another look
-                    self._store.ring(self._queue)
+                    self._store.ring(line)
                 raise
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
@@ -98,7 +109,7 @@ class SqliteConsumer:
             self._lane = number
         try:
             with translated(self._store.path, BrokerUnavailable):
-                rows = await self._store.write(
+                rows, self._stands_by = await self._store.write(
                     lambda connection: self._claim(connection, number, limit, lane)
                 )
         except CancelledError:
@@ -125,16 +136,20 @@ class SqliteConsumer:
                 suspect=bool(suspect),
                 token=Held(seq, number, bool(suspect)),
             )
-            for seq, suspect, crashes, message_id, packed in rows
+            for seq, suspect, crashes, message_id, packed, _ in rows
         ]
 
     def _claim(
         self, connection: sqlite3.Connection, number: int, limit: int, lane: bool
-    ) -> list[queues.Row] | None:
+    ) -> tuple[list[queues.Row] | None, bool]:
+        """What was claimed, None without a lease; and whether another has the queue for itself."""
         for astray in tuple(self._astray):  # if giving them back failed, here is the next chance
             queues.give_back_claim(connection, self._number, astray)
+        now = self._clock.now()
         claim = Claim(queue=self._queue, lease=self._number, number=number, limit=limit, lane=lane)
-        return queues.claim(connection, claim, self._clock.now())
+        if stands_by(connection, self._queue, self._number, now):
+            return ([] if queues.is_alive(connection, self._number, now) else None), True
+        return queues.claim(connection, claim, now), False
 
     def _given_back(self, number: int, given_back: int) -> None:
         """In the writer's thread."""
@@ -253,3 +268,29 @@ class QueueLookout:
 
     def give_up(self) -> None:
         self._bell.ring()  # whoever receives now hears why
+
+
+class StandbyLookout:
+    """Looks for the end of the worker that has the queue for itself, and rings."""
+
+    def __init__(self, queue: str, clock: Clock, bell: Bell) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._bell = bell
+        self._ends = math.inf
+
+    def pause(self) -> float:
+        return self._ends - self._clock.now()
+
+    def look(self, connection: sqlite3.Connection) -> None:
+        self._ends = active_until(connection, self._queue)
+        if self.pause() <= 0:
+            self._bell.ring()
+
+    def give_up(self) -> None:
+        self._bell.ring()
+
+
+def _standby(queue: str) -> str:
+    """The line of those who wait for the active worker's end; no queue has such a name."""
+    return f"{queue} standby"

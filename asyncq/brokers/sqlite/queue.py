@@ -4,12 +4,22 @@ Every function here runs in the writer's transaction, so that nobody else writes
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import assert_never
 
 import msgspec
 
 from asyncq.brokers.base import MAX_BATCH, Ack, Envelope, Nack, Reject, Settlement
+from asyncq.brokers.sqlite.declared import (
+    Bounds,
+    Refusal,
+    bounds_of,
+    bury,
+    bury_late,
+    drop_head,
+    without_room,
+)
 from asyncq.errors import Refused
 from asyncq.message import MAX_PRIORITY
 from asyncq.stores.sqlite.records import as_json
@@ -20,6 +30,7 @@ SUSPECTS = MAX_PRIORITY + 1  # their rank: behind all others, and never claimed 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Envelope).decode
 LAST_PLACE = 2**63 - 1
+ROUNDS = 4  # looks at the line in one claim, where what waited too long is in the way
 
 
 class Parcel(msgspec.Struct, frozen=True, gc=False):
@@ -46,7 +57,8 @@ class Held:
         self.untold = False
 
 
-Row = tuple[int, int, int, str, object]  # seq, suspect, crashes, id, envelope
+Row = tuple[int, int, int, str, object, float | None]
+"""Seq, suspect, crashes, id, envelope, and when it has waited too long."""
 
 
 def pack(envelope: Envelope) -> Parcel:
@@ -79,27 +91,71 @@ def unpack(packed: object, message_id: str, queue: str) -> Envelope:
     return envelope
 
 
-def publish(connection: sqlite3.Connection, parcels: Sequence[Parcel], now: float) -> None:
-    """Store what is new, in order."""
+def publish(connection: sqlite3.Connection, parcels: Sequence[Parcel], now: float) -> list[Refusal]:
+    """Store what is new, in order; returns what there was no room for."""
+    names = {parcel.queue for parcel in parcels}
+    bounds = bounds_of(connection, names)
+    refusals: list[Refusal] = []
+    if bounds:
+        parcels, refusals = _within_bounds(connection, parcels, bounds, now)
+    _store(connection, parcels, names, now)
+    for each in bounds.values():
+        drop_head(connection, each, now)
+    return refusals
+
+
+def _within_bounds(
+    connection: sqlite3.Connection,
+    parcels: Sequence[Parcel],
+    bounds: Mapping[str, Bounds],
+    now: float,
+) -> tuple[list[Parcel], list[Refusal]]:
+    """What may be stored, as it may be, and what there is no room for."""
+    refusals: list[Refusal] = []
+    for each in bounds.values():
+        ids = [
+            parcel.id
+            for parcel in parcels
+            if parcel.queue == each.queue and not parcel.due > now
+        ]  # fmt: skip
+        if refused := without_room(connection, each, ids, now):
+            refusals.append(Refusal(each.queue, each.max_length or 0, refused))
+    refused_ids = {(refusal.queue, id) for refusal in refusals for id in refusal.ids}
+    kept: list[Parcel] = []
+    for parcel in parcels:
+        each = bounds.get(parcel.queue)
+        if (parcel.queue, parcel.id) not in refused_ids:
+            late = each is not None and parcel.rank < each.lowest_rank
+            kept.append(
+                msgspec.structs.replace(parcel, rank=each.lowest_rank) if late and each else parcel
+            )
+    return kept, refusals
+
+
+def _store(
+    connection: sqlite3.Connection, parcels: Sequence[Parcel], names: Collection[str], now: float
+) -> None:
     connection.executemany(
         "INSERT INTO queues (name) VALUES (?) ON CONFLICT DO NOTHING",
-        [(name,) for name in {parcel.queue for parcel in parcels}],
+        [(name,) for name in names],
     )
     ready = [parcel for parcel in parcels if not parcel.due > now]
     first, after = _take_numbers(connection, len(parcels))
     _insert(connection, ready, first, now)
     connection.execute(
-        "INSERT INTO ready (queue, rank, place, seq)"
-        " SELECT queue, rank, seq, seq FROM messages WHERE seq >= ? AND seq < ?",
-        (first, after),
+        "INSERT INTO ready (queue, rank, place, seq, until)"
+        " SELECT m.queue, m.rank, m.seq, m.seq, ? + d.ttl FROM messages m"
+        " LEFT JOIN declared d ON d.queue = m.queue WHERE m.seq >= ? AND m.seq < ?",
+        (now, first, after),
     )
     if len(ready) < len(parcels):
         delayed = [parcel for parcel in parcels if parcel.due > now]
         first += len(ready)
         _insert(connection, delayed, first, now)
         connection.executemany(
-            "INSERT INTO delayed (seq, queue, due)"
-            " SELECT seq, queue, ? FROM messages WHERE seq = ?",
+            "INSERT INTO delayed (seq, queue, due, until)"
+            " SELECT m.seq, m.queue, ?1, ?1 + d.ttl FROM messages m"
+            " LEFT JOIN declared d ON d.queue = m.queue WHERE m.seq = ?2",
             [(parcel.due, seq) for seq, parcel in enumerate(delayed, first)],
         )
 
@@ -151,6 +207,13 @@ def give_back_claim(connection: sqlite3.Connection, lease: int, claim: int) -> i
         "SELECT seq FROM held WHERE lease = ? AND claim = ? ORDER BY seq", (lease, claim)
     )
     return _give_back(connection, [seq for (seq,) in rows])
+
+
+def is_alive(connection: sqlite3.Connection, lease: int, now: float) -> bool:
+    found = connection.execute(
+        "SELECT 1 FROM leases WHERE number = ? AND expires > ?", (lease, now)
+    ).fetchone()
+    return found is not None
 
 
 def renew_leases(
@@ -242,15 +305,18 @@ def claim(connection: sqlite3.Connection, wanted: Claim, now: float) -> list[Row
     None when the lease has ended.
     """
     queue, limit = wanted.queue, min(wanted.limit, MAX_BATCH)
-    alive = connection.execute(
-        "SELECT 1 FROM leases WHERE number = ? AND expires > ?", (wanted.lease, now)
-    ).fetchone()
-    if alive is None:
+    if not is_alive(connection, wanted.lease, now):
         return None
     _move_due(connection, queue, now)
     rows = _take(connection, queue, (SUSPECTS, SUSPECTS), 1) if wanted.lane and limit > 0 else []
-    if len(rows) < limit:
-        rows += _take(connection, queue, (0, MAX_PRIORITY), limit - len(rows))
+    for _ in range(ROUNDS):
+        if len(rows) >= limit:
+            break
+        taken = _take(connection, queue, (0, MAX_PRIORITY), limit - len(rows))
+        late = bury_late(connection, queue, [(row[0], row[5]) for row in taken], now)
+        rows += [row for row in taken if row[0] not in late]
+        if not late:
+            break
     if rows:
         connection.execute(
             "INSERT INTO held (seq, lease, claim) SELECT value, ?, ? FROM json_each(?)",
@@ -264,38 +330,47 @@ def _take(
 ) -> list[Row]:
     """Take the first of these ranks out of the line."""
     rows = connection.execute(
-        "SELECT m.seq, m.suspect, m.crashes, m.id, m.envelope, r.rank, r.place"
+        "SELECT m.seq, m.suspect, m.crashes, m.id, m.envelope, r.until, r.rank, r.place"
         " FROM ready r CROSS JOIN messages m ON m.seq = r.seq"
         " WHERE r.queue = ? AND r.rank BETWEEN ? AND ? ORDER BY r.rank, r.place LIMIT ?",
         (queue, *ranks, limit),
     ).fetchall()
     # They are the first ones, so they are all up to the last of them, or simply all: what else is
     # there has lost its message to other hands, and would look like work for ever.
-    last = rows[-1][5:] if len(rows) == limit else (ranks[1], LAST_PLACE)
+    last = rows[-1][6:] if len(rows) == limit else (ranks[1], LAST_PLACE)
     connection.execute(
         "DELETE FROM ready WHERE queue = ? AND rank >= ? AND (rank, place) <= (?, ?)",
         (queue, ranks[0], *last),
     )
-    return [row[:5] for row in rows]
+    return [row[:6] for row in rows]
 
 
 def _move_due(connection: sqlite3.Connection, queue: str, now: float) -> None:
     """Let what is due join at the end of its line, in the order it came due."""
     rows = connection.execute(
-        "SELECT seq FROM delayed WHERE queue = ? AND due <= ? ORDER BY due, seq LIMIT ?",
+        "SELECT seq, until FROM delayed WHERE queue = ? AND due <= ? ORDER BY due, seq LIMIT ?",
         (queue, now, MAX_BATCH),
     ).fetchall()
     if rows:
-        seqs = [seq for (seq,) in rows]
+        seqs = [seq for seq, _ in rows]
         connection.execute(
             "DELETE FROM delayed WHERE seq IN (SELECT value FROM json_each(?))", (as_json(seqs),)
         )
-        append(connection, seqs)
+        append(connection, seqs, [until for _, until in rows])
 
 
-def append(connection: sqlite3.Connection, seqs: Sequence[int]) -> None:
+def append(
+    connection: sqlite3.Connection,
+    seqs: Sequence[int],
+    untils: Iterable[float | None] = repeat(None),
+) -> None:
     """Put these at the end of their lines, in this order."""
-    _line_up(connection, range(*_take_numbers(connection, len(seqs))), seqs)
+    places = range(*_take_numbers(connection, len(seqs)))
+    connection.executemany(
+        "INSERT INTO ready (queue, rank, place, seq, until)"
+        " SELECT queue, rank, ?, seq, ? FROM lines WHERE seq = ?",
+        [(place, until, seq) for place, until, seq in zip(places, untils, seqs, strict=False)],
+    )
 
 
 def _give_back(connection: sqlite3.Connection, seqs: Sequence[int]) -> int:
@@ -307,16 +382,12 @@ def _give_back(connection: sqlite3.Connection, seqs: Sequence[int]) -> int:
         first, _ = _take_numbers(connection, len(seqs))
         # What is newer comes before what is older, and all that before what was never claimed.
         places = range(1 - first - len(seqs), 1 - first)
-        _line_up(connection, places, seqs)
+        connection.executemany(
+            "INSERT INTO ready (queue, rank, place, seq)"
+            " SELECT queue, rank, ?, seq FROM lines WHERE seq = ?",
+            list(zip(places, seqs, strict=True)),
+        )
     return len(seqs)
-
-
-def _line_up(connection: sqlite3.Connection, places: Iterable[int], seqs: Sequence[int]) -> None:
-    connection.executemany(
-        "INSERT INTO ready (queue, rank, place, seq)"
-        " SELECT queue, rank, ?, seq FROM lines WHERE seq = ?",
-        list(zip(places, seqs, strict=True)),
-    )
 
 
 # Settlements
@@ -377,8 +448,9 @@ def settle(
 
 def _replace(connection: sqlite3.Connection, seq: int, replacement: Parcel) -> None:
     connection.execute(
-        "UPDATE messages SET rank = ?, envelope = ? WHERE seq = ?",
-        (replacement.rank, replacement.packed, seq),
+        "UPDATE messages SET envelope = ?1, rank = max(?2, coalesce("
+        " (SELECT lowest_rank FROM declared d WHERE d.queue = messages.queue), 0)) WHERE seq = ?3",
+        (replacement.packed, replacement.rank, seq),
     )
 
 
@@ -392,8 +464,4 @@ def _delay(connection: sqlite3.Connection, seq: int, due: float) -> None:
 
 def _bury(connection: sqlite3.Connection, seq: int, reason: str, now: float) -> None:
     connection.execute("DELETE FROM held WHERE seq = ?", (seq,))
-    connection.execute(
-        "INSERT INTO dead (seq, queue, died_at, reason)"
-        " SELECT seq, queue, ?, ? FROM messages WHERE seq = ?",
-        (now, reason, seq),
-    )
+    bury(connection, [seq], reason, now)

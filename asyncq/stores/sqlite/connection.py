@@ -16,7 +16,7 @@ from asyncq.config import Url, query_of, sqlite_path
 from asyncq.errors import ConfigurationError
 
 APPLICATION_ID = 0x61737171  # "asqq": says whose database the file is
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # each is a step from the one before
 OLDEST = (3, 34, 0)  # upsert, row values, JSON; what RHEL 9 has
 PATIENCE = 5.0  # seconds to wait for the write lock of other processes
 LONGEST_PAUSE = 0.002  # seconds between two tries for it
@@ -25,7 +25,10 @@ LOG_LIMIT = 64 * 1024 * 1024  # bytes; more than that means that the log is neve
 CUT_PATIENCE = 0.2  # seconds for which writers wait while the log is cut
 CACHE_SIZE = 16 * 1024  # KiB
 
-_SCHEMA = (files(__package__ or __name__) / "schema.sql").read_text()
+_STEPS = [
+    (files(__package__ or __name__) / f"schema-{version}.sql").read_text()
+    for version in range(1, SCHEMA_VERSION + 1)
+]
 _FOREIGN = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
@@ -220,11 +223,12 @@ def _create_schema(connection: sqlite3.Connection, path: str) -> None:
     if version == SCHEMA_VERSION:
         return
     with transaction(connection, durable=True):
-        if _pragma(connection, "user_version") == 0:  # nobody was faster
-            for statement in _statements(_SCHEMA):
+        version = _pragma(connection, "user_version")  # somebody may have been faster
+        for step in _STEPS[version:]:
+            for statement in _statements(step):
                 connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _check_owner(connection: sqlite3.Connection, path: str) -> int:

@@ -20,6 +20,7 @@ from asyncq.testing.contracts.given import DriverFixtures, FullBroker
 from asyncq.testing.contracts.lanes import LaneContract
 from asyncq.testing.contracts.leases import LeaseContract
 from asyncq.testing.contracts.model import ModelContract
+from asyncq.testing.contracts.queues import QueueContract
 from asyncq.testing.contracts.unified import UnifiedContract
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "LeaseContract",
     "ModelContract",
     "ProgressContract",
+    "QueueContract",
     "UnifiedContract",
 ]

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from asyncq.brokers.base import Envelope
 from tests.faults.lab.audit import Audit
+from tests.faults.lab.rabbit_bed import rabbit_bed
 from tests.faults.lab.redis_bed import redis_bed
 from tests.faults.lab.sqlite_bed import sqlite_bed
 
@@ -54,6 +55,10 @@ class ServerBed(Bed, Protocol):
     port: int
     words: dict[str, bytes]
     """What a step looks like on the wire: publish, claim, settle, give_back."""
+    keeps_hold: bool
+    """What a worker holds stays its own when its connection is lost. Else it runs again."""
+    durable_after: float
+    """Seconds that a new queue takes until it survives a crash of the server."""
     resumes_within: float
     """Seconds from its being there again until tasks run again."""
 
@@ -78,8 +83,20 @@ class ServerBed(Bed, Protocol):
         ...
 
 
-BEDS: dict[str, Callable[[Path], AbstractContextManager[Bed]]] = {
-    "redis": redis_bed,
-    "sqlite": sqlite_bed,
+Fixture = Callable[[str], Any]  # what pytest has under this name
+
+
+def _rabbit_bed(directory: Path, fixture: Fixture) -> AbstractContextManager[ServerBed]:
+    # A node takes seconds to start: they share one, and each has a virtual host.
+    return rabbit_bed(fixture("rabbitmq_server"), directory)
+
+
+BEDS: dict[str, Callable[[Path, Fixture], AbstractContextManager[Bed]]] = {
+    "redis": lambda directory, _: redis_bed(directory),
+    "sqlite": lambda directory, _: sqlite_bed(directory),
+    "rabbitmq": _rabbit_bed,
 }
-SERVER_BEDS: dict[str, Callable[[Path], AbstractContextManager[ServerBed]]] = {"redis": redis_bed}
+SERVER_BEDS: dict[str, Callable[[Path, Fixture], AbstractContextManager[ServerBed]]] = {
+    "redis": lambda directory, _: redis_bed(directory),
+    "rabbitmq": _rabbit_bed,
+}

@@ -41,6 +41,8 @@ class RedisBed:
     """A Redis of our own, which keeps everything that it says it keeps."""
 
     scheme = "redis"
+    keeps_hold = True
+    durable_after = 0.0
     resumes_within = 2.0
 
     def __init__(self, server: RedisServer) -> None:

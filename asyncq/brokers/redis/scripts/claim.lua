@@ -4,7 +4,8 @@
 -- ARGV     incarnation, epoch of its connection, number of this claim, limit, whether it may take a
 --          suspect (0 or 1)
 -- Returns  {ms until the next delayed one or -1, crashes of the suspect, ids, blobs}; a suspect is the
---          first of them. Its crashes are -1 if there is none, -2 if some wait and may not be taken.
+--          first of them. Its crashes are -1 if there is none, -2 if some wait and may not be taken,
+--          -3 if another worker has this queue for itself.
 local base = KEYS[1]
 local incarnation, epoch, number, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 
@@ -18,6 +19,22 @@ end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local ttl, single
+if redis.call('EXISTS', base .. ':declared') == 1 then
+  local declared = redis.call('HMGET', base .. ':declared', 'ttl', 'single')
+  ttl, single = declared[1], declared[2]
+end
+if single then
+  local active = redis.call('GET', base .. ':active')
+  if active ~= incarnation then
+    local ends = active and redis.call('ZSCORE', base .. ':leases', active)
+    if ends and tonumber(ends) > now then
+      return {math.ceil(tonumber(ends) - now), -3, {}, {}}
+    end
+    redis.call('SET', base .. ':active', incarnation)
+  end
+end
 
 local due = redis.call('ZRANGEBYSCORE', base .. ':delayed', '-inf', now, 'LIMIT', 0, 500)
 if #due > 0 then
@@ -48,12 +65,34 @@ if ARGV[5] == '1' then
 elseif redis.call('EXISTS', base .. ':suspects') == 1 then
   crashes = -2
 end
-for priority = 9, 0, -1 do
-  if #ids >= limit then break end
-  local line = redis.call('LPOP', base .. ':ready:' .. priority, limit - #ids)
-  if line then
-    for _, id in ipairs(line) do ids[#ids + 1] = id end
+local late = {}
+-- Again only where what has waited too long was in the way, and not for ever.
+for round = 1, ttl and 4 or 1 do
+  local buried = #late
+  for priority = 9, 0, -1 do
+    if #ids >= limit then break end
+    local line = redis.call('LPOP', base .. ':ready:' .. priority, limit - #ids)
+    if line then
+      local ends = ttl and redis.call('HMGET', base .. ':until', unpack(line))
+      for i, id in ipairs(line) do
+        if ends and ends[i] and tonumber(ends[i]) <= now then
+          late[#late + 1] = id
+        else
+          ids[#ids + 1] = id
+        end
+      end
+      -- Only the first worker that takes it has to be in time.
+      if ends then redis.call('HDEL', base .. ':until', unpack(line)) end
+    end
   end
+  if #late == buried then break end
+end
+for _, id in ipairs(late) do
+  redis.call('HSET', base .. ':dead:bodies', id, redis.call('HGET', base .. ':bodies', id) or '')
+  redis.call('HSET', base .. ':dead:reasons', id,
+    'WaitedTooLong: no worker took it within ' .. ttl / 1000 .. ' s')
+  redis.call('ZADD', base .. ':dead', now, id)
+  redis.call('HDEL', base .. ':bodies', id)
 end
 
 local blobs = {}
@@ -68,7 +107,7 @@ if #ids > 0 then
 end
 -- Wake the next idle worker if there is more. Suspects are one at a time for us, not for it.
 local more = crashes >= 0 and redis.call('EXISTS', base .. ':suspects') == 1
-if not more and #ids >= limit then
+if not more and (#ids >= limit or #late > 0) then
   local lines = {}
   for priority = 0, 9 do lines[priority + 1] = base .. ':ready:' .. priority end
   more = redis.call('EXISTS', unpack(lines)) > 0

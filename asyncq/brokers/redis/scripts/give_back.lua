@@ -35,6 +35,12 @@ if ARGV[2] == '1' and redis.call('EXISTS', held) == 0 then
   redis.call('ZREM', base .. ':leases', incarnation)
   redis.call('HDEL', base .. ':epochs', incarnation)
   redis.call('HDEL', base .. ':lanes', incarnation)
+  if redis.call('GET', base .. ':active') == incarnation then
+    redis.call('DEL', base .. ':active')
+    if redis.call('EXISTS', base .. ':standby') == 0 then
+      redis.call('LPUSH', base .. ':standby', 1)
+    end
+  end
 end
 if #ids > 0 and redis.call('EXISTS', base .. ':wake') == 0 then
   redis.call('LPUSH', base .. ':wake', 1)

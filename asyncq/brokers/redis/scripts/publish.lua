@@ -3,7 +3,7 @@
 -- KEYS[1]  prefix:{queue}
 -- ARGV[1]  prefix of the record keys, or '' where records live elsewhere
 -- ARGV     then for each message: id, priority, due in ms (0: now), blob
--- Returns how many were new.
+-- Returns the ids there was no room for, and behind them how many there is room for.
 local base = KEYS[1]
 local bodies = base .. ':bodies'
 local records = ARGV[1]
@@ -21,13 +21,34 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local dead = redis.call('EXISTS', base .. ':dead') == 1
-local ready, delayed, first_due, stored = {}, {}, nil, 0
+
+local top, ttl, most, drops, length
+if redis.call('EXISTS', base .. ':declared') == 1 then
+  local declared = redis.call('HMGET', base .. ':declared', 'top', 'ttl', 'most', 'drops')
+  top, ttl, most = tonumber(declared[1] or 9), declared[2], tonumber(declared[3] or -1)
+  drops = declared[4]
+  if most >= 0 then
+    length = redis.call('LLEN', base .. ':suspects')
+    for priority = 0, 9 do length = length + redis.call('LLEN', base .. ':ready:' .. priority) end
+  end
+end
+
+local ready, delayed, first_due, ends, refused = {}, {}, nil, {}, {}
 for i = 1, total do
   local at = i * 4 - 2
-  local id, priority, due = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  local id, priority, due, blob = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
   local known = done[i] or (dead and redis.call('ZSCORE', base .. ':dead', id))
-  if not known and redis.call('HSETNX', bodies, id, ARGV[at + 3]) == 1 then
-    stored = stored + 1
+  if top and tonumber(priority) > top then
+    -- The blob begins with it, as a digit, for all who put the message back.
+    priority = tostring(top)
+    blob = string.sub(blob, 1, 1) .. string.char(top) .. string.sub(blob, 3)
+  end
+  if length and not known and not drops and due <= now and length >= most then
+    known = redis.call('HEXISTS', bodies, id) == 1
+    if not known then refused[#refused + 1] = id end
+    known = true
+  end
+  if not known and redis.call('HSETNX', bodies, id, blob) == 1 then
     if due > now then
       delayed[#delayed + 1] = due
       delayed[#delayed + 1] = priority .. id
@@ -36,6 +57,11 @@ for i = 1, total do
       local line = ready[priority]
       if not line then line = {}; ready[priority] = line end
       line[#line + 1] = id
+      if length then length = length + 1 end
+    end
+    if ttl then
+      ends[#ends + 1] = id
+      ends[#ends + 1] = math.max(due, now) + ttl
     end
   end
 end
@@ -45,13 +71,35 @@ for priority, line in pairs(ready) do
   redis.call('RPUSH', base .. ':ready:' .. priority, unpack(line))
   wake = true
 end
+if #ends > 0 then redis.call('HSET', base .. ':until', unpack(ends)) end
 if #delayed > 0 then
   local head = redis.call('ZRANGE', base .. ':delayed', 0, 0, 'WITHSCORES')
   redis.call('ZADD', base .. ':delayed', unpack(delayed))
   -- Idle consumers sleep until the earliest; they must hear of an earlier one.
   if not head[2] or first_due < tonumber(head[2]) then wake = true end
 end
+if drops and length > most then
+  local gone = {}
+  for priority = 0, 9 do
+    local excess = math.min(length - most, 1000) - #gone
+    local line = excess > 0 and redis.call('LPOP', base .. ':ready:' .. priority, excess)
+    if line then
+      for _, id in ipairs(line) do gone[#gone + 1] = id end
+    end
+  end
+  for _, id in ipairs(gone) do
+    redis.call('HSET', base .. ':dead:bodies', id, redis.call('HGET', bodies, id) or '')
+    redis.call('HSET', base .. ':dead:reasons', id,
+      'Overflowed: the queue had ' .. most .. ' newer or more urgent ones')
+    redis.call('ZADD', base .. ':dead', now, id)
+  end
+  if #gone > 0 then
+    redis.call('HDEL', bodies, unpack(gone))
+    redis.call('HDEL', base .. ':until', unpack(gone))
+  end
+end
 if wake and redis.call('EXISTS', base .. ':wake') == 0 then
   redis.call('LPUSH', base .. ':wake', 1)
 end
-return stored
+if #refused > 0 then refused[#refused + 1] = most end
+return refused

@@ -26,5 +26,6 @@ end
 if #ids > 0 then
   redis.call('HDEL', base .. ':bodies', unpack(ids))
   redis.call('HDEL', base .. ':crashes', unpack(ids))
+  redis.call('HDEL', base .. ':until', unpack(ids))
 end
 return #ids

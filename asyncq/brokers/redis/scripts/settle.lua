@@ -64,8 +64,15 @@ for i = 1, total do
         now = time[1] * 1000 + math.floor(time[2] / 1000)
       end
       if op == 'n' or op == 'N' then
-        if detail ~= '' then redis.call('HSET', bodies, id, detail) end
         local priority, eta, delay = string.match(moment, '(%d):(%d+):(%d+)')
+        if detail ~= '' then
+          local top = redis.call('HGET', base .. ':declared', 'top')
+          if top and tonumber(priority) > tonumber(top) then
+            priority = top
+            detail = string.sub(detail, 1, 1) .. string.char(top) .. string.sub(detail, 3)
+          end
+          redis.call('HSET', bodies, id, detail)
+        end
         local due = math.max(tonumber(eta), delay == '0' and 0 or now + tonumber(delay))
         if due > now then
           redis.call('ZADD', base .. ':delayed', due, priority .. id)

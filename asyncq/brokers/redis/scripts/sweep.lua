@@ -32,6 +32,12 @@ for _, incarnation in ipairs(over) do
     redis.call('ZREM', base .. ':leases', incarnation)
     redis.call('HDEL', base .. ':lanes', incarnation)
     redis.call('HDEL', base .. ':epochs', incarnation)
+    if redis.call('GET', base .. ':active') == incarnation then
+      redis.call('DEL', base .. ':active')
+      if redis.call('EXISTS', base .. ':standby') == 0 then
+        redis.call('LPUSH', base .. ':standby', 1)
+      end
+    end
   end
 end
 

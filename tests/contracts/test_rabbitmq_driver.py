@@ -1,0 +1,521 @@
+"""What is particular to RabbitMQ: crashes, its own ways to say no, exchanges, and dead letters."""
+
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import quote
+
+import anyio
+import pamqp.commands as amqp
+import pytest
+from anyio.lowlevel import checkpoint
+
+from asyncq.brokers.admin import DeadLetter
+from asyncq.brokers.base import Ack, Consumer, Delivery, Envelope, Lease, Nack, QueueSpec, Reject
+from asyncq.brokers.rabbitmq import RabbitBroker, names
+from asyncq.brokers.rabbitmq import consumer as consumer_module
+from asyncq.brokers.rabbitmq.post import Post
+from asyncq.clock import SystemClock
+from asyncq.config import Url
+from asyncq.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    LeaseLost,
+    QueueFull,
+    Unroutable,
+)
+from asyncq.message import new_id
+from asyncq.stores.amqp import AmqpSettings, Connector
+from asyncq.stores.amqp_sender import Sender
+from asyncq.testing.contracts.given import bodies_of, ids_of, take
+from asyncq.topology import Binding, Exchange, Queue
+from tests.servers import RabbitServer, free_port
+
+MAIL = QueueSpec("mail", prefetch=10)
+PATIENCE = 20.0  # seconds
+SECRET = quote("hunter2:/@?", safe="")
+
+
+def envelope(id: str = "", body: bytes = b"hello", queue: str = "mail", **more: object) -> Envelope:
+    return Envelope(id=id or new_id(), queue=queue, body=body, **more)  # type: ignore[arg-type] # fields by name
+
+
+@pytest.fixture
+async def broker(rabbitmq_url: str) -> AsyncIterator[RabbitBroker]:
+    async with RabbitBroker(Url(rabbitmq_url), SystemClock()) as broker:
+        yield broker
+
+
+@pytest.fixture
+async def post(rabbitmq_url: str) -> AsyncIterator[Post]:
+    """A connection of our own, for what nobody but a test does."""
+    settings = AmqpSettings(Url(rabbitmq_url))
+    post = Post(settings, Connector(settings, "tests", BrokerUnavailable), SystemClock())
+    yield post
+    post.close()
+
+
+async def ask(post: Post, *methods: object) -> list[object]:
+    channel = await post.open_channel()
+    try:
+        return await post.ask(channel, *methods)
+    finally:
+        channel.close()
+
+
+@asynccontextmanager
+async def doomed(url: str) -> AsyncGenerator[Consumer]:
+    """A consumer of a worker that dies when the block ends: its connection is gone."""
+    async with (
+        RabbitBroker(Url(url), SystemClock()) as broker,
+        broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer,
+    ):
+        yield consumer
+        await broker.__aexit__(None, None, None)
+
+
+async def next_of(consumer: Consumer) -> Delivery:
+    [delivery] = await take(consumer, 1)
+    return delivery
+
+
+# Crashes
+
+
+async def test_what_a_dead_worker_held_comes_back_one_at_a_time(
+    broker: RabbitBroker, rabbitmq_url: str
+) -> None:
+    sent = [envelope(body=str(n).encode()) for n in range(3)]
+    await broker.publish(sent)
+    async with doomed(rabbitmq_url) as dying:
+        await take(dying, 3)
+
+    seen: list[str] = []
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        for _ in sent:
+            delivery = await next_of(consumer)
+            assert (delivery.suspect, delivery.crashes) == (True, 1)
+            assert not await consumer.receive(10), "the lane is taken"
+            seen.append(delivery.envelope.id)
+            assert not await consumer.settle([Ack(delivery)])
+
+    assert sorted(seen) == sorted(ids_of(sent))
+
+
+async def test_new_messages_pass_while_a_suspect_runs(
+    broker: RabbitBroker, rabbitmq_url: str
+) -> None:
+    await broker.publish([envelope("old")])
+    async with doomed(rabbitmq_url) as dying:
+        await take(dying, 1)
+
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        suspect = await next_of(consumer)
+        await broker.publish([envelope("new")])
+        new = await next_of(consumer)
+
+    assert (suspect.envelope.id, suspect.suspect) == ("old", True)
+    assert (new.envelope.id, new.suspect) == ("new", False)
+
+
+async def test_a_crash_in_the_lane_is_charged_to_the_suspect_alone(
+    broker: RabbitBroker, rabbitmq_url: str
+) -> None:
+    await broker.publish([envelope("1"), envelope("2")])
+    async with doomed(rabbitmq_url) as first:
+        await take(first, 2)
+    async with doomed(rabbitmq_url) as second:
+        guilty = await next_of(second)
+
+    crashes: dict[str, int] = {}
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        for _ in range(2):
+            delivery = await next_of(consumer)
+            crashes[delivery.envelope.id] = delivery.crashes
+            await consumer.settle([Ack(delivery)])
+
+    assert crashes.pop(guilty.envelope.id) == 2
+    assert list(crashes.values()) == [1]
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.2])
+async def test_a_suspect_that_is_given_back_stays_one_and_is_not_charged(
+    broker: RabbitBroker, rabbitmq_url: str, delay: float
+) -> None:
+    await broker.publish([envelope("1")])
+    async with doomed(rabbitmq_url) as dying:
+        await take(dying, 1)
+
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        suspect = await next_of(consumer)
+        await consumer.settle([Nack(suspect, delay, envelope("1", b"again"))])
+        again = await next_of(consumer)
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        last = await next_of(consumer)
+
+    for delivery in (again, last):
+        assert (delivery.suspect, delivery.crashes) == (True, 1)
+        assert delivery.envelope.body == b"again"
+
+
+async def test_a_worker_whose_connection_ends_has_lost_its_lease(
+    broker: RabbitBroker, rabbitmq_url: str
+) -> None:
+    await broker.publish([envelope()])
+    lease = Lease(new_id(), 15.0)
+    told = anyio.Event()
+    lease.watch(told.set)
+    async with (
+        RabbitBroker(Url(rabbitmq_url), SystemClock()) as cut,
+        cut.consume(MAIL, lease) as consumer,
+    ):
+        delivery = await next_of(consumer)
+        await cut.__aexit__(None, None, None)
+
+        with anyio.fail_after(PATIENCE):
+            await told.wait()
+        with pytest.raises(LeaseLost):
+            await consumer.settle([Ack(delivery)])
+        with pytest.raises(LeaseLost):
+            await consumer.receive(1)
+
+
+# What RabbitMQ does by itself
+
+
+async def test_a_queue_that_is_deleted_under_its_consumer_and_is_there_again(
+    broker: RabbitBroker, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "LONGEST_WAIT", 0.5)
+    monkeypatch.setattr(consumer_module, "LONGEST_SILENCE", 2.0)
+    lease = Lease(new_id(), 15.0)
+    delivery = None
+    while delivery is None:
+        async with broker.consume(MAIL, lease) as consumer:
+            await ask(post, amqp.Queue.Delete(queue="mail"))
+            await broker.publish([envelope("1")])
+            with suppress(LeaseLost):  # then a worker begins anew; or it goes on by itself
+                delivery = await next_of(consumer)
+
+    assert delivery.envelope.id == "1"
+
+
+async def test_a_queue_that_stays_deleted_is_declared_again(
+    broker: RabbitBroker, post: Post
+) -> None:
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        await ask(post, amqp.Queue.Delete(queue="mail"))
+        with anyio.fail_after(PATIENCE), pytest.raises(LeaseLost):
+            await next_of(consumer)
+
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        await broker.publish([envelope("1")])
+        assert (await next_of(consumer)).envelope.id == "1"
+
+
+async def test_what_is_published_to_a_deleted_queue_declares_it_again(
+    broker: RabbitBroker, post: Post
+) -> None:
+    await broker.publish([envelope("1")])
+    await ask(post, amqp.Queue.Delete(queue="mail"))
+
+    await broker.publish([envelope("2"), envelope("3", eta=SystemClock().now() + 0.3)])
+
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        assert ids_of(await take(consumer, 2)) == ["2", "3"]
+
+
+async def test_a_delay_survives_the_deletion_of_its_queue(broker: RabbitBroker, post: Post) -> None:
+    await broker.publish([envelope("1", eta=SystemClock().now() + 1.0)])
+    await ask(post, amqp.Queue.Delete(queue="mail"))
+    await broker.publish([envelope("2", eta=SystemClock().now() + 0.2)])
+
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        assert sorted(ids_of(await take(consumer, 2))) == ["1", "2"]
+
+
+async def test_a_server_short_of_memory_fails_publishing_by_its_deadline(
+    broker: RabbitBroker, rabbitmq_server: RabbitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await broker.publish([envelope("1")])
+    monkeypatch.setattr(sender_of(broker), "_timeout", 1.0)  # or it takes ten seconds
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        rabbitmq_server.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.0001)")
+        try:
+            with pytest.raises(BrokerUnavailable, match="low on memory"):
+                await publish_until_it_fails(broker)
+            held = await next_of(consumer)
+            assert not await consumer.settle([Ack(held)]), "what is there goes on"
+        finally:
+            rabbitmq_server.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.4)")
+        with anyio.fail_after(PATIENCE):
+            while True:
+                try:
+                    await broker.publish([envelope("3")])
+                except BrokerUnavailable:
+                    continue
+                break
+
+
+async def test_what_was_sent_in_doubt_is_marked(
+    broker: RabbitBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender = sender_of(broker)  # where a confirm can get lost
+    await broker.publish([envelope("0")])
+    with monkeypatch.context() as patched:
+        patched.setattr(sender, "_on_confirm", _ignore)
+        patched.setattr(sender, "_timeout", 0.3)
+        sender.close()
+        with pytest.raises(BrokerUnavailable):
+            await broker.publish([envelope("1")])
+    await broker.publish([envelope("1"), envelope("2")])
+
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        taken = await take(consumer, 4)
+
+    marks = [(delivery.envelope.id, delivery.again) for delivery in taken]
+    assert sorted(marks) == [("0", False), ("1", False), ("1", True), ("2", False)]
+
+
+# Connecting
+
+
+@pytest.mark.parametrize("change", [("guest:guest@", f"guest:{SECRET}@"), ("/test-", "/nowhere-")])
+async def test_who_is_refused_hears_why_and_sees_no_password(
+    rabbitmq_url: str, change: tuple[str, str]
+) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        async with RabbitBroker(Url(rabbitmq_url.replace(*change)), SystemClock()):
+            pass
+
+    assert "refuses us" in str(refusal.value)
+    assert "hunter2" not in str(refusal.value)
+
+
+async def test_a_server_that_is_not_there_is_unavailable() -> None:
+    with pytest.raises(BrokerUnavailable, match="no answer"):
+        async with RabbitBroker(Url(f"amqp://127.0.0.1:{free_port()}"), SystemClock()):
+            pass
+
+
+async def test_a_server_that_is_no_rabbitmq_is_unavailable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = Url(f"amqp://127.0.0.1:{server.getsockname()[1]}")
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.to_thread.run_sync, _answer_http, server)
+            with pytest.raises(BrokerUnavailable):
+                async with RabbitBroker(url, SystemClock()):
+                    pass
+
+
+def _answer_http(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(100)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def test_an_unknown_option_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="unknown option heartbeet"):
+        RabbitBroker(Url("amqp://localhost?heartbeet=1"), SystemClock())
+
+
+# Declarations
+
+EVENTS = Exchange("events", "topic")
+QUEUES = [
+    Queue("mail", bindings=[Binding(EVENTS, "user.*"), Binding(Exchange("all", "fanout"))]),
+    Queue("log", bindings=[Binding(EVENTS, "#"), Binding(Exchange("all", "fanout"))]),
+    Queue("big", bindings=[Binding(Exchange("by", "headers"), headers={"size": "big"})]),
+    Queue("one", bindings=[Binding(Exchange("exact"), "this")]),
+]
+
+
+NO_HEADERS: dict[str, str] = {}
+
+
+@pytest.mark.parametrize(
+    ("to", "arrives"),
+    [
+        (("events", "user.created", NO_HEADERS), {"mail": "1", "log": "1@log"}),
+        (("events", "order.paid", NO_HEADERS), {"log": "1@log"}),
+        (("all", "", NO_HEADERS), {"mail": "1", "log": "1@log"}),
+        (("by", "", {"size": "big"}), {"big": "1@big"}),
+        (("exact", "this", NO_HEADERS), {"one": "1@one"}),
+    ],
+)
+@pytest.mark.parametrize("delay", [0.0, 0.2])
+async def test_an_exchange_hands_a_copy_to_each_queue_that_is_bound(
+    broker: RabbitBroker,
+    to: tuple[str, str, dict[str, str]],
+    arrives: dict[str, str],
+    delay: float,
+) -> None:
+    exchange, key, headers = to
+    await broker.bind(QUEUES)
+    eta = SystemClock().now() + delay if delay else None
+    await broker.publish(
+        [envelope("1", exchange=exchange, routing_key=key, headers=headers, eta=eta)]
+    )
+
+    for queue, id in arrives.items():
+        async with broker.consume(QueueSpec(queue), Lease(new_id(), 15.0)) as consumer:
+            assert (await next_of(consumer)).envelope.id == id
+
+
+async def test_what_no_queue_is_bound_for_is_unroutable(broker: RabbitBroker) -> None:
+    await broker.bind(QUEUES)
+
+    with pytest.raises(Unroutable, match="nobody"):
+        await broker.publish([envelope("1"), envelope("2", exchange="exact", routing_key="nobody")])
+    await broker.publish([envelope("1")])  # as a publisher does with those that were not at fault
+
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        assert ids_of(await take(consumer, 1)) == ["1"]
+        assert not await consumer.receive(10)
+
+
+async def test_what_waits_too_long_is_a_dead_letter(broker: RabbitBroker) -> None:
+    await broker.bind([Queue("mail", ttl=0.1)])
+    await broker.publish([envelope("1")])
+
+    [letter] = await _letters(broker, 1)
+
+    assert (letter.envelope.id, letter.reason) == ("1", "RabbitMQ: expired")
+
+
+async def test_a_full_queue_refuses_the_new_one(broker: RabbitBroker) -> None:
+    await broker.bind([Queue("mail", max_length=2)])
+
+    with pytest.raises(QueueFull) as refusal:
+        await publish_until_it_fails(broker)  # it counts a moment late
+
+    assert (refusal.value.queue, refusal.value.limit) == ("mail", 2)
+
+
+async def test_a_full_queue_may_bury_the_oldest_instead(broker: RabbitBroker) -> None:
+    await broker.bind([Queue("mail", max_length=2, overflow="drop-head")])
+    await broker.publish([envelope(str(n)) for n in range(5)])
+
+    letters = await _letters(broker, 3)
+
+    assert [letter.envelope.id for letter in letters] == ["0", "1", "2"]
+    assert {letter.reason for letter in letters} == {"RabbitMQ: maxlen"}
+
+
+async def test_a_queue_with_one_active_worker_goes_to_the_next_when_that_leaves(
+    broker: RabbitBroker,
+) -> None:
+    await broker.bind([Queue("mail", single_active=True)])
+    await broker.publish([envelope(str(n)) for n in range(20)])
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as first:
+        await take(first, 5)
+        async with broker.consume(MAIL, Lease(new_id(), 15.0)) as second:
+            assert not await second.receive(10)
+            await first.settle([])
+            async with anyio.create_task_group() as group:
+                group.start_soon(broker.publish, [envelope("more")])
+            assert not await second.receive(10)
+
+
+async def test_priorities_need_a_classic_queue(broker: RabbitBroker) -> None:
+    with pytest.raises(ConfigurationError, match="classic"):
+        await broker.bind([Queue("mail", max_priority=5)])
+
+
+async def test_a_queue_that_others_made_otherwise_is_named(
+    broker: RabbitBroker, post: Post
+) -> None:
+    await ask(post, amqp.Queue.Declare(queue="mail", durable=True))
+
+    with pytest.raises(ConfigurationError, match=r"queue mail .* otherwise"):
+        await broker.publish([envelope()])
+
+
+# Dead letters, and what an operator sees
+
+
+async def test_dead_letters_keep_bytes_reason_and_crashes_and_can_go_back(
+    broker: RabbitBroker,
+) -> None:
+    sent = [envelope(str(n), b"%d" % n) for n in range(60)]
+    await broker.publish(sent)
+    async with broker.consume(QueueSpec("mail", 100), Lease(new_id(), 15.0)) as consumer:
+        taken = await take(consumer, 60)
+        await consumer.settle([Reject(each, f"why {each.envelope.id}") for each in taken])
+
+    letters = await _letters(broker, 60)
+    assert [letter.envelope for letter in letters] == sent
+    assert [letter.reason for letter in letters] == [f"why {n}" for n in range(60)]
+    assert all(abs(letter.died_at - SystemClock().now()) < 60 for letter in letters)
+
+    back = [str(n) for n in range(5, 55)]
+    assert sorted(await broker.replay("mail", [*back, "nobody"])) == sorted(back)
+    assert await broker.delete_dead("mail", ["0", "nobody"]) == 1
+    left = await broker.dead_letters("mail")
+    async with broker.consume(QueueSpec("mail", 100), Lease(new_id(), 15.0)) as consumer:
+        again = await take(consumer, len(back))
+
+    assert sorted(letter.envelope.id for letter in left) == sorted(
+        str(n) for n in (1, 2, 3, 4, 55, 56, 57, 58, 59)
+    )
+    assert sorted(bodies_of(again)) == sorted(n.encode() for n in back)
+    assert not any(delivery.crashes or delivery.suspect for delivery in again)
+
+
+async def test_depth_says_what_rabbitmq_can_count(broker: RabbitBroker) -> None:
+    await broker.publish([envelope(), envelope(eta=SystemClock().now() + 60)])
+
+    depth = await broker.depth("mail")
+
+    assert (depth.ready, depth.dead, depth.held, depth.delayed) == (1, 0, None, None)
+    assert await broker.purge("mail") == 1
+    assert (await broker.depth("mail")).ready == 0
+
+
+async def test_an_eta_in_years_is_taken(broker: RabbitBroker, post: Post) -> None:
+    await broker.publish([envelope(eta=SystemClock().now() + 3 * 366 * 86400)])
+
+    highest = names.delay_units(3 * 366 * 86400).bit_length() - 1
+    assert await post.count(names.rung(highest)) == 1
+
+
+async def test_foreign_bytes_come_as_they_are(broker: RabbitBroker, post: Post) -> None:
+    await broker.publish([envelope("1")])
+    channel = await post.open_channel()
+    method = channel.marshal(amqp.Basic.Publish(routing_key="mail"))
+    header = b"\x02" + channel.number.to_bytes(2, "big") + (14).to_bytes(4, "big")
+    header += b"\x00\x3c\x00\x00" + (3).to_bytes(8, "big") + b"\x00\x00\xce"
+    body = (
+        b"\x03" + channel.number.to_bytes(2, "big") + (3).to_bytes(4, "big") + b"\xff\x00\xc1\xce"
+    )
+    channel.send(method + header + body)
+
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        taken = await take(consumer, 2)
+
+    assert taken[1].envelope.body == b"\xff\x00\xc1"
+    assert taken[1].envelope.id.startswith("foreign-")
+
+
+async def _letters(broker: RabbitBroker, count: int) -> list[DeadLetter]:
+    with anyio.fail_after(PATIENCE):
+        while (await broker.depth("mail")).dead < count:
+            await checkpoint()
+    return list(await broker.dead_letters("mail"))
+
+
+async def publish_until_it_fails(broker: RabbitBroker) -> None:
+    while True:
+        await broker.publish([envelope() for _ in range(5)])
+        await checkpoint()
+
+
+def sender_of(broker: RabbitBroker) -> Sender:
+    """What is behind the broker's doors."""
+    post: Post = vars(broker)["_post"]
+    return vars(post)["_sender"]
+
+
+def _ignore(*_: object) -> None:
+    pass
