@@ -36,6 +36,10 @@ _FORBIDDEN = ("NOAUTH", "WRONGPASS", "NOPERM")
 # The server is there but cannot serve us now: reconnecting (to the next master, say) may help.
 _PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "OOM",
             "TRYAGAIN", "UNKILLABLE", "BUSY")  # fmt: skip
+_MEANING = {
+    "OOM": "its memory is full (OOM, maxmemory is reached): make room, or raise maxmemory",
+    "MISCONF": "it cannot write its files (MISCONF): see its log, and the room on its disk",
+}
 
 # redis-py packs in Python, at 1 µs an argument; a batch has thousands.
 pack_command: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis).pack_command
@@ -224,7 +228,8 @@ class Link:
         # What it says of itself may be true of this connection alone (of a replica, say).
         if self._wire is not None:
             self._wire.close()
-        return self._unavailable(f"{self._settings.url!r} cannot serve us now: {error}")
+        why = _MEANING.get(error.code, str(error))
+        return self._unavailable(f"{self._settings.url!r} cannot serve us now: {why}")
 
     def _forbidden(self, error: Exception) -> ConfigurationError:
         return ConfigurationError(f"{self._settings.url!r} refuses us: {error}")

@@ -6,6 +6,7 @@ call costs. Here a call is one write, one future, and hiredis.
 """
 
 import asyncio
+import re
 from collections import deque
 from typing import Any
 
@@ -15,12 +16,18 @@ import redis.asyncio as aioredis
 MOST_PUSHES = 1000  # unread; then the server has to wait
 
 
+# What stops a script is wrapped before version 7: "ERR Error running script (...): ...: -OOM ...".
+_IN_SCRIPT = re.compile(r"@user_script: ?\d+: -?([A-Z]+) ")
+
+
 class ReplyError(Exception):
-    """What Redis answers when it cannot do what it was asked; `code` is the first word of it."""
+    """What Redis answers when it cannot do what it was asked; `code` is the word for why."""
 
     @property
     def code(self) -> str:
-        return str(self).partition(" ")[0]
+        text = str(self)
+        in_script = _IN_SCRIPT.search(text)
+        return in_script[1] if in_script else text.partition(" ")[0]
 
 
 class Wire(asyncio.Protocol):

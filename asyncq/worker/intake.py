@@ -43,26 +43,22 @@ class Intake:
         self._lines = lines
         """How many consumers share the pool."""
         self._burst = burst
+        self._failures = 0  # in a row
         # Half the slots at a time: while one half runs, the other half's claim and settlement are
         # on their way.
         self._portion = min(MAX_BATCH, max(1, (pool.slots.size + 1) // 2))
 
     async def run(self) -> None:
         """Claim what there are slots for, until cancelled; in a burst, until nothing is left."""
-        failures = 0
         while True:
             try:
                 if await self._step():
                     return
             except BrokerUnavailable as error:
-                if failures == 0:
+                if self._failures == 0:
                     log.warning("consuming queue %s is interrupted: %s", self._queue, error)
-                failures += 1
-                await anyio.sleep(PAUSE.pause(failures))
-            else:
-                if failures:
-                    log.warning("consuming queue %s goes on", self._queue)
-                failures = 0
+                self._failures += 1
+                await anyio.sleep(PAUSE.pause(self._failures))
 
     async def _step(self) -> bool:
         """Take in all there is, then wait for more; True when a burst is over."""
@@ -91,6 +87,7 @@ class Intake:
             # it out.
             with anyio.move_on_after(RECEIVE_TIMEOUT, shield=True):
                 deliveries = await self._consumer.receive(slots)
+                self._answered()
         finally:
             self._pool.give(slots - len(deliveries))
         self._start(deliveries)
@@ -105,12 +102,14 @@ class Intake:
         slots = 0 if self._waiting is None else self._pool.take_spare(self._lines)
         if self._waiting is None or slots == 0:
             await self._consumer.wait()
+            self._answered()
             return True
         deliveries: Sequence[Delivery] = ()
         try:
             deliveries = await self._waiting.wait_and_receive(slots)
         finally:
             self._pool.give(slots - len(deliveries))
+        self._answered()
         self._start(deliveries)
         if deliveries:
             # What came runs and is settled first, and only then do we ask for more: on an idle
@@ -118,6 +117,12 @@ class Intake:
             for _ in range(TURNS_TO_SETTLE):
                 await asyncio.sleep(0)
         return len(deliveries) == slots
+
+    def _answered(self) -> None:
+        """Note that the broker is there."""
+        if self._failures:
+            self._failures = 0
+            log.warning("consuming queue %s goes on", self._queue)
 
     def _start(self, deliveries: Sequence[Delivery]) -> None:
         start, run, conclude = self._pool.start, self._executor.run, self._completer.add

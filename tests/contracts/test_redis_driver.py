@@ -18,7 +18,7 @@ from asyncq.config import Url
 from asyncq.errors import BrokerUnavailable, ConfigurationError
 from asyncq.message import new_id
 from asyncq.stores.redis import Link, RedisSettings, load_script
-from asyncq.stores.redis_wire import Wire
+from asyncq.stores.redis_wire import ReplyError, Wire
 from tests.servers import free_port, start_redis
 
 MAIL = QueueSpec("mail")
@@ -245,6 +245,18 @@ async def test_keys_of_a_drained_queue_do_not_pile_up(broker: RedisBroker, link:
     _, keys = await link("SCAN", 0, "MATCH", f"{prefix}:*", "COUNT", 100_000)
 
     assert {key.decode().removeprefix(prefix) for key in keys} <= {":queues", ":{mail}:wake"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "OOM command not allowed when used memory > 'maxmemory'. script: 29, on @user_script:29.",
+        "ERR Error running script (call to f_29): @user_script:29: @user_script: 29: -OOM command.",
+    ],
+)
+def test_a_full_server_is_told_from_a_fault_also_inside_a_script(text: str) -> None:
+    assert ReplyError(text).code == "OOM"
 
 
 async def test_a_sweep_that_was_on_its_way_while_the_server_stood_still_does_nothing(

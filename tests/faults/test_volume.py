@@ -1,15 +1,31 @@
-"""Many callers at once."""
+"""Many callers at once, and a long queue."""
+
+import signal
+from pathlib import Path
+from statistics import median
 
 import anyio
-import anyio.lowlevel
 
+from asyncq import App
+from asyncq.brokers.base import Ack, Lease, QueueSpec
+from asyncq.message import new_id
 from tests.faults.conftest import Report
 from tests.faults.lab.beds import Bed, ServerBed
 from tests.faults.lab.bench import Bench
 from tests.faults.lab.ledger import now
+from tests.faults.lab.scale import scaled
+from tests.faults.lab.tasks import QUEUE
+from tests.faults.lab.waiting import until
 
 CALLERS = 10_000
 CONNECTIONS = 3
+BACKLOG = scaled(20_000, 1_000_000)
+FEW = 1000  # messages in an almost empty queue
+CLAIMS = 20  # of so many messages each
+EACH = 20
+FLAT = 3.0  # times as long as with a few, at most; were it to grow with the queue, it would be 20
+PORTION = 1000
+MEMORY = 150 * 1024 * 1024  # bytes
 
 
 async def test_ten_thousand_concurrent_calls_are_all_accepted(
@@ -30,17 +46,73 @@ async def test_ten_thousand_concurrent_calls_are_all_accepted(
 
 async def test_they_share_three_connections(server_bench: Bench[ServerBed], report: Report) -> None:
     bench = server_bench
-    most = 0
+    counts: list[int] = []
     async with bench.app() as app:
         [first] = await bench.send(app, 1)
         worker = await bench.hired()
         await first.get(timeout=60)
         worker.kill()
-        alone = await anyio.to_thread.run_sync(bench.bed.connections)
-        async with anyio.create_task_group() as callers:
-            for _ in range(CALLERS):
-                callers.start_soon(app.tasks["work"].enqueue)
-            await anyio.lowlevel.checkpoint()
-            most = max(alone, await anyio.to_thread.run_sync(bench.bed.connections))
-    report(connections=most)
-    assert most <= CONNECTIONS
+
+        async def look() -> None:
+            while True:
+                counts.append(await anyio.to_thread.run_sync(bench.bed.connections))
+
+        async with anyio.create_task_group() as looking:
+            looking.start_soon(look)
+            await until(lambda: bool(counts), 60, "they are counted")
+            async with anyio.create_task_group() as callers:
+                for _ in range(CALLERS):
+                    callers.start_soon(app.tasks["work"].enqueue)
+            looking.cancel_scope.cancel()
+        audit = await bench.audit()
+    report(connections=max(counts), looks=len(counts))
+    assert max(counts) <= CONNECTIONS
+    assert len(audit.waiting) == CALLERS
+
+
+async def test_a_long_queue_makes_neither_claims_slow_nor_workers_large(
+    bench: Bench[Bed], report: Report
+) -> None:
+    async with bench.app() as app:
+        await pile_up(app, FEW)
+        with_few = await claim_time(app)
+        await pile_up(app, BACKLOG)
+        with_many = await claim_time(app)
+
+        worker = await bench.hired(concurrency=100)
+        await until(lambda: len(bench.ended()) > FEW, 60, "tasks run")
+        size = peak_memory(worker.pid)
+        worker.send(signal.SIGTERM)
+        await worker.end()
+        audit = await bench.audit()
+    report(backlog=BACKLOG, with_few=with_few, with_many=with_many, memory=size)
+    assert with_many < FLAT * with_few
+    assert size < MEMORY
+    assert len(audit.waiting) == FEW + BACKLOG - 2 * CLAIMS * EACH - len(bench.ended())
+    assert not audit.held
+    assert not audit.faults
+
+
+async def pile_up(app: App, count: int) -> None:
+    work = app.tasks["work"]
+    for _ in range(0, count, PORTION):
+        await app.enqueue_many(work.s() for _ in range(PORTION))
+
+
+async def claim_time(app: App) -> float:
+    """The median of a few claims, in seconds."""
+    took: list[float] = []
+    async with app.client.broker.consume(QueueSpec(QUEUE), Lease(new_id(), 60.0)) as consumer:
+        for _ in range(CLAIMS):
+            began = now()
+            deliveries = await consumer.receive(EACH)
+            took.append(now() - began)
+            await consumer.settle([Ack(delivery) for delivery in deliveries])
+    return median(took)
+
+
+def peak_memory(pid: int) -> int:
+    """The most that a process ever had resident, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024

@@ -172,6 +172,16 @@ async def test_a_trap_cuts_the_reply_to_the_question_that_has_its_word() -> None
         assert echo.heard == QUESTION
 
 
+async def test_a_trap_cuts_the_reply_that_has_its_word() -> None:
+    async with echoing() as (echo, proxy), connected(proxy) as client:
+        proxy.set_trap(Trap(b"\x40\x41", heard_in="reply", after=10))
+        await client.ask(b"another word")
+
+        assert await client.ask_in_vain(QUESTION) == QUESTION[:10]
+        assert echo.heard == b"another word" + QUESTION
+        assert proxy.caught == len(QUESTION)
+
+
 async def test_half_a_connection_dies_and_the_other_half_lives() -> None:
     async with echoing() as (echo, proxy), connected(proxy) as client, connected(proxy) as other:
         await client.ask(b"before")

@@ -9,8 +9,9 @@ from anyio import fail_after
 from asyncq import publisher, waiters
 from asyncq.app import App
 from asyncq.brokers.admin import QueueAdmin
+from asyncq.brokers.memory import MemoryConsumer
 from asyncq.context import Context
-from asyncq.errors import TaskFailed
+from asyncq.errors import BrokerUnavailable, TaskFailed
 from asyncq.message import Status, Succeeded, new_id
 from asyncq.policies import Retry
 from asyncq.result import gather
@@ -120,3 +121,30 @@ async def test_without_a_backend_tasks_run_and_results_are_unknown(app: App) -> 
         await until_status(result, Status.UNKNOWN)
 
     assert ran == [1]
+
+
+async def test_pauses_do_not_grow_while_the_broker_answers_in_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failures_in_a_row: list[int] = []
+
+    class Pauses:
+        def pause(self, failures: int) -> float:
+            failures_in_a_row.append(failures)
+            return 0.0
+
+    async def fail(_: MemoryConsumer) -> None:
+        raise BrokerUnavailable("for a moment")
+
+    monkeypatch.setattr(intake, "PAUSE", Pauses())
+    monkeypatch.setattr(MemoryConsumer, "wait", fail)
+    app = App(f"memory://{new_id()}")
+
+    @app.task
+    async def work() -> None: ...
+
+    async with app.worker():
+        await gather(*[await work.enqueue() for _ in range(20)], timeout=PATIENCE)
+        await until(lambda: len(failures_in_a_row) >= 5)
+
+    assert set(failures_in_a_row) == {1}

@@ -83,9 +83,12 @@ def unpack(packed: object, message_id: str, queue: str) -> Envelope:
     """The envelope; one around the bare bytes, when other hands have put in what is none."""
     raw = packed if isinstance(packed, bytes) else str(packed).encode(errors="replace")
     try:
-        return _decode(raw)
+        envelope = _decode(raw)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
         return Envelope(id=message_id, queue=queue, body=raw)
+    if envelope.id != message_id or envelope.queue != queue:  # its row is what counts
+        return msgspec.structs.replace(envelope, id=message_id, queue=queue)
+    return envelope
 
 
 def publish(connection: sqlite3.Connection, parcels: Sequence[Parcel], now: float) -> list[Refusal]:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
+from asyncq.brokers.base import Envelope
 from tests.faults.lab.audit import Audit
 from tests.faults.lab.rabbit_bed import rabbit_bed
 from tests.faults.lab.redis_bed import redis_bed
@@ -28,6 +29,24 @@ class Bed(Protocol):
     def put_raw(self, id: bytes, blob: bytes) -> None:
         """Put bytes into the queue as somebody who is not asyncq."""
         ...
+
+    def wrap(self, envelope: Envelope) -> bytes:
+        """The bytes that it keeps an envelope as."""
+        ...
+
+    def unwrap(self, id: str, blob: bytes) -> Envelope:
+        """What these bytes are delivered as."""
+        ...
+
+    def put_newer(self, envelope: Envelope) -> None:
+        """Put it into the queue as a later asyncq might: with a field that this one has not."""
+        ...
+
+    def fill(self) -> None:
+        """Leave it no room for anything more."""
+        ...
+
+    def make_room(self) -> None: ...
 
 
 class ServerBed(Bed, Protocol):

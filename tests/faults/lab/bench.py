@@ -1,7 +1,7 @@
 """The bench: one store, one ledger, some workers and a producer, and what they add up to."""
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -21,7 +21,7 @@ from tests.faults.lab.beds import Bed
 from tests.faults.lab.checker import Findings, check
 from tests.faults.lab.crash_points import DIE_AT
 from tests.faults.lab.ledger import Accepted, Attempted, Ended, Healed, Ledger, Started, now
-from tests.faults.lab.tasks import QUEUE, make_app
+from tests.faults.lab.tasks import LATER, QUEUE, make_app
 from tests.faults.lab.waiting import LOOK
 from tests.faults.lab.workers import WorkerProcess
 
@@ -62,12 +62,21 @@ class Bench(Generic[B]):
     # Workers
 
     def hire(
-        self, url: str | None = None, *, die_at: str | None = None, **settings: Any
+        self,
+        url: str | None = None,
+        *,
+        die_at: str | None = None,
+        later: bool = False,
+        **settings: Any,
     ) -> WorkerProcess:
         """A new worker, starting; ``settings`` are fields of its `Config`."""
         config = msgspec.structs.replace(self.config, **settings)
         log = self.directory / f"worker-{len(self.workers)}.log"
-        variables = {"LAB_BACKEND": self._own_backend, DIE_AT: die_at}
+        variables = {
+            "LAB_BACKEND": self._own_backend,
+            DIE_AT: die_at,
+            LATER: "yes" if later else None,
+        }
         worker = WorkerProcess(
             url or self.bed.url,
             config,
@@ -103,6 +112,13 @@ class Bench(Generic[B]):
             self.ledger.write(Accepted(ids, now()))
             self.accepted += ids
         return results
+
+    async def note(self, ids: Sequence[str], put: Callable[[], Awaitable[None]]) -> None:
+        """Send in another way than by calls; in the ledger it is the same."""
+        self.ledger.write(Attempted([*ids], now()))
+        await put()
+        self.ledger.write(Accepted([*ids], now()))
+        self.accepted += ids
 
     async def produce(self, app: App, pause: float, task: str = "work") -> None:
         """Send one call after the other, whatever becomes of it, until cancelled."""

@@ -77,10 +77,12 @@ Mode = Pass | Cut | Blackhole | Halve | CutAt | Delay | Slice | DropReply | Thro
 
 
 class Trap(msgspec.Struct, frozen=True):
-    """What becomes of the next question that has this word in it."""
+    """What becomes of the next question that has this word in it, or of the reply to it."""
 
     word: bytes
     loses: Side = "reply"
+    heard_in: Side = "question"
+    """In a reply: it is that reply which is lost."""
     silently: bool = False
     """Nobody is told: the connection stays, and is half-open."""
     after: int | None = None
@@ -93,6 +95,8 @@ class Proxy:
     def __init__(self, target: int, seed: int = 0) -> None:
         self.port = 0
         self.lost = 0
+        self.caught = 0
+        """Bytes of the last piece in which a connection was cut."""
         self._target = target
         self._chance = random.Random(seed)
         self._mode: Mode = Pass()
@@ -186,17 +190,16 @@ class Proxy:
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(CHUNK):
-                if side == "question":
-                    self._spring_trap(line, data)
+                self._spring_trap(line, data, side)
                 if side not in line.swallows:
                     await self._hand_on(line, data, writer, side)
         if side == "reply" and side in line.swallows:
             await line.ended.wait()  # that the server closed it is not heard either
         line.end()
 
-    def _spring_trap(self, line: "_Line", question: bytes) -> None:
+    def _spring_trap(self, line: "_Line", data: bytes, side: Side) -> None:
         for trap in self._traps:
-            if trap.word in question:
+            if trap.heard_in == side and trap.word in data:
                 self._traps.remove(trap)
                 line.trap = trap
                 if trap.after is not None:
@@ -252,6 +255,7 @@ class Proxy:
     ) -> None:
         """Hand on what this connection may still carry; with the last byte it ends, by FIN."""
         left = line.left[side]
+        self.caught = len(data)
         line.left[side] = left - len(data)
         writer.write(data[:left])
         await writer.drain()

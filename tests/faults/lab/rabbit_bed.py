@@ -14,6 +14,7 @@ import msgspec
 import pamqp.commands as amqp
 import pamqp.frame
 
+from asyncq.brokers.base import Envelope
 from asyncq.stores.amqp_content import Parcel, frames
 from tests.faults.lab.audit import Audit
 from tests.faults.lab.tasks import QUEUE
@@ -126,6 +127,21 @@ class RabbitBed:
         ]
         while not self._takes(b"".join(handshake)):
             time.sleep(0.05)  # a worker that begins has not declared its queue yet
+
+    def wrap(self, envelope: Envelope) -> bytes:
+        return envelope.body  # all else is properties, which AMQP reads and writes
+
+    def unwrap(self, id: str, blob: bytes) -> Envelope:
+        return Envelope(id=id, queue=QUEUE, body=blob)
+
+    def put_newer(self, envelope: Envelope) -> None:
+        self.put_raw(envelope.id.encode(), envelope.body)  # which has its own later fields
+
+    def fill(self) -> None:
+        self._server.control("set_vm_memory_high_watermark", "absolute", "1")
+
+    def make_room(self) -> None:
+        self._server.control("set_vm_memory_high_watermark", "0.4")
 
     def _takes(self, message: bytes) -> bool:
         """Whether RabbitMQ keeps it; False if no queue takes it."""

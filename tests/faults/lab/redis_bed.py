@@ -5,8 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import redis
 
+from asyncq.brokers.base import Envelope
+from asyncq.brokers.redis.blobs import pack, unpack
 from asyncq.stores.redis import load_script
 from tests.faults.lab.audit import Audit, misplaced
 from tests.faults.lab.tasks import QUEUE
@@ -80,6 +83,24 @@ class RedisBed:
         with self.client() as client:
             client.hset(f"{self._base}:bodies", id, blob)
             client.rpush(f"{self._base}:ready:0", id)
+
+    def wrap(self, envelope: Envelope) -> bytes:
+        return pack(envelope)
+
+    def unwrap(self, id: str, blob: bytes) -> Envelope:
+        return unpack(id, QUEUE, blob)
+
+    def put_newer(self, envelope: Envelope) -> None:
+        fields = msgspec.msgpack.decode(self.wrap(envelope))
+        self.put_raw(envelope.id.encode(), msgspec.msgpack.encode([*fields, {"since": "later"}]))
+
+    def fill(self) -> None:
+        with self.client() as client:
+            client.config_set("maxmemory", 1)  # bytes; the policy is noeviction
+
+    def make_room(self) -> None:
+        with self.client() as client:
+            client.config_set("maxmemory", 0)  # no limit
 
     def connections(self) -> int:
         """How many clients the server has, without the one that asks."""

@@ -1,15 +1,22 @@
 """SQLite under test: its tables as an auditor reads them, and as an intruder writes them."""
 
+import shutil
 import sqlite3
+import subprocess
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import msgspec
+
+from asyncq.brokers.base import Envelope
+from asyncq.brokers.sqlite.queue import pack, unpack
 from tests.faults.lab.audit import Audit, misplaced
 from tests.faults.lab.tasks import QUEUE
 
 PLACES = ("ready", "delayed", "held", "dead")
 PATIENCE = 30.0  # seconds to wait for others' locks
+SMALL = 64 * 1024 * 1024  # bytes; a larger disk is nobody's to fill
 
 
 class SqliteBed:
@@ -19,6 +26,7 @@ class SqliteBed:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._filler = path.with_name("filler")
         self.url = self.backend = f"sqlite:///{path}"
         self.other_backend = f"sqlite:///{path.with_name('outcomes.db')}"
 
@@ -71,6 +79,26 @@ class SqliteBed:
             )
             file.execute("COMMIT")
 
+    def wrap(self, envelope: Envelope) -> bytes:
+        return pack(envelope).packed
+
+    def unwrap(self, id: str, blob: bytes) -> Envelope:
+        return unpack(blob, id, QUEUE)
+
+    def put_newer(self, envelope: Envelope) -> None:
+        fields = msgspec.msgpack.decode(self.wrap(envelope))
+        self.put_raw(envelope.id.encode(), msgspec.msgpack.encode(fields | {"later": "field"}))
+
+    def fill(self) -> None:
+        """Its folder has to be a small file system of its own; see `small_disk`."""
+        assert shutil.disk_usage(self._path.parent).total < SMALL, "this disk is not ours to fill"
+        with self._filler.open("ab", buffering=0) as filler, suppress(OSError):
+            while True:
+                filler.write(bytes(4096))
+
+    def make_room(self) -> None:
+        self._filler.unlink()
+
     def _connect(self) -> sqlite3.Connection:
         file = sqlite3.connect(self._path, timeout=PATIENCE, isolation_level=None)
         file.text_factory = _text
@@ -80,6 +108,23 @@ class SqliteBed:
 @contextmanager
 def sqlite_bed(directory: Path) -> Generator[SqliteBed]:
     yield SqliteBed(directory / "queue.db")
+
+
+@contextmanager
+def small_disk(directory: Path, size: int) -> Generator[None]:
+    """Have this folder be a file system of so many bytes.
+
+    Raises:
+        PermissionError: this user may not mount one.
+    """
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PermissionError(done.stderr.strip())
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
 def _text(raw: bytes) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -19,6 +20,8 @@ from tests.faults.lab.waiting import until
 QUEUE = "lab"
 LEDGER = "LAB_LEDGER"  # the environment variable that says where it is
 APP = "app"  # where workers keep it in their state, for tasks that send others
+LATER = "LAB_LATER"  # the environment variable of workers of a later release
+TOMORROW = "tomorrow"  # a task that only these have
 FOREVER = 3600.0  # seconds
 
 _runs = count(1)
@@ -27,7 +30,7 @@ _runs = count(1)
 def make_app(url: str, config: Config, backend: str | None = None) -> App:
     """The app as producers and workers have it."""
     app = App(url, backend=backend, config=config)
-    for function in (work, block, gated, poison, stubborn, relay):
+    for function in (work, echo, block, gated, poison, stubborn, relay):
         app.task(name=function.__name__, queue=QUEUE)(function)
     retry = Retry(times=2, base=0.02, factor=1.0, jitter=False)
     app.task(name="flaky", queue=QUEUE, retry=retry)(flaky)
@@ -39,6 +42,13 @@ async def work(seconds: float = 0.0) -> str:
     with _noted() as run:
         await anyio.sleep(seconds)
     return run
+
+
+async def echo(value: Any = None) -> str:
+    """Take anything."""
+    del value
+    with _noted() as run:
+        return run
 
 
 async def block(seconds: float) -> str:

