@@ -26,6 +26,8 @@ async def test_a_worker_may_die_anywhere(bench: Bench[Bed], report: Report, apar
     # Nothing is to be blamed here: a message may meet as many deaths as there are points.
     bench.configure(lease=1.0, concurrency=8, max_crashes=1000)
     points = [*POINTS, *APART] if apart else [*POINTS]
+    if not bench.bed.keeps_hold:  # its server sees who is gone, and nobody sweeps
+        points.remove("sweeping")
     together = [point for point in points if point not in (LEAVING, *ALONE)]
     async with bench.app() as app:
         for _ in range(ROUNDS):
@@ -40,7 +42,8 @@ async def test_a_worker_may_die_anywhere(bench: Bench[Bed], report: Report, apar
         findings = await bench.conclude()
     report(findings, points=len(points), deaths=ROUNDS * len(points))
     assert findings.ok == findings.acknowledged
-    assert findings.overlapped == findings.repeated == 0, findings
+    if bench.bed.keeps_hold:
+        assert findings.overlapped == findings.repeated == 0, findings
 
 
 async def see_dead(bench: Bench[Bed], app: App, points: list[str]) -> None:

@@ -40,7 +40,8 @@ async def test_what_killed_workers_held_runs_again_and_nothing_else_does(
     report(findings, kills=ROUNDS * 2)
     assert findings.ok == ROUNDS * EACH
     assert findings.recovered > 0
-    assert findings.repeated == findings.overlapped == 0, findings
+    if bench.bed.keeps_hold:
+        assert findings.repeated == findings.overlapped == 0, findings
     assert findings.t_recover < RECOVERY, findings
 
 

@@ -55,4 +55,4 @@ async def test_without_room_enqueue_fails_in_time_and_all_goes_on_when_there_is_
     assert NAMES_IT.search(str(refusal.value))
     assert codes == [None, None]
     assert findings.ok == HELD + BACKLOG + DELAYED + BACKLOG
-    assert findings.duplicated == findings.overlapped == findings.repeated == 0, findings
+    bench.see_no_repetition(findings)

@@ -18,7 +18,7 @@ async def test_a_lost_reply_changes_nothing(
     findings = await lose(server_bench, proxy, "work", Trap(server_bench.bed.words[step]))
 
     report(findings)
-    assert len(server_bench.starts()) == 2 * TASKS
+    assert_starts(server_bench, 2 * TASKS)
 
 
 async def test_a_claim_whose_giving_back_is_lost_too_is_given_back_at_last(
@@ -30,7 +30,7 @@ async def test_a_claim_whose_giving_back_is_lost_too_is_given_back_at_last(
     findings = await lose(server_bench, proxy, "work", *traps)
 
     report(findings)
-    assert len(server_bench.starts()) == 2 * TASKS
+    assert_starts(server_bench, 2 * TASKS)
 
 
 async def test_a_retry_whose_reply_is_lost_in_silence_runs_each_attempt_once(
@@ -41,7 +41,12 @@ async def test_a_retry_whose_reply_is_lost_in_silence_runs_each_attempt_once(
     findings = await lose(server_bench, proxy, "flaky", trap)
 
     report(findings)
-    assert len(server_bench.starts()) == 3 * 2 * TASKS
+    assert_starts(server_bench, 3 * 2 * TASKS)
+
+
+def assert_starts(bench: Bench[ServerBed], count: int) -> None:
+    starts = len(bench.starts())
+    assert starts == count if bench.bed.keeps_hold else starts >= count
 
 
 async def lose(bench: Bench[ServerBed], proxy: Proxy, task: str, *traps: Trap) -> Findings:
@@ -59,5 +64,5 @@ async def lose(bench: Bench[ServerBed], proxy: Proxy, task: str, *traps: Trap) -
 
     assert proxy.lost == len(traps)
     assert findings.ok == 2 * TASKS
-    assert findings.duplicated == findings.overlapped == findings.repeated == 0, findings
+    bench.see_no_repetition(findings)
     return findings

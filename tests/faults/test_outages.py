@@ -73,8 +73,6 @@ async def under_load(bench: Bench[ServerBed]) -> AsyncGenerator[App]:
 
 def see_that_nothing_ran_twice(bench: Bench[ServerBed], findings: Findings) -> None:
     assert findings.ok == findings.acknowledged
-    assert findings.overlapped == 0, findings
-    if bench.bed.keeps_hold:
-        assert findings.duplicated == findings.repeated == 0, findings
+    bench.see_no_repetition(findings)
     assert all(worker.exit_code == 0 for worker in bench.workers)
     assert findings.t_resume < bench.bed.resumes_within, findings

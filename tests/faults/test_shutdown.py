@@ -40,7 +40,7 @@ async def test_a_worker_that_is_told_to_stop_loses_and_repeats_nothing(
     report(findings, grace=grace, took=took, cut_short=cut_short)
     assert code == 0
     assert findings.ok == TASKS
-    assert findings.duplicated == findings.overlapped == findings.repeated == 0, findings
+    bench.see_no_repetition(findings)
     assert not left.held
     assert not left.suspects
     if grace > LONGEST:

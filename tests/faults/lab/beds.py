@@ -16,6 +16,8 @@ class Bed(Protocol):
     """A store of our own, seen from behind."""
 
     scheme: str
+    keeps_hold: bool
+    """What a worker holds stays its own when its connection is lost. Else it runs again."""
     url: str
     backend: str
     """Where outcomes are kept: its own URL, if it keeps them itself."""
@@ -55,8 +57,6 @@ class ServerBed(Bed, Protocol):
     port: int
     words: dict[str, bytes]
     """What a step looks like on the wire: publish, claim, settle, give_back."""
-    keeps_hold: bool
-    """What a worker holds stays its own when its connection is lost. Else it runs again."""
     durable_after: float
     """Seconds that a new queue takes until it survives a crash of the server."""
     resumes_within: float

@@ -211,6 +211,11 @@ class Bench(Generic[B]):
         assert findings.unexpected == 0, findings
         return findings
 
+    def see_no_repetition(self, findings: Findings) -> None:
+        """No attempt ran twice; where the connection is the lease, it may when that is lost."""
+        if self.bed.keeps_hold:
+            assert findings.duplicated == findings.overlapped == findings.repeated == 0, findings
+
     def close(self) -> None:
         for worker in self.workers:
             worker.kill()

@@ -23,6 +23,7 @@ class SqliteBed:
     """A database file of our own."""
 
     scheme = "sqlite"
+    keeps_hold = True
 
     def __init__(self, path: Path) -> None:
         self._path = path
