@@ -47,6 +47,8 @@ _SWEEP = load_script(__name__, "sweep")
 class RedisBroker:
     """Queues in one Redis (6.2 or newer, or Valkey)."""
 
+    leases_are_shared = True
+
     def __init__(self, url: Url, clock: Clock) -> None:
         self._settings = RedisSettings(url)
         self._clock = clock

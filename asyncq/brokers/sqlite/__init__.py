@@ -32,6 +32,8 @@ T = TypeVar("T")
 class SqliteBroker:
     """Queues in one SQLite file."""
 
+    leases_are_shared = True
+
     def __init__(self, url: Url, clock: Clock) -> None:
         self._settings = SqliteSettings(url)
         self._clock = clock

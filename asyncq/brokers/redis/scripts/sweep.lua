@@ -1,13 +1,17 @@
 -- Recover what a worker held whose lease has ended. What it held becomes suspect.
 --
 -- KEYS[1]  prefix:{queue}
+-- ARGV[1]  an incarnation known to be dead, if it is about that one alone: its lease ends now
 -- Returns how many were recovered, about 500 at most; 0 when there is nothing left to do.
 local base = KEYS[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local recovered = 0
 
-local over = redis.call('ZRANGEBYSCORE', base .. ':leases', '-inf', now, 'LIMIT', 0, 10)
+local over = {ARGV[1]}
+if not ARGV[1] then
+  over = redis.call('ZRANGEBYSCORE', base .. ':leases', '-inf', now, 'LIMIT', 0, 10)
+end
 for _, incarnation in ipairs(over) do
   if recovered >= 500 then break end
   local held = base .. ':held:' .. incarnation
