@@ -43,6 +43,8 @@ class Intake:
         self._lines = lines
         """How many consumers share the pool."""
         self._burst = burst
+        self.is_interrupted = False
+        """The broker is away."""
         # Half the slots at a time: while one half runs, the other half's claim and settlement are
         # on their way.
         self._portion = min(MAX_BATCH, max(1, (pool.size + 1) // 2))
@@ -58,6 +60,7 @@ class Intake:
                 if failures == 0:
                     log.warning("consuming queue %s is interrupted: %s", self._queue, error)
                 failures += 1
+                self.is_interrupted = True
                 await anyio.sleep(PAUSE.pause(failures))
             else:
                 if failures:
@@ -93,6 +96,7 @@ class Intake:
                 deliveries = await self._consumer.receive(slots)
         finally:
             self._pool.give(slots - len(deliveries))
+        self.is_interrupted = False
         self._start(deliveries)
         return len(deliveries) == slots
 

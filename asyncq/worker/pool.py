@@ -60,6 +60,11 @@ class Pool:
             self._free += slots
             self._changed.set()
 
+    def message_of(self, task: "asyncio.Task[Any] | None") -> str | None:
+        """The id of the message that ``task`` runs, if it is one of ours."""
+        delivery = None if task is None else self.running.get(task)
+        return None if delivery is None else delivery.envelope.id
+
     def start(self, delivery: Delivery, run: Coroutine[Any, Any, None]) -> None:
         """Run this delivery in a slot that was taken for it."""
         self.started += 1

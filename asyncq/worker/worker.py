@@ -4,6 +4,7 @@ broker ──▶ consumer (one per queue) ──▶ pool of slots ──▶ exec
                                                                                      backend
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,7 +26,7 @@ from asyncq.task import Task
 from asyncq.worker.completer import Completer
 from asyncq.worker.executor import Executor
 from asyncq.worker.intake import Intake
-from asyncq.worker.leases import LeaseRenewal
+from asyncq.worker.leases import Keep, LeaseRenewal
 from asyncq.worker.pool import Pool
 from asyncq.worker.sweeper import Sweeper
 
@@ -69,12 +70,45 @@ class Worker:
         self._state: dict[str, Any] = {}
         self._intake = anyio.CancelScope()
         self._pool: Pool | None = None
+        self._intakes: list[Intake] = []
+        self._started_before = 0  # deliveries of earlier incarnations
         self._announced = False
         self._stopped = anyio.Event()
         self._hurrying = False
 
-    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Consume until stopped; return once every delivery is settled or given back."""
+    @property
+    def started(self) -> int:
+        """How many deliveries it ever ran."""
+        return self._started_before + (0 if self._pool is None else self._pool.started)
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether it takes from every queue: not when stopped, nor while the broker is away."""
+        if not self._intakes or self._stopped.is_set():
+            return False
+        return not any(intake.is_interrupted for intake in self._intakes)
+
+    def message_at_hand(self) -> str | None:
+        """The id of the message whose task has the event loop at this moment, if one has.
+
+        To be asked in the loop's thread; a signal's handler may.
+        """
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # the loop is not running
+            return None
+        return None if self._pool is None else self._pool.message_of(task)
+
+    async def run(
+        self,
+        *,
+        keep: Keep = LeaseRenewal,
+        task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
+    ) -> None:
+        """Consume until stopped; return once every delivery is settled or given back.
+
+        ``keep`` says who renews the lease, where the broker has any: a thread of ours, by default.
+        """
         executor = Executor(
             tasks=self._tasks,
             codec=self._codec,
@@ -89,7 +123,7 @@ class Worker:
             failures, ended = 0, False
             while not ended:
                 try:
-                    await self._serve(executor, task_status)
+                    await self._serve(executor, keep, task_status)
                     ended = True
                 except* LeaseLost:
                     log.warning("worker %s lost its lease and begins anew", self.name)
@@ -116,7 +150,7 @@ class Worker:
         if self._pool is not None:
             self._pool.hurry()
 
-    async def _serve(self, executor: Executor, task_status: TaskStatus[None]) -> None:
+    async def _serve(self, executor: Executor, keep: Keep, task_status: TaskStatus[None]) -> None:
         """One incarnation: consume under one lease until stopped, or until the lease is lost.
 
         The blocks close from the inside out, and that is the shutdown: nothing more comes in, what
@@ -130,38 +164,47 @@ class Worker:
                 consumers[queue] = await stack.enter_async_context(
                     self._broker.consume(QueueSpec(queue), lease)
                 )
+            self._started_before = self.started
             pool = self._pool = Pool(self._config.concurrency)
             async with create_task_group() as upkeep:
                 if isinstance(self._broker, Leased):
                     await upkeep.start(
-                        LeaseRenewal(self._broker, lease, self._queues, self._config, pool).run
+                        keep(self._broker, lease, self._queues, self._config, pool).run
                     )
                     await upkeep.start(Sweeper(self._broker, self._queues, lease).run)
                 async with self._completing(consumers, lease, unified=unified) as completers:
                     try:
-                        with self._intake:
-                            async with create_task_group() as intake:
-                                for queue, consumer in consumers.items():
-                                    intake.start_soon(
-                                        Intake(
-                                            queue,
-                                            consumer,
-                                            pool,
-                                            executor,
-                                            completers[queue],
-                                            lines=len(consumers),
-                                            burst=self._burst,
-                                        ).run
-                                    )
-                                log.info(
-                                    "worker %s consumes %s", self.name, ", ".join(self._queues)
-                                )
-                                if not self._announced:
-                                    self._announced = True
-                                    task_status.started()
+                        intakes = [
+                            Intake(
+                                queue,
+                                consumer,
+                                pool,
+                                executor,
+                                completers[queue],
+                                lines=len(consumers),
+                                burst=self._burst,
+                            )
+                            for queue, consumer in consumers.items()
+                        ]
+                        await self._take_in(intakes, task_status)
                     finally:
                         await pool.close(0.0 if self._hurrying else self._config.grace)
                 upkeep.cancel_scope.cancel()
+
+    async def _take_in(self, intakes: list[Intake], task_status: TaskStatus[None]) -> None:
+        """Consume until stopped, or in a burst until the queues are empty."""
+        self._intakes = intakes
+        try:
+            with self._intake:
+                async with create_task_group() as group:
+                    for intake in intakes:
+                        group.start_soon(intake.run)
+                    log.info("worker %s consumes %s", self.name, ", ".join(self._queues))
+                    if not self._announced:
+                        self._announced = True
+                        task_status.started()
+        finally:
+            self._intakes = []
 
     @asynccontextmanager
     async def _completing(
