@@ -78,6 +78,16 @@ MaxMemory = Annotated[
         show_default="never",
     ),
 ]
+Health = Annotated[
+    int | None,
+    Option(
+        metavar="PORT",
+        min=1,
+        max=65535,
+        help="Answer /live and /ready over HTTP there: 200 or 503.",
+        show_default="nowhere",
+    ),
+]
 
 
 def worker(
@@ -90,6 +100,10 @@ def worker(
     processes: Processes = 1,
     max_tasks_per_child: MaxTasks = None,
     max_memory_per_child: MaxMemory = None,
+    health: Health = None,
+    health_host: Annotated[
+        str, Option(metavar="ADDRESS", help="Where --health listens.")
+    ] = "127.0.0.1",
     log_level: Annotated[
         LogLevel, Option(metavar="LEVEL", help="Log from here upwards: debug to critical.")
     ] = LogLevel.INFO,
@@ -123,6 +137,8 @@ def worker(
         processes=processes,
         max_tasks=max_tasks_per_child,
         max_memory=None if max_memory_per_child is None else max_memory_per_child * MIB,
+        health_host=health_host,
+        health_port=health,
     )
     end = anyio.run(Supervisor(plan).run)
     if end.why is not None:

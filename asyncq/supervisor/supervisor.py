@@ -11,6 +11,7 @@ import logging
 import signal
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import anyio
 import msgspec
@@ -19,6 +20,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from asyncq.config import MIB
 from asyncq.policies import Retry
 from asyncq.supervisor.child import Child
+from asyncq.supervisor.health import HealthServer
 from asyncq.worker.channel import Goodbye, Orders
 from asyncq.worker.signals import SIGNALS
 
@@ -41,6 +43,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Deliveries that a process may run."""
     max_memory: int | None = None
     """Resident bytes that a process may have."""
+    health_host: str = "127.0.0.1"
+    health_port: int | None = None
+    """Where to tell how we are; nowhere if None."""
 
 
 class Place:
@@ -70,7 +75,6 @@ class Supervisor:
     """Runs worker processes until they are told to end, or have nothing left to do."""
 
     def __init__(self, plan: Plan) -> None:
-        self.processes = plan.processes
         self._plan = plan
         self._places = [Place(number + 1) for number in range(plan.processes)]
         self._level = 0  # how hard we were told to stop
@@ -78,24 +82,18 @@ class Supervisor:
         self._is_proven = False  # one process was ready: the set-up can work
         self._news = anyio.Event()
 
-    @property
-    def consuming(self) -> int:
-        """How many places have a process that takes messages now; none once told to stop."""
-        if self._level:
-            return 0
-        children = [place.child for place in self._places]
-        return sum(child is not None and child.is_consuming for child in children)
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether any process may still do something: its loop was not given up."""
-        children = [child for place in self._places for child in place.children]
-        return not children or not all(child.is_given_up for child in children)
-
     async def run(self) -> Goodbye:
-        """Keep the processes at work; returns how it ended, and why if it was not well."""
+        """Keep the processes at work; returns how it ended, and why if it was not well.
+
+        Raises:
+            ConfigurationError: the port to tell our health at cannot be had.
+        """
         async with anyio.create_task_group() as upkeep:
             await upkeep.start(self._obey_signals)
+            if self._plan.health_port is not None:
+                checks = {"/live": self._check_life, "/ready": self._check_readiness}
+                server = HealthServer(checks, self._plan.health_host, self._plan.health_port)
+                await upkeep.start(server.run)
             async with anyio.create_task_group() as lives:
                 while not self._is_over():
                     self._news = anyio.Event()
@@ -143,6 +141,26 @@ class Supervisor:
                 place.child = self._start(place, lives)
         elif place.successor is None and self._wear_of(place.child):
             place.successor = self._start(place, lives)
+
+    # How we are
+
+    def _count_consuming(self) -> int:
+        """The places whose process takes messages now; none once we were told to stop."""
+        if self._level:
+            return 0
+        children = [place.child for place in self._places]
+        return sum(child is not None and child.is_consuming for child in children)
+
+    def _check_readiness(self) -> tuple[bool, dict[str, Any]]:
+        count = self._count_consuming()
+        return count > 0, {"ready": count > 0, "consuming": count, "processes": len(self._places)}
+
+    def _check_life(self) -> tuple[bool, dict[str, Any]]:
+        """Whether there is hope: not when every loop stands still for good."""
+        children = [child for place in self._places for child in place.children]
+        stuck = sum(child.is_given_up for child in children)
+        live = not children or stuck < len(children)
+        return live, {"live": live, "stuck": stuck, "processes": len(self._places)}
 
     # Beginnings
 
@@ -224,7 +242,7 @@ class Supervisor:
 
     def _note_failure(self, place: Place, child: Child, goodbye: Goodbye) -> None:
         """It says itself why it cannot work. If that holds for all of them, it is the end."""
-        if not self._is_proven or (goodbye.code == MISUSE and not self.consuming):
+        if not self._is_proven or (goodbye.code == MISUSE and not self._count_consuming()):
             self._end = goodbye
             self._level = 1
         else:
