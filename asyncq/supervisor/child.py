@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 STALL = 0.7  # seconds without a tick after which a loop is said to stand still; it is logged in 1 s
 LOOK = 0.05  # seconds between two looks at it
+IDLE = 2.0  # seconds without a tick after which a process does not count as consuming
 ANSWER_TIMEOUT = 0.1  # seconds for a process to say where it stands
 ANSWER_LIMIT = 1 << 20  # bytes
 PROGRAM = "asyncq.cli.child"
@@ -85,7 +86,7 @@ class Child:
     def is_consuming(self) -> bool:
         """It takes messages, now: its loop turns, and its broker answers."""
         lease_is_fine = self._lease is None or self._lease.is_renewed
-        return self._consuming and lease_is_fine and self.silence < STALL
+        return self._consuming and lease_is_fine and self.silence < IDLE
 
     @property
     def silence(self) -> float:

@@ -58,6 +58,8 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """Runs of what nobody sent, and outcomes that no run explains."""
     t_recover: float
     """The longest from a worker's death until what it ran began again."""
+    p99_recover: float
+    """That which 99 of 100 did not take longer than."""
     t_resume: float
     """The longest from a repair until the next run."""
     named: dict[str, list[str]]
@@ -104,13 +106,15 @@ def check(
         + [id for id, record in records.items() if not _explained(record, by_id[id])],
     }
     left = [run for run in runs.values() if run.over == deaths.get(run.pid)]
+    recoveries = sorted(_recovery(run, by_id[run.id], deaths) for run in left)
     ok = [id for id in accepted if id in records and isinstance(records[id].outcome, Succeeded)]
     return Findings(
         attempted=len(attempted),
         acknowledged=len(accepted),
         ok=len(ok),
         recovered=len({run.id for run in left if any(r.ended for r in by_id[run.id])}),
-        t_recover=max((_recovery(run, by_id[run.id], deaths) for run in left), default=0.0),
+        t_recover=max(recoveries, default=0.0),
+        p99_recover=recoveries[len(recoveries) * 99 // 100] if recoveries else 0.0,
         t_resume=max((_resumption(moment, runs.values()) for moment in repairs), default=0.0),
         **{name: len(ids) for name, ids in named.items()},
         named={name: ids[:SHOWN] for name, ids in named.items() if ids},

@@ -1,43 +1,14 @@
-"""A worker process of the laboratory: ``python -m tests.faults.lab.worker_main``.
-
-LAB_URL      the broker
-LAB_CONFIG   a `Config` in JSON
-LAB_LEDGER   the ledger's file
-"""
+"""A worker process of the laboratory, without a supervisor: `app.run_worker`."""
 
 import logging
-import os
-import resource
-import threading
-from typing import Any
 
-import msgspec
-
-from asyncq.config import Config
 from asyncq.worker.signals import run_loop
-from tests.faults.lab.ledger import Ready, now
-from tests.faults.lab.tasks import ledger, make_app
+from tests.faults.lab.place import app
 
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.INFO)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # poison leaves no core behind
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    config = msgspec.json.decode(os.environ["LAB_CONFIG"], type=Config)
-    app = make_app(os.environ["LAB_URL"], config)
-    app.on_startup(_say_ready)
     run_loop(app.run_worker)
-
-
-def _say_ready(_: dict[str, Any]) -> None:
-    ledger().write(Ready(os.getpid(), now()))
-
-
-def _leave_with_parent() -> None:
-    """Our standard input is a pipe that the laboratory holds: its end is the laboratory's."""
-    while os.read(0, 1):
-        pass
-    os._exit(3)
 
 
 if __name__ == "__main__":
