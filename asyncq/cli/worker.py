@@ -1,4 +1,4 @@
-"""``asyncq worker``: a worker in a process of its own."""
+"""``asyncq worker``: workers in processes of their own, and a supervisor above them."""
 
 import logging
 from typing import Annotated
@@ -11,8 +11,6 @@ from asyncq.cli.apps import AppArgument
 from asyncq.cli.logs import LogLevel, set_up_logs
 from asyncq.cli.output import complain
 from asyncq.config import DEFAULTS, MIB
-from asyncq.supervisor.supervisor import Plan, Supervisor
-from asyncq.worker.channel import Orders
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +120,9 @@ def worker(
         from asyncq.cli.reload import run_reloading
 
         run_reloading()
+    from asyncq.supervisor.supervisor import Plan, Supervisor
+    from asyncq.worker.channel import Orders
+
     orders = Orders(
         app=app,
         queues=queue or (),

@@ -100,7 +100,6 @@ class Wire(asyncio.Protocol):
     def close(self) -> None:
         """At once, without a word."""
         self._transport.abort()
-        self._opener._reader = self._opener._writer = None  # noqa: SLF001 - it is closed, though not by it
         self._end(ConnectionResetError("the connection was closed"))
 
     def _write(self, data: bytes) -> None:
@@ -116,6 +115,7 @@ class Wire(asyncio.Protocol):
 
     def _end(self, error: Exception) -> None:
         self.is_open = False
+        self._opener._reader = self._opener._writer = None  # noqa: SLF001 - it is closed, though not by it
         if self._answered is not None and not self._answered.done():
             self._answered.set_exception(error)
         if self._pushed is not None and not self._pushed.done():

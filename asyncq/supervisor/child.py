@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import anyio
 import msgspec
@@ -43,6 +43,10 @@ class Child:
     """A process from its start to its burial."""
 
     def __init__(self, number: int, orders: Orders) -> None:
+        """
+        Raises:
+            OSError: the system has no room for another process.
+        """
         self.number = number
         self.told = 0
         """How hard it was told to stop, as `worker.signals.Obedience` counts."""
@@ -60,13 +64,17 @@ class Child:
         self._heard_at = time.monotonic()
         self._lease: KeptLease | None = None
         self._renewing: anyio.CancelScope | None = None
-        ours, theirs = socket.socketpair()
-        self._answers, pipe = os.pipe()
+        with ExitStack() as theirs, ExitStack() as ours:
+            our_end, their_end = socket.socketpair()
+            theirs.enter_context(their_end)
+            ours.enter_context(our_end)
+            self._answers, pipe = os.pipe()
+            theirs.callback(os.close, pipe)
+            ours.callback(os.close, self._answers)
+            self._process = _spawn(orders, their_end.fileno(), pipe)
+            ours.pop_all()
         os.set_blocking(self._answers, False)
-        self._channel: Channel[FromWorker] = Channel(ours, FromWorker)
-        with theirs:
-            self._process = _spawn(orders, theirs.fileno(), pipe)
-        os.close(pipe)
+        self._channel: Channel[FromWorker] = Channel(our_end, FromWorker)
         path = os.environ.get("PYTHONPATH")
         self._channel.tell(msgspec.structs.replace(orders, python_path=path))
 
@@ -193,11 +201,10 @@ class Child:
     async def _watch(self) -> None:
         """Log where the loop stands when it begins to stand still, and when it moves again."""
         stood = False
-        looked_at = time.monotonic()
         while True:
-            await anyio.sleep(LOOK)
-            late = time.monotonic() - looked_at - LOOK
-            looked_at = time.monotonic()
+            due = time.monotonic() + (LOOK if stood else max(STALL - self.silence, LOOK))
+            await anyio.sleep(due - time.monotonic())
+            late = time.monotonic() - due
             stands = self.silence > STALL
             if stood and not stands:
                 log.warning("the event loop of %s moves again", self)

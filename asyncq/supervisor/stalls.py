@@ -1,7 +1,7 @@
 """What a worker process answers when it is asked where it stands, in words for the log."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,6 +10,7 @@ from asyncq.worker import stacks
 from asyncq.worker.stacks import MESSAGE
 
 LINES = 8  # frames shown of a stack at most
+THREADS = 4  # shown at most
 
 _THREAD = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)")
 _FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$')
@@ -36,7 +37,7 @@ class Standstill(msgspec.Struct, frozen=True):
     message: str | None
     """The id of the message at hand; None when none was, or nobody could say."""
     stacks: Sequence[Stack]
-    """What may be keeping the loop; the one that does, if that can be told."""
+    """What may be keeping the loop; what does, if that can be told."""
 
     def __str__(self) -> str:
         task = f"in task {self.message}" if self.message else "(none of its tasks is known)"
@@ -65,16 +66,17 @@ def read_answer(answer: str, loop_thread: int) -> Standstill:
             frames.append(Frame(*found.groups()))
         elif line.startswith(MESSAGE):
             message = line.removeprefix(MESSAGE) or None
-    return Standstill(message, _suspicious(threads, loop_thread))
+    loop = threads.pop(loop_thread, [])
+    own = [] if not loop or loop[0].file.endswith(_LOOP_WAITS) else [_above(loop, _OURS) or loop]
+    # Python runs in the loop's thread if that has told us more than its stack; else it may be
+    # waiting for the interpreter lock, and what holds that is somebody else.
+    return Standstill(message, own if is_whole(answer) else [*_busy(threads.values()), *own])
 
 
-def _suspicious(threads: Mapping[int, Stack], loop_thread: int) -> Sequence[Stack]:
-    """The loop's own stack; those of tasks in threads when it only waits for one of these."""
-    loop = threads.get(loop_thread, ())
-    if loop and not loop[0].file.endswith(_LOOP_WAITS):
-        return [_above(loop, _OURS) or loop]
-    others = [_above(stack, _POOL) for thread, stack in threads.items() if thread != loop_thread]
-    return [stack for stack in others if stack and not stack[0].file.endswith(_THREAD_WAITS)]
+def _busy(stacks: Iterable[Stack]) -> Sequence[Stack]:
+    """Of tasks that run in threads, and do not just wait."""
+    tasks = [_above(stack, _POOL) for stack in stacks]
+    return [task for task in tasks if task and not task[0].file.endswith(_THREAD_WAITS)][:THREADS]
 
 
 def _above(stack: Stack, place: str) -> Stack:

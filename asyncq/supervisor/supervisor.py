@@ -173,9 +173,14 @@ class Supervisor:
         first = self._places[0].child
         return self._is_proven or (first is not None and first.is_loaded)
 
-    def _start(self, place: Place, lives: TaskGroup) -> Child:
+    def _start(self, place: Place, lives: TaskGroup) -> Child | None:
         orders = msgspec.structs.replace(self._plan.orders, introduce=not self._is_introduced)
-        child = Child(place.number, orders)
+        try:
+            child = Child(place.number, orders)
+        except OSError as error:
+            log.error("process %d cannot be started: %s", place.number, error)  # noqa: TRY400 - the system's
+            place.not_before = time.monotonic() + PAUSE.ceiling
+            return None
         lives.start_soon(self._live, child)
         return child
 

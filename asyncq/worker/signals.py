@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
@@ -36,6 +36,14 @@ async def run_until_signalled(worker: Worker) -> None:
         group.cancel_scope.cancel()
 
 
+class Stoppable(Protocol):
+    """What can be told to stop: a `Worker`."""
+
+    def stop(self) -> None: ...
+
+    def hurry(self) -> None: ...
+
+
 class Obedience:
     """How hard a worker was told to stop: to drain (1), to cancel (2), to leave (3).
 
@@ -43,7 +51,7 @@ class Obedience:
     higher of the two, not their sum.
     """
 
-    def __init__(self, worker: Worker, level: int = logging.WARNING) -> None:
+    def __init__(self, worker: Stoppable, level: int = logging.WARNING) -> None:
         self._worker = worker
         self._log_level = level
         self._level = 0
