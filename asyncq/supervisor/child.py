@@ -58,7 +58,6 @@ class Child:
         """How it ended; None while it lives."""
         self.ready_at: float | None = None
         """When it was first seen consuming, by `time.monotonic`."""
-        self._orders = orders
         self._hello: Hello | None = None
         self._consuming = False
         self._heard_at = time.monotonic()
@@ -140,7 +139,7 @@ class Child:
         recovered = await self._lease.release()
         await self._lease.close()
         if recovered:
-            log.warning("%d messages that %s held are given back", recovered, self)
+            log.warning("what %s held is given back: %d", self, recovered)
 
     def stop(self, level: int) -> None:
         """Tell it to drain (1), to cancel what runs (2); or end it (3)."""
@@ -192,8 +191,7 @@ class Child:
     async def _renew(self, lease: KeptLease) -> None:
         with anyio.CancelScope() as self._renewing:
             await lease.renew(lambda: not self.is_given_up, self._tell)
-        if lease is not self._lease:
-            await lease.close()
+        await lease.close()  # it is over; should it come to a release, that opens it again
 
     def _tell(self, message: Renewed | Lost) -> None:
         self._channel.tell(message)

@@ -30,7 +30,7 @@ LOOK = 0.1  # seconds between two looks at everything; a death is seen at once
 EARLY = 1.0  # seconds; a process that dies sooner after it was ready died early
 PAUSE = Retry(times=0, base=0.2, ceiling=10.0, jitter=False)  # after repeated early deaths
 RECYCLE_PAUSE = 1.0  # seconds; where a new process is over its limit, that is not all we do
-DEAF = 10.0  # seconds that a loop which is to end may stand still, if its grace is shorter
+DEAF = 5.0  # seconds that a loop which is to end may stand still, if its grace is shorter
 MISUSE = 2  # the exit code of a process whose set-up is wrong
 
 
@@ -56,6 +56,7 @@ class Place:
         self.child: Child | None = None
         self.successor: Child | None = None
         """On its way to take over."""
+        self.why_replaced = ""
         self.retired: list[Child] = []
         """Taken over from; they drain."""
         self.early_deaths = 0
@@ -126,6 +127,7 @@ class Supervisor:
     def _tend(self, place: Place, lives: TaskGroup) -> None:
         """See what became of a place's processes, and do what that asks for."""
         for child in place.children:
+            self._is_proven = self._is_proven or child.ready_at is not None
             if child.code is not None:
                 self._take_leave(place, child)
         if self._level:
@@ -139,7 +141,8 @@ class Supervisor:
         if place.child is None:
             if not place.is_done and self._may_start(place):
                 place.child = self._start(place, lives)
-        elif place.successor is None and self._wear_of(place.child):
+        elif place.successor is None and (why := self._wear_of(place.child)):
+            place.why_replaced = why
             place.successor = self._start(place, lives)
 
     # How we are
@@ -200,7 +203,7 @@ class Supervisor:
         return None
 
     def _hand_over(self, place: Place, child: Child, successor: Child) -> None:
-        log.info("%s %s: %s takes over", child, self._wear_of(child), successor)
+        log.info("%s %s: %s takes over", child, place.why_replaced, successor)
         place.child, place.successor = successor, None
         place.retired.append(child)
         place.not_before = time.monotonic() + RECYCLE_PAUSE
@@ -223,15 +226,16 @@ class Supervisor:
             place.successor = None
         else:
             place.retired.remove(child)
-        self._is_proven = self._is_proven or child.ready_at is not None
         goodbye = child.goodbye or Goodbye()
         if self._level:
             self._note_end(child, goodbye)
-        elif goodbye.why is not None:
-            self._note_failure(place, child, goodbye)
         elif child.code == 0 and (child.told or self._plan.orders.burst):
             log.info("%s has ended", child)
             place.is_done = was_at_work and self._plan.orders.burst
+        elif child.told:
+            log.error("%s %s as it drained", child, child.describe_end())
+        elif goodbye.why is not None:
+            self._note_failure(place, child, goodbye)
         else:
             log.error("%s %s; %s", child, child.describe_end(), self._pause(place, child))
 
@@ -243,7 +247,7 @@ class Supervisor:
             log.info("%s has ended", child)
         else:
             log.error("%s %s", child, child.describe_end())
-            self._end = Goodbye(1, self._end.why)
+            self._end = Goodbye(self._end.code or 1, self._end.why)
 
     def _note_failure(self, place: Place, child: Child, goodbye: Goodbye) -> None:
         """It says itself why it cannot work. If that holds for all of them, it is the end."""

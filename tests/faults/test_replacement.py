@@ -159,6 +159,30 @@ async def test_the_third_signal_ends_processes_that_do_not_listen_and_frees_what
     assert not audit.faults
 
 
+async def test_a_process_that_cannot_hear_is_killed_when_its_grace_is_over(
+    server_bench: Bench[ServerBed], report: Report
+) -> None:
+    bench = server_bench
+    bench.configure(lease=600.0, grace=1.0)
+    async with bench.app() as app:
+        crew = await bench.hired_crew(1)
+        [result] = await bench.send(app, 1, task="block", seconds=600.0)
+        await until(lambda: bool(bench.starts()), 60, "it runs")
+
+        told_at = now()
+        crew.send(signal.SIGTERM)
+        code = await crew.end()
+        took = now() - told_at
+
+        audit = await bench.audit()
+    report(took=took)
+    assert code == 1
+    assert took < 10
+    assert "does not hear that it is to end" in crew.log()
+    assert audit.waiting == {result.id}
+    assert not audit.faults
+
+
 async def test_readiness_follows_the_broker_and_the_drain(
     server_bench: Bench[ServerBed], report: Report
 ) -> None:
