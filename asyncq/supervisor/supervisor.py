@@ -80,6 +80,7 @@ class Supervisor:
         self._places = [Place(number + 1) for number in range(plan.processes)]
         self._level = 0  # how hard we were told to stop
         self._end = Goodbye()
+        self._is_introduced = False  # one process has loaded the app, and said what it is
         self._is_proven = False  # one process was ready: the set-up can work
         self._news = anyio.Event()
 
@@ -127,6 +128,7 @@ class Supervisor:
     def _tend(self, place: Place, lives: TaskGroup) -> None:
         """See what became of a place's processes, and do what that asks for."""
         for child in place.children:
+            self._is_introduced = self._is_introduced or child.is_loaded
             self._is_proven = self._is_proven or child.ready_at is not None
             if child.code is not None:
                 self._take_leave(place, child)
@@ -170,11 +172,6 @@ class Supervisor:
     def _may_start(self, place: Place) -> bool:
         """The first process shows whether the set-up is right; the others wait for it."""
         return place is self._places[0] or self._is_introduced
-
-    @property
-    def _is_introduced(self) -> bool:
-        first = self._places[0].child
-        return self._is_proven or (first is not None and first.is_loaded)
 
     def _start(self, place: Place, lives: TaskGroup) -> Child | None:
         orders = msgspec.structs.replace(self._plan.orders, introduce=not self._is_introduced)
