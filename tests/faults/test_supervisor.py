@@ -35,6 +35,7 @@ async def test_what_a_killed_process_held_runs_at_once_and_nothing_else_runs_aga
             await until(lambda goal=goal: len(bench.ended()) > goal, 120, "they run")
             await crew.complete(2)
             await crew.kill_member(crew.members()[number % 2])
+        await crew.complete(2)  # a death that is seen while they end is no clean end
 
         findings = await bench.conclude()
     report(findings, kills=KILLS)
@@ -111,6 +112,8 @@ async def test_a_process_that_stands_still_keeps_its_lease_and_is_named_within_a
         await crew.says("has stood still")
         named = now() - bench.starts(result.id)[0].at
         log = crew.log()
+        await bench.settled()
+        await crew.says("moves again")
 
         findings = await bench.conclude()
     report(findings, named=named)
@@ -121,7 +124,6 @@ async def test_a_process_that_stands_still_keeps_its_lease_and_is_named_within_a
     assert "tasks.py:" in line
     assert f" in {task}" in line
     assert "lost its lease" not in crew.log()
-    assert "moves again" in crew.log()
     assert named < 1.5
 
 
