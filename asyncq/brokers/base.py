@@ -330,12 +330,28 @@ class LeaseKeeper(Protocol):
         """
         ...
 
+    def release(self, incarnation: str, queues: Sequence[str]) -> int:
+        """End the lease of a worker that is dead; returns how many messages it held.
+
+        They are recovered at once, as `Leased.sweep` would when the lease has run out, and with
+        the same blame. Where it held nothing, or was swept before, nothing happens.
+
+        Raises:
+            BrokerUnavailable: some may have been recovered; call again.
+        """
+        ...
+
     def close(self) -> None: ...
 
 
 @runtime_checkable
 class Leased(Protocol):
     """A broker whose leases are records that somebody renews and sweeps."""
+
+    @property
+    def leases_are_shared(self) -> bool:
+        """Whether another process can renew them: not where the store is in this one."""
+        ...
 
     def keeper(self) -> LeaseKeeper:
         """A new keeper, for one thread or process."""

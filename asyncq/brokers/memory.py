@@ -47,6 +47,8 @@ _decode = msgspec.msgpack.Decoder(Envelope).decode
 class MemoryBroker:
     """Queues in this process, gone with it: ``memory://name``."""
 
+    leases_are_shared = False
+
     def __init__(self, url: Url, clock: Clock) -> None:
         self._store = open_store(url)
         self._clock = clock
@@ -306,6 +308,10 @@ class MemoryLeaseKeeper:
                 for name in queues
             ]
         return all(renewed)
+
+    def release(self, incarnation: str, queues: Sequence[str]) -> int:
+        with self._store.lock:
+            return sum(self._store.queue(name).release(incarnation) for name in queues)
 
     def close(self) -> None:
         return None

@@ -14,8 +14,7 @@ import typer
 from typer import Option
 
 from asyncq.cli import call, dead, demo, queues, worker
-from asyncq.cli.output import complain, describe_error
-from asyncq.errors import AsyncqError, ConfigurationError
+from asyncq.cli.output import complain, explain
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +44,10 @@ def main() -> None:
         cli(prog_name="asyncq")
     # The end of the way: what comes from a hook or a broken set-up is said in a line, too.
     except Exception as error:
-        reason = _innermost(error)
         log.debug("the command failed", exc_info=error)
-        known = isinstance(reason, AsyncqError | TimeoutError)
-        complain(reason if known else describe_error(reason))
-        sys.exit(2 if isinstance(reason, ConfigurationError) else 1)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """The first plain exception in a group of them."""
-    return _innermost(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - of any exceptions
+        why, code = explain(error)
+        complain(why)
+        sys.exit(code)
 
 
 def _print_version(wanted: bool) -> None:

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from asyncq.errors import AsyncqError, ConfigurationError, first_error
+
 ELLIPSIS = "…"
 PIPE_WIDTH = 1000  # columns of a table that no terminal shows: programs want whole lines
 UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
@@ -83,6 +85,14 @@ def ask(question: str) -> None:
 def complain(why: object) -> None:
     """One line to standard error."""
     print(f"asyncq: {plain(why)}", file=sys.stderr)
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """What to complain of, and the exit code: 2 where the set-up is wrong, 1 where it failed."""
+    reason = first_error(error)
+    known = isinstance(reason, AsyncqError | TimeoutError)
+    why = str(reason) if known else describe_error(reason)
+    return why, 2 if isinstance(reason, ConfigurationError) else 1
 
 
 def describe_error(error: BaseException) -> str:

@@ -1,24 +1,18 @@
-"""``asyncq worker``: a worker in a process of its own."""
+"""``asyncq worker``: workers in processes of their own, and a supervisor above them."""
 
 import logging
-from functools import partial
-from importlib.metadata import version
 from typing import Annotated
 
-import msgspec
+import anyio
+import typer
 from typer import Option
 
-from asyncq.app import App
-from asyncq.cli.apps import AppArgument, load_app
+from asyncq.cli.apps import AppArgument
 from asyncq.cli.logs import LogLevel, set_up_logs
-from asyncq.cli.output import print_facts
-from asyncq.config import DEFAULTS
-from asyncq.topology import check_queue_name
-from asyncq.worker.signals import run_loop
+from asyncq.cli.output import complain
+from asyncq.config import DEFAULTS, MIB
 
 log = logging.getLogger(__name__)
-
-TASKS_SHOWN = 10
 
 
 Queues = Annotated[
@@ -60,6 +54,38 @@ Lease = Annotated[
         show_default=f"the app's, else {DEFAULTS.lease:g}",
     ),
 ]
+Processes = Annotated[
+    int,
+    Option("--processes", "-p", metavar="N", min=1, help="Worker processes, each with a loop."),
+]
+MaxTasks = Annotated[
+    int | None,
+    Option(
+        metavar="N",
+        min=1,
+        help="Replace a process once it has run so many tasks; it drains.",
+        show_default="never",
+    ),
+]
+MaxMemory = Annotated[
+    int | None,
+    Option(
+        metavar="MIB",
+        min=1,
+        help="Replace a process once it takes so much memory; it drains.",
+        show_default="never",
+    ),
+]
+Health = Annotated[
+    int | None,
+    Option(
+        metavar="PORT",
+        min=1,
+        max=65535,
+        help="Answer /live and /ready over HTTP there: 200 or 503.",
+        show_default="nowhere",
+    ),
+]
 
 
 def worker(
@@ -69,6 +95,13 @@ def worker(
     concurrency: Concurrency = None,
     grace: Grace = None,
     lease: Lease = None,
+    processes: Processes = 1,
+    max_tasks_per_child: MaxTasks = None,
+    max_memory_per_child: MaxMemory = None,
+    health: Health = None,
+    health_host: Annotated[
+        str, Option(metavar="ADDRESS", help="Where --health listens.")
+    ] = "127.0.0.1",
     log_level: Annotated[
         LogLevel, Option(metavar="LEVEL", help="Log from here upwards: debug to critical.")
     ] = LogLevel.INFO,
@@ -87,45 +120,30 @@ def worker(
         from asyncq.cli.reload import run_reloading
 
         run_reloading()
-    loaded = load_app(app)
-    for name in queue or ():
-        check_queue_name(name)
-    if lease is not None:
-        loaded.config = msgspec.structs.replace(loaded.config, lease=lease)
-    print_banner(app, loaded, queue or loaded.queues(), concurrency or loaded.config.concurrency)
-    run_loop(
-        partial(
-            loaded.run_worker,
-            queues=queue or None,
-            concurrency=concurrency,
-            grace=grace,
-            burst=burst,
-        )
+    from asyncq.supervisor.supervisor import Plan, Supervisor
+    from asyncq.worker.channel import Orders
+
+    orders = Orders(
+        app=app,
+        queues=queue or (),
+        concurrency=concurrency,
+        grace=grace,
+        lease=lease,
+        burst=burst,
+        log_level=log_level,
+        processes=processes,
     )
+    plan = Plan(
+        orders=orders,
+        processes=processes,
+        max_tasks=max_tasks_per_child,
+        max_memory=None if max_memory_per_child is None else max_memory_per_child * MIB,
+        health_host=health_host,
+        health_port=health,
+    )
+    end = anyio.run(Supervisor(plan).run)
+    if end.why is not None:
+        complain(end.why)
+        raise typer.Exit(end.code)
     log.info("stopped")
-
-
-def brokers_of(app: App) -> list[tuple[str, object]]:
-    """The app's brokers as facts: by their names where there are several, all URLs of each."""
-    shown = {name: " or ".join(urls) for name, urls in app.urls.items()}
-    if len(shown) == 1:
-        return [("broker", urls) for urls in shown.values()]
-    return [(f"broker {name}", urls) for name, urls in shown.items()]
-
-
-def print_banner(name: str, app: App, queues: list[str], concurrency: int) -> None:
-    """What is about to run, to standard error: where the log goes, too."""
-    tasks = sorted(app.tasks)
-    rest = len(tasks) - TASKS_SHOWN
-    facts: list[tuple[str, object]] = [
-        ("app", name),
-        *brokers_of(app),
-        ("queues", ", ".join(queues)),
-        ("tasks", ", ".join(tasks[:TASKS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")),
-        ("concurrency", concurrency),
-    ]
-    if app.backend_url != app.url:
-        facts.insert(1 + len(app.urls), ("backend", app.backend_url))
-    if not tasks:
-        facts[-2] = ("tasks", "none: import the modules that define them where the app is")
-    print_facts(facts, title=f"asyncq {version('asyncq')} worker", err=True)
+    raise typer.Exit(end.code)

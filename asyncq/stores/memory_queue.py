@@ -238,19 +238,21 @@ class MemoryQueue:
 
     def sweep(self, now: float) -> int:
         """Make suspects of what lapsed leases hold. One that was a suspect is guilty, or all."""
-        recovered = 0
-        for incarnation, holder in list(self._holders.items()):
-            if holder.ends > now:
-                continue
-            del self._holders[incarnation]
-            self._step_down(incarnation)
-            entries = [entry for _, entry in holder.held.values()]
-            caught = any(entry.suspect for entry in entries)
-            for entry in entries:
-                crashes = entry.crashes + (1 if entry.suspect or not caught else 0)
-                self._append(msgspec.structs.replace(entry, suspect=True, crashes=crashes))
-            recovered += len(entries)
-        return recovered
+        ended = [name for name, holder in self._holders.items() if holder.ends <= now]
+        return sum(self.release(incarnation) for incarnation in ended)
+
+    def release(self, incarnation: str) -> int:
+        """Make suspects of what this worker holds, whose lease ends."""
+        holder = self._holders.pop(incarnation, None)
+        if holder is None:
+            return 0
+        self._step_down(incarnation)
+        entries = [entry for _, entry in holder.held.values()]
+        caught = any(entry.suspect for entry in entries)
+        for entry in entries:
+            crashes = entry.crashes + (1 if entry.suspect or not caught else 0)
+            self._append(msgspec.structs.replace(entry, suspect=True, crashes=crashes))
+        return len(entries)
 
     # Who waits
 

@@ -24,7 +24,7 @@ from asyncq.policies import Retry
 from asyncq.worker.completer import Completer
 from asyncq.worker.executor import Executor
 from asyncq.worker.intake import Intake
-from asyncq.worker.leases import LeaseRenewal
+from asyncq.worker.leases import Keep, LeaseRenewal, Renewal
 from asyncq.worker.pool import Pool, Slots
 from asyncq.worker.sweeper import Sweeper
 
@@ -63,14 +63,22 @@ class Branch:
         self._pool: Pool | None = None
         self._stopped = anyio.Event()
         self._hurrying = False
+        self._intakes: list[Intake] = []
 
-    async def run(self, announce: Callable[[], None]) -> None:
+    @property
+    def is_consuming(self) -> bool:
+        """Whether it takes from each of its queues."""
+        if not self._intakes or self._stopped.is_set():
+            return False
+        return not any(intake.is_interrupted for intake in self._intakes)
+
+    async def run(self, announce: Callable[[], None], keep: Keep | None = None) -> None:
         """Consume until stopped, and say when that begins; return once all is settled."""
         worker = self._share.worker
         failures, ended = 0, False
         while not ended:
             try:
-                await self._serve(announce)
+                await self._serve(announce, keep)
                 ended = True
             except* LeaseLost:
                 log.warning("worker %s lost its lease and begins anew", worker)
@@ -97,7 +105,7 @@ class Branch:
         if self._pool is not None:
             self._pool.hurry()
 
-    async def _serve(self, announce: Callable[[], None]) -> None:
+    async def _serve(self, announce: Callable[[], None], keep: Keep | None) -> None:
         """One incarnation: consume under one lease until stopped, or until the lease is lost.
 
         The blocks close from the inside out, and that is the shutdown: nothing more comes in, what
@@ -116,31 +124,23 @@ class Branch:
             async with create_task_group() as upkeep:
                 upkeep.start_soon(_until_lost, lease)
                 if isinstance(self._broker, Leased):
-                    renewal = LeaseRenewal(
-                        self._broker, lease, self._queues, config, pool, watches=self._watches_loop
-                    )
-                    await upkeep.start(renewal.run)
+                    await upkeep.start(self._renewal(self._broker, lease, pool, keep).run)
                     await upkeep.start(Sweeper(self._broker, self._queues, lease).run)
                 async with self._completing(consumers, lease, unified=unified) as completers:
                     try:
-                        with self._intake:
-                            async with create_task_group() as intake:
-                                for queue, consumer in consumers.items():
-                                    intake.start_soon(
-                                        Intake(
-                                            queue,
-                                            consumer,
-                                            pool,
-                                            share.executor,
-                                            completers[queue],
-                                            lines=share.lines,
-                                            burst=share.burst,
-                                        ).run
-                                    )
-                                log.info(
-                                    "worker %s consumes %s", share.worker, ", ".join(self._queues)
-                                )
-                                announce()
+                        intakes = [
+                            Intake(
+                                queue,
+                                consumer,
+                                pool,
+                                share.executor,
+                                completers[queue],
+                                lines=share.lines,
+                                burst=share.burst,
+                            )
+                            for queue, consumer in consumers.items()
+                        ]
+                        await self._take_in(intakes, announce)
                     except* LeaseLost:
                         lease.lost = True
                         raise
@@ -148,6 +148,25 @@ class Branch:
                         at_once = self._hurrying or lease.lost  # then it belongs to others
                         await pool.close(0.0 if at_once else config.grace)
                 upkeep.cancel_scope.cancel()
+
+    def _renewal(self, broker: Leased, lease: Lease, pool: Pool, keep: Keep | None) -> Renewal:
+        queues, config = self._queues, self._share.config
+        if keep is not None:
+            return keep(broker, lease, queues, config, pool)
+        return LeaseRenewal(broker, lease, queues, config, pool, watches=self._watches_loop)
+
+    async def _take_in(self, intakes: list[Intake], announce: Callable[[], None]) -> None:
+        """Consume until stopped, or in a burst until the queues are empty."""
+        self._intakes = intakes
+        try:
+            with self._intake:
+                async with create_task_group() as group:
+                    for intake in intakes:
+                        group.start_soon(intake.run)
+                    log.info("worker %s consumes %s", self._share.worker, ", ".join(self._queues))
+                    announce()
+        finally:
+            self._intakes = []
 
     @asynccontextmanager
     async def _completing(

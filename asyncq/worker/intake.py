@@ -48,6 +48,11 @@ class Intake:
         # on their way.
         self._portion = min(MAX_BATCH, max(1, (pool.slots.size + 1) // 2))
 
+    @property
+    def is_interrupted(self) -> bool:
+        """The broker is away."""
+        return self._failures > 0
+
     async def run(self) -> None:
         """Claim what there are slots for, until cancelled; in a burst, until nothing is left."""
         while True:

@@ -6,12 +6,14 @@ goes on renewing until ``stall_limit``. Code that holds the interpreter lock sto
 
 import asyncio
 import logging
+import math
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Protocol
 
 import anyio
 from anyio.abc import TaskStatus
@@ -31,8 +33,14 @@ STALL = 1.0  # seconds without one after which the loop is said to stand still
 STACK_LINES = 8
 
 
-class LeaseRenewal:
+class Renewal(Protocol):
     """Keeps a lease alive until cancelled; raises `LeaseLost` when it could not."""
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None: ...
+
+
+class LeaseRenewal:
+    """A `Renewal` by a thread of this process."""
 
     def __init__(
         self,
@@ -73,9 +81,11 @@ class LeaseRenewal:
         """The thread: renew every third of the lease, look at the loop in between."""
         every = self._lease.seconds / 3
         lease = self._lease
-        lease.good_until = time.monotonic() + lease.seconds
+        next_renewal = time.monotonic()  # at once, if somebody else has renewed it until now
+        if math.isinf(lease.good_until):
+            lease.good_until = next_renewal + lease.seconds
+            next_renewal += every
         try:
-            next_renewal = time.monotonic() + every
             stalled = away = False
             while not self._stop.wait(min(TICK, every)):
                 now = time.monotonic()
@@ -130,9 +140,10 @@ class LeaseRenewal:
         return True
 
     def _task_name(self) -> str:
-        task = asyncio.current_task(self._loop)
-        delivery = None if task is None else self._pool.slots.find(task)
-        return "(none of ours)" if delivery is None else delivery.envelope.id
+        return self._pool.slots.message_of(asyncio.current_task(self._loop)) or "(none of ours)"
+
+
+Keep = Callable[[Leased, Lease, Sequence[str], Config, Pool], Renewal]  # who renews a lease
 
 
 def _where(frame: FrameType | None) -> str:

@@ -30,10 +30,16 @@ class Slots:
         """How many deliveries they were ever used for."""
         self.pools: set[Pool] = set()
 
-    def find(self, task: "asyncio.Task[Any]") -> Delivery | None:
-        """The delivery that this task runs. Also asked from another thread, hence the copy."""
-        found = (pool.running.get(task) for pool in tuple(self.pools))
-        return next((delivery for delivery in found if delivery is not None), None)
+    def message_of(self, task: "asyncio.Task[Any] | None") -> str | None:
+        """The id of the message that this task runs, if it is one of ours.
+
+        Also asked from another thread, hence the copy.
+        """
+        if task is not None:
+            for pool in tuple(self.pools):
+                if (delivery := pool.running.get(task)) is not None:
+                    return delivery.envelope.id
+        return None
 
 
 class Pool:

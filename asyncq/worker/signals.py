@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
@@ -29,14 +29,50 @@ async def run_until_signalled(worker: Worker) -> None:
     The first signal lets running tasks go on for the grace period, the second cancels them and
     gives them back, the third ends the process at once: the lease takes care of what it held.
     """
-    _calm_the_collector()
+    calm_the_collector()
     async with anyio.create_task_group() as group:
-        await group.start(_obey, worker)
+        await group.start(obey_signals, Obedience(worker))
         await worker.run()
         group.cancel_scope.cancel()
 
 
-def _calm_the_collector() -> None:
+class Stoppable(Protocol):
+    """What can be told to stop: a `Worker`."""
+
+    def stop(self) -> None: ...
+
+    def hurry(self) -> None: ...
+
+
+class Obedience:
+    """How hard a worker was told to stop: to drain (1), to cancel (2), to leave (3).
+
+    It may be told by signals and by its supervisor, and about one thing by both: what counts is the
+    higher of the two, not their sum.
+    """
+
+    def __init__(self, worker: Stoppable, level: int = logging.WARNING) -> None:
+        self._worker = worker
+        self._log_level = level
+        self._level = 0
+
+    def raise_to(self, level: int, by: str) -> None:
+        """Do what was not done yet of what this level means."""
+        for step in range(self._level + 1, level + 1):
+            self._level = step
+            if step == 1:
+                log.log(self._log_level, "%s: no new tasks; running ones may end", by)
+                self._worker.stop()
+            elif step == 2:  # noqa: PLR2004 - the second signal
+                log.log(self._log_level, "%s again: cancelling what runs", by)
+                self._worker.hurry()
+            else:
+                log.critical("%s for the third time: leaving at once", by)
+                logging.shutdown()
+                os._exit(1)
+
+
+def calm_the_collector() -> None:
     """Spare the garbage collector what lives as long as the process, or as briefly as a task.
 
     By default it looks at everything again and again while thousands of tasks wait: 10,000 sleepers
@@ -47,23 +83,14 @@ def _calm_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-async def _obey(worker: Worker, *, task_status: TaskStatus[None]) -> None:
+async def obey_signals(obedience: Obedience, *, task_status: TaskStatus[None]) -> None:
+    """Raise the level with each signal, until cancelled."""
     with anyio.open_signal_receiver(*SIGNALS) as signals:
         task_status.started()
         count = 0
         async for number in signals:
             count += 1
-            name = signal.Signals(number).name
-            if count == 1:
-                log.warning("%s: no new tasks; running ones may end", name)
-                worker.stop()
-            elif count == 2:  # noqa: PLR2004 - the second signal
-                log.warning("%s again: cancelling what runs", name)
-                worker.hurry()
-            else:
-                log.critical("%s for the third time: leaving at once", name)
-                logging.shutdown()
-                os._exit(1)
+            obedience.raise_to(count, signal.Signals(number).name)
 
 
 def run_loop(main: Callable[[], Coroutine[Any, Any, R]]) -> R:

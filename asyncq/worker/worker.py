@@ -3,6 +3,7 @@
 What it does with one broker is a branch (`asyncq.worker.branch`); most workers have one.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -21,6 +22,7 @@ from asyncq.message import Progress, new_id
 from asyncq.task import Task
 from asyncq.worker.branch import Branch, Share
 from asyncq.worker.executor import Executor
+from asyncq.worker.leases import Keep
 from asyncq.worker.pool import Slots
 
 Hook = Callable[[dict[str, Any]], Awaitable[None] | None]
@@ -55,10 +57,39 @@ class Worker:
         self._shutdown = shutdown
         self._burst = burst
         self._state: dict[str, Any] = {}
+        self._slots = Slots(config.concurrency)
         self._branches = self._make_branches()
 
-    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Consume until stopped; return once every delivery is settled or given back."""
+    @property
+    def started(self) -> int:
+        """How many deliveries it ever ran."""
+        return self._slots.started
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether it takes from every queue: not when stopped, nor while a broker is away."""
+        return all(branch.is_consuming for branch in self._branches)
+
+    def message_at_hand(self) -> str | None:
+        """The id of the message whose task has the event loop at this moment, if one has.
+
+        To be asked in the loop's thread; a signal's handler may.
+        """
+        try:
+            return self._slots.message_of(asyncio.current_task())
+        except RuntimeError:  # the loop is not running
+            return None
+
+    async def run(
+        self,
+        *,
+        keep: Keep | None = None,
+        task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
+    ) -> None:
+        """Consume until stopped; return once every delivery is settled or given back.
+
+        ``keep`` says who renews leases, where the broker has any: a thread of ours, by default.
+        """
         async with self._hooks():
             waiting = set(self._branches)
 
@@ -70,7 +101,7 @@ class Worker:
 
             async with create_task_group() as group:
                 for branch in self._branches:
-                    group.start_soon(branch.run, partial(announce, branch))
+                    group.start_soon(branch.run, partial(announce, branch), keep)
 
     def stop(self) -> None:
         """Take in nothing more; `run` returns when what is running has ended, or its grace has."""
@@ -98,7 +129,7 @@ class Worker:
             backend=self._backend,
             executor=executor,
             config=self._config,
-            slots=Slots(self._config.concurrency),
+            slots=self._slots,
             lane=Lane(),
             lines=sum(len(queues) for queues in self._queues.values()),
             burst=self._burst,

@@ -11,7 +11,7 @@ import pytest
 
 from asyncq.app import App
 from asyncq.brokers.base import Envelope
-from asyncq.cli.worker import brokers_of
+from asyncq.cli.child import brokers_of
 from tests.system.commands import Ended, Shell, wait_until_there
 
 URL = "sqlite:///queue.db"

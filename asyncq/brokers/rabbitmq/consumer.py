@@ -241,8 +241,10 @@ class RabbitConsumer:
         try:
             # Shielded: what was fetched and is not heard of would be in nobody's hands as long as
             # we live. It ends: what is asked has a deadline.
+            answers: list[Any] = []
             with anyio.CancelScope(shield=True):
-                [answer] = await self._ask(amqp.Basic.Get(queue=names.suspects(self._name)))
+                answers = await self._ask(amqp.Basic.Get(queue=names.suspects(self._name)))
+            answer = answers[0]
             if isinstance(answer, Content):
                 found = unwrap(answer, self._name)
                 # Each return was a crash: whoever lives gives a suspect back as a new message.

@@ -56,6 +56,8 @@ FRESH = 0.5  # seconds that a sweep may be on its way
 class RedisBroker:
     """Queues in one Redis (6.2 or newer, or Valkey)."""
 
+    leases_are_shared = True
+
     def __init__(self, url: Url, clock: Clock) -> None:
         self._settings = RedisSettings(url)
         self._clock = clock

@@ -1,4 +1,4 @@
-"""Renewing leases in Redis, from a thread."""
+"""Renewing leases in Redis, and ending those of the dead, from a thread or another process."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,13 @@ from asyncq.errors import BrokerUnavailable
 from asyncq.stores.redis import RedisSettings, load_script
 
 _RENEW = load_script("asyncq.brokers.redis", "renew")
+_SWEEP = load_script("asyncq.brokers.redis", "sweep")
+
+AT_ANY_TIME = "9e15"  # ms; what the script takes for the latest moment to sweep at
 
 
 class RedisLeaseKeeper:
-    """Holds a connection of its own; every call blocks for one round trip."""
+    """Holds a connection of its own; every call blocks for a round trip, or a few."""
 
     def __init__(self, settings: RedisSettings) -> None:
         self._settings = settings
@@ -34,6 +37,17 @@ class RedisLeaseKeeper:
                 return all(pipe.execute())
         except (exceptions.RedisError, OSError) as error:
             raise BrokerUnavailable(f"lease not renewed at {self._settings.url!r}") from error
+
+    def release(self, incarnation: str, queues: Sequence[str]) -> int:
+        recovered = 0
+        try:
+            for queue in queues:
+                key = queue_key(self._settings, queue)
+                while count := self._client.eval(_SWEEP.text, 1, key, AT_ANY_TIME, incarnation):
+                    recovered += count
+        except (exceptions.RedisError, OSError) as error:
+            raise BrokerUnavailable(f"lease not released at {self._settings.url!r}") from error
+        return recovered
 
     def close(self) -> None:
         self._client.close()

@@ -36,6 +36,8 @@ FRESH = 0.5  # seconds that a sweep may wait for the file
 class SqliteBroker:
     """Queues in one SQLite file."""
 
+    leases_are_shared = True
+
     def __init__(self, url: Url, clock: Clock) -> None:
         self._settings = SqliteSettings(url)
         self._clock = clock

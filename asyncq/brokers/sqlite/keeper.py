@@ -1,9 +1,10 @@
-"""Renewing leases in the file, from a thread or a process of its own."""
+"""Renewing leases in the file, and ending those of the dead, from a thread or another process."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
-from asyncq.brokers.sqlite.queue import renew_leases
+from asyncq.brokers.sqlite.queue import release_leases, renew_leases
 from asyncq.clock import Clock
 from asyncq.errors import BrokerUnavailable
 from asyncq.stores.sqlite.connection import SqliteSettings, connect, transaction, translated
@@ -18,16 +19,23 @@ class SqliteLeaseKeeper:
         self._connection: sqlite3.Connection | None = None
 
     def renew(self, incarnation: str, queues: Sequence[str], seconds: float) -> bool:
-        with translated(self._settings.path, BrokerUnavailable):
-            if self._connection is None:
-                self._connection = connect(self._settings.path)
-            # Not durable: a lease does not outlive the machine's power, and neither does a worker.
-            with transaction(self._connection, durable=False):
-                return renew_leases(
-                    self._connection, incarnation, queues, self._clock.now(), seconds
-                )
+        with self._transaction() as connection:
+            return renew_leases(connection, incarnation, queues, self._clock.now(), seconds)
+
+    def release(self, incarnation: str, queues: Sequence[str]) -> int:
+        with self._transaction() as connection:
+            return release_leases(connection, incarnation, queues, self._clock.now())
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    @contextmanager
+    def _transaction(self) -> Generator[sqlite3.Connection]:
+        with translated(self._settings.path, BrokerUnavailable):
+            if self._connection is None:
+                self._connection = connect(self._settings.path)
+            # Not durable: a lease does not outlive the machine's power, and neither does a worker.
+            with transaction(self._connection, durable=False):
+                yield self._connection

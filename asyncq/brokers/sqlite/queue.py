@@ -255,6 +255,18 @@ def sweep(connection: sqlite3.Connection, queue: str, now: float) -> int:
     return recovered
 
 
+def release_leases(
+    connection: sqlite3.Connection, incarnation: str, queues: Sequence[str], now: float
+) -> int:
+    """End these leases of a dead worker and make suspects of what it held; returns how many."""
+    connection.execute(
+        "UPDATE leases SET expires = ?1 WHERE incarnation = ?2 AND expires > ?1"
+        " AND queue IN (SELECT value FROM json_each(?3))",
+        (now, incarnation, as_json(queues)),
+    )
+    return sum(_recover(connection, queue, incarnation, now) for queue in queues)
+
+
 def _recover(connection: sqlite3.Connection, queue: str, incarnation: str, now: float) -> int:
     ended = connection.execute(
         "SELECT number FROM leases WHERE incarnation = ? AND queue = ? AND expires <= ?",

@@ -149,10 +149,19 @@ async def hear(watch: Watch, count: int) -> list[Record]:
 
 
 async def end_lease(broker: Leased, lease: Lease, *queues: str) -> None:
-    """Let a lease end at once, as a supervisor does that saw its worker die."""
+    """Let a lease end at once, as if nobody had renewed it."""
     keeper = broker.keeper()
     try:
         await to_thread.run_sync(keeper.renew, lease.incarnation, queues or (MAIL.name,), 0.0)
+    finally:
+        keeper.close()
+
+
+async def release(broker: Leased, lease: Lease, *queues: str) -> int:
+    """End the lease of a worker that is dead, and recover what it held."""
+    keeper = broker.keeper()
+    try:
+        return await to_thread.run_sync(keeper.release, lease.incarnation, queues or (MAIL.name,))
     finally:
         keeper.close()
 

@@ -22,6 +22,7 @@ from asyncq.testing.contracts.given import (
     ids_of,
     make_suspects,
     new_lease,
+    release,
     sweep,
     take,
 )
@@ -225,6 +226,77 @@ class LeaseContract(DriverFixtures):
 
         async with broker.consume(MAIL, new_lease()) as consumer:
             assert len(await take(consumer, 1)) == 1
+
+    # Releasing the dead
+
+    async def test_what_a_released_worker_held_is_there_at_once(self, broker: FullBroker) -> None:
+        dead, other = new_lease(), new_lease()
+        await broker.publish([*envelopes(3), envelope(queue=NEWS.name)])
+        async with (
+            broker.consume(MAIL, dead) as of_mail,
+            broker.consume(NEWS, dead) as of_news,
+            broker.consume(MAIL, other) as survivor,
+        ):
+            held = [*await take(of_mail, 2), *await take(of_news, 1)]
+            [kept] = await take(survivor, 1)
+
+            assert await release(broker, dead, MAIL.name, NEWS.name) == 3
+            assert await release(broker, dead, MAIL.name, NEWS.name) == 0
+            assert ids_of(await of_mail.settle([Ack(held[0])])) == [held[0].envelope.id]
+            with pytest.raises(LeaseLost):
+                await of_mail.receive(1)
+            assert list(await survivor.settle([Ack(kept)])) == []
+            [suspect] = await take(survivor, 1)
+            assert (suspect.suspect, suspect.crashes) == (True, 1)
+            assert suspect.envelope.id in ids_of(held)
+
+        assert (await broker.depth(MAIL.name)).ready == 2
+        assert (await broker.depth(NEWS.name)).ready == 1
+
+    async def test_a_released_lease_stays_ended(self, broker: FullBroker) -> None:
+        lease = new_lease()
+        async with broker.consume(MAIL, lease):
+            assert await release(broker, lease) == 0
+            keeper = broker.keeper()
+            try:
+                assert not await to_thread.run_sync(
+                    keeper.renew, lease.incarnation, [MAIL.name], FAR
+                )
+            finally:
+                keeper.close()
+
+    async def test_releasing_blames_as_sweeping_does(self, broker: FullBroker) -> None:
+        await make_suspects(broker, [envelope(b"poison")])
+        await broker.publish(envelopes(2))
+        lease = new_lease()
+        async with broker.consume(MAIL, lease) as consumer:
+            await take(consumer, 3)
+
+            assert await release(broker, lease) == 3
+
+        assert await _crashes(broker) == {b"poison": 2, b"0": 0, b"1": 0}
+
+    async def test_a_release_recovers_however_much_was_held(self, broker: FullBroker) -> None:
+        for _ in range(3):
+            await broker.publish(envelopes(500))
+        lease = new_lease()
+        async with broker.consume(MAIL, lease) as consumer:
+            await take(consumer, 1500)
+
+            assert await release(broker, lease) == 1500
+
+        assert (await broker.depth(MAIL.name)).ready == 1500
+
+    async def test_a_release_leaves_a_worker_that_has_left_alone(self, broker: FullBroker) -> None:
+        lease = new_lease()
+        await broker.publish([envelope()])
+        async with broker.consume(MAIL, lease) as consumer:
+            await take(consumer, 1)
+
+        assert await release(broker, lease) == 0
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            [delivery] = await take(consumer, 1)
+        assert not delivery.suspect
 
     # Blame
 

@@ -23,7 +23,7 @@ from tests.faults.lab.crash_points import DIE_AT
 from tests.faults.lab.ledger import Accepted, Attempted, Ended, Healed, Ledger, Started, now
 from tests.faults.lab.tasks import LATER, QUEUE, make_app
 from tests.faults.lab.waiting import LOOK
-from tests.faults.lab.workers import WorkerProcess
+from tests.faults.lab.workers import Crew, WorkerProcess
 
 B = TypeVar("B", bound=Bed)
 
@@ -41,8 +41,7 @@ class Bench(Generic[B]):
         self.config = config
         self.directory = directory
         self.workers: list[WorkerProcess] = []
-        self._book = directory / "ledger.jsonl"
-        self.ledger = Ledger(self._book)
+        self.ledger = Ledger(directory / "ledger.jsonl")
         self.accepted: list[str] = []
         self.records: dict[str, Record] = {}
         """The outcomes as they were first seen."""
@@ -80,12 +79,29 @@ class Bench(Generic[B]):
         worker = WorkerProcess(
             url or self.bed.url,
             config,
-            self._book,
+            self.ledger,
             log,
-            {name: value for name, value in variables.items() if value is not None},
+            settings={name: value for name, value in variables.items() if value is not None},
         )
         self.workers.append(worker)
         return worker
+
+    def hire_crew(
+        self, processes: int, *options: str, plague: Path | None = None, **settings: Any
+    ) -> Crew:
+        """A supervisor with so many processes, starting; ``options`` are those of the command."""
+        config = msgspec.structs.replace(self.config, **settings)
+        log = self.directory / f"worker-{len(self.workers)}.log"
+        options = ("--processes", str(processes), *options)
+        crew = Crew(self.bed.url, config, self.ledger, log, options=options, plague=plague)
+        self.workers.append(crew)
+        return crew
+
+    async def hired_crew(self, processes: int, *options: str, **settings: Any) -> Crew:
+        """A supervisor whose processes are about to consume."""
+        crew = self.hire_crew(processes, *options, **settings)
+        await crew.complete(processes)
+        return crew
 
     async def hired(self, url: str | None = None, **settings: Any) -> WorkerProcess:
         """A new worker that is about to consume."""

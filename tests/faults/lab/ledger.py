@@ -32,6 +32,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """A worker begins to consume."""
 
     pid: int
+    parent: int
     at: float
 
 
@@ -84,6 +85,7 @@ class Ledger:
     """Appends entries, and reads what all processes appended."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._read_to = 0
         self._entries: list[Entry] = []

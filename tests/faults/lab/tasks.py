@@ -1,7 +1,12 @@
 """The tasks of the laboratory. Each run notes its start and its end in the ledger."""
 
 import asyncio
+import ctypes
+import math
 import os
+import re
+import resource
+import signal
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -14,7 +19,16 @@ import anyio
 
 from asyncq import App, Retry, current_context
 from asyncq.config import Config
-from tests.faults.lab.ledger import Accepted, Attempted, Broken, Ended, Ledger, Started, now
+from tests.faults.lab.ledger import (
+    Accepted,
+    Attempted,
+    Broken,
+    Died,
+    Ended,
+    Ledger,
+    Started,
+    now,
+)
 from tests.faults.lab.waiting import until
 
 QUEUE = "lab"
@@ -23,14 +37,17 @@ APP = "app"  # where workers keep it in their state, for tasks that send others
 LATER = "LAB_LATER"  # the environment variable of workers of a later release
 TOMORROW = "tomorrow"  # a task that only these have
 FOREVER = 3600.0  # seconds
+CATASTROPHE = r"(a+)+$"  # takes twice as long for every "a" before a "b"
+SPARE = 64 * 1024 * 1024  # bytes that a process may take before it is ended
 
 _runs = count(1)
+_hoard: list[bytes] = []
 
 
 def make_app(url: str, config: Config, backend: str | None = None) -> App:
     """The app as producers and workers have it."""
     app = App(url, backend=backend, config=config)
-    for function in (work, echo, block, gated, poison, stubborn, relay):
+    for function in (work, block, crunch, echo, gated, grind, hoard, poison, relay, stubborn):
         app.task(name=function.__name__, queue=QUEUE)(function)
     retry = Retry(times=2, base=0.02, factor=1.0, jitter=False)
     app.task(name="flaky", queue=QUEUE, retry=retry)(flaky)
@@ -65,10 +82,37 @@ async def gated(gate: str) -> str:
     return run
 
 
-async def poison() -> None:
-    """Take the process down."""
+async def crunch(seconds: float) -> str:
+    """Keep the interpreter lock for so long, or up to twice that, in one regular expression."""
+    return grind(seconds)
+
+
+def grind(seconds: float) -> str:
+    """`crunch` in a thread; the loop waits for the lock."""
+    length = _length_of_match(seconds)
+    with _noted() as run:
+        assert not re.match(CATASTROPHE, "a" * length + "b")
+    return run
+
+
+async def hoard(size: int) -> str:
+    """Take so many bytes of memory and keep them."""
+    with _noted() as run:
+        _hoard.append(os.urandom(1) * size)
+    return run
+
+
+async def poison(kind: str = "abort") -> None:
+    """Take the process down: "abort", "segfault", or "memory", as a kernel does that has none."""
     with _noted():
-        os.abort()
+        ledger().write(Died(os.getpid(), now()))
+        match kind:
+            case "segfault":
+                ctypes.string_at(0)
+            case "memory":
+                _exhaust_memory()
+            case _:
+                os.abort()
 
 
 async def stubborn() -> None:
@@ -109,6 +153,25 @@ async def _passed(gate: str | None) -> None:
 @cache
 def ledger() -> Ledger:
     return Ledger(Path(os.environ[LEDGER]))
+
+
+def _length_of_match(seconds: float) -> int:
+    """How many "a" keep `CATASTROPHE` busy for at least so long."""
+    length = 18
+    began = time.perf_counter()
+    re.match(CATASTROPHE, "a" * length + "b")
+    return length + math.ceil(math.log2(seconds / (time.perf_counter() - began)))
+
+
+def _exhaust_memory() -> None:
+    with open("/proc/self/statm") as file:
+        taken = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + SPARE, taken + SPARE))
+    try:
+        while True:
+            _hoard.append(bytes(SPARE // 16))
+    except MemoryError:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -17,6 +18,7 @@ from tests.faults.lab.ledger import Died, Ledger, Ready, now
 from tests.faults.lab.tasks import LEDGER
 from tests.faults.lab.waiting import LOOK, until
 
+PLACE = "tests.faults.lab.place:app"
 ROOT = Path(__file__).resolve().parents[3]  # where ``tests`` can be imported from
 START_TIMEOUT = 30.0  # seconds
 END_TIMEOUT = 60.0
@@ -25,27 +27,39 @@ END_TIMEOUT = 60.0
 class WorkerProcess:
     """One worker; its log is a file of its own."""
 
+    command: Sequence[str] = (sys.executable, "-m", "tests.faults.lab.worker_main")
+
     def __init__(
-        self, url: str, config: Config, ledger: Path, log: Path, settings: Mapping[str, str]
+        self,
+        url: str,
+        config: Config,
+        ledger: Ledger,
+        log: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        plague: Path | None = None,
     ) -> None:
         self._log = log
         environment = {
             **os.environ,
             "LAB_URL": url,
             "LAB_CONFIG": msgspec.json.encode(config).decode(),
-            LEDGER: str(ledger),
-            **settings,
+            "LAB_PID": str(os.getpid()),
+            "LAB_PLAGUE": str(plague or ""),
+            LEDGER: str(ledger.path),
+            **(settings or {}),
         }
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.lab.worker_main"],
+                self.command,
                 cwd=ROOT,
                 env=environment,
+                start_new_session=True,  # signals to a group reach no others
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
             )
-        self._ledger = Ledger(ledger)
+        self._ledger = ledger
         self._is_dead = False
         self.pid = self._process.pid
 
@@ -56,9 +70,6 @@ class WorkerProcess:
         if code is not None and not self._is_dead:
             self._is_dead = True
             self._ledger.write(Died(self.pid, now()))
-            self._ledger.close()
-            if self._process.stdin is not None:
-                self._process.stdin.close()
         return code
 
     def send(self, what: signal.Signals) -> None:
@@ -70,16 +81,21 @@ class WorkerProcess:
             self._process.kill()
             self._process.wait()
         assert self.exit_code is not None
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     def log(self) -> str:
         return self._log.read_text()
+
+    def _is_of_us(self, entry: Ready) -> bool:
+        return entry.pid == self.pid
 
     async def ready(self) -> None:
         """Return once it is about to consume."""
         await until(
             lambda: (
                 self.exit_code is not None
-                or any(isinstance(e, Ready) and e.pid == self.pid for e in self._ledger.entries())
+                or any(isinstance(e, Ready) and self._is_of_us(e) for e in self._ledger.entries())
             ),
             START_TIMEOUT,
             "the worker starts",
@@ -96,6 +112,78 @@ class WorkerProcess:
         code = self.exit_code
         assert code is not None
         return code
+
+
+class Crew(WorkerProcess):
+    """``asyncq worker``: a supervisor and its processes."""
+
+    def __init__(
+        self,
+        url: str,
+        config: Config,
+        ledger: Ledger,
+        log: Path,
+        *,
+        options: Sequence[str] = (),
+        plague: Path | None = None,
+    ) -> None:
+        self.command = (sys.executable, "-m", "asyncq", "worker", PLACE, *options)
+        self._dead: set[int] = set()
+        super().__init__(url, config, ledger, log, plague=plague)
+
+    def members(self) -> list[int]:
+        """The processes that began to consume and are not dead, the oldest first."""
+        begun = [entry for entry in self._ledger.entries() if isinstance(entry, Ready)]
+        pids = [entry.pid for entry in begun if self._is_of_us(entry)]
+        return [pid for pid in pids if pid not in self._dead and is_alive(pid)]
+
+    async def complete(self, count: int) -> None:
+        """Return once so many consume."""
+        await until(lambda: len(self.members()) >= count, START_TIMEOUT, f"{count} consume")
+
+    async def kill_member(self, pid: int) -> None:
+        """End one process as a crash would; returns when it is dead."""
+        self._note_death(pid)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: not is_alive(pid), END_TIMEOUT, "it is dead")
+
+    def kill(self) -> None:
+        """End all of it, as the end of a machine would."""
+        members = self.members()
+        for pid in members:
+            self._note_death(pid)
+        if self.exit_code is None:
+            os.killpg(self.pid, signal.SIGKILL)
+        else:
+            for pid in members:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        super().kill()
+
+    def kill_supervisor(self) -> None:
+        """End the supervisor alone; its processes are left."""
+        self._process.kill()
+        self._process.wait()
+
+    def interrupt(self) -> None:
+        """What Ctrl-C in a terminal does."""
+        os.killpg(self.pid, signal.SIGINT)
+
+    def _is_of_us(self, entry: Ready) -> bool:
+        return entry.parent == self.pid
+
+    def _note_death(self, pid: int) -> None:
+        self._dead.add(pid)
+        self._ledger.write(Died(pid, now()))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, and not only its entry for a parent that does not look."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
 
 
 async def keep_running(

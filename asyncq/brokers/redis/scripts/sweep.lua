@@ -2,6 +2,7 @@
 --
 -- KEYS[1]  prefix:{queue}
 -- ARGV[1]  the latest moment (ms) at which this is still to be done
+-- ARGV[2]  an incarnation known to be dead, if it is about that one alone: its lease ends now
 -- Returns how many were recovered, about 500 at most; 0 when there is nothing left to do.
 local base = KEYS[1]
 local time = redis.call('TIME')
@@ -9,7 +10,10 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local recovered = 0
 if now > tonumber(ARGV[1]) then return 0 end
 
-local over = redis.call('ZRANGEBYSCORE', base .. ':leases', '-inf', now, 'LIMIT', 0, 10)
+local over = {ARGV[2]}
+if not ARGV[2] then
+  over = redis.call('ZRANGEBYSCORE', base .. ':leases', '-inf', now, 'LIMIT', 0, 10)
+end
 for _, incarnation in ipairs(over) do
   if recovered >= 500 then break end
   local held = base .. ':held:' .. incarnation

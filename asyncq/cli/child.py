@@ -1,0 +1,111 @@
+"""A worker process of ``asyncq worker``, started by its supervisor: ``python -m asyncq.cli.child``.
+
+The arguments are the channel to it, the pipe for stacks, and the app's name, for those who look at
+the list of processes. Everything else comes over the channel.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from importlib.metadata import version
+
+import msgspec
+
+from asyncq.app import App
+from asyncq.cli.apps import load_app
+from asyncq.cli.logs import LogLevel, set_up_logs
+from asyncq.cli.output import explain, print_facts
+from asyncq.dispatch import DEFAULT_BROKER
+from asyncq.errors import first_error
+from asyncq.topology import check_queue_name
+from asyncq.worker.channel import Orders
+from asyncq.worker.parent import Parent
+from asyncq.worker.signals import run_loop
+
+log = logging.getLogger(__name__)
+
+TASKS_SHOWN = 10
+
+
+def main() -> None:
+    """Do as the supervisor says, and tell it why if that ends badly."""
+    parent = Parent(channel=int(sys.argv[1]), pipe=int(sys.argv[2]))
+    try:
+        orders = parent.await_orders()
+    except EOFError as error:
+        sys.exit(str(error))
+    try:
+        _work(orders, parent)
+        parent.say_goodbye(0)
+    except KeyboardInterrupt:
+        sys.exit(130)  # before the loop could hear of it: nothing was begun
+    # The end of the way, and the user's code is in there: a hook may raise anything.
+    except (Exception, SystemExit) as error:
+        log.debug("the worker failed", exc_info=error)
+        why, code = explain(error)
+        parent.say_goodbye(code, why)
+        sys.exit(code)
+
+
+def _work(orders: Orders, parent: Parent) -> None:
+    if orders.python_path is None:
+        os.environ.pop("PYTHONPATH", None)
+    else:
+        os.environ["PYTHONPATH"] = orders.python_path
+    set_up_logs(LogLevel(orders.log_level))
+    app = load_app(orders.app)
+    for name in orders.queues:
+        check_queue_name(name)
+    given = {"lease": orders.lease, "grace": orders.grace, "concurrency": orders.concurrency}
+    app.config = msgspec.structs.replace(
+        app.config, **{name: value for name, value in given.items() if value is not None}
+    )
+    queues = list(orders.queues) or app.queues()
+    if orders.introduce:
+        print_banner(orders.app, app, queues, orders.processes)
+    run_loop(partial(_run, app, queues, parent, burst=orders.burst))
+
+
+async def _run(app: App, queues: list[str], parent: Parent, *, burst: bool) -> None:
+    async with app:
+        worker = app.make_worker(queues=queues, burst=burst)
+        try:
+            # Of a list of URLs, and of other brokers, the worker keeps the leases itself.
+            url = app.url if len(app.urls[DEFAULT_BROKER]) == 1 else None
+            await parent.run(worker, app.client.broker, url, app.config)
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from None
+
+
+def brokers_of(app: App) -> list[tuple[str, object]]:
+    """The app's brokers as facts: by their names where there are several, all URLs of each."""
+    shown = {name: " or ".join(urls) for name, urls in app.urls.items()}
+    if len(shown) == 1:
+        return [("broker", urls) for urls in shown.values()]
+    return [(f"broker {name}", urls) for name, urls in shown.items()]
+
+
+def print_banner(name: str, app: App, queues: Sequence[str], processes: int) -> None:
+    """What is about to run, to standard error: where the log goes, too."""
+    tasks = sorted(app.tasks)
+    rest = len(tasks) - TASKS_SHOWN
+    facts: list[tuple[str, object]] = [
+        ("app", name),
+        *brokers_of(app),
+        ("queues", ", ".join(queues)),
+        ("tasks", ", ".join(tasks[:TASKS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")),
+        ("concurrency", app.config.concurrency),
+    ]
+    if app.backend_url != app.url:
+        facts.insert(1 + len(app.urls), ("backend", app.backend_url))
+    if not tasks:
+        facts[-2] = ("tasks", "none: import the modules that define them where the app is")
+    if processes > 1:
+        facts.append(("processes", processes))
+    print_facts(facts, title=f"asyncq {version('asyncq')} worker", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""One worker process, as its supervisor sees it."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+
+import anyio
+import msgspec
+from anyio import CapacityLimiter, to_thread
+
+from asyncq.supervisor.leases import KeptLease
+from asyncq.supervisor.stalls import Standstill, is_whole, read_answer
+from asyncq.worker.channel import (
+    Channel,
+    FromWorker,
+    Goodbye,
+    Hello,
+    Holding,
+    Lost,
+    Orders,
+    Renewed,
+    Stop,
+    Tick,
+)
+from asyncq.worker.stacks import ASK
+
+log = logging.getLogger(__name__)
+
+STALL = 0.7  # seconds without a tick after which a loop is said to stand still; it is logged in 1 s
+LOOK = 0.05  # seconds between two looks at it
+IDLE = 2.0  # seconds without a tick after which a process does not count as consuming
+ANSWER_TIMEOUT = 0.1  # seconds for a process to say where it stands
+ANSWER_LIMIT = 1 << 20  # bytes
+PROGRAM = "asyncq.cli.child"
+
+
+class Child:
+    """A process from its start to its burial."""
+
+    def __init__(self, number: int, orders: Orders) -> None:
+        """
+        Raises:
+            OSError: the system has no room for another process.
+        """
+        self.number = number
+        self.told = 0
+        """How hard it was told to stop, as `worker.signals.Obedience` counts."""
+        self.started = 0
+        """How many deliveries it ran."""
+        self.memory = 0
+        self.goodbye: Goodbye | None = None
+        self.code: int | None = None
+        """How it ended; None while it lives."""
+        self.ready_at: float | None = None
+        """When it was first seen consuming, by `time.monotonic`."""
+        self._hello: Hello | None = None
+        self._consuming = False
+        self._heard_at = time.monotonic()
+        self._lease: KeptLease | None = None
+        self._renewing: anyio.CancelScope | None = None
+        with ExitStack() as theirs, ExitStack() as ours:
+            our_end, their_end = socket.socketpair()
+            theirs.enter_context(their_end)
+            ours.enter_context(our_end)
+            self._answers, pipe = os.pipe()
+            theirs.callback(os.close, pipe)
+            ours.callback(os.close, self._answers)
+            self._process = _spawn(orders, their_end.fileno(), pipe)
+            ours.pop_all()
+        os.set_blocking(self._answers, False)
+        self._channel: Channel[FromWorker] = Channel(our_end, FromWorker)
+        path = os.environ.get("PYTHONPATH")
+        self._channel.tell(msgspec.structs.replace(orders, python_path=path))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def __str__(self) -> str:
+        return f"process {self.number} (pid {self.pid})"
+
+    @property
+    def is_loaded(self) -> bool:
+        """It got as far as to have an app and a broker."""
+        return self._hello is not None
+
+    @property
+    def is_consuming(self) -> bool:
+        """It takes messages, now: its loop turns, and its broker answers."""
+        lease_is_fine = self._lease is None or self._lease.is_renewed
+        return self._consuming and lease_is_fine and self.silence < IDLE
+
+    @property
+    def silence(self) -> float:
+        """Seconds since its loop gave a sign of life; 0 while there is no loop."""
+        if self._hello is None or self.goodbye is not None or self.code is not None:
+            return 0.0
+        return time.monotonic() - self._heard_at
+
+    @property
+    def is_given_up(self) -> bool:
+        """Its loop has stood still for so long that it may lose its lease."""
+        return self._hello is not None and self.silence > self._hello.stall_limit
+
+    @property
+    def grace(self) -> float:
+        return 0.0 if self._hello is None else self._hello.grace
+
+    async def run(self) -> None:
+        """Listen, renew and watch until it is dead; `code` says how it ended."""
+        log.debug("%s is started", self)
+        code: int | None = None
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._listen, group)
+                group.start_soon(self._watch)
+                # In a thread of its own: however many children there are, it sees a death at once.
+                code = await to_thread.run_sync(
+                    self._process.wait, abandon_on_cancel=True, limiter=CapacityLimiter(1)
+                )
+                group.cancel_scope.cancel()
+            for message in self._channel.receive_rest():
+                self._take_in(message)
+            self.code = code
+            self._consuming = False
+        finally:
+            self._channel.close()  # should we leave before it does, it drains
+
+    async def bury(self) -> None:
+        """Give back at once what it held."""
+        os.close(self._answers)
+        if self._lease is None:
+            return
+        recovered = await self._lease.release()
+        await self._lease.close()
+        if recovered:
+            log.warning("what %s held is given back: %d", self, recovered)
+
+    def stop(self, level: int) -> None:
+        """Tell it to drain (1), to cancel what runs (2); or end it (3)."""
+        if level <= self.told or self.code is not None:
+            return
+        self.told = level
+        if level > 2:  # noqa: PLR2004 - the third time
+            self._process.kill()
+        elif self._hello is None:
+            self._process.terminate()  # it may be importing for long, and holds nothing yet
+        self._channel.tell(Stop(level))
+
+    def describe_end(self) -> str:
+        """How it ended, for the log."""
+        code = self.code or 0
+        if code < 0:
+            with suppress(ValueError):
+                return f"was killed by {signal.Signals(-code).name}"
+            return f"was killed by signal {-code}"
+        return f"exited with code {code}"
+
+    async def _listen(self, group: anyio.abc.TaskGroup) -> None:
+        while messages := await self._channel.receive():
+            for message in messages:
+                lease = self._lease
+                self._take_in(message)
+                if self._lease is not None and self._lease is not lease:
+                    group.start_soon(self._renew, self._lease)
+
+    def _take_in(self, message: FromWorker) -> None:
+        match message:
+            case Hello():
+                self._hello = message
+            case Holding():
+                if self._renewing is not None:
+                    self._renewing.cancel()
+                self._lease = KeptLease(message)
+            case Tick():
+                self.started = message.started
+                self.memory = message.memory
+                self._consuming = message.consuming
+                if message.consuming and self.ready_at is None:
+                    self.ready_at = time.monotonic()
+                    log.info("%s is ready", self)
+            case Goodbye():
+                self.goodbye = message
+        self._heard_at = time.monotonic()
+
+    async def _renew(self, lease: KeptLease) -> None:
+        with anyio.CancelScope() as self._renewing:
+            await lease.renew(lambda: not self.is_given_up, self._tell)
+        await lease.close()  # it is over; should it come to a release, that opens it again
+
+    def _tell(self, message: Renewed | Lost) -> None:
+        self._channel.tell(message)
+
+    async def _watch(self) -> None:
+        """Log where the loop stands when it begins to stand still, and when it moves again."""
+        stood = False
+        while True:
+            due = time.monotonic() + (LOOK if stood else max(STALL - self.silence, LOOK))
+            await anyio.sleep(due - time.monotonic())
+            late = time.monotonic() - due
+            stands = self.silence > STALL
+            if stood and not stands:
+                log.warning("the event loop of %s moves again", self)
+                stood = False
+            elif stands and not stood and late < LOOK:  # or it was us who stood still
+                stood = True
+                silence = self.silence
+                where = await self._ask_where()
+                log.error(
+                    "the event loop of %s has stood still for %.1f s %s", self, silence, where
+                )
+
+    async def _ask_where(self) -> Standstill:
+        assert self._hello is not None  # noqa: S101 - it has said something before it fell silent
+        self._read_answer()  # to an earlier question, which came too late
+        self._process.send_signal(ASK)
+        answer = ""
+        with anyio.move_on_after(ANSWER_TIMEOUT):
+            while not is_whole(answer):
+                await anyio.sleep(LOOK / 10)
+                answer += self._read_answer()
+        return read_answer(answer, self._hello.thread)
+
+    def _read_answer(self) -> str:
+        try:
+            return os.read(self._answers, ANSWER_LIMIT).decode(errors="replace")
+        except BlockingIOError:
+            return ""
+
+
+def _spawn(orders: Orders, channel: int, pipe: int) -> "subprocess.Popen[bytes]":
+    """A fresh interpreter that imports as this one does."""
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    return subprocess.Popen(  # noqa: S603 - ourselves
+        # -P: what is in the current directory must not stand in for what this process imports.
+        [sys.executable, "-P", "-m", PROGRAM, str(channel), str(pipe), orders.app],
+        env={**os.environ, "PYTHONPATH": path},
+        pass_fds=(channel, pipe),
+    )

@@ -1,0 +1,85 @@
+"""What a worker process answers when it is asked where it stands, in words for the log."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from asyncq.worker import stacks
+from asyncq.worker.stacks import MESSAGE
+
+LINES = 8  # frames shown of a stack at most
+THREADS = 4  # shown at most
+
+_THREAD = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)")
+_FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$')
+_OURS = str(Path(stacks.__file__).parent)  # below here, frames are ours and not a task's
+_POOL = "/anyio/_backends/"  # where a thread that runs a task came from
+_LOOP_WAITS = ("/selectors.py", "/asyncio/runners.py")  # the latter is all that uvloop shows
+_THREAD_WAITS = ("/threading.py", "/queue.py")
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """One call on a stack."""
+
+    file: str
+    line: str
+    function: str
+
+
+Stack = Sequence[Frame]  # the innermost first
+
+
+class Standstill(msgspec.Struct, frozen=True):
+    """Where a process stood."""
+
+    message: str | None
+    """The id of the message at hand; None when none was, or nobody could say."""
+    stacks: Sequence[Stack]
+    """What may be keeping the loop; what does, if that can be told."""
+
+    def __str__(self) -> str:
+        task = f"in task {self.message}" if self.message else "(none of its tasks is known)"
+        lines = "\n".join(
+            f"  {frame.file}:{frame.line} in {frame.function}"
+            for stack in self.stacks
+            for frame in reversed(stack[:LINES])
+        )
+        return f"{task}:\n{lines or '  (unknown)'}"
+
+
+def is_whole(answer: str) -> bool:
+    """Whether the process has said all that it has to say."""
+    return bool(re.search(rf"^{MESSAGE}.*\n", answer, re.MULTILINE))
+
+
+def read_answer(answer: str, loop_thread: int) -> Standstill:
+    """Understand what faulthandler and `asyncq.worker.stacks` have written."""
+    threads: dict[int, list[Frame]] = {}
+    frames: list[Frame] = []
+    message = None
+    for line in answer.splitlines():
+        if found := _THREAD.match(line):
+            frames = threads.setdefault(int(found[1], 16), [])
+        elif found := _FRAME.match(line):
+            frames.append(Frame(*found.groups()))
+        elif line.startswith(MESSAGE):
+            message = line.removeprefix(MESSAGE) or None
+    loop = threads.pop(loop_thread, [])
+    own = [] if not loop or loop[0].file.endswith(_LOOP_WAITS) else [_above(loop, _OURS) or loop]
+    # Python runs in the loop's thread if that has told us more than its stack; else it may be
+    # waiting for the interpreter lock, and what holds that is somebody else.
+    return Standstill(message, own if is_whole(answer) else [*_busy(threads.values()), *own])
+
+
+def _busy(stacks: Iterable[Stack]) -> Sequence[Stack]:
+    """Of tasks that run in threads, and do not just wait."""
+    tasks = [_above(stack, _POOL) for stack in stacks]
+    return [task for task in tasks if task and not task[0].file.endswith(_THREAD_WAITS)][:THREADS]
+
+
+def _above(stack: Stack, place: str) -> Stack:
+    """What was called from ``place``, if anything was."""
+    depths = [depth for depth, frame in enumerate(stack) if place in frame.file]
+    return stack[: depths[0]] if depths else ()

@@ -1,0 +1,190 @@
+"""The supervisor as the worker sees it, which runs in a process of its own.
+
+It renews our leases, tells us when to stop, and hears four times a second that the loop turns.
+Should it die, we renew for ourselves and drain.
+"""
+
+import asyncio
+import logging
+import os
+import resource
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+import anyio
+import msgspec
+from anyio.abc import TaskStatus
+
+from asyncq.brokers.base import Lease, Leased
+from asyncq.config import Config, Url
+from asyncq.errors import LeaseLost
+from asyncq.worker.channel import (
+    TICK,
+    Channel,
+    FromParent,
+    Goodbye,
+    Hello,
+    Holding,
+    Lost,
+    Orders,
+    Renewed,
+    Stop,
+    Tick,
+)
+from asyncq.worker.leases import LeaseRenewal, Renewal
+from asyncq.worker.pool import Pool
+from asyncq.worker.signals import Obedience, calm_the_collector, obey_signals
+from asyncq.worker.stacks import answer_no_more, answer_with_stacks
+from asyncq.worker.worker import Worker
+
+log = logging.getLogger(__name__)
+
+GONE = "the supervisor is gone"
+
+
+class Parent:
+    """Our end of the channel, and of the pipe that stacks are written to."""
+
+    def __init__(self, channel: int, pipe: int) -> None:
+        for descriptor in (channel, pipe):
+            os.set_inheritable(descriptor, False)  # what tasks start is none of its business
+        self._socket = socket.socket(fileno=channel)
+        self._pipe = pipe
+        self._channel: Channel[FromParent] | None = None
+        self._kept: _KeptLease | None = None
+        self._is_gone = False
+
+    def await_orders(self) -> Orders:
+        """Block until they come.
+
+        Raises:
+            EOFError: the supervisor has died meanwhile.
+        """
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            byte = self._socket.recv(1)
+            if not byte:
+                raise EOFError(GONE)
+            line += byte
+        self._channel = Channel(self._socket, FromParent)
+        return msgspec.json.decode(line, type=Orders)
+
+    def say_goodbye(self, code: int, why: str | None = None) -> None:
+        self._say(Goodbye(code, why))
+
+    async def run(self, worker: Worker, home: object, url: Url | None, config: Config) -> None:
+        """Run ``worker`` until it has ended or was told to end.
+
+        The supervisor keeps its lease at the broker ``home``, which is at ``url``.
+        """
+        calm_the_collector()
+        answer_with_stacks(self._pipe, worker.message_at_hand)
+        self._say(
+            Hello(thread=threading.get_ident(), grace=config.grace, stall_limit=config.stall_limit)
+        )
+
+        def keep(
+            broker: Leased, lease: Lease, queues: Sequence[str], config: Config, pool: Pool
+        ) -> Renewal:
+            own = LeaseRenewal(broker, lease, queues, config, pool)
+            if not broker.leases_are_shared or broker is not home or url is None:
+                return own
+            holding = Holding(
+                url=url.reveal(),
+                incarnation=lease.incarnation,
+                queues=queues,
+                seconds=lease.seconds,
+            )
+            return _KeptLease(self, lease, holding, own)
+
+        try:
+            async with anyio.create_task_group() as group:
+                obedience = Obedience(worker, logging.DEBUG)  # the supervisor has said it already
+                await group.start(obey_signals, obedience)
+                group.start_soon(self._listen, obedience)
+                group.start_soon(self._tick, worker)
+                await worker.run(keep=keep)
+                group.cancel_scope.cancel()
+        finally:
+            answer_no_more()
+
+    def keep(self, kept: "_KeptLease", holding: Holding) -> None:
+        """Have this lease kept, and no other."""
+        self._kept = kept
+        self._say(holding)
+        if self._is_gone:
+            kept.news.set()
+
+    def _say(self, message: Hello | Holding | Goodbye) -> None:
+        assert self._channel is not None  # noqa: S101 - the orders have come
+        self._channel.tell(message)
+
+    async def _tick(self, worker: Worker) -> None:
+        assert self._channel is not None  # noqa: S101 - the orders have come
+        while True:
+            consuming = worker.is_consuming
+            now = Tick(started=worker.started, consuming=consuming, memory=resident_memory())
+            # A supervisor that stands still is to find a few when it moves again, not thousands.
+            self._channel.tell(None if self._channel.is_jammed else now)
+            await anyio.sleep(TICK if consuming else TICK / 5)  # it is waited for
+
+    async def _listen(self, obedience: Obedience) -> None:
+        assert self._channel is not None  # noqa: S101 - the orders have come
+        while messages := await self._channel.receive():
+            for message in messages:
+                match message:
+                    case Renewed() | Lost():
+                        self._hear_of_lease(message)
+                    case Stop(level=level):
+                        obedience.raise_to(level, "the supervisor")
+                    case Orders():
+                        log.warning("the supervisor has given its orders already")
+        self._is_gone = True
+        if self._kept is not None:
+            self._kept.news.set()
+        log.warning("%s: no new tasks; running ones may end", GONE)
+        obedience.raise_to(1, GONE)
+
+    def _hear_of_lease(self, message: Renewed | Lost) -> None:
+        kept = self._kept
+        if kept is None or kept.lease.incarnation != message.incarnation:
+            return  # of one that has ended
+        if isinstance(message, Renewed):
+            kept.lease.good_until = message.until
+        else:
+            kept.lease.lost = True
+            kept.news.set()
+
+
+class _KeptLease:
+    """A lease that the supervisor renews for us; once it is gone, a thread of ours."""
+
+    def __init__(self, parent: Parent, lease: Lease, holding: Holding, own: LeaseRenewal) -> None:
+        self.lease = lease
+        self.news = asyncio.Event()
+        """The lease is lost, or the supervisor gone."""
+        self._parent = parent
+        self._holding = holding
+        self._own = own
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        self.lease.good_until = time.monotonic() + self.lease.seconds
+        self._parent.keep(self, self._holding)
+        task_status.started()
+        await self.news.wait()
+        if self.lease.lost:
+            raise LeaseLost(self.lease.incarnation)
+        await self._own.run()
+
+
+def resident_memory() -> int:
+    """The bytes this process has in memory; where the system does not say, the most it ever had."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024

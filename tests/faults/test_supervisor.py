@@ -1,0 +1,212 @@
+"""Workers under a supervisor: what dies, what stands still, and what is replaced."""
+
+import pytest
+
+from asyncq import TaskFailed
+from asyncq.config import Config
+from tests.faults.conftest import Report
+from tests.faults.lab.beds import Bed
+from tests.faults.lab.bench import Bench
+from tests.faults.lab.health import ask
+from tests.faults.lab.ledger import now
+from tests.faults.lab.scale import scaled
+from tests.faults.lab.waiting import until
+from tests.faults.lab.workers import is_alive
+from tests.servers import free_port
+
+KILLS = scaled(6, 20)
+TASKS = scaled(3000, 20_000)
+LEASE = scaled(3.0, Config().lease)  # seconds
+STALL = scaled(3.0, 30.0)
+HELD = 20
+NEIGHBOURS = 100
+
+
+async def test_what_a_killed_process_held_runs_at_once_and_nothing_else_runs_again(
+    bench: Bench[Bed], report: Report
+) -> None:
+    bench.configure(lease=60.0, concurrency=HELD)  # no lease runs out in this experiment
+    async with bench.app() as app:
+        crew = await bench.hired_crew(2)
+        await bench.send(app, TASKS, seconds=0.01)
+
+        for number in range(KILLS):
+            goal = TASKS * (number + 1) // (KILLS + 1)
+            await until(lambda goal=goal: len(bench.ended()) > goal, 120, "they run")
+            await crew.complete(2)
+            await crew.kill_member(crew.members()[number % 2])
+        await crew.complete(2)  # a death that is seen while they end is no clean end
+
+        findings = await bench.conclude()
+    report(findings, kills=KILLS)
+    assert findings.ok == TASKS
+    assert findings.recovered > 0
+    assert findings.repeated == findings.overlapped == 0, findings
+    assert len(bench.starts()) <= TASKS + KILLS * HELD
+    assert findings.t_recover_p99 < scaled(3.0, 1.0), findings
+    assert crew.exit_code == 0
+
+
+async def test_what_a_killed_machine_held_runs_elsewhere_within_the_lease_and_a_second(
+    bench: Bench[Bed], report: Report
+) -> None:
+    bench.configure(lease=LEASE, concurrency=HELD)
+    async with bench.app() as app:
+        doomed = await bench.hired_crew(2)
+        await bench.send(app, HELD * 2, seconds=3600.0)
+        await until(lambda: len(bench.starts()) == HELD * 2, 60, "all of them run")
+        await bench.hired_crew(2, concurrency=HELD * 4)
+        killed_at = now()
+
+        doomed.kill()
+        await until(lambda: len(bench.starts()) >= HELD * 2 + 2, 60, "they run elsewhere")
+        took = bench.starts()[HELD * 2].at - killed_at
+
+        audit = await bench.audit()
+    report(took=took, lease=LEASE)
+    assert audit.held | audit.waiting == set(bench.accepted)
+    assert not audit.faults
+    assert LEASE / 2 < took < LEASE + 1.0
+
+
+async def test_processes_whose_supervisor_died_keep_their_leases_and_drain(
+    bench: Bench[Bed], report: Report
+) -> None:
+    bench.configure(lease=1.0)
+    gate = bench.directory / "gate"
+    async with bench.app() as app:
+        orphans = await bench.hired_crew(2)
+        await bench.send(app, HELD, task="gated", gate=str(gate))
+        await until(lambda: len(bench.starts()) == HELD, 60, "all of them run")
+        pids = orphans.members()
+        other = await bench.hired_crew(1)
+
+        killed_at = now()
+        orphans.kill_supervisor()
+        await until(lambda: orphans.log().count("the supervisor is gone: ") == 2, 60, "they notice")
+        noticed = now() - killed_at
+        await bench.send(app, HELD)
+        await until(lambda: len(bench.ended()) == HELD, 60, "others work on")
+        await until(lambda: now() > killed_at + 3.0, 60, "three leases have passed")
+        gate.touch()
+
+        await until(lambda: not any(map(is_alive, pids)), 60, "they leave")
+        findings = await bench.conclude()
+    report(findings, noticed=noticed)
+    assert findings.ok == 2 * HELD
+    assert len(bench.starts()) == 2 * HELD  # each of them once
+    assert {start.pid for start in bench.starts()[HELD:]} <= {*other.members(), *_pids(bench)}
+    assert noticed < 1.0
+    assert "Traceback" not in orphans.log()
+
+
+@pytest.mark.parametrize("task", ["block", "crunch", "grind"])
+async def test_a_process_that_stands_still_keeps_its_lease_and_is_named_within_a_second(
+    bench: Bench[Bed], report: Report, task: str
+) -> None:
+    bench.configure(lease=1.0)
+    async with bench.app() as app:
+        crew = await bench.hired_crew(2)
+        [result] = await bench.send(app, 1, task=task, seconds=STALL)
+        await until(lambda: bool(bench.starts(result.id)), 60, "it runs")
+        await crew.says("has stood still")
+        named = now() - bench.starts(result.id)[0].at
+        log = crew.log()
+        await bench.settled()
+        await crew.says("moves again")
+
+        findings = await bench.conclude()
+    report(findings, named=named)
+    assert len(bench.starts()) == 1
+    if task != "grind":  # that has no place on the loop, which could tell whose it is
+        assert f"in task {result.id}:" in log
+    [line] = [line for line in log.splitlines() if "has stood still" in line]
+    assert "tasks.py:" in line
+    assert f" in {task}" in line
+    assert "lost its lease" not in crew.log()
+    assert named < 1.5
+
+
+async def test_a_process_that_stands_still_for_too_long_is_given_up_and_fenced(
+    bench: Bench[Bed], report: Report
+) -> None:
+    port = free_port()
+    bench.configure(lease=1.0, stall_limit=1.0)
+    async with bench.app() as app:
+        crew = await bench.hired_crew(1, "--health", str(port))
+        [result] = await bench.send(app, 1, task="block", seconds=4.0)
+        await until(lambda: bool(bench.starts(result.id)), 60, "it runs")
+        other = await bench.hired_crew(1, stall_limit=60.0)
+
+        await until(lambda: ask(port, "/live")[0] == 503, 60, "it is given up")
+        await until(lambda: len(bench.starts(result.id)) == 2, 60, "it runs elsewhere")
+        await bench.settled()
+        await crew.says("begins anew")
+        await until(lambda: ask(port, "/ready")[0] == 200, 60, "it works again")
+
+        findings = await bench.conclude()
+    report(findings)
+    last = bench.starts(result.id)[-1]
+    assert last.pid != bench.starts(result.id)[0].pid
+    assert bench.value(result.id) == last.run
+    assert (crew.exit_code, other.exit_code) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["abort", "segfault", "memory"])
+async def test_a_poison_runs_three_times_and_its_neighbours_are_unharmed(
+    bench: Bench[Bed], report: Report, kind: str
+) -> None:
+    bench.configure(lease=60.0, concurrency=NEIGHBOURS * 2)
+    async with bench.app() as app:
+        await bench.send(app, NEIGHBOURS, seconds=0.02)
+        [culprit] = await bench.send(app, 1, task="poison", kind=kind)
+        await bench.send(app, NEIGHBOURS, seconds=0.02)
+
+        sent_at = now()
+        crew = await bench.hired_crew(2)
+        with pytest.raises(TaskFailed) as failure:
+            await culprit.get(timeout=60)
+        took = now() - sent_at
+
+        findings = await bench.conclude(dead=1)
+        [letter] = await bench.dead_letters(app)
+    report(findings, took=took)
+    name = {"abort": "SIGABRT", "segfault": "SIGSEGV", "memory": "SIGKILL"}[kind]
+    assert crew.log().count(f"was killed by {name}") == 3
+    assert len(bench.starts(culprit.id)) == 3
+    assert findings.ok == 2 * NEIGHBOURS
+    assert failure.value.type == "WorkerCrashed"
+    assert (letter.envelope.id, letter.crashes) == (culprit.id, 3)
+    assert letter.reason == "WorkerCrashed: 3 workers died while they ran it"
+
+
+async def test_a_process_that_dies_as_it_begins_is_started_less_and_less_often(
+    bench: Bench[Bed], report: Report
+) -> None:
+    plague = bench.directory / "plague"
+    async with bench.app() as app:
+        crew = await bench.hired_crew(1)
+        plagued = bench.hire_crew(1, plague=plague)
+        await plagued.complete(1)
+        plague.touch()
+        [pid] = plagued.members()
+
+        await plagued.kill_member(pid)
+        await plagued.says("the next is started in 0.8 s")
+        plague.unlink()
+        await plagued.complete(1)
+
+        await bench.send(app, 10)
+        findings = await bench.conclude()
+    report(findings)
+    pauses = [
+        line.rpartition("; ")[2] for line in plagued.log().splitlines() if "; the next" in line
+    ]
+    expected = ["", " in 0.2 s", " in 0.4 s", " in 0.8 s"]
+    assert pauses[-4:] == [f"the next is started{pause}" for pause in expected]
+    assert "exited with code 7" in plagued.log()
+    assert (crew.exit_code, plagued.exit_code) == (0, 0)
+
+
+def _pids(bench: Bench[Bed]) -> set[int]:
+    return {start.pid for start in bench.starts()}
