@@ -4,7 +4,8 @@ Nothing is kept: who sent a task hears of its outcome, once and nobody else. A c
 off for less than two minutes finds in its queue what came meanwhile.
 """
 
-from collections import defaultdict
+import asyncio
+from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -98,14 +99,15 @@ class RpcWatch:
         self._connector = Connector(settings, "listens", BackendUnavailable)
         self._queue = queue
         self._channel: Channel | None = None
-        self._news, self._pushed = anyio.create_memory_object_stream[Content](MOST_UNREAD + 1)
+        self._unread: deque[Content] = deque()  # MOST_UNREAD at most: the server holds the rest
+        self._news = asyncio.Event()
 
     async def open(self) -> None:
         try:
             with anyio.fail_after(CALL_TIMEOUT):
                 wire = await self._connector.wire()
                 channel = self._channel = await wire.open_channel()
-                channel.on_delivery = self._news.send_nowait
+                channel.on_delivery = self._on_delivery
                 channel.on_close = self._on_close
                 await channel.call(
                     amqp.Queue.Declare(
@@ -125,15 +127,15 @@ class RpcWatch:
         channel = self._channel
         if channel is None or channel.closed is not None:
             raise BackendUnavailable("the connection that listens for outcomes was lost")
-        content: Content | None = None
-        while content is None:
+        while not self._unread:
+            if channel.closed is not None:
+                raise BackendUnavailable(f"no outcomes can be heard: {channel.closed}")
+            self._news.clear()
             with anyio.move_on_after(PROBE_EVERY):
-                try:
-                    content = await self._pushed.receive()
-                except anyio.EndOfStream:
-                    raise BackendUnavailable(f"no outcomes: {channel.closed}") from None
-            if content is None:
-                await self._probe(channel)
+                await self._news.wait()
+                continue
+            await self._probe(channel)
+        content = self._unread.popleft()
         tag, _ = tag_of(content)
         try:
             records = _decode(content.body)
@@ -154,8 +156,12 @@ class RpcWatch:
     def close(self) -> None:
         self._connector.close()
 
+    def _on_delivery(self, content: Content) -> None:
+        self._unread.append(content)
+        self._news.set()
+
     def _on_close(self, why: Exception) -> None:
-        self._news.close()
+        self._news.set()
 
 
 def _queue(address: str) -> str:
