@@ -43,7 +43,10 @@ async def test_a_worker_may_die_anywhere(bench: Bench[Bed], report: Report, apar
     report(findings, points=len(points), deaths=ROUNDS * len(points))
     assert findings.ok == findings.acknowledged
     if bench.bed.keeps_hold:
-        assert findings.overlapped == findings.repeated == 0, findings
+        assert findings.overlapped == 0, findings
+        # A follow-up that is sent again after it has ended is known where records and messages are
+        # in one store, and runs again where they are not.
+        assert findings.repeated == 0 or apart, findings
 
 
 async def see_dead(bench: Bench[Bed], app: App, points: list[str]) -> None:
