@@ -1,17 +1,14 @@
-"""What is particular to RabbitMQ: crashes, its own ways to say no, exchanges, and dead letters."""
+"""What is particular to RabbitMQ: crashes, its own ways to say no, and dead letters."""
 
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from urllib.parse import quote
 
 import anyio
 import pamqp.commands as amqp
 import pytest
-from anyio.lowlevel import checkpoint
 
-from asyncq.brokers.admin import DeadLetter
-from asyncq.brokers.base import Ack, Consumer, Delivery, Envelope, Lease, Nack, QueueSpec, Reject
+from asyncq.brokers.base import Ack, Lease, Nack, QueueSpec, Reject
 from asyncq.brokers.rabbitmq import RabbitBroker, names
 from asyncq.brokers.rabbitmq import consumer as consumer_module
 from asyncq.brokers.rabbitmq.post import Post
@@ -21,62 +18,27 @@ from asyncq.errors import (
     BrokerUnavailable,
     ConfigurationError,
     LeaseLost,
-    QueueFull,
-    Unroutable,
 )
 from asyncq.message import new_id
-from asyncq.stores.amqp import AmqpSettings, Connector
 from asyncq.stores.amqp_sender import Sender
 from asyncq.testing.contracts.given import bodies_of, ids_of, take
-from asyncq.topology import Binding, Exchange, Queue
+from tests.contracts.rabbit_given import (
+    MAIL,
+    PATIENCE,
+    ask,
+    broker,
+    doomed,
+    envelope,
+    letters_of,
+    next_of,
+    post,
+    publish_until_it_fails,
+)
 from tests.servers import RabbitServer, free_port
 
-MAIL = QueueSpec("mail", prefetch=10)
-PATIENCE = 20.0  # seconds
+__all__ = ["broker", "post"]  # fixtures
+
 SECRET = quote("hunter2:/@?", safe="")
-
-
-def envelope(id: str = "", body: bytes = b"hello", queue: str = "mail", **more: object) -> Envelope:
-    return Envelope(id=id or new_id(), queue=queue, body=body, **more)  # type: ignore[arg-type] # fields by name
-
-
-@pytest.fixture
-async def broker(rabbitmq_url: str) -> AsyncIterator[RabbitBroker]:
-    async with RabbitBroker(Url(rabbitmq_url), SystemClock()) as broker:
-        yield broker
-
-
-@pytest.fixture
-async def post(rabbitmq_url: str) -> AsyncIterator[Post]:
-    """A connection of our own, for what nobody but a test does."""
-    settings = AmqpSettings(Url(rabbitmq_url))
-    post = Post(settings, Connector(settings, "tests", BrokerUnavailable), SystemClock())
-    yield post
-    post.close()
-
-
-async def ask(post: Post, *methods: object) -> list[object]:
-    channel = await post.open_channel()
-    try:
-        return await post.ask(channel, *methods)
-    finally:
-        channel.close()
-
-
-@asynccontextmanager
-async def doomed(url: str) -> AsyncGenerator[Consumer]:
-    """A consumer of a worker that dies when the block ends: its connection is gone."""
-    async with (
-        RabbitBroker(Url(url), SystemClock()) as broker,
-        broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer,
-    ):
-        yield consumer
-        await broker.__aexit__(None, None, None)
-
-
-async def next_of(consumer: Consumer) -> Delivery:
-    [delivery] = await take(consumer, 1)
-    return delivery
 
 
 # Crashes
@@ -320,118 +282,6 @@ def test_an_unknown_option_is_named() -> None:
         RabbitBroker(Url("amqp://localhost?heartbeet=1"), SystemClock())
 
 
-# Declarations
-
-EVENTS = Exchange("events", "topic")
-QUEUES = [
-    Queue("mail", bindings=[Binding(EVENTS, "user.*"), Binding(Exchange("all", "fanout"))]),
-    Queue("log", bindings=[Binding(EVENTS, "#"), Binding(Exchange("all", "fanout"))]),
-    Queue("big", bindings=[Binding(Exchange("by", "headers"), headers={"size": "big"})]),
-    Queue("one", bindings=[Binding(Exchange("exact"), "this")]),
-]
-
-
-NO_HEADERS: dict[str, str] = {}
-
-
-@pytest.mark.parametrize(
-    ("to", "arrives"),
-    [
-        (("events", "user.created", NO_HEADERS), {"mail": "1", "log": "1@log"}),
-        (("events", "order.paid", NO_HEADERS), {"log": "1@log"}),
-        (("all", "", NO_HEADERS), {"mail": "1", "log": "1@log"}),
-        (("by", "", {"size": "big"}), {"big": "1@big"}),
-        (("exact", "this", NO_HEADERS), {"one": "1@one"}),
-    ],
-)
-@pytest.mark.parametrize("delay", [0.0, 0.2])
-async def test_an_exchange_hands_a_copy_to_each_queue_that_is_bound(
-    broker: RabbitBroker,
-    to: tuple[str, str, dict[str, str]],
-    arrives: dict[str, str],
-    delay: float,
-) -> None:
-    exchange, key, headers = to
-    await broker.bind(QUEUES)
-    eta = SystemClock().now() + delay if delay else None
-    await broker.publish(
-        [envelope("1", exchange=exchange, routing_key=key, headers=headers, eta=eta)]
-    )
-
-    for queue, id in arrives.items():
-        async with broker.consume(QueueSpec(queue), Lease(new_id(), 15.0)) as consumer:
-            assert (await next_of(consumer)).envelope.id == id
-
-
-async def test_what_no_queue_is_bound_for_is_unroutable(broker: RabbitBroker) -> None:
-    await broker.bind(QUEUES)
-
-    with pytest.raises(Unroutable, match="nobody"):
-        await broker.publish([envelope("1"), envelope("2", exchange="exact", routing_key="nobody")])
-    await broker.publish([envelope("1")])  # as a publisher does with those that were not at fault
-
-    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
-        assert ids_of(await take(consumer, 1)) == ["1"]
-        assert not await consumer.receive(10)
-
-
-async def test_what_waits_too_long_is_a_dead_letter(broker: RabbitBroker) -> None:
-    await broker.bind([Queue("mail", ttl=0.1)])
-    await broker.publish([envelope("1")])
-
-    [letter] = await _letters(broker, 1)
-
-    assert (letter.envelope.id, letter.reason) == ("1", "RabbitMQ: expired")
-
-
-async def test_a_full_queue_refuses_the_new_one(broker: RabbitBroker) -> None:
-    await broker.bind([Queue("mail", max_length=2)])
-
-    with pytest.raises(QueueFull) as refusal:
-        await publish_until_it_fails(broker)  # it counts a moment late
-
-    assert (refusal.value.queue, refusal.value.limit) == ("mail", 2)
-
-
-async def test_a_full_queue_may_bury_the_oldest_instead(broker: RabbitBroker) -> None:
-    await broker.bind([Queue("mail", max_length=2, overflow="drop-head")])
-    await broker.publish([envelope(str(n)) for n in range(5)])
-
-    letters = await _letters(broker, 3)
-
-    assert [letter.envelope.id for letter in letters] == ["0", "1", "2"]
-    assert {letter.reason for letter in letters} == {"RabbitMQ: maxlen"}
-
-
-async def test_a_queue_with_one_active_worker_goes_to_the_next_when_that_leaves(
-    broker: RabbitBroker,
-) -> None:
-    await broker.bind([Queue("mail", single_active=True)])
-    await broker.publish([envelope(str(n)) for n in range(20)])
-    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as first:
-        await take(first, 5)
-        async with broker.consume(MAIL, Lease(new_id(), 15.0)) as second:
-            assert not await second.receive(10)
-            await first.settle([])
-            async with anyio.create_task_group() as group:
-                group.start_soon(broker.publish, [envelope("more")])
-            assert not await second.receive(10)
-
-
-async def test_priorities_need_a_classic_queue(broker: RabbitBroker) -> None:
-    with pytest.raises(ConfigurationError, match="classic"):
-        await broker.bind([Queue("mail", max_priority=5)])
-
-
-async def test_a_queue_that_others_made_otherwise_is_named(
-    broker: RabbitBroker, post: Post
-) -> None:
-    await ask(post, amqp.Queue.Declare(queue="mail", durable=True))
-
-    with pytest.raises(ConfigurationError, match=r"queue mail .* otherwise"):
-        await broker.publish([envelope()])
-
-
 # Dead letters, and what an operator sees
 
 
@@ -444,7 +294,7 @@ async def test_dead_letters_keep_bytes_reason_and_crashes_and_can_go_back(
         taken = await take(consumer, 60)
         await consumer.settle([Reject(each, f"why {each.envelope.id}") for each in taken])
 
-    letters = await _letters(broker, 60)
+    letters = await letters_of(broker, 60)
     assert [letter.envelope for letter in letters] == sent
     assert [letter.reason for letter in letters] == [f"why {n}" for n in range(60)]
     assert all(abs(letter.died_at - SystemClock().now()) < 60 for letter in letters)
@@ -496,19 +346,6 @@ async def test_foreign_bytes_come_as_they_are(broker: RabbitBroker, post: Post) 
 
     assert taken[1].envelope.body == b"\xff\x00\xc1"
     assert taken[1].envelope.id.startswith("foreign-")
-
-
-async def _letters(broker: RabbitBroker, count: int) -> list[DeadLetter]:
-    with anyio.fail_after(PATIENCE):
-        while (await broker.depth("mail")).dead < count:
-            await checkpoint()
-    return list(await broker.dead_letters("mail"))
-
-
-async def publish_until_it_fails(broker: RabbitBroker) -> None:
-    while True:
-        await broker.publish([envelope() for _ in range(5)])
-        await checkpoint()
 
 
 def sender_of(broker: RabbitBroker) -> Sender:

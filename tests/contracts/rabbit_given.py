@@ -1,0 +1,78 @@
+"""What the tests of RabbitMQ begin with: a broker, a connection behind its back, a dying worker."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from asyncq.brokers.admin import DeadLetter
+from asyncq.brokers.base import Consumer, Delivery, Envelope, Lease, QueueSpec
+from asyncq.brokers.rabbitmq import RabbitBroker
+from asyncq.brokers.rabbitmq.post import Post
+from asyncq.clock import SystemClock
+from asyncq.config import Url
+from asyncq.errors import BrokerUnavailable
+from asyncq.message import new_id
+from asyncq.stores.amqp import AmqpSettings, Connector
+from asyncq.testing.contracts.given import take
+
+MAIL = QueueSpec("mail", prefetch=10)
+PATIENCE = 20.0  # seconds
+
+
+def envelope(id: str = "", body: bytes = b"hello", queue: str = "mail", **more: object) -> Envelope:
+    return Envelope(id=id or new_id(), queue=queue, body=body, **more)  # type: ignore[arg-type] # fields by name
+
+
+@pytest.fixture
+async def broker(rabbitmq_url: str) -> AsyncIterator[RabbitBroker]:
+    async with RabbitBroker(Url(rabbitmq_url), SystemClock()) as broker:
+        yield broker
+
+
+@pytest.fixture
+async def post(rabbitmq_url: str) -> AsyncIterator[Post]:
+    """A connection of our own, for what nobody but a test does."""
+    settings = AmqpSettings(Url(rabbitmq_url))
+    post = Post(settings, Connector(settings, "tests", BrokerUnavailable), SystemClock())
+    yield post
+    post.close()
+
+
+async def ask(post: Post, *methods: object) -> list[object]:
+    channel = await post.open_channel()
+    try:
+        return await post.ask(channel, *methods)
+    finally:
+        channel.close()
+
+
+@asynccontextmanager
+async def doomed(url: str) -> AsyncGenerator[Consumer]:
+    """A consumer of a worker that dies when the block ends: its connection is gone."""
+    async with (
+        RabbitBroker(Url(url), SystemClock()) as broker,
+        broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer,
+    ):
+        yield consumer
+        await broker.__aexit__(None, None, None)
+
+
+async def next_of(consumer: Consumer) -> Delivery:
+    [delivery] = await take(consumer, 1)
+    return delivery
+
+
+async def letters_of(broker: RabbitBroker, count: int) -> list[DeadLetter]:
+    with anyio.fail_after(PATIENCE):
+        while (await broker.depth("mail")).dead < count:
+            await checkpoint()
+    return list(await broker.dead_letters("mail"))
+
+
+async def publish_until_it_fails(broker: RabbitBroker) -> None:
+    while True:
+        await broker.publish([envelope() for _ in range(5)])
+        await checkpoint()

@@ -1,0 +1,135 @@
+"""What RabbitMQ makes of exchanges, bindings and the bounds of queues."""
+
+import anyio
+import pamqp.commands as amqp
+import pytest
+
+from asyncq.brokers.base import Lease, QueueSpec
+from asyncq.brokers.rabbitmq import RabbitBroker
+from asyncq.brokers.rabbitmq.post import Post
+from asyncq.clock import SystemClock
+from asyncq.errors import ConfigurationError, QueueFull, Unroutable
+from asyncq.message import new_id
+from asyncq.testing.contracts.given import ids_of, take
+from asyncq.topology import Binding, Exchange, Queue
+from tests.contracts.rabbit_given import (
+    MAIL,
+    ask,
+    broker,
+    envelope,
+    letters_of,
+    next_of,
+    post,
+    publish_until_it_fails,
+)
+
+__all__ = ["broker", "post"]  # fixtures
+
+EVENTS = Exchange("events", "topic")
+QUEUES = [
+    Queue("mail", bindings=[Binding(EVENTS, "user.*"), Binding(Exchange("all", "fanout"))]),
+    Queue("log", bindings=[Binding(EVENTS, "#"), Binding(Exchange("all", "fanout"))]),
+    Queue("big", bindings=[Binding(Exchange("by", "headers"), headers={"size": "big"})]),
+    Queue("one", bindings=[Binding(Exchange("exact"), "this")]),
+]
+
+
+NO_HEADERS: dict[str, str] = {}
+
+
+@pytest.mark.parametrize(
+    ("to", "arrives"),
+    [
+        (("events", "user.created", NO_HEADERS), {"mail": "1", "log": "1@log"}),
+        (("events", "order.paid", NO_HEADERS), {"log": "1@log"}),
+        (("all", "", NO_HEADERS), {"mail": "1", "log": "1@log"}),
+        (("by", "", {"size": "big"}), {"big": "1@big"}),
+        (("exact", "this", NO_HEADERS), {"one": "1@one"}),
+    ],
+)
+@pytest.mark.parametrize("delay", [0.0, 0.2])
+async def test_an_exchange_hands_a_copy_to_each_queue_that_is_bound(
+    broker: RabbitBroker,
+    to: tuple[str, str, dict[str, str]],
+    arrives: dict[str, str],
+    delay: float,
+) -> None:
+    exchange, key, headers = to
+    await broker.bind(QUEUES)
+    eta = SystemClock().now() + delay if delay else None
+    await broker.publish(
+        [envelope("1", exchange=exchange, routing_key=key, headers=headers, eta=eta)]
+    )
+
+    for queue, id in arrives.items():
+        async with broker.consume(QueueSpec(queue), Lease(new_id(), 15.0)) as consumer:
+            assert (await next_of(consumer)).envelope.id == id
+
+
+async def test_what_no_queue_is_bound_for_is_unroutable(broker: RabbitBroker) -> None:
+    await broker.bind(QUEUES)
+
+    with pytest.raises(Unroutable, match="nobody"):
+        await broker.publish([envelope("1"), envelope("2", exchange="exact", routing_key="nobody")])
+    await broker.publish([envelope("1")])  # as a publisher does with those that were not at fault
+
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        assert ids_of(await take(consumer, 1)) == ["1"]
+        assert not await consumer.receive(10)
+
+
+async def test_what_waits_too_long_is_a_dead_letter(broker: RabbitBroker) -> None:
+    await broker.bind([Queue("mail", ttl=0.1)])
+    await broker.publish([envelope("1")])
+
+    [letter] = await letters_of(broker, 1)
+
+    assert (letter.envelope.id, letter.reason) == ("1", "RabbitMQ: expired")
+
+
+async def test_a_full_queue_refuses_the_new_one(broker: RabbitBroker) -> None:
+    await broker.bind([Queue("mail", max_length=2)])
+
+    with pytest.raises(QueueFull) as refusal:
+        await publish_until_it_fails(broker)  # it counts a moment late
+
+    assert (refusal.value.queue, refusal.value.limit) == ("mail", 2)
+
+
+async def test_a_full_queue_may_bury_the_oldest_instead(broker: RabbitBroker) -> None:
+    await broker.bind([Queue("mail", max_length=2, overflow="drop-head")])
+    await broker.publish([envelope(str(n)) for n in range(5)])
+
+    letters = await letters_of(broker, 3)
+
+    assert [letter.envelope.id for letter in letters] == ["0", "1", "2"]
+    assert {letter.reason for letter in letters} == {"RabbitMQ: maxlen"}
+
+
+async def test_a_queue_with_one_active_worker_goes_to_the_next_when_that_leaves(
+    broker: RabbitBroker,
+) -> None:
+    await broker.bind([Queue("mail", single_active=True)])
+    await broker.publish([envelope(str(n)) for n in range(20)])
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as first:
+        await take(first, 5)
+        async with broker.consume(MAIL, Lease(new_id(), 15.0)) as second:
+            assert not await second.receive(10)
+            await first.settle([])
+            async with anyio.create_task_group() as group:
+                group.start_soon(broker.publish, [envelope("more")])
+            assert not await second.receive(10)
+
+
+async def test_priorities_need_a_classic_queue(broker: RabbitBroker) -> None:
+    with pytest.raises(ConfigurationError, match="classic"):
+        await broker.bind([Queue("mail", max_priority=5)])
+
+
+async def test_a_queue_that_others_made_otherwise_is_named(
+    broker: RabbitBroker, post: Post
+) -> None:
+    await ask(post, amqp.Queue.Declare(queue="mail", durable=True))
+
+    with pytest.raises(ConfigurationError, match=r"queue mail .* otherwise"):
+        await broker.publish([envelope()])
