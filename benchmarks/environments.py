@@ -18,14 +18,23 @@ ROOT = Path(__file__).parent.parent
 HOME = Path(os.environ.get("ASYNCQ_BENCH_HOME") or ROOT / ".bench").absolute()
 
 ENVIRONMENTS = {
-    "asyncq": ("asyncq[redis]",),
+    "asyncq": ("asyncq[redis,rabbitmq]",),
     "floor": ("redis", "hiredis", "msgspec", "uvloop"),
-    "taskiq": ("taskiq", "taskiq-redis", "redis", "hiredis", "orjson", "uvloop"),
+    "bare-aio-pika": ("aio-pika", "uvloop"),
+    "taskiq": (
+        "taskiq",
+        "taskiq-redis",
+        "taskiq-aio-pika",
+        "redis",
+        "hiredis",
+        "orjson",
+        "uvloop",
+    ),
     "streaq": ("streaq", "hiredis", "uvloop"),
     # saq imports typing-extensions without asking for it.
     "saq": ("saq[redis]", "hiredis", "orjson", "typing-extensions", "uvloop"),
     "arq": ("arq", "redis", "hiredis", "uvloop"),
-    "dramatiq": ("dramatiq[redis]", "redis", "hiredis"),
+    "dramatiq": ("dramatiq[redis,rabbitmq]", "redis", "hiredis"),
     "huey": ("huey", "redis", "hiredis"),
     "celery": ("celery[redis]", "redis", "hiredis"),
 }

@@ -18,7 +18,15 @@ from benchmarks.contenders import CONTENDERS, load_contender
 from benchmarks.environments import ENVIRONMENTS, distribution
 from benchmarks.trial import Measured, Trial
 
-LIBRARIES = ("redis", "hiredis", "uvloop", "msgspec")  # of interest wherever they are installed
+LIBRARIES = (
+    "redis",
+    "hiredis",
+    "aio-pika",
+    "pika",
+    "amqp",
+    "uvloop",
+    "msgspec",
+)  # of interest wherever they are installed
 
 
 def main() -> None:

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from benchmarks.contenders import Store
+from benchmarks.rounds import STORES
+
 WIDE = 30  # times the smallest: from here on a plot is logarithmic
 
 
@@ -26,10 +29,12 @@ class Figure:
     key: str
     title: str
     more_is_better: bool = True
+    stores: tuple[Store, ...] = STORES  # whose contenders are compared with one another
 
 
 FIGURES = (
     Figure("throughput", "tasks_per_second", "drain, tasks/s"),
+    Figure("throughput", "tasks_per_second", "drain of RabbitMQ, tasks/s", stores=("rabbitmq",)),
     Figure("enqueue", "bulk_per_second", "bulk enqueue, messages/s"),
     Figure("enqueue", "concurrent_per_second", "concurrent enqueue, messages/s"),
     Figure("latency", "p50_ms", "enqueue to result, p50 ms", more_is_better=False),
@@ -74,7 +79,7 @@ def read(lines: Iterable[str]) -> tuple[Results, list[str]]:
             failures.append(f"{run['question']}, {run['contender']}, run {run['run']}: {reason}")
             continue
         for figure in FIGURES:
-            if figure.question == run["question"]:
+            if figure.question == run["question"] and run["store"]["kind"] in figure.stores:
                 found = run["figures"][figure.key]
                 runs[figure, run["contender"], run["kind"]].append(found)
     results: defaultdict[Figure, list[Standing]] = defaultdict(list)

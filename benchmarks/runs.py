@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,8 @@ from typing import Any
 from benchmarks import processes
 from benchmarks.contenders import CONTENDERS, Entry
 from benchmarks.environments import ROOT, EnvironmentMissing, interpreter
-from benchmarks.servers import OPTIONS, ServerDidNotStart, redis_server
+from benchmarks.rabbitmq import rabbitmq_server
+from benchmarks.servers import OPTIONS, Server, ServerDidNotStart, redis_server
 
 LOG_TAIL = 1500  # characters of what each process of a failed run has said
 
@@ -27,6 +28,14 @@ Found = dict[str, Any]
 
 class RunFailed(Exception):
     """A contender did not get to the end; the end of its logs says more."""
+
+
+@dataclass(frozen=True)
+class Urls:
+    """Where a contender keeps what it has."""
+
+    messages: str
+    results: str
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,8 @@ class Run:
         with tempfile.TemporaryDirectory(prefix="asyncq-bench-") as place:
             directory = Path(place)
             try:
-                with self._store(directory) as (url, store):
-                    found |= {"store": store} | self._measure(directory, url)
+                with self._store(directory) as (urls, store):
+                    found |= {"store": store} | self._measure(directory, urls)
             except (EnvironmentMissing, ServerDidNotStart, RunFailed) as error:
                 found["error"] = f"{type(error).__name__}: {error}"
         return found | {"duration": round(monotonic() - begun, 3)}
@@ -64,15 +73,23 @@ class Run:
         return CONTENDERS[self.contender]
 
     @contextmanager
-    def _store(self, directory: Path) -> Iterator[tuple[str, Found]]:
-        """Where the contender keeps its messages, and what that is."""
-        if self._entry.store == "sqlite":
-            yield f"sqlite:///{directory / 'asyncq.db'}", {"kind": "sqlite"}
-        else:
-            with redis_server(directory) as server:
-                yield server.url, {"kind": "redis", "version": server.version} | OPTIONS
+    def _store(self, directory: Path) -> Iterator[tuple[Urls, Found]]:
+        """Where the contender keeps its messages and its results, and what that is."""
+        kind = self._entry.store
+        if kind == "sqlite":
+            url = f"sqlite:///{directory / 'asyncq.db'}"
+            yield Urls(messages=url, results=url), {"kind": kind}
+            return
+        with ExitStack() as servers:
+            redis = servers.enter_context(redis_server(directory))
+            if kind == "rabbitmq":
+                rabbitmq = servers.enter_context(rabbitmq_server(directory / "rabbitmq"))
+                store = {"kind": kind, "version": rabbitmq.version, "results": _redis(redis)}
+                yield Urls(messages=rabbitmq.url, results=redis.url), store
+            else:
+                yield Urls(messages=redis.url, results=redis.url), _redis(redis)
 
-    def _measure(self, directory: Path, url: str) -> Found:
+    def _measure(self, directory: Path, urls: Urls) -> Found:
         """Have it measured by `benchmarks.inside`, whose worker is in the same process group."""
         python = interpreter(self._entry.environment)
         what = [self.question, self.contender, json.dumps(self.options), str(directory)]
@@ -80,7 +97,7 @@ class Run:
             process = subprocess.Popen(
                 [python, "-m", "benchmarks.inside", *what],
                 cwd=ROOT,
-                env=os.environ | self._environ(directory, url),
+                env=os.environ | self._environ(directory, urls),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -98,15 +115,20 @@ class Run:
         measured: Found = json.loads((directory / "measured.json").read_text())
         return measured
 
-    def _environ(self, directory: Path, url: str) -> dict[str, str]:
+    def _environ(self, directory: Path, urls: Urls) -> dict[str, str]:
         return {
             "PYTHONPATH": str(ROOT),
-            "BENCH_STORE": url,
+            "BENCH_STORE": urls.messages,
+            "BENCH_RESULTS": urls.results,
             "BENCH_QUESTION": self.question,
             "BENCH_CONTENDER": self.contender,
             "BENCH_CONCURRENCY": str(self.options.get("concurrency", 100)),
             "BENCH_TICKS": str(directory / "ticks"),
         }
+
+
+def _redis(server: Server) -> Found:
+    return {"kind": "redis", "version": server.version} | OPTIONS
 
 
 def _said(directory: Path) -> str:

@@ -1,4 +1,7 @@
-"""A Redis server for one run: fresh, on a free port, gone afterwards."""
+"""A Redis server for one run: fresh, on a free port, gone afterwards.
+
+RabbitMQ is in `benchmarks.rabbitmq`.
+"""
 
 import re
 import socket
@@ -21,7 +24,7 @@ OPTIONS = {
 
 
 class ServerDidNotStart(Exception):
-    """The Redis server did not answer; its log says why."""
+    """A server did not answer; its log says why."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Server:
 @contextmanager
 def redis_server(directory: Path) -> Iterator[Server]:
     """Run a server for the length of the block. It keeps nothing on disk."""
-    port = _free_port()
+    port = free_port()
     place = {"port": str(port), "bind": "127.0.0.1", "dir": str(directory)}
     options = [text for name, value in (place | OPTIONS).items() for text in (f"--{name}", value)]
     with (directory / "redis.log").open("wb") as log:
@@ -47,7 +50,8 @@ def redis_server(directory: Path) -> Iterator[Server]:
         processes.end(process)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback that nobody listens on, just now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

@@ -7,8 +7,8 @@ goes from the first body's start to when the last result is stored: a worker tha
 all would finish as many per second as there are tasks.
 """
 
-from benchmarks.contenders import CONTENDERS
-from benchmarks.rounds import parser, run
+from benchmarks.contenders import CONTENDERS, on
+from benchmarks.rounds import STORES, parser, run
 from benchmarks.trial import Measured, Trial
 
 
@@ -19,7 +19,7 @@ async def measure(trial: Trial) -> Measured:
 
 def main() -> None:
     """Ask the contenders."""
-    options = parser(__doc__, [name for name, entry in CONTENDERS.items() if entry.is_async])
+    options = parser(__doc__, [name for name in on(*STORES) if CONTENDERS[name].is_async])
     options.add_argument("--tasks", type=int, default=10_000)
     options.add_argument("--concurrency", type=int, default=10_000, help="of the one worker")
     run("sleepers", options.parse_args())

@@ -6,6 +6,8 @@ from typing import Literal
 
 from benchmarks.contenders.interface import Contender
 
+Store = Literal["redis", "sqlite", "rabbitmq"]
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -14,7 +16,7 @@ class Entry:
     module: str
     environment: str
     kind: Literal["ours", "peer", "floor"] = "peer"
-    store: Literal["redis", "sqlite"] = "redis"
+    store: Store = "redis"  # of its messages; beside RabbitMQ, results are in Redis
     is_async: bool = True  # runs coroutines, so that one worker can hold thousands of sleepers
 
 
@@ -30,7 +32,18 @@ CONTENDERS = {
     "huey": Entry("huey", "huey", is_async=False),
     "celery-threads": Entry("celery", "celery", is_async=False),
     "celery-prefork": Entry("celery", "celery", is_async=False),
+    "asyncq-rabbitmq": Entry("asyncq", "asyncq", kind="ours", store="rabbitmq"),
+    "bare-aio-pika": Entry("bare_aio_pika", "bare-aio-pika", kind="floor", store="rabbitmq"),
+    "taskiq-rabbitmq": Entry("taskiq", "taskiq", store="rabbitmq"),
+    "dramatiq-rabbitmq": Entry("dramatiq", "dramatiq", store="rabbitmq", is_async=False),
+    "celery-rabbitmq-threads": Entry("celery", "celery", store="rabbitmq", is_async=False),
+    "celery-rabbitmq-prefork": Entry("celery", "celery", store="rabbitmq", is_async=False),
 }
+
+
+def on(*stores: Store) -> list[str]:
+    """The names of those whose messages are in one of these."""
+    return [name for name, entry in CONTENDERS.items() if entry.store in stores]
 
 
 def load_contender(name: str) -> Contender:

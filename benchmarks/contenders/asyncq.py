@@ -1,4 +1,4 @@
-"""asyncq itself, on Redis or on SQLite: the run's URL decides."""
+"""asyncq itself, on Redis, SQLite or RabbitMQ: the run's URLs decide."""
 
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -7,12 +7,18 @@ from typing import Any
 
 import asyncq
 from benchmarks import tasks
-from benchmarks.contenders.interface import CONCURRENCY, RESULT_TTL, STORE_URL, Handle
+from benchmarks.contenders.interface import (
+    CONCURRENCY,
+    RESULT_TTL,
+    RESULTS_URL,
+    STORE_URL,
+    Handle,
+)
 from benchmarks.loops import each
 
 READERS = 100  # results asked for at a time
 
-app = asyncq.App(STORE_URL)
+app = asyncq.App(STORE_URL, backend=RESULTS_URL)
 _task = app.task(keep_result=float(RESULT_TTL))
 TASKS = {"noop": _task(tasks.noop), "sleeper": _task(tasks.sleeper)}
 

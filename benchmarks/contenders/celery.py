@@ -1,4 +1,4 @@
-"""Celery with Redis on both sides: threads, or child processes."""
+"""Celery on Redis or RabbitMQ, with results in Redis: threads, or child processes."""
 
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -11,15 +11,17 @@ from benchmarks import tasks
 from benchmarks.contenders.interface import (
     CONCURRENCY,
     CONTENDER,
+    ON_RABBITMQ,
     RESULT_TTL,
+    RESULTS_URL,
     STORE_URL,
     Handle,
 )
 
-THREADS = CONTENDER == "celery-threads"
+THREADS = CONTENDER.endswith("-threads")
 CHILDREN = 2  # with no-ops, more children than cores only get in each other's way
 
-app = Celery("bench", broker=STORE_URL, backend=STORE_URL)
+app = Celery("bench", broker=STORE_URL, backend=RESULTS_URL)
 app.conf.update(
     result_expires=RESULT_TTL,
     worker_send_task_events=False,
@@ -27,11 +29,12 @@ app.conf.update(
     broker_pool_limit=100,
     redis_max_connections=None,
     worker_enable_remote_control=False,
+    broker_transport_options={"confirm_publish": True} if ON_RABBITMQ else {},
 )
 noop = app.task(tasks.blocking_noop, name="noop")
 
 
-class CeleryOnRedis:
+class CeleryAlone:
     """A worker without gossip, mingling, heartbeats, events and remote control."""
 
     blocking = True
@@ -41,7 +44,8 @@ class CeleryOnRedis:
         "gossip, mingle, heartbeat, events, remote control": "off",
         "bulk": "apply_async on one producer: there is no bulk call",
         "wait": "get(): published by the worker",
-    }
+        "acks": "late" if app.conf.task_acks_late else "early, its default",
+    } | ({"queue": "classic, durable, its default; confirm_publish"} if ON_RABBITMQ else {})
 
     def worker_command(self) -> Sequence[str]:
         pool, size = ("threads", CONCURRENCY) if THREADS else ("prefork", CHILDREN)
@@ -71,4 +75,4 @@ class CeleryOnRedis:
         return handle.result if handle.successful() else None
 
 
-contender = CeleryOnRedis()
+contender = CeleryAlone()

@@ -1,22 +1,35 @@
-"""dramatiq: threads, Redis lists behind one script."""
+"""dramatiq: threads, on Redis lists behind one script or on RabbitMQ with results in Redis."""
 
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import dramatiq
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.message import Message
 from dramatiq.results import ResultMissing, Results
 from dramatiq.results.backends import RedisBackend
 
 from benchmarks import tasks
-from benchmarks.contenders.interface import CONCURRENCY, RESULT_TTL, STORE_URL, Handle
+from benchmarks.contenders.interface import (
+    CONCURRENCY,
+    ON_RABBITMQ,
+    RESULT_TTL,
+    RESULTS_URL,
+    STORE_URL,
+    Handle,
+)
 
-IDLE = "5"  # ms between looks at an empty queue; each of the threads wakes up as often
+# ms between looks at an empty queue; each of the threads wakes up as often. RabbitMQ pushes.
+IDLE = "1000" if ON_RABBITMQ else "5"
 
-backend = RedisBackend(url=STORE_URL)
-broker = RedisBroker(url=STORE_URL)
+backend = RedisBackend(url=RESULTS_URL)
+broker = (
+    RabbitmqBroker(url=STORE_URL, confirm_delivery=True)
+    if ON_RABBITMQ
+    else RedisBroker(url=STORE_URL)
+)
 broker.add_middleware(Results(backend=backend))
 dramatiq.set_broker(broker)
 
@@ -36,7 +49,7 @@ class Dramatiq:
         "dramatiq_worker_timeout": IDLE,
         "bulk": "one send() after the other, as group() does: there is no bulk call",
         "wait": "get_result(block=True): blocks in Redis",
-    }
+    } | ({"queue": "classic, durable; confirm_delivery=True"} if ON_RABBITMQ else {})
 
     def worker_command(self) -> Sequence[str]:
         limits = ["--processes", "1", "--threads", str(CONCURRENCY)]

@@ -11,6 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 STORE_URL = os.environ.get("BENCH_STORE", "redis://127.0.0.1:6379/0")
+RESULTS_URL = os.environ.get("BENCH_RESULTS", STORE_URL)  # another one beside RabbitMQ
+ON_RABBITMQ = STORE_URL.startswith("amqp://")
 QUESTION = os.environ.get("BENCH_QUESTION", "")
 CONTENDER = os.environ.get("BENCH_CONTENDER", "")
 CONCURRENCY = int(os.environ.get("BENCH_CONCURRENCY", "100"))  # of the worker in this run

@@ -1,41 +1,53 @@
-"""taskiq on Redis streams."""
+"""taskiq on Redis streams, or on RabbitMQ with results in Redis."""
 
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from taskiq import AsyncTaskiqTask
+from taskiq import AsyncBroker, AsyncTaskiqTask
 from taskiq.serializers import ORJSONSerializer
+from taskiq_aio_pika import AioPikaBroker
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
 from benchmarks import tasks
-from benchmarks.contenders.interface import CONCURRENCY, RESULT_TTL, STORE_URL, Handle
+from benchmarks.contenders.interface import (
+    CONCURRENCY,
+    ON_RABBITMQ,
+    RESULT_TTL,
+    RESULTS_URL,
+    STORE_URL,
+    Handle,
+)
 from benchmarks.loops import each, repeat
 
 BULK_WIDTH = 50  # calls at a time
 POLL = 0.001  # seconds
 
 backend: RedisAsyncResultBackend[int] = RedisAsyncResultBackend(
-    STORE_URL, result_ex_time=RESULT_TTL, serializer=ORJSONSerializer()
+    RESULTS_URL, result_ex_time=RESULT_TTL, serializer=ORJSONSerializer()
 )
-broker = RedisStreamBroker(STORE_URL, xread_count=CONCURRENCY).with_result_backend(backend)
-broker.with_serializer(ORJSONSerializer())
+broker: AsyncBroker = (
+    AioPikaBroker(STORE_URL, qos=CONCURRENCY)
+    if ON_RABBITMQ
+    else RedisStreamBroker(STORE_URL, xread_count=CONCURRENCY)
+)
+broker.with_result_backend(backend).with_serializer(ORJSONSerializer())
 
 TASKS = {"noop": broker.task(tasks.noop), "sleeper": broker.task(tasks.sleeper)}
 
 
 class Taskiq:
-    """The stream broker, which acknowledges, with results in Redis."""
+    """The brokers that acknowledge, with results in Redis."""
 
     blocking = False
     settings: Mapping[str, object] = {
-        "broker": "RedisStreamBroker",
+        "broker": type(broker).__name__,
         "backend": "RedisAsyncResultBackend",
         "serializer": "orjson",
-        "xread_count": CONCURRENCY,
+        "qos" if ON_RABBITMQ else "xread_count": CONCURRENCY,
         "bulk": f"{BULK_WIDTH} concurrent kiq(): there is no bulk call",
         "wait": f"wait_result(check_interval={POLL}): there is only polling",
-    }
+    } | ({"queue": "quorum, its default; messages are persistent"} if ON_RABBITMQ else {})
 
     def worker_command(self) -> Sequence[str]:
         app = f"{__name__}:broker"
