@@ -3,6 +3,7 @@
 import asyncio
 from asyncio import timeout as deadline
 from collections.abc import Sequence
+from functools import partial
 
 import anyio
 import msgspec
@@ -10,7 +11,7 @@ import pamqp.commands as amqp
 
 from asyncq.stores.amqp import Connector
 from asyncq.stores.amqp_content import Parcel, frames, properties_of
-from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content
+from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content, Wire
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -27,12 +28,15 @@ class Sent(msgspec.Struct, frozen=True):
 
 NONE_MISSING = Sent()
 
+BLOCKED_PATIENCE = 0.5  # seconds that a server may be short of memory or disk, unnoticed by callers
+
 
 class Sender:
     """One channel in confirm mode, on a connection that only sends.
 
-    RabbitMQ may stop reading from a connection that sends when it is short of memory or disk; what
-    is settled and asked elsewhere is not held up by it.
+    RabbitMQ stops reading from a connection that sends when it is short of memory or disk; what is
+    settled and asked elsewhere is not held up by it. The connection stays, and nothing more is
+    sent on it until it is read again: what was on its way then is stored after all.
     """
 
     def __init__(self, connector: Connector, timeout: float) -> None:
@@ -66,6 +70,8 @@ class Sender:
 
     async def _send(self, parcels: Sequence[Parcel], kept: set[str]) -> Sent:
         channel = await self._ready()
+        if channel.wire.blocked:
+            raise _no_room(channel.wire)
         first = self._tag + 1
         self._tag += len(parcels)
         self._lowest, self._unconfirmed = first, set(range(first, self._tag + 1))
@@ -88,12 +94,9 @@ class Sender:
         return Sent(self._returned, [parcels[tag - first].id for tag in self._refused])
 
     def _explain(self, error: Exception) -> Exception:
-        blocked = None if self._channel is None else self._channel.wire.blocked
         if isinstance(error, TimeoutError):
             # A confirm that is late may still come; on a new connection it is nobody's.
             self.close()
-            if blocked:
-                return OSError(f"RabbitMQ takes no messages now: {blocked}")
         return error
 
     async def _ready(self) -> Channel:
@@ -103,6 +106,7 @@ class Sender:
             await channel.call(amqp.Confirm.Select())
             channel.on_confirm, channel.on_return = self._on_confirm, self._on_return
             channel.on_close = self._on_close
+            wire.on_blocked = partial(wire.loop.call_later, BLOCKED_PATIENCE, self._give_up, wire)
             self._channel, self._tag = channel, 0
         return self._channel
 
@@ -125,6 +129,15 @@ class Sender:
         if not open_ and self._confirmed is not None and not self._confirmed.done():
             self._confirmed.set_result(None)
 
+    def _give_up(self, wire: Wire) -> None:
+        """Tell who waits that the server still takes nothing."""
+        if wire.blocked and self._channel is not None and self._channel.wire is wire:
+            self._on_close(_no_room(wire))
+
     def _on_close(self, why: Exception) -> None:
         if self._confirmed is not None and not self._confirmed.done():
             self._confirmed.set_exception(why)
+
+
+def _no_room(wire: Wire) -> OSError:
+    return OSError(f"RabbitMQ takes no messages now: {wire.blocked}")

@@ -210,6 +210,7 @@ class Wire(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.blocked: str | None = None
         """Why the server takes no messages just now, in its words."""
+        self.on_blocked: Callable[[], None] = _ignore
         self.version = ""
         self.frame_max = 0
         self.closed: Exception | None = None
@@ -384,7 +385,8 @@ class Wire(asyncio.Protocol):
             case amqp.Connection.Close():
                 self._refuse(method.reply_code or 0, str(method.reply_text))
             case amqp.Connection.Blocked():
-                self.blocked = method.reason
+                self.blocked = method.reason or "it does not say why"
+                self.on_blocked()
             case amqp.Connection.Unblocked():
                 self.blocked = None
             case amqp.Connection.CloseOk():

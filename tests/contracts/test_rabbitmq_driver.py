@@ -1,7 +1,8 @@
 """What is particular to RabbitMQ: crashes, its own ways to say no, and dead letters."""
 
 import socket
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from urllib.parse import quote
 
 import anyio
@@ -197,15 +198,16 @@ async def test_a_delay_survives_the_deletion_of_its_queue(broker: RabbitBroker, 
 
 
 async def test_a_server_short_of_memory_fails_publishing_by_its_deadline(
-    broker: RabbitBroker, rabbitmq_server: RabbitServer, monkeypatch: pytest.MonkeyPatch
+    broker: RabbitBroker, rabbitmq_server: RabbitServer
 ) -> None:
     await broker.publish([envelope("1")])
-    monkeypatch.setattr(sender_of(broker), "_timeout", 1.0)  # or it takes ten seconds
     async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
         rabbitmq_server.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.0001)")
         try:
             with pytest.raises(BrokerUnavailable, match="low on memory"):
                 await publish_until_it_fails(broker)
+            with pytest.raises(BrokerUnavailable, match="low on memory"):
+                await broker.publish([envelope("2")])  # which is not even sent
             held = await next_of(consumer)
             assert not await consumer.settle([Ack(held)]), "what is there goes on"
         finally:
@@ -217,6 +219,45 @@ async def test_a_server_short_of_memory_fails_publishing_by_its_deadline(
                 except BrokerUnavailable:
                     continue
                 break
+
+
+async def test_a_delivery_that_is_held_for_longer_than_the_server_allows_ends_the_lease(
+    broker: RabbitBroker, rabbitmq_server: RabbitServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await broker.publish([envelope("1")])
+    lease = Lease(new_id(), 15.0)
+    with impatience(rabbitmq_server):
+        async with broker.consume(MAIL, lease) as consumer:
+            await take(consumer, 1)
+            with anyio.fail_after(PATIENCE):
+                while not lease.lost:
+                    await checkpoint()
+            with pytest.raises(LeaseLost, match="acknowledgement"):
+                await consumer.receive(1)
+
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        again = await next_of(consumer)
+        assert (again.envelope.id, again.suspect) == ("1", True)
+    assert "set that to more than your longest task" in caplog.text
+
+
+@contextmanager
+def impatience(server: RabbitServer) -> Generator[None]:
+    """Channels that are opened in this block give up what is not settled within a second."""
+    # milliseconds; the second is how often they look
+    was = server.evaluate(
+        "{ok, Before} = application:get_env(rabbit, channel_tick_interval),"
+        "application:set_env(rabbit, consumer_timeout, 1000),"
+        "application:set_env(rabbit, channel_tick_interval, 100), Before"
+    )
+    try:
+        yield
+    finally:
+        interval = "".join(filter(str.isdigit, was))
+        server.evaluate(
+            "application:set_env(rabbit, consumer_timeout, 1800000),"
+            f"application:set_env(rabbit, channel_tick_interval, {interval})"
+        )
 
 
 async def test_what_was_sent_in_doubt_is_marked(

@@ -21,9 +21,6 @@ from tests.servers.required import give_up
 
 B = TypeVar("B", bound=Bed)
 
-# What was fitted to a broker that finds no message by its id, and whose connection is the lease.
-ON_RABBITMQ = {"test_bad_input", "test_deaths", "test_lost_replies", "test_outages"}
-
 Report = Callable[..., None]
 
 SMALL_DISK = 16 * 1024 * 1024  # bytes
@@ -84,9 +81,6 @@ def _set_up(
     directory: Path,
     store: Path | None = None,
 ) -> Generator[Bench[B]]:
-    module = request.node.path.stem
-    if request.param == "rabbitmq" and module not in ON_RABBITMQ:
-        pytest.skip("this experiment is not fitted to RabbitMQ yet")
     try:
         with open_bed(store or directory, request.getfixturevalue) as ready:
             bench = Bench(directory, ready)

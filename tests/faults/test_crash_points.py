@@ -9,7 +9,7 @@ from asyncq import App
 from tests.faults.conftest import Report
 from tests.faults.lab.beds import Bed
 from tests.faults.lab.bench import Bench
-from tests.faults.lab.crash_points import ALONE, APART, DIED, LEAVING, POINTS
+from tests.faults.lab.crash_points import ALONE, APART, DIED, LEAVING, POINTS, SWEEPING
 from tests.faults.lab.scale import scaled
 
 ROUNDS = scaled(1, 5)
@@ -27,15 +27,16 @@ async def test_a_worker_may_die_anywhere(bench: Bench[Bed], report: Report, apar
     bench.configure(lease=1.0, concurrency=8, max_crashes=1000)
     points = [*POINTS, *APART] if apart else [*POINTS]
     if not bench.bed.keeps_hold:  # its server sees who is gone, and nobody sweeps
-        points.remove("sweeping")
+        points = [point for point in points if point not in SWEEPING]
     together = [point for point in points if point not in (LEAVING, *ALONE)]
+    alone = [point for point in ALONE if point in points]
     async with bench.app() as app:
         for _ in range(ROUNDS):
             leaver = await bench.hired(die_at=LEAVING)
             await see_dead(bench, app, together)
             leaver.send(signal.SIGTERM)
             assert await leaver.end() == DIED
-            for point in ALONE:
+            for point in alone:
                 await see_dead(bench, app, [point])
 
         await bench.hired()

@@ -17,7 +17,7 @@ HELD = 20
 DELAYED = 20
 LEASE = 1.0  # seconds; it is to be renewed also while there is no room
 DEADLINE = 1.5  # seconds that `enqueue` may take
-NAMES_IT = re.compile("OOM|maxmemory|disk is full", re.IGNORECASE)
+NAMES_IT = re.compile("OOM|maxmemory|disk is full|low on memory", re.IGNORECASE)
 
 
 async def test_without_room_enqueue_fails_in_time_and_all_goes_on_when_there_is_some(
@@ -32,6 +32,7 @@ async def test_without_room_enqueue_fails_in_time_and_all_goes_on_when_there_is_
         await bench.send(app, HELD, "gated", gate=str(gate))
         await until(lambda: len(bench.starts()) == HELD, 60, "they run")
         await bench.send(app, BACKLOG, seconds=0.05)
+        plain = list(bench.accepted)
         await bench.send(app, DELAYED, "flaky")
 
         await anyio.to_thread.run_sync(bench.bed.fill)
@@ -39,8 +40,10 @@ async def test_without_room_enqueue_fails_in_time_and_all_goes_on_when_there_is_
         with pytest.raises(BrokerUnavailable) as refusal:
             await bench.send(app, 1, seconds=0.0)
         took = now() - began
-        if bench.bed.scheme == "redis":  # a full disk cannot even note what is done
+        if bench.bed.scheme != "sqlite":  # a full disk cannot even note what is done
             gate.touch()
+            await until(lambda: {*plain} <= bench.ended(), 30, "workers run what is there")
+        if bench.bed.scheme == "redis":  # for RabbitMQ, a retry is one more message
             await bench.settled(within=30)
         await anyio.sleep(began + 3 * LEASE - now())  # how long there is no room is a part of it
         codes = [worker.exit_code for worker in bench.workers]

@@ -125,7 +125,7 @@ async def test_the_second_signal_cancels_what_all_processes_run(
     report(took=took)
     assert code == 0
     assert took < 10
-    assert audit.waiting == set(bench.accepted)
+    bench.see_that_these_are(audit.waiting, bench.accepted)
     assert not audit.held
     assert not audit.suspects
     assert not audit.faults
@@ -154,7 +154,7 @@ async def test_the_third_signal_ends_processes_that_do_not_listen_and_frees_what
     report(took=took)
     assert code == 1
     assert took < 2
-    assert audit.waiting == set(bench.accepted)
+    bench.see_that_these_are(audit.waiting, bench.accepted)
     assert not audit.held
     assert not audit.faults
 
@@ -179,7 +179,7 @@ async def test_a_process_that_cannot_hear_is_killed_when_its_grace_is_over(
     assert code == 1
     assert took < 10
     assert "does not hear that it is to end" in crew.log()
-    assert audit.waiting == {result.id}
+    bench.see_that_these_are(audit.waiting, [result.id])
     assert not audit.faults
 
 

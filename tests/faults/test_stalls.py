@@ -26,7 +26,7 @@ async def test_a_worker_that_slept_through_its_lease_is_fenced_and_works_again(
     bench.configure(lease=LEASE)
     gate = bench.directory / "gate"
     async with bench.app() as app:
-        sleeper = await bench.hired()
+        sleeper = await bench.hired(bench.bed.impatient_url)
         await bench.send(app, HELD, task=task, gate=str(gate))
         await until(lambda: len(bench.starts()) == HELD, 60, "all of them run")
         other = await bench.hired()
@@ -50,7 +50,8 @@ async def test_a_worker_that_slept_through_its_lease_is_fenced_and_works_again(
     assert all(bench.value(id) in own for id in again)
     runs = Counter(start.id for start in bench.starts())
     assert [runs[id] for id in again] == [1 + RUNS[task]] * HELD
-    assert all(runs[id] == 1 for id in runs if id not in again)  # also what the tasks have sent
+    if bench.bed.knows_ids:  # else what a task sends again is a message of its own
+        assert all(runs[id] == 1 for id in runs if id not in again)
     assert len(runs) == HELD * (3 if task == "relay" else 2)
     assert set(fresh) <= set(runs)
     assert sleeper.exit_code == 0

@@ -41,7 +41,7 @@ async def test_what_a_killed_process_held_runs_at_once_and_nothing_else_runs_aga
     report(findings, kills=KILLS)
     assert findings.ok == TASKS
     assert findings.recovered > 0
-    assert findings.repeated == findings.overlapped == 0, findings
+    bench.see_no_repetition(findings)
     assert len(bench.starts()) <= TASKS + KILLS * HELD
     assert findings.t_recover_p99 < scaled(3.0, 1.0), findings
     assert crew.exit_code == 0
@@ -64,9 +64,12 @@ async def test_what_a_killed_machine_held_runs_elsewhere_within_the_lease_and_a_
 
         audit = await bench.audit()
     report(took=took, lease=LEASE)
-    assert audit.held | audit.waiting == set(bench.accepted)
+    bench.see_that_these_are(audit.held | audit.waiting | audit.suspects, bench.accepted)
     assert not audit.faults
-    assert LEASE / 2 < took < LEASE + 1.0
+    if bench.bed.keeps_hold:
+        assert LEASE / 2 < took < LEASE + 1.0
+    else:
+        assert took < 1.0  # its server sees at once who is gone
 
 
 async def test_processes_whose_supervisor_died_keep_their_leases_and_drain(
@@ -130,6 +133,8 @@ async def test_a_process_that_stands_still_keeps_its_lease_and_is_named_within_a
 async def test_a_process_that_stands_still_for_too_long_is_given_up_and_fenced(
     bench: Bench[Bed], report: Report
 ) -> None:
+    if not bench.bed.keeps_hold:
+        pytest.skip("its lease is its connection, which a loop that stands still does not end")
     port = free_port()
     bench.configure(lease=1.0, stall_limit=1.0)
     async with bench.app() as app:

@@ -35,6 +35,7 @@ LOOK = 0.25  # seconds between two looks for suspects
 QUIET = 0.05  # seconds without a push after which none is on its way
 PREFETCH = 100  # where nobody says
 MOST_PREFETCH = 65535  # AMQP's
+OVERDUE = "delivery acknowledgement"  # what RabbitMQ says of a delivery that was held for too long
 LEAVE_TIMEOUT = 5.0  # seconds to give back what is held; then the server does, and counts it
 
 
@@ -397,4 +398,14 @@ class RabbitConsumer:
     def _on_close(self, why: Exception) -> None:
         self._pushed.set()
         self._lease.lose()
-        log.warning("the channel of queue %s was closed: %s", self._name, why)
+        log.warning("the channel of queue %s was closed: %s%s", self._name, why, _remedy(why))
+
+
+def _remedy(why: Exception) -> str:
+    """What to do about a channel that was closed, where anything can be done."""
+    if OVERDUE not in str(why):
+        return ""
+    return (
+        "; a task took longer than RabbitMQ's consumer_timeout (30 minutes, unless rabbitmq.conf"
+        " says otherwise) and runs again: set that to more than your longest task"
+    )

@@ -18,7 +18,11 @@ class Bed(Protocol):
     scheme: str
     keeps_hold: bool
     """What a worker holds stays its own when its connection is lost. Else it runs again."""
+    knows_ids: bool
+    """An audit tells which messages are where. Else it tells how many."""
     url: str
+    impatient_url: str
+    """Its URL for a worker that is to be missed as soon as its lease of a second is over."""
     backend: str
     """Where outcomes are kept: its own URL, if it keeps them itself."""
     other_backend: str

@@ -1,7 +1,8 @@
 """The bench: one store, one ledger, some workers and a producer, and what they add up to."""
 
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -93,7 +94,15 @@ class Bench(Generic[B]):
         config = msgspec.structs.replace(self.config, **settings)
         log = self.directory / f"worker-{len(self.workers)}.log"
         options = ("--processes", str(processes), *options)
-        crew = Crew(self.bed.url, config, self.ledger, log, options=options, plague=plague)
+        crew = Crew(
+            self.bed.url,
+            config,
+            self.ledger,
+            log,
+            settings={} if self._own_backend is None else {"LAB_BACKEND": self._own_backend},
+            options=options,
+            plague=plague,
+        )
         self.workers.append(crew)
         return crew
 
@@ -231,6 +240,13 @@ class Bench(Generic[B]):
         """No attempt ran twice; where the connection is the lease, it may when that is lost."""
         if self.bed.keeps_hold:
             assert findings.duplicated == findings.overlapped == findings.repeated == 0, findings
+
+    def see_that_these_are(self, found: AbstractSet[str], ids: Iterable[str]) -> None:
+        """An audit found these messages there, and no others; or so many, where none has a name."""
+        if self.bed.knows_ids:
+            assert found == {*ids}
+        else:
+            assert len(found) == len({*ids}), found
 
     def close(self) -> None:
         for worker in self.workers:

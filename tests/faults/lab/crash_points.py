@@ -62,6 +62,7 @@ APART = {  # only where outcomes are stored in a step of their own
     "storing": Point("before", ("store_records",), "backend"),
     "stored": Point("after", ("store_records",), "backend"),
 }
+SWEEPING = ("sweeping", "swept")  # only where workers look for those that are gone
 # In this order, with nobody else there: the second is to recover what the first has left.
 ALONE = ("run-begun", "swept")
 

@@ -49,6 +49,7 @@ class RabbitBed:
 
     scheme = "rabbitmq"
     keeps_hold = False
+    knows_ids = False
     durable_after = 6.0  # RabbitMQ 3.10 writes down what quorum queues it has every five seconds
     resumes_within = 5.0
 
@@ -56,6 +57,7 @@ class RabbitBed:
         self._server = server
         self._vhost = url.rpartition("/")[2]
         self.url = url
+        self.impatient_url = f"{url}?heartbeat=1"  # it gives up who misses two
         self.port = server.port
         self.backend = f"sqlite:///{directory}/outcomes.db"
         self.other_backend = f"sqlite:///{directory}/others.db"

@@ -42,13 +42,14 @@ class RedisBed:
 
     scheme = "redis"
     keeps_hold = True
+    knows_ids = True
     durable_after = 0.0
     resumes_within = 2.0
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
         self._base = f"asyncq:{{{QUEUE}}}"
-        self.url = self.backend = server.url
+        self.url = self.backend = self.impatient_url = server.url
         self.other_backend = f"{server.url}?prefix=outcomes"
         self.port = server.port
         self.words = {

@@ -24,11 +24,12 @@ class SqliteBed:
 
     scheme = "sqlite"
     keeps_hold = True
+    knows_ids = True
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._filler = path.with_name("filler")
-        self.url = self.backend = f"sqlite:///{path}"
+        self.url = self.backend = self.impatient_url = f"sqlite:///{path}"
         self.other_backend = f"sqlite:///{path.with_name('outcomes.db')}"
 
     def audit(self) -> Audit:

@@ -124,12 +124,13 @@ class Crew(WorkerProcess):
         ledger: Ledger,
         log: Path,
         *,
+        settings: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         plague: Path | None = None,
     ) -> None:
         self.command = (sys.executable, "-m", "asyncq", "worker", PLACE, *options)
         self._dead: set[int] = set()
-        super().__init__(url, config, ledger, log, plague=plague)
+        super().__init__(url, config, ledger, log, settings=settings, plague=plague)
 
     def members(self) -> list[int]:
         """The processes that began to consume and are not dead, the oldest first."""

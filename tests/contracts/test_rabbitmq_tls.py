@@ -1,0 +1,88 @@
+"""RabbitMQ behind TLS: who is trusted, and who is not."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import trustme
+
+from asyncq.brokers.base import Ack, Envelope, Lease, QueueSpec
+from asyncq.brokers.rabbitmq import RabbitBroker
+from asyncq.clock import SystemClock
+from asyncq.config import Url
+from asyncq.errors import ConfigurationError
+from asyncq.message import new_id
+from asyncq.testing.contracts.given import take
+from tests.servers import RabbitServer, free_port
+
+NAMES = ["127.0.0.1"]
+
+
+class Door(NamedTuple):
+    """A port that takes TLS alone, and who has signed for it."""
+
+    url: str
+    authority: Path
+
+
+def open_door(server: RabbitServer, vhost_url: str, directory: Path, *names: str) -> Door:
+    """Let the node listen with a certificate for these names, signed by an authority of our own."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert(*names)
+    chain, key, signer = (directory / name for name in ("chain.pem", "key.pem", "authority.pem"))
+    for number, blob in enumerate(certificate.cert_chain_pems):
+        blob.write_to_path(str(chain), append=number > 0)
+    certificate.private_key_pem.write_to_path(str(key))
+    authority.cert_pem.write_to_path(str(signer))
+    port = free_port()
+    server.evaluate(
+        "{ok, _} = application:ensure_all_started(ssl),"
+        f'ok = rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}},'
+        f' [{{certfile, "{chain}"}}, {{keyfile, "{key}"}}], 1)'
+    )
+    return Door(re.sub(r"^amqp://(.*):\d+/", rf"amqps://\1:{port}/", vhost_url), signer)
+
+
+@pytest.fixture
+def door(rabbitmq_server: RabbitServer, rabbitmq_url: str, tmp_path: Path) -> Iterator[Door]:
+    yield open_door(rabbitmq_server, rabbitmq_url, tmp_path, *NAMES)
+
+
+async def carry(url: str) -> None:
+    """Send one message, and take and settle it."""
+    queue = QueueSpec("mail", prefetch=1)
+    async with RabbitBroker(Url(url), SystemClock()) as broker:
+        await broker.publish([Envelope(id="1", queue="mail", body=b"sealed")])
+        async with broker.consume(queue, Lease(new_id(), 15.0)) as consumer:
+            [delivery] = await take(consumer, 1)
+            assert not await consumer.settle([Ack(delivery)])
+    assert delivery.envelope.body == b"sealed"
+
+
+async def test_messages_travel_encrypted_where_the_authority_is_named(door: Door) -> None:
+    await carry(f"{door.url}?cafile={door.authority}")
+
+
+async def test_a_certificate_of_an_unknown_authority_is_refused(door: Door) -> None:
+    with pytest.raises(ConfigurationError, match=r"do not trust.*name its authority with \?cafile="):
+        await carry(door.url)
+
+
+async def test_a_certificate_for_another_host_is_refused(
+    rabbitmq_server: RabbitServer, rabbitmq_url: str, tmp_path: Path
+) -> None:
+    door = open_door(rabbitmq_server, rabbitmq_url, tmp_path, "elsewhere.example")
+
+    with pytest.raises(ConfigurationError, match="not valid for '127.0.0.1'"):
+        await carry(f"{door.url}?cafile={door.authority}")
+
+
+async def test_any_certificate_is_taken_by_who_asks_for_that(door: Door) -> None:
+    await carry(f"{door.url}?verify=no")
+
+
+async def test_an_authority_that_cannot_be_read_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="certificates cannot be read"):
+        RabbitBroker(Url("amqps://localhost?cafile=/nowhere.pem"), SystemClock())
