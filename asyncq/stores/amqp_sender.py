@@ -5,7 +5,7 @@ from asyncio import timeout as deadline
 from collections.abc import Sequence
 from functools import partial
 
-import anyio
+import anyio.lowlevel
 import msgspec
 import pamqp.commands as amqp
 
@@ -71,6 +71,7 @@ class Sender:
     async def _send(self, parcels: Sequence[Parcel], kept: set[str]) -> Sent:
         channel = await self._ready()
         if channel.wire.blocked:
+            await anyio.lowlevel.checkpoint()  # who tries again and again lets us hear of the end
             raise _no_room(channel.wire)
         first = self._tag + 1
         self._tag += len(parcels)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import anyio
 import pamqp.commands as amqp
 import pytest
+from anyio.lowlevel import checkpoint
 
 from asyncq.brokers.base import Ack, Lease, Nack, QueueSpec, Reject
 from asyncq.brokers.rabbitmq import RabbitBroker, names
