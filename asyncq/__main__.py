@@ -1,5 +1,5 @@
 """``python -m asyncq`` is the command line."""
 
-from asyncq.cli import main
+from asyncq.cli.main import main
 
 main()

@@ -2,65 +2,7 @@
 
 A command parses, calls one function that a program could call as well, and prints. Errors that we
 foresee are one line: exit code 2 when the command or the set-up is wrong, 1 when it did not work.
+
+`main.py` has them all. The processes of ``asyncq worker`` are `supervisor.py` and `child.py`, and
+load none of the commands: it would be memory that each of them holds for as long as it lives.
 """
-
-import io
-import logging
-import sys
-from importlib.metadata import version
-from typing import Annotated
-
-import typer
-from typer import Option
-
-from asyncq.cli import call, dead, demo, queues, worker
-from asyncq.cli.output import complain, explain
-
-log = logging.getLogger(__name__)
-
-cli = typer.Typer(
-    name="asyncq",
-    help="A distributed task queue that is asyncio all the way down.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-cli.command()(worker.worker)
-cli.command(context_settings={"ignore_unknown_options": True})(call.call)  # -1 is an argument
-cli.command()(call.result)
-cli.command()(queues.queues)
-cli.command()(queues.purge)
-cli.add_typer(dead.commands, name="dead")
-cli.command()(demo.demo)
-
-
-def main() -> None:
-    """What the console script runs."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # no terminal is too old to be told
-    try:
-        cli(prog_name="asyncq")
-    # The end of the way: what comes from a hook or a broken set-up is said in a line, too.
-    except Exception as error:
-        log.debug("the command failed", exc_info=error)
-        why, code = explain(error)
-        complain(why)
-        sys.exit(code)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"asyncq {version('asyncq')}")
-        raise typer.Exit
-
-
-@cli.callback()
-def _options(  # pyright: ignore[reportUnusedFunction] - typer calls it
-    _version: Annotated[
-        bool,
-        Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
-    ] = False,
-) -> None:
-    pass

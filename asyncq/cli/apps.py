@@ -8,26 +8,12 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import Annotated
-
-from typer import Argument
 
 from asyncq.app import App
 from asyncq.brokers.admin import QueueAdmin
-from asyncq.cli.output import describe_error
+from asyncq.cli.texts import describe_error
 from asyncq.config import Url
 from asyncq.errors import ConfigurationError
-
-AppArgument = Annotated[
-    str, Argument(metavar="MODULE:APP", help="Where the app is, as in `shop:app`.")
-]
-StoreArgument = Annotated[
-    str,
-    Argument(
-        metavar="MODULE:APP|URL",
-        help="Where the app is, or its broker's URL, as in `sqlite:///asyncq.db`.",
-    ),
-]
 
 
 def load_app(target: str) -> App:

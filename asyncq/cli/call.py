@@ -12,8 +12,10 @@ import typer
 from typer import Argument, Option
 
 from asyncq.app import App
-from asyncq.cli.apps import AppArgument, StoreArgument, hint, load_app, load_store
-from asyncq.cli.output import complain, plain, print_facts, print_json
+from asyncq.cli.apps import hint, load_app, load_store
+from asyncq.cli.arguments import AppArgument, StoreArgument
+from asyncq.cli.output import print_facts, print_json
+from asyncq.cli.texts import complain, plain
 from asyncq.errors import ConfigurationError, UnknownResult
 from asyncq.message import Failed, Failure, Progress, Record, Status, Succeeded, status_of
 from asyncq.result import Result

@@ -16,7 +16,7 @@ import msgspec
 from asyncq.app import App
 from asyncq.cli.apps import load_app
 from asyncq.cli.logs import LogLevel, set_up_logs
-from asyncq.cli.output import explain, print_facts
+from asyncq.cli.texts import explain
 from asyncq.dispatch import DEFAULT_BROKER
 from asyncq.errors import first_error
 from asyncq.topology import check_queue_name
@@ -89,6 +89,8 @@ def brokers_of(app: App) -> list[tuple[str, object]]:
 
 def print_banner(name: str, app: App, queues: Sequence[str], processes: int) -> None:
     """What is about to run, to standard error: where the log goes, too."""
+    from asyncq.cli.output import print_facts
+
     tasks = sorted(app.tasks)
     rest = len(tasks) - TASKS_SHOWN
     facts: list[tuple[str, object]] = [

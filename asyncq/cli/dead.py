@@ -13,8 +13,10 @@ from typer import Argument, Option
 from asyncq.app import App
 from asyncq.brokers.admin import DeadLetter, QueueAdmin
 from asyncq.brokers.base import MAX_BATCH
-from asyncq.cli.apps import StoreArgument, admin_of, find_queues, load_store
-from asyncq.cli.output import ask, bounded, complain, print_json, print_line
+from asyncq.cli.apps import admin_of, find_queues, load_store
+from asyncq.cli.arguments import StoreArgument
+from asyncq.cli.output import ask, print_json, print_line
+from asyncq.cli.texts import bounded, complain
 from asyncq.codecs.native import NativeCodec
 from asyncq.errors import ConfigurationError, Undecodable
 from asyncq.worker.signals import run_loop

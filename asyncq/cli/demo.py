@@ -29,7 +29,8 @@ from typer import Argument, Option
 from asyncq.cli.apps import admin_of
 from asyncq.cli.demo_tasks import QUEUE, Plan, Totals, add_up, app, begin, measure
 from asyncq.cli.logs import LogLevel, set_up_logs
-from asyncq.cli.output import complain, print_facts, print_json
+from asyncq.cli.output import print_facts, print_json
+from asyncq.cli.texts import complain
 from asyncq.config import DEFAULTS, Url, sqlite_path
 from asyncq.dispatch import DEFAULT_BROKER
 from asyncq.errors import ConfigurationError, TaskError, TaskFailed

@@ -1,12 +1,11 @@
-"""What commands print: tables, JSON, one-line errors, and text that cannot steer a terminal.
+"""What commands print: tables, facts, JSON, and questions.
 
 Ids, names, reasons and values come from messages, and messages from anybody. Nothing of theirs is
-printed before it went through `plain`, or as JSON in ASCII.
+printed before it went through `texts.plain`, or as JSON in ASCII.
 """
 
 import json
 import sys
-import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,29 +16,10 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from asyncq.errors import AsyncqError, ConfigurationError, first_error
+from asyncq.cli.texts import complain, plain
 
-ELLIPSIS = "…"
 PIPE_WIDTH = 1000  # columns of a table that no terminal shows: programs want whole lines
 UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
-
-
-def plain(value: object) -> str:
-    """``value`` as text on one line: what is not printable is escaped, ``\\x1b`` say."""
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-
-
-def bounded(text: str, size: int) -> str:
-    """``text``, in at most ``size`` bytes; what was cut shows as an ellipsis."""
-    encoded = text.encode(errors="backslashreplace")
-    if len(encoded) <= size:
-        return text
-    return encoded[: size - len(ELLIPSIS.encode())].decode(errors="ignore") + ELLIPSIS
 
 
 def print_json(value: Any) -> None:
@@ -80,30 +60,6 @@ def ask(question: str) -> None:
     if answer.strip().lower() not in {"y", "yes"}:
         complain("nothing was changed")
         raise typer.Exit(1)
-
-
-def complain(why: object) -> None:
-    """One line to standard error."""
-    print(f"asyncq: {plain(why)}", file=sys.stderr)
-
-
-def explain(error: BaseException) -> tuple[str, int]:
-    """What to complain of, and the exit code: 2 where the set-up is wrong, 1 where it failed."""
-    reason = first_error(error)
-    known = isinstance(reason, AsyncqError | TimeoutError)
-    why = str(reason) if known else describe_error(reason)
-    return why, 2 if isinstance(reason, ConfigurationError) else 1
-
-
-def describe_error(error: BaseException) -> str:
-    """What was raised, and where, on one line."""
-    name, text = type(error).__name__, str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    if isinstance(error, SyntaxError):
-        name, text = type(error).__name__, error.msg
-        where = f" ({error.filename}, line {error.lineno})"
-    return f"{name}: {text}{where}" if text else f"{name}{where}"
 
 
 def duration(seconds: float) -> str:

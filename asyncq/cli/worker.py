@@ -1,19 +1,13 @@
 """``asyncq worker``: workers in processes of their own, and a supervisor above them."""
 
-import logging
+import os
 from typing import Annotated
 
-import anyio
-import typer
 from typer import Option
 
-from asyncq.cli.apps import AppArgument
+from asyncq.cli.arguments import AppArgument
 from asyncq.cli.logs import LogLevel, set_up_logs
-from asyncq.cli.output import complain
 from asyncq.config import DEFAULTS, MIB
-
-log = logging.getLogger(__name__)
-
 
 Queues = Annotated[
     list[str] | None,
@@ -120,7 +114,8 @@ def worker(
         from asyncq.cli.reload import run_reloading
 
         run_reloading()
-    from asyncq.supervisor.supervisor import Plan, Supervisor
+    from asyncq.cli.supervisor import become_supervisor
+    from asyncq.supervisor.supervisor import Plan
     from asyncq.worker.channel import Orders
 
     orders = Orders(
@@ -132,6 +127,7 @@ def worker(
         burst=burst,
         log_level=log_level,
         processes=processes,
+        python_path=os.environ.get("PYTHONPATH"),
     )
     plan = Plan(
         orders=orders,
@@ -141,9 +137,4 @@ def worker(
         health_host=health_host,
         health_port=health,
     )
-    end = anyio.run(Supervisor(plan).run)
-    if end.why is not None:
-        complain(end.why)
-        raise typer.Exit(end.code)
-    log.info("stopped")
-    raise typer.Exit(end.code)
+    become_supervisor(plan)

@@ -3,7 +3,6 @@
 import asyncio
 from asyncio import timeout as deadline
 from collections.abc import Sequence
-from functools import partial
 
 import anyio.lowlevel
 import msgspec
@@ -107,7 +106,7 @@ class Sender:
             await channel.call(amqp.Confirm.Select())
             channel.on_confirm, channel.on_return = self._on_confirm, self._on_return
             channel.on_close = self._on_close
-            wire.on_blocked = partial(wire.loop.call_later, BLOCKED_PATIENCE, self._give_up, wire)
+            wire.on_blocked = lambda: wire.loop.call_later(BLOCKED_PATIENCE, self._give_up, wire)
             self._channel, self._tag = channel, 0
         return self._channel
 

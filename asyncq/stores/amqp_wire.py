@@ -210,7 +210,7 @@ class Wire(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.blocked: str | None = None
         """Why the server takes no messages just now, in its words."""
-        self.on_blocked: Callable[[], None] = _ignore
+        self.on_blocked: Callable[[], object] = _ignore
         self.version = ""
         self.frame_max = 0
         self.closed: Exception | None = None

@@ -10,7 +10,6 @@ import time
 from contextlib import ExitStack, suppress
 
 import anyio
-import msgspec
 from anyio import CapacityLimiter, to_thread
 
 from asyncq.supervisor.leases import KeptLease
@@ -26,6 +25,7 @@ from asyncq.worker.channel import (
     Renewed,
     Stop,
     Tick,
+    import_path,
 )
 from asyncq.worker.stacks import ASK
 
@@ -74,8 +74,7 @@ class Child:
             ours.pop_all()
         os.set_blocking(self._answers, False)
         self._channel: Channel[FromWorker] = Channel(our_end, FromWorker)
-        path = os.environ.get("PYTHONPATH")
-        self._channel.tell(msgspec.structs.replace(orders, python_path=path))
+        self._channel.tell(orders)
 
     @property
     def pid(self) -> int:
@@ -235,10 +234,9 @@ class Child:
 
 def _spawn(orders: Orders, channel: int, pipe: int) -> "subprocess.Popen[bytes]":
     """A fresh interpreter that imports as this one does."""
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     return subprocess.Popen(  # noqa: S603 - ourselves
         # -P: what is in the current directory must not stand in for what this process imports.
         [sys.executable, "-P", "-m", PROGRAM, str(channel), str(pipe), orders.app],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": import_path()},
         pass_fds=(channel, pipe),
     )

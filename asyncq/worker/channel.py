@@ -6,7 +6,9 @@ One line of JSON for each. The supervisor begins, with the `Orders`; from the wo
 """
 
 import asyncio
+import os
 import socket
+import sys
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
@@ -90,6 +92,11 @@ class Goodbye(msgspec.Struct, frozen=True, tag="goodbye"):
     code: int = 0
     why: str | None = None
     """The error, if that is why."""
+
+
+def import_path() -> str:
+    """The ``$PYTHONPATH`` with which another interpreter imports as this one does."""
+    return os.pathsep.join(entry or os.getcwd() for entry in sys.path)
 
 
 FromParent = Orders | Renewed | Lost | Stop

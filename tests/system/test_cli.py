@@ -212,7 +212,9 @@ def test_a_reloading_worker_survives_code_that_cannot_be_imported(shell: Shell) 
 
 
 def test_without_watchfiles_reload_says_how_to_get_it(shell: Shell) -> None:
-    program = "import sys; sys.modules['watchfiles'] = None; from asyncq.cli import main; main()"
+    program = (
+        "import sys; sys.modules['watchfiles'] = None\nfrom asyncq.cli.main import main; main()"
+    )
 
     ended = shell.run([sys.executable, "-c", program, "worker", "tasks:app", "--reload"])
 

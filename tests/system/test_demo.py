@@ -26,7 +26,8 @@ COUNTED = (
     "-c",
     """
 import os
-from asyncq.cli import demo_tasks, main
+from asyncq.cli import demo_tasks
+from asyncq.cli.main import main
 
 runs = os.open("runs.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 read_blocks = demo_tasks.read_blocks

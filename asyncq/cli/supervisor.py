@@ -1,0 +1,62 @@
+"""The process above the workers of ``asyncq worker``, which that command becomes.
+
+It lives as long as they do, and so is small: the command hands over what it was told in an
+environment variable, and its own arguments stay in the list of processes.
+"""
+
+import logging
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import anyio
+import msgspec
+
+from asyncq.cli.logs import LogLevel, set_up_logs
+from asyncq.cli.texts import complain, explain
+from asyncq.supervisor.supervisor import Plan, Supervisor
+from asyncq.worker.channel import import_path
+from asyncq.worker.signals import SIGNALS
+
+log = logging.getLogger("asyncq.cli.supervisor")  # it runs as `__main__`
+
+PLAN = "ASYNCQ_WORKER_PLAN"
+
+
+def become_supervisor(plan: Plan) -> NoReturn:
+    """Let this process be the supervisor and nothing else; a signal meanwhile is not lost."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    environ = {
+        **os.environ,
+        PLAN: msgspec.json.encode(plan).decode(),
+        "PYTHONPATH": import_path(),
+    }
+    # -P: what is in the current directory must not stand in for what this process imports.
+    command = [sys.executable, "-P", "-m", __name__, "worker", *sys.argv[2:]]
+    os.execve(sys.executable, command, environ)  # noqa: S606 - ourselves
+
+
+def main() -> NoReturn:
+    """Supervise until the workers have ended, and exit as they did."""
+    plan = msgspec.json.decode(os.environ.pop(PLAN), type=Plan)
+    set_up_logs(LogLevel(plan.orders.log_level))
+    try:
+        end = anyio.run(Supervisor(plan).run)
+    # The end of the way: whatever it is, it is said in a line.
+    except Exception as error:
+        log.debug("the supervisor failed", exc_info=error)
+        why, code = explain(error)
+        complain(why)
+        sys.exit(code)
+    if end.why is not None:
+        complain(end.why)
+    else:
+        log.info("stopped")
+    sys.exit(end.code)
+
+
+if __name__ == "__main__":
+    main()
