@@ -232,6 +232,19 @@ class WaitingConsumer(Consumer, Protocol):
 
 
 @runtime_checkable
+class PushedConsumer(Consumer, Protocol):
+    """A consumer that has messages in hand before it is asked for them."""
+
+    async def take_no_more(self) -> None:
+        """Give back, uncounted, what was not received, and hold nothing but what was.
+
+        What was received can be settled as before; `receive` is not called again. Raises as
+        `settle`.
+        """
+        ...
+
+
+@runtime_checkable
 class UnifiedConsumer(Consumer, Protocol):
     """A consumer whose broker and backend are one store: records and settlements in one step."""
 

@@ -10,6 +10,7 @@ from asyncq.brokers.base import (
     Consumer,
     Delivery,
     Lease,
+    PushedConsumer,
     Settlement,
     UnifiedConsumer,
     WaitingConsumer,
@@ -81,7 +82,14 @@ class _Waiting(FollowingConsumer):
         return received
 
 
-_ABILITIES = {UnifiedConsumer: _Unified, WaitingConsumer: _Waiting}
+class _Pushed(FollowingConsumer):
+    async def take_no_more(self) -> None:
+        consumer = self._consumer
+        assert isinstance(consumer, PushedConsumer)  # noqa: S101 - or it would not be ours
+        await self._call(consumer.take_no_more)
+
+
+_ABILITIES = {UnifiedConsumer: _Unified, WaitingConsumer: _Waiting, PushedConsumer: _Pushed}
 
 
 def follow_lease(

@@ -8,15 +8,23 @@ lease, what runs in the others goes on.
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import anyio
 import msgspec
 from anyio import create_task_group
 
 from asyncq.backends.base import Backend
-from asyncq.brokers.base import Broker, Consumer, Lane, Lease, Leased, QueueSpec
+from asyncq.brokers.base import (
+    Broker,
+    Consumer,
+    Lane,
+    Lease,
+    Leased,
+    PushedConsumer,
+    QueueSpec,
+)
 from asyncq.config import Config
 from asyncq.errors import BrokerUnavailable, LeaseLost, first_error
 from asyncq.message import new_id
@@ -52,13 +60,10 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
 class Branch:
     """Consumes some queues of one broker until stopped."""
 
-    def __init__(
-        self, broker: Broker, queues: Sequence[str], share: Share, *, watches_loop: bool
-    ) -> None:
+    def __init__(self, broker: Broker, queues: Sequence[str], share: Share) -> None:
         self._broker = broker
         self._queues = tuple(queues)
         self._share = share
-        self._watches_loop = watches_loop
         self._intake = anyio.CancelScope()
         self._pool: Pool | None = None
         self._stopped = anyio.Event()
@@ -124,7 +129,7 @@ class Branch:
             async with create_task_group() as upkeep:
                 upkeep.start_soon(_until_lost, lease)
                 if isinstance(self._broker, Leased):
-                    await upkeep.start(self._renewal(self._broker, lease, pool, keep).run)
+                    await upkeep.start(self._renewal(self._broker, lease, keep).run)
                     await upkeep.start(Sweeper(self._broker, self._queues, lease).run)
                 async with self._completing(consumers, lease, unified=unified) as completers:
                     try:
@@ -141,6 +146,7 @@ class Branch:
                             for queue, consumer in consumers.items()
                         ]
                         await self._take_in(intakes, announce)
+                        await _take_no_more(consumers.values())
                     except* LeaseLost:
                         lease.lost = True
                         raise
@@ -149,11 +155,9 @@ class Branch:
                         await pool.close(0.0 if at_once else config.grace)
                 upkeep.cancel_scope.cancel()
 
-    def _renewal(self, broker: Leased, lease: Lease, pool: Pool, keep: Keep | None) -> Renewal:
+    def _renewal(self, broker: Leased, lease: Lease, keep: Keep | None) -> Renewal:
         queues, config = self._queues, self._share.config
-        if keep is not None:
-            return keep(broker, lease, queues, config, pool)
-        return LeaseRenewal(broker, lease, queues, config, pool, watches=self._watches_loop)
+        return (keep or LeaseRenewal)(broker, lease, queues, config)
 
     async def _take_in(self, intakes: list[Intake], announce: Callable[[], None]) -> None:
         """Consume until stopped, or in a burst until the queues are empty."""
@@ -188,6 +192,14 @@ class Branch:
             finally:
                 for completer in completers.values():
                     completer.close()
+
+
+async def _take_no_more(consumers: Iterable[Consumer]) -> None:
+    """Leave to others at once what was pushed to us and does not run: a drain may take long."""
+    for consumer in consumers:
+        if isinstance(consumer, PushedConsumer):
+            with suppress(BrokerUnavailable):  # then it is given back as we leave
+                await consumer.take_no_more()
 
 
 async def _until_lost(lease: Lease) -> None:

@@ -1,4 +1,4 @@
-"""Renewing the worker's lease from a thread, and watching the event loop from outside.
+"""Renewing the worker's lease from a thread.
 
 A loop that stands still (a long computation, a blocking call) does not lose its lease: the thread
 goes on renewing until ``stall_limit``. Code that holds the interpreter lock stops the thread too.
@@ -7,12 +7,9 @@ goes on renewing until ``stall_limit``. Code that holds the interpreter lock sto
 import asyncio
 import logging
 import math
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import Protocol
 
 import anyio
@@ -21,16 +18,10 @@ from anyio.abc import TaskStatus
 from asyncq.brokers.base import Lease, Leased, LeaseKeeper
 from asyncq.config import Config
 from asyncq.errors import BrokerUnavailable, LeaseLost
-from asyncq.worker.pool import Pool
 
 log = logging.getLogger(__name__)
 
-# The one way to see what another thread is doing; documented, in spite of its name.
-current_frames: Callable[[], dict[int, FrameType]] = vars(sys)["_current_frames"]
-
 TICK = 0.25  # seconds between two signs of life of the loop
-STALL = 1.0  # seconds without one after which the loop is said to stand still
-STACK_LINES = 8
 
 
 class Renewal(Protocol):
@@ -48,18 +39,12 @@ class LeaseRenewal:
         lease: Lease,
         queues: Sequence[str],
         config: Config,
-        pool: Pool,
-        *,
-        watches: bool = True,
     ) -> None:
         self._lease = lease
         self._queues = list(queues)
         self._config = config
-        self._pool = pool
-        self._watches = watches  # for one of several brokers, so that a stall is logged once
         self._keeper: LeaseKeeper = broker.keeper()
         self._loop = asyncio.get_running_loop()
-        self._loop_thread = threading.get_ident()
         self._stop = threading.Event()
         self._lost = asyncio.Event()
         self._last_tick = time.monotonic()  # written by the loop, read by the thread
@@ -78,7 +63,7 @@ class LeaseRenewal:
         raise LeaseLost(self._lease.incarnation)
 
     def _renew(self) -> None:
-        """The thread: renew every third of the lease, look at the loop in between."""
+        """The thread: renew every third of the lease, unless the loop stands still for good."""
         every = self._lease.seconds / 3
         lease = self._lease
         next_renewal = time.monotonic()  # at once, if somebody else has renewed it until now
@@ -86,11 +71,9 @@ class LeaseRenewal:
             lease.good_until = next_renewal + lease.seconds
             next_renewal += every
         try:
-            stalled = away = False
+            away = False
             while not self._stop.wait(min(TICK, every)):
                 now = time.monotonic()
-                if self._watches:
-                    stalled = self._watch(now - self._last_tick, stalled)
                 if now < next_renewal or now - self._last_tick > self._config.stall_limit:
                     continue
                 next_renewal = now + every
@@ -123,31 +106,5 @@ class LeaseRenewal:
         except RuntimeError:
             log.debug("the loop ended before it heard of its lease")
 
-    def _watch(self, silence: float, stalled: bool) -> bool:
-        """Log when the loop begins to stand still, with task and line, and when it moves again."""
-        if silence < STALL:
-            if stalled:
-                log.warning("the event loop moves again")
-            return False
-        if not stalled:
-            frame = current_frames().get(self._loop_thread)
-            log.error(
-                "the event loop has stood still for %.1f s in task %s:\n%s",
-                silence,
-                self._task_name(),
-                _where(frame),
-            )
-        return True
 
-    def _task_name(self) -> str:
-        return self._pool.slots.message_of(asyncio.current_task(self._loop)) or "(none of ours)"
-
-
-Keep = Callable[[Leased, Lease, Sequence[str], Config, Pool], Renewal]  # who renews a lease
-
-
-def _where(frame: FrameType | None) -> str:
-    if frame is None:
-        return "  (unknown)"
-    stack = traceback.extract_stack(frame)[-STACK_LINES:]
-    return "\n".join(f"  {call.filename}:{call.lineno} in {call.name}" for call in stack)
+Keep = Callable[[Leased, Lease, Sequence[str], Config], Renewal]  # who renews a lease

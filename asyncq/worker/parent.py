@@ -35,7 +35,6 @@ from asyncq.worker.channel import (
     Tick,
 )
 from asyncq.worker.leases import LeaseRenewal, Renewal
-from asyncq.worker.pool import Pool
 from asyncq.worker.signals import Obedience, calm_the_collector, obey_signals
 from asyncq.worker.stacks import answer_no_more, answer_with_stacks
 from asyncq.worker.worker import Worker
@@ -86,10 +85,8 @@ class Parent:
             Hello(thread=threading.get_ident(), grace=config.grace, stall_limit=config.stall_limit)
         )
 
-        def keep(
-            broker: Leased, lease: Lease, queues: Sequence[str], config: Config, pool: Pool
-        ) -> Renewal:
-            own = LeaseRenewal(broker, lease, queues, config, pool)
+        def keep(broker: Leased, lease: Lease, queues: Sequence[str], config: Config) -> Renewal:
+            own = LeaseRenewal(broker, lease, queues, config)
             if not broker.leases_are_shared or broker is not home or url is None:
                 return own
             holding = Holding(

@@ -14,7 +14,7 @@ from anyio import TASK_STATUS_IGNORED, create_task_group
 from anyio.abc import TaskStatus
 
 from asyncq.backends.base import Backend, ProgressBoard
-from asyncq.brokers.base import Broker, Lane, Leased
+from asyncq.brokers.base import Broker, Lane
 from asyncq.clock import Clock
 from asyncq.codecs.base import Codec
 from asyncq.config import Config
@@ -24,6 +24,7 @@ from asyncq.worker.branch import Branch, Share
 from asyncq.worker.executor import Executor
 from asyncq.worker.leases import Keep
 from asyncq.worker.pool import Slots
+from asyncq.worker.stalls import LoopWatch
 
 Hook = Callable[[dict[str, Any]], Awaitable[None] | None]
 
@@ -88,7 +89,8 @@ class Worker:
     ) -> None:
         """Consume until stopped; return once every delivery is settled or given back.
 
-        ``keep`` says who renews leases, where the broker has any: a thread of ours, by default.
+        ``keep`` says who renews leases, where the broker has any, and watches the loop: threads of
+        ours, by default.
         """
         async with self._hooks():
             waiting = set(self._branches)
@@ -99,9 +101,13 @@ class Worker:
                     if not waiting:
                         task_status.started()
 
-            async with create_task_group() as group:
-                for branch in self._branches:
-                    group.start_soon(branch.run, partial(announce, branch), keep)
+            async with create_task_group() as watch:
+                if keep is None:
+                    watch.start_soon(LoopWatch(self._slots).run)
+                async with create_task_group() as group:
+                    for branch in self._branches:
+                        group.start_soon(branch.run, partial(announce, branch), keep)
+                watch.cancel_scope.cancel()
 
     def stop(self) -> None:
         """Take in nothing more; `run` returns when what is running has ended, or its grace has."""
@@ -134,11 +140,7 @@ class Worker:
             lines=sum(len(queues) for queues in self._queues.values()),
             burst=self._burst,
         )
-        leased = [name for name in self._queues if isinstance(self._brokers[name], Leased)]
-        return [
-            Branch(self._brokers[name], queues, share, watches_loop=[name] == leased[:1])
-            for name, queues in self._queues.items()
-        ]
+        return [Branch(self._brokers[name], queues, share) for name, queues in self._queues.items()]
 
     @asynccontextmanager
     async def _hooks(self) -> AsyncGenerator[None]:

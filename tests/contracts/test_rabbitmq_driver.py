@@ -1,7 +1,7 @@
 """What is particular to RabbitMQ: crashes, its own ways to say no, and dead letters."""
 
 import socket
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 from urllib.parse import quote
 
@@ -10,9 +10,10 @@ import pamqp.commands as amqp
 import pytest
 from anyio.lowlevel import checkpoint
 
-from asyncq.brokers.base import Ack, Lease, Nack, QueueSpec, Reject
+from asyncq.brokers.base import Ack, Lease, Nack, PushedConsumer, QueueSpec, Reject
 from asyncq.brokers.rabbitmq import RabbitBroker, names
 from asyncq.brokers.rabbitmq import consumer as consumer_module
+from asyncq.brokers.rabbitmq.consumer import RabbitConsumer
 from asyncq.brokers.rabbitmq.post import Post
 from asyncq.clock import SystemClock
 from asyncq.config import Url
@@ -23,6 +24,7 @@ from asyncq.errors import (
 )
 from asyncq.message import new_id
 from asyncq.stores.amqp_sender import Sender
+from asyncq.stores.amqp_wire import Content
 from asyncq.testing.contracts.given import bodies_of, ids_of, take
 from tests.contracts.rabbit_given import (
     MAIL,
@@ -80,6 +82,41 @@ async def test_new_messages_pass_while_a_suspect_runs(
 
     assert (suspect.envelope.id, suspect.suspect) == ("old", True)
     assert (new.envelope.id, new.suspect) == ("new", False)
+
+
+async def test_acknowledging_what_was_pushed_behind_a_suspect_leaves_it_in_hand(
+    broker: RabbitBroker, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await broker.publish([envelope("old")])
+    async with doomed(rabbitmq_url) as dying:
+        await take(dying, 1)
+
+    async with doomed(rabbitmq_url) as busy:
+        assert isinstance(busy, RabbitConsumer)
+        ask_server: Callable[..., Awaitable[list[object]]] = vars(RabbitConsumer)["_ask"]
+
+        async def hear_late(*methods: object) -> list[object]:
+            """An answer that is heard when what was pushed after it is there."""
+            answers = await ask_server(busy, *methods)
+            if isinstance(answers[0], Content):
+                await broker.publish([envelope(str(number)) for number in range(3)])
+                with anyio.fail_after(PATIENCE):
+                    while len(vars(busy)["_buffer"]) < 3:
+                        await checkpoint()
+            return answers
+
+        monkeypatch.setattr(busy, "_ask", hear_late)
+        suspect, *others = await take(busy, 4)
+        assert suspect.suspect
+        assert not await busy.settle([Ack(delivery) for delivery in others[:2]])
+
+    crashes: dict[str, int] = {}
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        for _ in range(2):
+            delivery = await next_of(consumer)
+            crashes[delivery.envelope.id] = delivery.crashes
+            await consumer.settle([Ack(delivery)])
+    assert crashes == {"old": 2, "2": 1}
 
 
 async def test_a_crash_in_the_lane_is_charged_to_the_suspect_alone(
@@ -220,6 +257,21 @@ async def test_a_server_short_of_memory_fails_publishing_by_its_deadline(
                 except BrokerUnavailable:
                     continue
                 break
+
+
+async def test_who_takes_no_more_gives_back_what_it_did_not_receive(broker: RabbitBroker) -> None:
+    await broker.publish([envelope(str(number)) for number in range(10)])
+    async with broker.consume(QueueSpec(MAIL.name, 10), Lease(new_id(), 15.0)) as first:
+        assert isinstance(first, PushedConsumer)
+        received = await take(first, 3)
+        await first.take_no_more()
+        async with broker.consume(MAIL, Lease(new_id(), 15.0)) as second:
+            others = await take(second, 7)
+            assert sorted(ids_of([*received, *others])) == [str(number) for number in range(10)]
+            assert not any(delivery.suspect for delivery in others)
+            assert not await second.settle([Ack(delivery) for delivery in others])
+        assert not await first.settle([Ack(delivery) for delivery in received])
+    assert (await broker.depth("mail")).ready == 0
 
 
 async def test_a_delivery_that_is_held_for_longer_than_the_server_allows_ends_the_lease(

@@ -49,4 +49,8 @@ async def test_a_cut_at_any_byte_changes_nothing(
         findings = await bench.conclude()
     report(findings, seed=SEED, size=size, cuts=len(chosen) + 1)
     assert findings.ok == len(chosen) + 3
-    assert len(bench.starts()) == len(chosen) + 3
+    # What a worker had in its hands whole when its connection was cut runs again, where that is
+    # the lease.
+    in_hands = (step, loses) == ("claim", "reply") and not bench.bed.keeps_hold
+    again = sum(byte >= size for byte in chosen) if in_hands else 0
+    assert len(chosen) + 3 <= len(bench.starts()) <= len(chosen) + 3 + again

@@ -193,6 +193,7 @@ async def test_readiness_follows_the_broker_and_the_drain(
         await until(lambda: ask(port, "/ready")[1].get("consuming") == 2, 60, "both consume")
         healthy = ask(port, "/live")
 
+        await anyio.sleep(bench.bed.durable_after)
         bench.bed.crash()
         broken_at = now()
         await until(lambda: not is_ready(port), 60, "the broker is missed")

@@ -101,6 +101,12 @@ class RabbitConsumer:
         self._open.clear()
         self._free_lane()
 
+    async def take_no_more(self) -> None:
+        await self._stop_pushing()
+        unseen = list(self._buffer)
+        self._buffer.clear()
+        await self._give_back(unseen)
+
     # Receiving
 
     async def wait(self) -> None:
@@ -250,7 +256,8 @@ class RabbitConsumer:
                 found = unwrap(answer, self._name)
                 # Each return was a crash: whoever lives gives a suspect back as a new message.
                 found = msgspec.structs.replace(found, crashes=found.crashes + found.returns)
-                self._open[found.tag] = found
+                # What was pushed behind it was noted before it: we hear of answers a turn later.
+                self._open = dict(sorted([*self._open.items(), (found.tag, found)]))
         finally:
             self._fetching = False
             if found is None:
@@ -299,6 +306,9 @@ class RabbitConsumer:
         if tags:
             await self._settle_tags(tags)
         if parcels:
+            if not tags:
+                # What is sent goes another way: who lost these deliveries must not send them on.
+                await self._ask(self._nothing())
             await self._post.move(parcels)
             await self._settle_tags(sent)
         return fenced

@@ -1,0 +1,73 @@
+"""Watching the event loop from a thread: when it stands still, the log says where.
+
+Code that holds the interpreter lock stops this thread too. Under ``asyncq worker`` the supervisor
+watches instead, and sees that as well.
+"""
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+import anyio
+
+from asyncq.worker.pool import Slots
+
+log = logging.getLogger(__name__)
+
+# The one way to see what another thread is doing; documented, in spite of its name.
+current_frames: Callable[[], dict[int, FrameType]] = vars(sys)["_current_frames"]
+
+TICK = 0.25  # seconds between two signs of life of the loop
+STALL = 1.0  # seconds without one after which the loop is said to stand still
+STACK_LINES = 8
+
+
+class LoopWatch:
+    """Watches the loop it is made in, for as long as it runs."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._end = threading.Event()
+        self._last_tick = time.monotonic()  # written by the loop, read by the thread
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        threading.Thread(target=self._watch, name="asyncq-watch", daemon=True).start()
+        try:
+            while True:
+                self._last_tick = time.monotonic()
+                await anyio.sleep(TICK)
+        finally:
+            self._end.set()
+
+    def _watch(self) -> None:
+        """The thread: log when the loop begins to stand still, and when it moves again."""
+        stands = False
+        while not self._end.wait(TICK):
+            silence = time.monotonic() - self._last_tick
+            if silence < STALL:
+                if stands:
+                    log.warning("the event loop moves again")
+                stands = False
+            elif not stands:
+                stands = True
+                log.error(
+                    "the event loop has stood still for %.1f s in task %s:\n%s",
+                    silence,
+                    self._slots.message_of(asyncio.current_task(self._loop)) or "(none of ours)",
+                    _where(current_frames().get(self._loop_thread)),
+                )
+
+
+def _where(frame: FrameType | None) -> str:
+    if frame is None:
+        return "  (unknown)"
+    stack = traceback.extract_stack(frame)[-STACK_LINES:]
+    return "\n".join(f"  {call.filename}:{call.lineno} in {call.name}" for call in stack)
