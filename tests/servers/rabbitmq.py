@@ -17,17 +17,27 @@ ANSWER_TIMEOUT = 30.0
 COOKIE = "asyncq"  # the secret between nodes; these listen on the loopback only
 SYSTEM_PATH = "/usr/lib/rabbitmq/bin:/usr/local/sbin:/usr/sbin:/sbin"
 CONF = "log.console = true\nlog.console.level = warning\nlog.file = false\n"
+CLUSTER = """\
+cluster_formation.peer_discovery_backend = classic_config
+cluster_formation.classic_config.nodes.1 = {}
+cluster_formation.node_type = disc
+"""
 OPEN_OK = b"\x00\x0a\x00\x29"
 
 
 class RabbitServer:
-    """A node that has no plugins, on one set of ports for its whole life."""
+    """A node that has no plugins, on one set of ports for its whole life.
 
-    def __init__(self, directory: Path) -> None:
+    Alone, or in the cluster of the node that it ``joins`` when it is first started.
+    """
+
+    def __init__(self, directory: Path, joins: "RabbitServer | None" = None) -> None:
         scripts = find_rabbitmq()
-        self.port, distribution, mapper = free_ports(3)
+        self.port, distribution, own_mapper = free_ports(3)
+        self._mapper_port: int = own_mapper if joins is None else joins._mapper_port
+        conf = CONF if joins is None else CONF + CLUSTER.format(joins._node)
         self.url = self.url_of("/")
-        self._node = f"t{self.port}@localhost"
+        self._node: str = f"t{self.port}@localhost"
         self._vhosts = count(1)
         self._ctl = scripts / "rabbitmqctl"
         self._environment = {
@@ -39,12 +49,12 @@ class RabbitServer:
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_DIST_PORT": str(distribution),
-            "RABBITMQ_CONFIG_FILE": str(_written(directory / "rabbitmq.conf", CONF)),
+            "RABBITMQ_CONFIG_FILE": str(_written(directory / "rabbitmq.conf", conf)),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(_written(directory / "plugins", "[].\n")),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
                 "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none"
             ),
-            "ERL_EPMD_PORT": str(mapper),
+            "ERL_EPMD_PORT": str(self._mapper_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             # Its script then becomes the server, instead of starting it and waiting.
             "RUNNING_UNDER_SYSTEMD": "true",
@@ -55,11 +65,10 @@ class RabbitServer:
         )
         # Were it not there, the node would leave one behind that outlives it.
         self._mapper = ServerProcess(
-            [_found("epmd"), "-port", str(mapper), "-address", "127.0.0.1"],
+            [_found("epmd"), "-port", str(self._mapper_port), "-address", "127.0.0.1"],
             directory / "epmd.log",
             self._environment,
         )
-        self._mapper_port = mapper
         self.kill = self._process.kill
         self.pause = self._process.pause
         self.resume = self._process.resume
@@ -154,6 +163,26 @@ def start_rabbitmq(directory: Path) -> Generator[RabbitServer]:
         yield server
     finally:
         server.discard()
+
+
+@contextmanager
+def start_rabbitmq_cluster(directory: Path, size: int) -> Generator[list[RabbitServer]]:
+    """So many running nodes that are one cluster. The first has to outlive the others.
+
+    Raises:
+        ServerMissing: there is no rabbitmq-server here.
+    """
+    nodes: list[RabbitServer] = []
+    try:
+        for number in range(size):
+            place = directory / f"node-{number}"
+            place.mkdir()
+            nodes.append(RabbitServer(place, nodes[0] if nodes else None))
+            nodes[-1].start()
+        yield nodes
+    finally:
+        for node in reversed(nodes):
+            node.discard()
 
 
 def find_rabbitmq() -> Path:
