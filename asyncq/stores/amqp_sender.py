@@ -27,6 +27,9 @@ class Sent(msgspec.Struct, frozen=True):
 
 NONE_MISSING = Sent()
 
+DOUBT = 1.0  # seconds without a confirm until the server is asked whether it is there
+PROBE_TIMEOUT = 2.0  # seconds until a silent server counts as gone
+SLOWEST = 50_000  # bytes a second that a line carries at least
 BLOCKED_PATIENCE = 0.5  # seconds that a server may be short of memory or disk, unnoticed by callers
 
 
@@ -65,7 +68,7 @@ class Sender:
                 async with deadline(self._timeout):
                     return await self._send(parcels, set[str]() if kept is None else kept)
             except (OSError, ChannelClosed) as error:
-                raise self._connector.gone(self._explain(error)) from error
+                raise self._connector.gone(error) from error
 
     async def _send(self, parcels: Sequence[Parcel], kept: set[str]) -> Sent:
         channel = await self._ready()
@@ -78,9 +81,15 @@ class Sender:
         self._refused, self._returned = [], []
         confirmed = self._confirmed = channel.wire.loop.create_future()
         size = channel.wire.frame_max
-        channel.send(b"".join([frames(parcel, channel.number, size) for parcel in parcels]))
+        data = b"".join([frames(parcel, channel.number, size) for parcel in parcels])
+        channel.send(data)
         try:
-            await confirmed
+            await self._until_confirmed(channel, confirmed, DOUBT + len(data) / SLOWEST)
+        except BaseException:
+            self._confirmed = None
+            if not channel.wire.blocked:
+                self.close()  # a confirm that comes late is nobody's, and none may ever come
+            raise
         finally:
             self._confirmed = None
             missing = {*self._unconfirmed, *self._refused}
@@ -93,11 +102,19 @@ class Sender:
             return NONE_MISSING
         return Sent(self._returned, [parcels[tag - first].id for tag in self._refused])
 
-    def _explain(self, error: Exception) -> Exception:
-        if isinstance(error, TimeoutError):
-            # A confirm that is late may still come; on a new connection it is nobody's.
-            self.close()
-        return error
+    async def _until_confirmed(
+        self, channel: Channel, confirmed: "asyncio.Future[None]", patience: float
+    ) -> None:
+        """Wait for as long as the server shows that it is there: a slow disk is no reason to go.
+
+        Raises:
+            TimeoutError: it is not.
+        """
+        while not (await asyncio.wait([confirmed], timeout=patience))[0]:
+            if not channel.wire.blocked:
+                async with deadline(PROBE_TIMEOUT):
+                    await channel.call(amqp.Basic.Qos(0, 0, False))  # changes nothing here
+        confirmed.result()
 
     async def _ready(self) -> Channel:
         if self._channel is None or self._channel.closed is not None:

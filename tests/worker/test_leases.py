@@ -22,7 +22,7 @@ from asyncq.message import Record, Status, Succeeded, new_id
 from asyncq.stores.memory import open_store
 from asyncq.stores.memory_queue import MemoryQueue
 from asyncq.values import encode
-from asyncq.worker import leases
+from asyncq.worker import leases, stalls
 from tests.client.given import PATIENCE, Gate, new_app, until
 
 
@@ -185,8 +185,8 @@ async def test_a_loop_that_stands_still_keeps_its_lease_and_is_logged(
     short_lease: App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = short_lease
-    monkeypatch.setattr(leases, "TICK", 0.01)
-    monkeypatch.setattr(leases, "STALL", 0.1)
+    monkeypatch.setattr(stalls, "TICK", 0.01)
+    monkeypatch.setattr(stalls, "STALL", 0.1)
 
     @app.task
     async def block() -> str:
