@@ -9,6 +9,7 @@ import anyio
 from asyncq.config import Url, query_of
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError
 from asyncq.stores.amqp_wire import ConnectionRefused, Wire
+from asyncq.stores.tries import first_to_connect
 
 CONNECT_TIMEOUT = 5.0  # seconds
 CALL_TIMEOUT = 10.0  # seconds until a silent server counts as gone
@@ -81,16 +82,7 @@ class Connector:
         settings = self._settings
         try:
             async with deadline(CONNECT_TIMEOUT):
-                wire = await Wire.connect(
-                    settings.host,
-                    settings.port,
-                    tls=settings.tls,
-                    user=settings.user,
-                    password=settings.password,
-                    vhost=settings.vhost,
-                    heartbeat=settings.heartbeat,
-                    name=f"asyncq {self._role}",
-                )
+                wire = await first_to_connect(self._open, _close)
         except ConnectionRefused as error:
             if self._was_connected:  # a server that starts refuses for a while whom it knew
                 raise self.gone(error) from error
@@ -111,6 +103,19 @@ class Connector:
         self._was_connected = True
         return wire
 
+    async def _open(self) -> Wire:
+        settings = self._settings
+        return await Wire.connect(
+            settings.host,
+            settings.port,
+            tls=settings.tls,
+            user=settings.user,
+            password=settings.password,
+            vhost=settings.vhost,
+            heartbeat=settings.heartbeat,
+            name=f"asyncq {self._role}",
+        )
+
     def gone(self, error: BaseException) -> Exception:
         """Our exception for a connection that was lost, or a server that says no."""
         what = str(error) or type(error).__name__
@@ -126,6 +131,10 @@ class Connector:
         if self._wire is not None:
             self._wire.close()
             self._wire = None
+
+
+async def _close(wire: Wire) -> None:
+    wire.close()
 
 
 def _version(text: str) -> tuple[int, ...]:

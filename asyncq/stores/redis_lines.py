@@ -14,9 +14,9 @@ import redis.asyncio as aioredis
 from redis import exceptions
 
 from asyncq.stores.redis_wire import Wire
+from asyncq.stores.tries import TRY_EVERY, first_to_connect
 
 CONNECT_TIMEOUT = 5.0  # seconds
-TRY_EVERY = 0.5  # seconds between two tries to connect; the earlier ones go on
 LATE = 0.3  # seconds for an answer that was under way when the server answered elsewhere
 SILENCE = 1.0  # seconds without a byte; so long does no answer pause that is on its way
 
@@ -40,7 +40,10 @@ class Lines:
         """
         with anyio.fail_after(CONNECT_TIMEOUT):
             async with self._turn:
-                wire = Wire(await self._connect())
+                connection = await first_to_connect(
+                    self._connect, lambda one: one.disconnect(nowait=True)
+                )
+                wire = Wire(connection)
         self._wires.add(wire)
         return wire
 
@@ -67,32 +70,10 @@ class Lines:
                 wire.close()
 
     async def _connect(self) -> aioredis.Connection:
-        opened: list[aioredis.Connection] = []
-        refusals: list[Exception] = []
-        ended = anyio.Event()
-
-        async def try_once() -> None:
-            connection = self._make()
-            try:
-                await connection.connect()
-                opened.append(connection)
-            except (OSError, exceptions.RedisError) as error:
-                refusals.append(error)
-            finally:
-                if connection not in opened:
-                    await connection.disconnect(nowait=True)
-                ended.set()
-
+        connection = self._make()
         try:
-            async with anyio.create_task_group() as tries:
-                while not ended.is_set():
-                    tries.start_soon(try_once)
-                    with anyio.move_on_after(TRY_EVERY):
-                        await ended.wait()
-                tries.cancel_scope.cancel()
-            if opened:
-                return opened.pop()
-            raise refusals[0]
-        finally:
-            for connection in opened:
-                await connection.disconnect(nowait=True)
+            await connection.connect()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return connection

@@ -23,8 +23,10 @@ from tests.faults.lab.proxy import (
     Trap,
     start_proxy,
 )
+from tests.faults.lab.waiting import until
 
 QUESTION = bytes(range(200))
+PATIENCE = 30.0  # seconds
 
 
 class Echo:
@@ -197,7 +199,9 @@ async def test_half_a_connection_dies_and_the_other_half_lives() -> None:
         assert not client.has_news
         proxy.switch(Halve("question"))
         other.tell(QUESTION)
+        opened = proxy.opened
         async with connected(proxy) as deaf:
+            await until(lambda: proxy.opened > opened, PATIENCE, "it is taken on")
             deaf.tell(QUESTION)
         proxy.switch(Pass())
         async with connected(proxy) as fresh:

@@ -94,6 +94,8 @@ class Proxy:
 
     def __init__(self, target: int, seed: int = 0) -> None:
         self.port = 0
+        self.opened = 0
+        """Connections that it has ever taken on, each in the mode of that moment."""
         self.lost = 0
         self.caught = 0
         """Bytes of the last piece in which a connection was cut."""
@@ -170,6 +172,7 @@ class Proxy:
             line.end()
             return
         line.enter(self._mode)
+        self.opened += 1
         try:
             answers, questions = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:  # the server is down, and so it looks through us
