@@ -121,7 +121,7 @@ async def test_options_that_are_not_given_are_those_of_the_task(fixed: App) -> N
         ({"exchange": "a", "routing_key": "x" * 256}, ConfigurationError, "256 bytes"),
         ({"headers": [1]}, TypeError, "headers"),
         ({"headers": {1: 2}}, TypeError, "headers"),
-        ({"headers": {"a": object()}}, TypeError, "cannot be sent"),
+        ({"headers": {"a": ...}}, TypeError, "cannot be sent"),
         ({"headers": {"a": "\udcff"}}, TypeError, "cannot be sent"),
         ({"headers": {"a": 2**70}}, TypeError, "cannot be sent"),
     ],
