@@ -148,7 +148,7 @@ class SqliteConsumer:
         now = self._clock.now()
         claim = Claim(queue=self._queue, lease=self._number, number=number, limit=limit, lane=lane)
         if stands_by(connection, self._queue, self._number, now):
-            return ([] if queues.is_alive(connection, self._number, now) else None), True
+            return ([] if queues.is_there(connection, self._number) else None), True
         return queues.claim(connection, claim, now), False
 
     def _given_back(self, number: int, given_back: int) -> None:

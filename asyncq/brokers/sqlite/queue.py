@@ -209,10 +209,9 @@ def give_back_claim(connection: sqlite3.Connection, lease: int, claim: int) -> i
     return _give_back(connection, [seq for (seq,) in rows])
 
 
-def is_alive(connection: sqlite3.Connection, lease: int, now: float) -> bool:
-    found = connection.execute(
-        "SELECT 1 FROM leases WHERE number = ? AND expires > ?", (lease, now)
-    ).fetchone()
+def is_there(connection: sqlite3.Connection, lease: int) -> bool:
+    """Whether nobody has swept it. Until then it is its owner's, also when its time is over."""
+    found = connection.execute("SELECT 1 FROM leases WHERE number = ?", (lease,)).fetchone()
     return found is not None
 
 
@@ -223,19 +222,19 @@ def renew_leases(
     now: float,
     seconds: float,
 ) -> bool:
-    """Whether there was one for each queue. One that has ended stays so."""
-    wanted = (incarnation, now, as_json(queues))
-    [alive] = connection.execute(
-        "SELECT count(DISTINCT queue) FROM leases WHERE incarnation = ? AND expires > ?"
+    """Whether there was one for each queue. One that was swept stays so."""
+    wanted = (incarnation, as_json(queues))
+    [there] = connection.execute(
+        "SELECT count(DISTINCT queue) FROM leases WHERE incarnation = ?"
         " AND queue IN (SELECT value FROM json_each(?))",
         wanted,
     ).fetchone()
     connection.execute(
-        "UPDATE leases SET expires = ? WHERE incarnation = ? AND expires > ?"
+        "UPDATE leases SET expires = ? WHERE incarnation = ?"
         " AND queue IN (SELECT value FROM json_each(?))",
         (now + seconds, *wanted),
     )
-    return alive == len(set(queues))
+    return there == len(set(queues))
 
 
 def sweep(connection: sqlite3.Connection, queue: str, now: float) -> int:
@@ -314,10 +313,10 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 def claim(connection: sqlite3.Connection, wanted: Claim, now: float) -> list[Row] | None:
     """Take what is due: one suspect, if there is a lane for it, and the line in order.
 
-    None when the lease has ended.
+    None when the lease was swept.
     """
     queue, limit = wanted.queue, min(wanted.limit, MAX_BATCH)
-    if not is_alive(connection, wanted.lease, now):
+    if not is_there(connection, wanted.lease):
         return None
     _move_due(connection, queue, now)
     rows = _take(connection, queue, (SUSPECTS, SUSPECTS), 1) if wanted.lane and limit > 0 else []
