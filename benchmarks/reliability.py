@@ -55,7 +55,9 @@ def perform(name: str, experiment: str, terms: Terms, logs: Path | None) -> Foun
         except (EnvironmentMissing, ServerDidNotStart, WorkerNeverRan) as error:
             found["error"] = f"{type(error).__name__}: {error}; {_said(directory)}"
         if logs:
-            shutil.copytree(directory, logs / f"{experiment}-{name}-{terms.lease}", dirs_exist_ok=True)
+            shutil.copytree(
+                directory, logs / f"{experiment}-{name}-{terms.lease}", dirs_exist_ok=True
+            )
     return found | {"duration": round(monotonic() - begun, 1)}
 
 
@@ -73,8 +75,12 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--contender", action="append", choices=[*CONTENDERS, "all"])
     parser.add_argument("--experiment", action="append", choices=[*EXPERIMENTS, "all"])
-    parser.add_argument("--tasks", type=int, default=Terms.tasks, help="of child-kill9 (%(default)s)")
-    parser.add_argument("--kills", type=int, default=Terms.kills, help="of child-kill9 (%(default)s)")
+    parser.add_argument(
+        "--tasks", type=int, default=Terms.tasks, help="of child-kill9 (%(default)s)"
+    )
+    parser.add_argument(
+        "--kills", type=int, default=Terms.kills, help="of child-kill9 (%(default)s)"
+    )
     parser.add_argument("--lease", type=int, default=Terms.lease, help="s (%(default)s)")
     parser.add_argument(
         "--patience", type=int, default=Terms.patience, help="s beyond the lease (%(default)s)"

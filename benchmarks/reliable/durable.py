@@ -39,7 +39,9 @@ class DurableServer:
 
     def _start(self) -> subprocess.Popen[bytes]:
         place = {"port": str(self._port), "bind": "127.0.0.1", "dir": str(self._directory)}
-        options = [text for name, value in (place | OPTIONS).items() for text in (f"--{name}", value)]
+        options = [
+            text for name, value in (place | OPTIONS).items() for text in (f"--{name}", value)
+        ]
         with (self._directory / "redis.log").open("ab") as log:
             process = subprocess.Popen(["redis-server", *options], stdout=log, stderr=log)
         wait_for(self._port, process)

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-
 from time import monotonic, sleep
 
 from benchmarks.reliable.ledger import Cut, recoveries, repeated, spread, unended
-from benchmarks.reliable.producer import Producer
+from benchmarks.reliable.producer import Producer, batch_of
 from benchmarks.reliable.stage import Stage, WorkerNeverRan
 from benchmarks.reliable.trees import is_alive, kill_one
 
@@ -27,7 +26,9 @@ Figures = Mapping[str, object]
 def child_kill9(stage: Stage) -> Figures:
     """Kill a process that runs tasks, again and again while a backlog is worked off."""
     ids = [f"task{number}" for number in range(stage.terms.tasks)]
-    kept = stage.enqueue("record", [(id, 0.010 + 0.010 * (n % 11) / 10) for n, id in enumerate(ids)])
+    kept = stage.enqueue(
+        "record", [(id, 0.010 + 0.010 * (n % 11) / 10) for n, id in enumerate(ids)]
+    )
     with stage.workers():
         cuts, pids = _kill_children(stage, kept)
         is_over = stage.settle(kept)
@@ -118,7 +119,7 @@ def broker_kill9(stage: Stage) -> Figures:
     """Kill the server under load and start it at once, several times."""
     with stage.workers(), Producer(stage) as producer:
         _await_first(stage)
-        resumed = [_outage(stage) for _ in range(OUTAGES)]
+        resumed = [_outage(stage, producer) for _ in range(OUTAGES)]
         kept = producer.stop()
         is_over = stage.settle(kept)
         return {
@@ -213,25 +214,25 @@ def _watch_poison(stage: Stage) -> str:
     return ""
 
 
-def _outage(stage: Stage) -> float | None:
-    """Take the server away for a moment; return how long after it was back a task began.
+def _outage(stage: Stage, producer: Producer) -> float | None:
+    """Take the server away for a moment; return how long after it was back new work began.
 
-    If none did, the workers are restarted by hand.
+    New is what was enqueued when it was back. If none of that begins, the workers are restarted by
+    hand.
     """
     sleep(LOAD)
     moment = stage.server.kill_and_restart()
     stage.ledger.refresh()
-    before = len(stage.ledger.entries)
+    seen, batch = len(stage.ledger.entries), producer.batch
+    began: list[float] = []
 
     def has_resumed() -> bool:
-        return any(
-            entry.kind == "start" and entry.moment > moment
-            for entry in stage.ledger.entries[before:]
-        )
+        new = stage.ledger.entries[seen:]
+        began.extend(entry.moment for entry in new if batch_of(entry.id) > batch)
+        return bool(began)
 
     if stage.wait(has_resumed, stage.terms.lease + stage.terms.patience):
-        began = (entry.moment for entry in stage.ledger.entries if entry.moment > moment)
-        return round(min(began) - moment, 2)
+        return round(began[0] - moment, 2)
     for tree in stage.trees:
         tree.kill()
     return None

@@ -1,4 +1,4 @@
-"""The stage of one experiment: a server, a library's worker trees and its client, and the ledger."""
+"""The stage of one experiment: a server, a library's workers and its client, and the ledger."""
 
 import itertools
 import json

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic, sleep
+from typing import Self
 
 MARK = "BENCH_TREE"  # in the environment of everything that belongs to a tree
 PAUSE = 0.1  # seconds before a restart, as systemd has it
@@ -23,12 +24,12 @@ class Tree:
     environ: Mapping[str, str]
     log: Path
     mark: str
-    exits: list[int] = field(default_factory=list)
+    exits: list[int] = field(default_factory=list[int])
     """How the main process ended, each time that it did so by itself or by a fault."""
     _stopping: Event = field(default_factory=Event)
     _keeper: Thread | None = None
 
-    def __enter__(self) -> "Tree":
+    def __enter__(self) -> Self:
         process = self._start()
         self._keeper = Thread(target=self._keep, args=(process,))
         self._keeper.start()
@@ -79,7 +80,7 @@ class Tree:
 def members(mark: str) -> list[int]:
     """The processes that carry this mark, the oldest first; zombies do not count."""
     wanted = f"{MARK}={mark}".encode()
-    found = []
+    found: list[int] = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
