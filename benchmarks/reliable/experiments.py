@@ -1,6 +1,6 @@
 """The five experiments: what is broken, and what is counted afterwards."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic, sleep
 
@@ -20,7 +20,7 @@ OUTAGES = 5
 LOAD = 3.0  # seconds of normal work before the next outage
 ASKED = 20  # fates looked up of what did not end
 
-Figures = Mapping[str, object]
+Figures = dict[str, object]
 
 
 def child_kill9(stage: Stage) -> Figures:

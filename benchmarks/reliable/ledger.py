@@ -50,10 +50,10 @@ class Ledger:
     """All that was written until now, in the order in which it was."""
 
     path: Path
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list[Entry])
     starts: dict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
-    ends: Counter[str] = field(default_factory=Counter)
-    running: dict[tuple[str, int], Entry] = field(default_factory=dict)
+    ends: Counter[str] = field(default_factory=Counter[str])
+    running: dict[tuple[str, int], Entry] = field(default_factory=dict[tuple[str, int], Entry])
     """Runs without an end, by id and process; those of dead processes stay."""
     _read: int = 0
 

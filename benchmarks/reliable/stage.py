@@ -79,7 +79,7 @@ class Stage:
     environ: Mapping[str, str]
     about: Mapping[str, Any]
     ledger: Ledger
-    trees: list[Tree] = field(default_factory=list)
+    trees: list[Tree] = field(default_factory=list[Tree])
 
     def enqueue(self, task: str, messages: Sequence[Message]) -> list[str]:
         """Enqueue; return the ids of what the library has acknowledged."""
