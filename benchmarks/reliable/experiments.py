@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from time import monotonic, sleep
 
 from benchmarks.reliable.ledger import Cut, recoveries, repeated, spread, unended
-from benchmarks.reliable.producer import Producer, batch_of
+from benchmarks.reliable.producer import Feeder, Producer, batch_of
 from benchmarks.reliable.stage import Stage, WorkerNeverRan
 from benchmarks.reliable.trees import is_alive, kill_one
 
@@ -14,7 +14,7 @@ BLOCKED = 30.0  # seconds for which a task holds its process
 AFTERWARDS = 10.0  # seconds in which a blocked task might begin again
 NEIGHBOURS = 200
 MOST_RUNS = 20  # of a poison; who has come so far does not stop
-WATCH = 90.0  # seconds for which a poison is watched
+WATCH = 180.0  # seconds for which a poison is watched
 ASK = 2.0  # seconds between two questions for a fate
 OUTAGES = 5
 LOAD = 3.0  # seconds of normal work before the next outage
@@ -24,13 +24,11 @@ Figures = dict[str, object]
 
 
 def child_kill9(stage: Stage) -> Figures:
-    """Kill a process that runs tasks, again and again while a backlog is worked off."""
-    ids = [f"task{number}" for number in range(stage.terms.tasks)]
-    kept = stage.enqueue(
-        "record", [(id, 0.010 + 0.010 * (n % 11) / 10) for n, id in enumerate(ids)]
-    )
-    with stage.workers():
-        cuts, pids = _kill_children(stage, kept)
+    """Kill a process that runs tasks, again and again."""
+    with stage.workers(), Feeder(stage, stage.terms.tasks) as feeder:
+        cuts, pids = _kill_children(stage)
+        stage.wait(lambda: feeder.is_done, stage.terms.drip)
+        kept = feeder.stop()
         is_over = stage.settle(kept)
         waits, never = recoveries(stage.ledger, cuts)
         return {
@@ -89,7 +87,7 @@ def poison(stage: Stage) -> Figures:
     half = NEIGHBOURS // 2
     messages = [(f"task{number}", 0.05) for number in range(NEIGHBOURS)]
     kept = stage.enqueue("record", messages[:half])
-    stage.enqueue("poison", [("poison", 0.05)])
+    stage.enqueue("poison", [("poison", 0.0)])
     kept += stage.enqueue("record", messages[half:])
     with stage.workers():
         if not stage.wait(lambda: "poison" in stage.ledger.starts, BOOT):
@@ -98,10 +96,8 @@ def poison(stage: Stage) -> Figures:
         fate = _watch_poison(stage)
         watched = monotonic() - starts[0].moment
         runs = len(starts)
-        is_over = True
-        if fate:
-            is_over = stage.settle(kept)
-        else:
+        is_over = bool(fate) and stage.settle(kept)
+        if not fate:
             stage.wait(lambda: not unended(stage.ledger, kept), max(0, WATCH - watched))
         return {
             "runs": runs,
@@ -172,13 +168,13 @@ def _ends(stage: Stage, kept: Sequence[str]) -> Figures:
     }
 
 
-def _kill_children(stage: Stage, kept: Sequence[str]) -> tuple[list[Cut], list[int]]:
-    """Kill whoever runs a task, each time that another part of the backlog has ended."""
+def _kill_children(stage: Stage) -> tuple[list[Cut], list[int]]:
+    """Kill whoever runs a task, each time that another part of the tasks has ended."""
     cuts: list[Cut] = []
     pids: list[int] = []
     _await_first(stage)
     for number in range(1, stage.terms.kills + 1):
-        share = len(kept) * number // (stage.terms.kills + 1)
+        share = stage.terms.tasks * number // (stage.terms.kills + 1)
         victim = _await_victim(stage, share)
         if victim is None:
             break

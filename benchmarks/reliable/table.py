@@ -81,9 +81,7 @@ def _blocked(runs: Runs) -> str:
 
 def _poison_runs(figures: Mapping[str, Any]) -> str:
     runs: int = figures["runs"]
-    return (
-        str(runs) if figures["stopped"] else f"does not stop: {runs} in {figures['watched']:.0f} s"
-    )
+    return str(runs) if figures["stopped"] else f"no end: {runs} in {figures['watched']:.0f} s"
 
 
 def _poison_end(figures: Mapping[str, Any]) -> str:

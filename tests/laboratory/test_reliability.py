@@ -118,11 +118,11 @@ def test_the_report_has_a_figure_for_each_lease_under_which_a_loop_was_blocked()
     assert cells[6] == "2 / 1"
 
 
-def test_the_report_says_that_a_poison_does_not_stop() -> None:
+def test_the_report_says_that_a_poison_found_no_end() -> None:
     figures: dict[str, Any] = {"runs": 6, "stopped": False, "watched": 90.2, "fate": ""}
     figures |= {"lost": 0, "fates_of_lost": {}}
 
-    assert row(run("poison", figures))[7:10] == ["does not stop: 6 in 90 s", "-", "0"]
+    assert row(run("poison", figures))[7:10] == ["no end: 6 in 90 s", "-", "0"]
 
 
 def test_the_report_counts_restarts_by_hand_apart() -> None:
