@@ -69,7 +69,7 @@ class Saq:
         job = await queue.job(id)
         if job is None or job.status not in FAILED:
             return OPEN
-        return f"{job.status}: {(job.error or '').strip().rpartition(chr(10))[2]}"
+        return f"{job.status.value}: {(job.error or '').strip().rpartition(chr(10))[2]}"
 
 
 contender = Saq()
