@@ -37,10 +37,9 @@ class Tree:
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        kill_all(self.mark)
-        if self._keeper:
-            self._keeper.join()
-        kill_all(self.mark)  # what was just being started
+        while self._keeper and self._keeper.is_alive():
+            kill_all(self.mark)  # again, as it may just be starting one
+            self._keeper.join(PAUSE)
 
     def pids(self) -> list[int]:
         """All processes of this tree, as of now."""
