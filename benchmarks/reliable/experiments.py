@@ -10,6 +10,8 @@ from benchmarks.reliable.stage import Stage, WorkerNeverRan
 from benchmarks.reliable.trees import is_alive, kill_one
 
 BOOT = 60.0  # seconds for a worker's first task
+QUEUED = 300  # tasks before a tree that runs 100 at a time
+FULL = 95  # of those 100
 BLOCKED = 30.0  # seconds for which a task holds its process
 AFTERWARDS = 10.0  # seconds in which a blocked task might begin again
 NEIGHBOURS = 200
@@ -44,10 +46,10 @@ def child_kill9(stage: Stage) -> Figures:
 
 def tree_kill9(stage: Stage) -> Figures:
     """Kill a whole tree once, with all that it runs and more behind it."""
-    kept = stage.enqueue("record", [(f"task{n}", 1 + n % 11 / 10) for n in range(300)])
+    kept = stage.enqueue("record", [(f"task{n}", 1 + n % 11 / 10) for n in range(QUEUED)])
     with stage.workers():
         _await_first(stage)
-        wide = stage.wait(lambda: len(_running(stage)) >= 95, 20)
+        wide = stage.wait(lambda: len(_running(stage)) >= FULL, BOOT)
         moment = stage.trees[0].kill()
         stage.ledger.refresh()
         cuts = [Cut(id, moment) for id in _running(stage)]
