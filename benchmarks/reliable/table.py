@@ -99,7 +99,7 @@ def _resumed(figures: Mapping[str, Any]) -> str:
 
 
 def _seconds(wait: float) -> str:
-    return f"{wait:.1f} s"
+    return f"{wait:.1f} s" if wait >= 1 else f"{wait:.2f} s"
 
 
 COLUMNS: Mapping[str, Callable[[Runs], str]] = {
