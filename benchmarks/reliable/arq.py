@@ -35,7 +35,7 @@ async def poison(_context: dict[str, Any], id: str, seconds: float) -> None:
 class WorkerSettings:
     """What the worker is run with.
 
-    docs: usage, "Retrying jobs and cancellation" and "Job uniqueness"; docstring of Worker.
+    docs: docstring of Worker; what it makes of job_timeout is in its source, in_progress_timeout_s.
     """
 
     functions = (record, block, poison)

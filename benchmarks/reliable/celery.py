@@ -13,19 +13,19 @@ SWEEP = 1  # seconds between looks for what was abandoned; 10, and then every te
 
 app = Celery("reliable", broker=STORE_URL, backend=STORE_URL)
 app.conf.update(
-    # docs: userguide/tasks "Should I use retry or acks_late?", userguide/configuration.
+    # docs: faq, "Should I use retry or acks_late?"; docstring of Task.reject_on_worker_lost.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
-    # docs: celery.app.task.Task.retry_on_worker_lost; bounded by max_retries, 3 by default.
+    # docs: docstring of Task.retry_on_worker_lost; bounded by max_retries, 3 by default.
     task_retry_on_worker_lost=True,
     # docs: userguide/optimizing "Reserve one task at a time".
     worker_prefetch_multiplier=1,
-    # docs: userguide/configuration; the default from 6.0 on.
+    # What was acknowledged late is not to run on beside its redelivery.
     worker_cancel_long_running_tasks_on_connection_loss=True,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
-    # docs: getting-started/backends-and-brokers/redis "Visibility timeout", and kombu's
-    # transport/redis for how often what was abandoned is looked for.
+    # docs: using Redis, "Visibility timeout"; docstring of kombu.transport.redis for how often
+    # what was abandoned is looked for.
     broker_transport_options={
         "visibility_timeout": LEASE,
         "unacked_restore_interval": SWEEP,

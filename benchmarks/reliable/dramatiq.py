@@ -14,7 +14,7 @@ from benchmarks.reliable.interface import EACH, LEASE, OPEN, PROCESSES, STORE_UR
 ALWAYS = 1_000_000  # of a million commands: each looks for dead workers; 1,000 by default
 DEAD = "dramatiq:default.XQ.msgs"
 
-# docs: reference "Redis Broker" (heartbeat_timeout, maintenance_chance).
+# docs: docstring of RedisBroker (heartbeat_timeout, maintenance_chance).
 broker = RedisBroker(url=STORE_URL, heartbeat_timeout=1000 * LEASE, maintenance_chance=ALWAYS)
 dramatiq.set_broker(broker)
 TASKS = {

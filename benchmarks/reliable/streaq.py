@@ -10,8 +10,8 @@ from streaq.task import TaskStatus
 from benchmarks.reliable import tasks
 from benchmarks.reliable.interface import CONCURRENCY, LEASE, OPEN, RESULT_TTL, STORE_URL
 
-# docs: docstring of Worker, idle_timeout: how long a task may show no life until it is enqueued
-# again; user guide, "Task execution guarantees" (max_tries is 3 by default).
+# docs: docstrings of Worker (idle_timeout: "the number of seconds to wait before re-enqueuing idle
+# tasks") and of Worker.task (max_tries, 3 by default).
 worker: Worker[None] = Worker(STORE_URL, concurrency=CONCURRENCY, idle_timeout=LEASE)
 _task = worker.task(ttl=RESULT_TTL)
 TASKS = {name: _task(getattr(tasks, name)) for name in ("record", "block", "poison")}

@@ -68,7 +68,9 @@ def _recovery(*parts: str) -> Callable[[Mapping[str, Any]], str]:
         waits: Mapping[str, float] = figures["recovery"]
         said = " / ".join(_seconds(waits[part]) for part in parts) if waits else NONE
         never: int = figures["never_again"]
-        return f"{said}; {never} never" if never else said
+        if not never:
+            return said
+        return f"{said}; {never} {'never' if figures.get('is_over', True) else 'not yet'}"
 
     return read
 

@@ -21,7 +21,7 @@ UNLOCK = 5  # seconds after which the lock of a reclaiming that died ends; never
 backend: RedisAsyncResultBackend[None] = RedisAsyncResultBackend(
     STORE_URL, result_ex_time=RESULT_TTL
 )
-# docs: taskiq-redis README, "RedisStreamBroker configuration"; docstring of RedisStreamBroker.
+# docs: README of taskiq-redis for which broker acknowledges; docstring of RedisStreamBroker.
 broker = RedisStreamBroker(
     STORE_URL,
     consumer_id="0",  # the whole stream, also what came before the first worker
