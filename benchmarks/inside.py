@@ -37,7 +37,7 @@ def main() -> None:
     measured, loop = _run(trial, question)
     found = asdict(measured) | {
         "settings": dict(contender.settings) | {"client loop": loop},
-        "versions": _versions(CONTENDERS[name].environment),
+        "versions": versions(CONTENDERS[name].environment),
     }
     (trial.directory / "measured.json").write_text(json.dumps(found))
 
@@ -51,7 +51,8 @@ def _run(trial: Trial, question: str) -> tuple[Measured, str]:
     return uvloop.run(measure(trial)), "uvloop"
 
 
-def _versions(environment: str) -> dict[str, str]:
+def versions(environment: str) -> dict[str, str]:
+    """What is installed here, of what this environment was made for and what is of interest."""
     versions = {"python": platform.python_version()}
     required = [distribution(requirement) for requirement in ENVIRONMENTS[environment]]
     for name in dict.fromkeys((environment, *required, *LIBRARIES)):

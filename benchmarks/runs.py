@@ -54,8 +54,8 @@ class Run:
             "contender": self.contender,
             "kind": self._entry.kind,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": _commit(),
-            "machine": _machine(),
+            "commit": commit(),
+            "machine": machine(),
             "options": dict(self.options),
         }
         begun = monotonic()
@@ -143,7 +143,8 @@ def _said(directory: Path) -> str:
     return "\n".join([last, *tails])
 
 
-def _machine() -> dict[str, object]:
+def machine() -> dict[str, object]:
+    """What this runs on, and how busy it was."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return {
         "cpu": model.group(1) if model else platform.processor(),
@@ -153,7 +154,8 @@ def _machine() -> dict[str, object]:
     }
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The version of asyncq that is checked out."""
     command = ["git", "describe", "--always", "--dirty"]
     said = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     return said.stdout.strip()

@@ -44,8 +44,8 @@ def redis_server(directory: Path) -> Iterator[Server]:
     with (directory / "redis.log").open("wb") as log:
         process = subprocess.Popen(["redis-server", *options], stdout=log, stderr=log)
     try:
-        _wait_for(port, process)
-        yield Server(url=f"redis://127.0.0.1:{port}/0", version=_version())
+        wait_for(port, process)
+        yield Server(url=f"redis://127.0.0.1:{port}/0", version=version())
     finally:
         processes.end(process)
 
@@ -57,7 +57,12 @@ def free_port() -> int:
         return port
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a server answers.
+
+    Raises:
+        ServerDidNotStart: it does not, or has ended.
+    """
     deadline = monotonic() + BOOT
     while monotonic() < deadline and process.poll() is None:
         try:
@@ -70,7 +75,8 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     raise ServerDidNotStart(f"redis-server on port {port}")
 
 
-def _version() -> str:
+def version() -> str:
+    """The version of the server on the path."""
     said = subprocess.run(["redis-server", "--version"], check=True, capture_output=True, text=True)
     found = re.search(r"v=(\S+)", said.stdout)
     return found.group(1) if found else said.stdout.strip()
