@@ -128,8 +128,8 @@ def _letter(content: Content, queue: str) -> DeadLetter:
 def _died_at(headers: Mapping[str, Any]) -> float:
     """When it died, in Unix seconds; 0 where nobody says."""
     moment = headers.get(DIED_AT)
-    if isinstance(moment, float):
-        return moment
+    if isinstance(moment, int):
+        return moment / 1000
     deaths = headers.get("x-death")  # what RabbitMQ itself writes, the last one first
     when = deaths[0].get("time") if deaths else None
     return when.timestamp() if isinstance(when, datetime) else 0.0

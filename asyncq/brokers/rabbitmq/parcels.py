@@ -15,7 +15,7 @@ from asyncq.stores.amqp_wire import Content
 from asyncq.topology import copy_id
 
 REASON = "x-asyncq-reason"
-DIED_AT = "x-asyncq-died-at"
+DIED_AT = "x-asyncq-died-at"  # milliseconds: a float would travel in 32 bits, a minute apart
 DELIVERY_COUNT = "x-delivery-count"
 
 
