@@ -113,7 +113,7 @@ class Supervisor:
 
     async def _obey_signals(self, *, task_status: TaskStatus[None]) -> None:
         with anyio.open_signal_receiver(*SIGNALS) as signals:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # came they earlier, they wait
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # what came earlier has waited
             task_status.started()
             async for number in signals:
                 self._level += 1

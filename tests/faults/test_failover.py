@@ -22,6 +22,7 @@ from tests.faults.lab.proxy import Blackhole, start_proxy
 from tests.faults.lab.redis_bed import RedisBed, redis_bed
 from tests.faults.lab.waiting import until
 from tests.servers import ServerMissing, free_port
+from tests.servers.required import give_up
 
 SOON = 10.0  # seconds until things go on, where the loss is noticed at once
 HALF_OPEN = 30.0  # ... where only silence tells of it
@@ -37,7 +38,7 @@ def servers(tmp_path: Path) -> Generator[tuple[RedisBed, RedisBed]]:
                 stack.enter_context(redis_bed(_made(tmp_path / "second"))),
             )
         except ServerMissing as missing:
-            pytest.skip(str(missing))
+            give_up("redis", missing)
 
 
 @pytest.fixture
