@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import msgspec
 
+from asyncq.brokers.lanes import Lane
 from asyncq.message import Record
 from asyncq.topology import Queue
 
@@ -61,7 +62,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     crashes: int = 0
     """How many workers died while they ran it."""
     suspect: bool = False
-    """It was in a worker's hands before, and that worker was lost. It runs alone in its lane."""
+    """It was in a worker's hands before, and that worker was lost. It runs in the lane."""
     again: bool = False
     """It may have run to its end before: whether it has an outcome is looked up first."""
     token: Any = None
@@ -112,29 +113,19 @@ class QueueSpec(msgspec.Struct, frozen=True):
     only what is asked for. A worker with one queue says how many slots it has."""
 
 
-class Lane:
-    """Where a worker runs suspects, one at a time, whatever queues and brokers it has."""
-
-    __slots__ = ("is_taken",)
-
-    def __init__(self) -> None:
-        self.is_taken = False
-
-
 class Lease:
     """The right of one worker incarnation to what it holds.
 
     It belongs to the worker, not to a message: renewing costs the same whatever is held. Suspects
-    (deliveries that outlived a worker) share one *lane*: at most one is held at a time, so that a
-    second crash points at one message.
+    (deliveries that outlived a worker) are claimed as far as there is room in the ``lane``.
     """
 
     __slots__ = (
-        "_lane",
         "_watcher",
         "good_until",
         "held_to_the_end",
         "incarnation",
+        "lane",
         "lost",
         "seconds",
     )
@@ -142,6 +133,7 @@ class Lease:
     def __init__(self, incarnation: str, seconds: float, lane: Lane | None = None) -> None:
         self.incarnation = incarnation
         self.seconds = seconds
+        self.lane = lane or Lane()
         self.good_until = math.inf
         """By `time.monotonic`: later than this, others may own what is held. Written by whoever
         renews, read where a broker cannot check (a backend in another store)."""
@@ -149,7 +141,6 @@ class Lease:
         """Known to have ended; set once."""
         self.held_to_the_end = False
         """It is known when it ended, and what was done before then was done under it."""
-        self._lane = lane or Lane()
         self._watcher: Callable[[], None] | None = None
 
     def watch(self, tell: Callable[[], None]) -> None:
@@ -166,17 +157,6 @@ class Lease:
     def is_good(self) -> bool:
         """Whether nobody else can own what is held."""
         return not self.lost and time.monotonic() < self.good_until
-
-    def take_lane(self) -> bool:
-        """Claim the lane, if it is free. A driver does so before it claims a suspect."""
-        if self._lane.is_taken:
-            return False
-        self._lane.is_taken = True
-        return True
-
-    def free_lane(self) -> None:
-        """Give the lane back: no suspect came, or the one that did is settled."""
-        self._lane.is_taken = False
 
 
 class Consumer(Protocol):
@@ -199,8 +179,9 @@ class Consumer(Protocol):
     async def receive(self, limit: int) -> Sequence[Delivery]:
         """Claim up to ``limit`` deliveries that are due, at once; possibly none.
 
-        At most one of them is a suspect, and only while the lease's lane is free: it is then
-        taken, until that delivery is settled.
+        Suspects come as far as there is room in the lease's lane, where they stay until they are
+        settled, and in their order: none passes one that has to wait. They are the first of what
+        is returned.
 
         Raises:
             BrokerUnavailable: what was claimed and never arrived has been given back or will be,
@@ -373,7 +354,7 @@ class Leased(Protocol):
     async def sweep(self, queue: str) -> int:
         """Recover what workers held whose lease has ended; returns how many messages.
 
-        They become suspects. If the dead worker held one already, that one alone is charged with
+        They become suspects. If the dead worker held some already, these alone are charged with
         the crash; otherwise each is. Bounded work: call again while it returns more than nothing.
         """
         ...

@@ -182,7 +182,7 @@ class MemoryConsumer:
         self._store = store
         self._clock = clock
         self._lease = lease
-        self._lane: int | None = None  # the claim of the suspect that we run
+        self._suspects: set[int] = set()  # the claims of those that we run
         with store.lock:
             self._queue = store.queue(queue)
             self._queue.open_lease(lease.incarnation, clock.now() + lease.seconds)
@@ -190,13 +190,14 @@ class MemoryConsumer:
     def close(self) -> None:
         with self._store.lock:
             self._queue.close_lease(self._lease.incarnation)
-        self._free_lane()
+        self._lease.lane.leave(len(self._suspects))
+        self._suspects.clear()
 
     async def wait(self) -> None:
         await checkpoint()
         with self._store.lock:
             now, worker = self._clock.now(), self._lease.incarnation
-            pause = self._queue.pause(worker, self._lane_is_free(), now)
+            pause = self._queue.pause(worker, self._lease.lane.room, now)
             if pause == 0.0:
                 return
             bell = Bell()
@@ -215,14 +216,15 @@ class MemoryConsumer:
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         await checkpoint()
-        with self._store.lock:
-            claimed = self._queue.claim(
-                self._lease.incarnation, limit, self._lane_is_free(), self._clock.now()
-            )
-        for number, entry in claimed:
-            if entry.suspect:
-                self._lease.take_lane()
-                self._lane = number
+        room = self._lease.lane.reserve()
+        suspects: dict[int, int] = {}  # claim: crashes
+        try:
+            with self._store.lock:
+                claimed = self._queue.claim(self._lease.incarnation, limit, room, self._clock.now())
+            suspects = {number: entry.crashes for number, entry in claimed if entry.suspect}
+            self._suspects.update(suspects)
+        finally:
+            self._lease.lane.occupy(room, suspects.values())
         return [
             Delivery(
                 envelope=_decode(entry.packed),
@@ -247,9 +249,10 @@ class MemoryConsumer:
                     fenced.append(delivery)
                 elif conclusion.record is not None:
                     self._store.record(conclusion.record, now)
-                if delivery.token == self._lane:
-                    self._free_lane()
-                    self._queue.ring()  # we may be waiting for it ourselves
+                if delivery.token in self._suspects:
+                    self._suspects.remove(delivery.token)
+                    self._lease.lane.leave()
+                    self._queue.ring()  # we may be waiting for room in the lane ourselves
         await checkpoint()
         return fenced
 
@@ -280,17 +283,6 @@ class MemoryConsumer:
             case _:
                 assert_never(settlement)
         return True
-
-    def _lane_is_free(self) -> bool:
-        if self._lease.take_lane():
-            self._lease.free_lane()
-            return True
-        return False
-
-    def _free_lane(self) -> None:
-        if self._lane is not None:
-            self._lane = None
-            self._lease.free_lane()
 
 
 class MemoryLeaseKeeper:

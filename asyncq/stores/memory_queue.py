@@ -8,11 +8,12 @@ import heapq
 import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from itertools import count
+from itertools import count, islice, takewhile
 
 import msgspec
 
 from asyncq.brokers.base import overflowed, waited_too_long
+from asyncq.brokers.lanes import Room
 from asyncq.errors import LeaseLost
 from asyncq.message import MAX_PRIORITY, Status
 from asyncq.stores.bell import Bell
@@ -112,12 +113,12 @@ class MemoryQueue:
             first_sent_at=min(heads, default=None),
         )
 
-    def pause(self, incarnation: str, lane_is_free: bool, now: float) -> float | None:
+    def pause(self, incarnation: str, room: Room, now: float) -> float | None:
         """Seconds until it can claim something; None while nothing is in sight."""
         self._move_due(now)
         if self.stands_by(incarnation, now):
             return None
-        if any(self._lines) or (lane_is_free and self._suspects):
+        if any(self._lines) or self._suspects_for(1, room):
             return 0.0
         return self._due[0][0] - now if self._due else None
 
@@ -145,9 +146,9 @@ class MemoryQueue:
         return True
 
     def claim(
-        self, incarnation: str, limit: int, lane_is_free: bool, now: float
+        self, incarnation: str, limit: int, room: Room, now: float
     ) -> list[tuple[int, Entry]]:
-        """Hand out what is due: one suspect, if the lane is free for it, and the lines in order.
+        """Hand out what is due: suspects, as far as there is room, and the lines in order.
 
         Each comes with the number of its claim.
 
@@ -162,7 +163,7 @@ class MemoryQueue:
             return []
         if self._declared is not None and self._declared.single_active:
             self._active = incarnation
-        claimed = [(next(_claims), entry) for entry in self._next(limit, lane_is_free, now)]
+        claimed = [(next(_claims), entry) for entry in self._next(limit, room, now)]
         holder.held.update({entry.id: (number, entry) for number, entry in claimed})
         return claimed
 
@@ -272,11 +273,11 @@ class MemoryQueue:
 
     # Within
 
-    def _next(self, limit: int, lane_is_free: bool, now: float) -> Iterator[Entry]:
+    def _next(self, limit: int, room: Room, now: float) -> Iterator[Entry]:
         left = limit
-        if left > 0 and lane_is_free and self._suspects:
+        for entry in self._suspects_for(limit, room):
             left -= 1
-            yield self._suspects.popitem(last=False)[1]
+            yield self._suspects.pop(entry.id)
         ttl = None if self._declared is None else self._declared.ttl
         for line in reversed(self._lines):
             while left > 0 and line:
@@ -288,6 +289,12 @@ class MemoryQueue:
                     entry = msgspec.structs.replace(entry, until=math.inf)
                 left -= 1
                 yield entry
+
+    def _suspects_for(self, limit: int, room: Room) -> list[Entry]:
+        """The first of the suspects, as far as there is room for them."""
+        first = list(islice(self._suspects.values(), limit))
+        together = list(takewhile(lambda entry: entry.crashes < room.together, first))
+        return first[:1] if room.alone and not together else together
 
     def _append(self, entry: Entry) -> None:
         self._line_of(entry)[entry.id] = entry

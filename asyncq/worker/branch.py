@@ -19,12 +19,12 @@ from asyncq.backends.base import Backend
 from asyncq.brokers.base import (
     Broker,
     Consumer,
-    Lane,
     Lease,
     Leased,
     PushedConsumer,
     QueueSpec,
 )
+from asyncq.brokers.lanes import Lane
 from asyncq.config import Config
 from asyncq.errors import BrokerUnavailable, LeaseLost, first_error
 from asyncq.message import new_id

@@ -14,7 +14,8 @@ from anyio import TASK_STATUS_IGNORED, create_task_group
 from anyio.abc import TaskStatus
 
 from asyncq.backends.base import Backend, ProgressBoard
-from asyncq.brokers.base import Broker, Lane
+from asyncq.brokers.base import Broker
+from asyncq.brokers.lanes import Lane
 from asyncq.clock import Clock
 from asyncq.codecs.base import Codec
 from asyncq.config import Config
@@ -136,7 +137,7 @@ class Worker:
             executor=executor,
             config=self._config,
             slots=self._slots,
-            lane=Lane(),
+            lane=Lane(alone_from=self._config.max_crashes - 1),  # at their last chance
             lines=sum(len(queues) for queues in self._queues.values()),
             burst=self._burst,
         )

@@ -9,6 +9,7 @@ from anyio.lowlevel import checkpoint
 
 from asyncq.brokers.admin import DeadLetter
 from asyncq.brokers.base import Consumer, Delivery, Envelope, Lease, QueueSpec
+from asyncq.brokers.lanes import Lane
 from asyncq.brokers.rabbitmq import RabbitBroker
 from asyncq.brokers.rabbitmq.post import Post
 from asyncq.clock import SystemClock
@@ -17,6 +18,7 @@ from asyncq.errors import BrokerUnavailable
 from asyncq.message import new_id
 from asyncq.stores.amqp import AmqpSettings, Connector
 from asyncq.testing.contracts.given import take
+from asyncq.topology import Queue
 
 MAIL = QueueSpec("mail", prefetch=10)
 PATIENCE = 20.0  # seconds
@@ -24,6 +26,10 @@ PATIENCE = 20.0  # seconds
 
 def envelope(id: str = "", body: bytes = b"hello", queue: str = "mail", **more: object) -> Envelope:
     return Envelope(id=id or new_id(), queue=queue, body=body, **more)  # type: ignore[arg-type] # fields by name
+
+
+def lease(*, alone_from: int = 1) -> Lease:
+    return Lease(new_id(), 15.0, Lane(alone_from))
 
 
 @pytest.fixture
@@ -50,14 +56,13 @@ async def ask(post: Post, *methods: object) -> list[object]:
 
 
 @asynccontextmanager
-async def doomed(url: str) -> AsyncGenerator[Consumer]:
+async def doomed(url: str, *declared: Queue, alone_from: int = 1) -> AsyncGenerator[Consumer]:
     """A consumer of a worker that dies when the block ends: its connection is gone."""
-    async with (
-        RabbitBroker(Url(url), SystemClock()) as broker,
-        broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer,
-    ):
-        yield consumer
-        await broker.__aexit__(None, None, None)
+    async with RabbitBroker(Url(url), SystemClock()) as broker:
+        await broker.bind(declared)
+        async with broker.consume(MAIL, lease(alone_from=alone_from)) as consumer:
+            yield consumer
+            await broker.__aexit__(None, None, None)
 
 
 async def next_of(consumer: Consumer) -> Delivery:

@@ -26,6 +26,7 @@ from asyncq.message import new_id
 from asyncq.stores.amqp_sender import Sender
 from asyncq.stores.amqp_wire import Content
 from asyncq.testing.contracts.given import bodies_of, ids_of, take
+from asyncq.topology import Queue
 from tests.contracts.rabbit_given import (
     MAIL,
     PATIENCE,
@@ -33,6 +34,7 @@ from tests.contracts.rabbit_given import (
     broker,
     doomed,
     envelope,
+    lease,
     letters_of,
     next_of,
     post,
@@ -137,6 +139,65 @@ async def test_a_crash_in_the_lane_is_charged_to_the_suspect_alone(
 
     assert crashes.pop(guilty.envelope.id) == 2
     assert list(crashes.values()) == [1]
+
+
+async def test_suspects_run_among_the_others_until_their_last_chance(
+    broker: RabbitBroker, rabbitmq_url: str
+) -> None:
+    ids = ["1", "2", "3"]
+    await broker.publish([envelope(id) for id in ids])
+    for crashes in (0, 1):
+        async with doomed(rabbitmq_url, alone_from=2) as dying:
+            held = await take(dying, 3)
+            assert sorted(ids_of(held)) == ids
+            assert {(each.suspect, each.crashes) for each in held} == {(False, crashes)}
+            assert {each.again for each in held} == {crashes > 0}
+
+    async with broker.consume(MAIL, lease(alone_from=2)) as consumer:
+        seen: list[str] = []
+        for _ in ids:
+            delivery = await next_of(consumer)
+            assert (delivery.suspect, delivery.crashes) == (True, 2)
+            assert not await consumer.receive(10), "the lane is taken"
+            seen.append(delivery.envelope.id)
+            assert not await consumer.settle([Ack(delivery)])
+    assert sorted(seen) == ids
+
+
+async def test_a_crash_stays_known_however_a_delivery_goes_on(
+    broker: RabbitBroker, rabbitmq_url: str
+) -> None:
+    await broker.publish([envelope(id) for id in ("later", "never", "untouched")])
+    async with doomed(rabbitmq_url, alone_from=2) as dying:
+        await take(dying, 3)
+
+    async with broker.consume(MAIL, lease(alone_from=2)) as consumer:
+        held = {each.envelope.id: each for each in await take(consumer, 3)}
+        await consumer.settle([Nack(held["later"], 0.05), Reject(held["never"], "bad")])
+    [letter] = await letters_of(broker, 1)
+    async with broker.consume(MAIL, lease(alone_from=2)) as consumer:
+        again = {each.envelope.id: each for each in await take(consumer, 2)}
+
+    assert letter.crashes == 1
+    assert {id: (each.crashes, each.suspect) for id, each in again.items()} == {
+        "later": (1, False),
+        "untouched": (1, False),
+    }
+
+
+async def test_a_classic_queue_counts_no_crashes_so_that_its_suspects_are_alone_at_once(
+    broker: RabbitBroker, rabbitmq_url: str
+) -> None:
+    classic = Queue("mail", kind="classic")
+    await broker.bind([classic])
+    await broker.publish([envelope("1"), envelope("2")])
+    async with doomed(rabbitmq_url, classic, alone_from=2) as dying:
+        await take(dying, 2)
+
+    async with broker.consume(MAIL, lease(alone_from=2)) as consumer:
+        suspect = await next_of(consumer)
+        assert (suspect.suspect, suspect.crashes) == (True, 1)
+        assert not await consumer.receive(10)
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.2])

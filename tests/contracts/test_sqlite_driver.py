@@ -348,7 +348,7 @@ async def test_a_receive_that_is_cancelled_in_a_locked_file_strands_nothing(
         taken = await take(consumer, 4)  # the claim has been made, and undone
 
         assert sorted(each.suspect for each in taken) == [False, False, False, True]
-        assert not lease.take_lane()
+        assert not lease.lane.is_empty
 
 
 async def test_a_settle_that_is_cancelled_and_repeated_is_not_fenced(

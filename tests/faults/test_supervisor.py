@@ -19,6 +19,7 @@ TASKS = scaled(3000, 20_000)
 LEASE = scaled(3.0, Config().lease)  # seconds
 STALL = scaled(3.0, 30.0)
 HELD = 20
+MACHINE = 100  # tasks in hand when a machine dies
 NEIGHBOURS = 100
 
 
@@ -51,26 +52,27 @@ async def test_what_a_killed_process_held_runs_at_once_and_nothing_else_runs_aga
 async def test_what_a_killed_machine_held_runs_elsewhere_within_the_lease_and_a_second(
     bench: Bench[Bed], report: Report
 ) -> None:
-    bench.configure(lease=LEASE, concurrency=HELD)
+    bench.configure(lease=LEASE, concurrency=MACHINE // 2)
     async with bench.app() as app:
         doomed = await bench.hired_crew(2)
-        await bench.send(app, HELD * 2, seconds=3600.0)
-        await until(lambda: len(bench.starts()) == HELD * 2, 60, "all of them run")
-        await bench.hired_crew(2, concurrency=HELD * 4)
+        await bench.send(app, MACHINE, seconds=3600.0)
+        await until(lambda: len(bench.starts()) == MACHINE, 60, "all of them run")
+        await bench.hired_crew(2, concurrency=MACHINE)
         killed_at = now()
 
         doomed.kill()
-        await until(lambda: len(bench.starts()) >= HELD * 2 + 2, 60, "they run elsewhere")
-        took = bench.starts()[HELD * 2].at - killed_at
+        await until(lambda: len(bench.starts()) == MACHINE * 2, 60, "all of them run elsewhere")
+        took = [start.at - killed_at for start in bench.starts()[MACHINE:]]
 
         audit = await bench.audit()
-    report(took=took, lease=LEASE)
-    bench.see_that_these_are(audit.held | audit.waiting, bench.accepted)
+    report(first=min(took), last=max(took), lease=LEASE)
+    bench.see_that_these_are(audit.held, bench.accepted)
     assert not audit.faults
     if bench.bed.keeps_hold:
-        assert LEASE / 2 < took < LEASE + 1.0
+        assert min(took) > LEASE / 2
+        assert max(took) < LEASE + 1.0
     else:
-        assert took < 1.0  # its server sees at once who is gone
+        assert max(took) < 1.0  # its server sees at once who is gone
 
 
 async def test_processes_whose_supervisor_died_keep_their_leases_and_drain(

@@ -8,8 +8,9 @@ from tests.servers.required import give_up
 
 DECLARE = """
 Name = rabbit_misc:r(<<"/">>, queue, <<"kept">>),
-rabbit_amqqueue:declare(Name, true, false, [], none, <<"tests">>)
-"""
+rabbit_amqqueue:declare(Name, true, false, [], none, <<"tests">>),
+mnesia:sync_log()
+"""  # without the last, it is written down a while later
 
 
 def test_a_rabbitmq_that_was_killed_comes_back_with_what_it_kept(tmp_path: Path) -> None:

@@ -305,7 +305,9 @@ async def test_a_dead_letter_that_is_replayed_has_a_new_chance(app: App) -> None
             assert await app.result(result.id).get(timeout=PATIENCE) == "well"
 
 
-async def test_suspects_run_one_at_a_time_beside_the_others(app: App) -> None:
+@pytest.mark.parametrize(("max_crashes", "most"), [(3, 5), (2, 1)])
+async def test_suspects_run_together_until_their_last_chance(max_crashes: int, most: int) -> None:
+    app = new_app(max_crashes=max_crashes)
     together: list[int] = []
     running: set[int] = set()
 
@@ -328,7 +330,7 @@ async def test_suspects_run_one_at_a_time_beside_the_others(app: App) -> None:
         async with app.worker(concurrency=10):
             assert [await result.get(timeout=PATIENCE) for result in results] == list(range(10))
 
-    assert max(together) == 1
+    assert max(together) == most
 
 
 async def test_a_suspect_that_cannot_be_judged_waits(

@@ -9,7 +9,6 @@ from anyio import fail_after
 
 from asyncq.app import App
 from asyncq.backends.redis import RedisBackend
-from asyncq.brokers.base import Lane, Lease
 from asyncq.config import Config
 from asyncq.context import Context
 from asyncq.errors import BrokerUnavailable, TaskFailed
@@ -135,16 +134,6 @@ async def test_a_worker_consumes_only_the_queues_it_is_told(app: App) -> None:
         waiting = await task.enqueue()
 
         assert await waiting.status() is Status.QUEUED
-
-
-def test_a_worker_has_one_lane_for_all_its_brokers() -> None:
-    lane = Lane()
-    here, there = Lease("a", 1.0, lane), Lease("b", 1.0, lane)
-
-    assert here.take_lane()
-    assert not there.take_lane()
-    here.free_lane()
-    assert there.take_lane()
 
 
 async def test_one_broker_that_is_away_holds_nobody_up_in_the_others(

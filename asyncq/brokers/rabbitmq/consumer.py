@@ -113,7 +113,7 @@ class RabbitConsumer:
         await self._see_that_it_pushes()
         if self._buffer:
             return
-        # While the lane is free, suspects are looked for as well.
+        # While the lane is empty, suspects are looked for as well.
         await self._next_push(LOOK if self._suspect is None else LONGEST_WAIT)
         now = self._loop.time()
         if not self._buffer and now - self._pushed_at >= LONGEST_WAIT:
@@ -201,19 +201,22 @@ class RabbitConsumer:
             raise self._lost(f"it does not push from queue {self._name} any more")
 
     async def _take(self, limit: int) -> list[Delivery]:
-        """Up to ``limit`` of what was pushed; what a lost worker had goes to the suspects."""
+        """Up to ``limit`` of what was pushed; what lost too many workers goes to the suspects."""
         taken: list[Delivery] = []
         aside: list[Received] = []
         buffer = self._buffer
         while buffer and len(taken) < limit:
             received = buffer.popleft()
-            if received.redelivered:
+            # A classic queue does not count: there it is this time, or never.
+            counted = received.returns > 0 and received.losses < self._lease.lane.alone_from
+            if received.redelivered and not counted:
                 aside.append(received)
             else:
                 taken.append(
                     Delivery(
                         envelope=received.envelope,
-                        again=received.again,
+                        crashes=received.losses,
+                        again=received.again or received.losses > 0,
                         token=(self, received.tag),
                     )
                 )
@@ -229,7 +232,7 @@ class RabbitConsumer:
     async def _set_aside(self, deliveries: Sequence[Received]) -> None:
         """Move what a lost worker had in its hands to the suspects, charged with its crash."""
         parcels = [
-            wrap(item.envelope, "", names.suspects(self._name), crashes=item.crashes + 1)
+            wrap(item.envelope, "", names.suspects(self._name), crashes=item.losses)
             for item in deliveries
         ]
         await self._post.move(parcels)
@@ -239,10 +242,11 @@ class RabbitConsumer:
     # Suspects
 
     async def _fetch_suspect(self) -> list[Delivery]:
-        """The next suspect, if there is one, the lane is free, and it is time to look."""
-        now = self._loop.time()
-        if now < self._next_look or not self._lease.take_lane():
+        """The next suspect, if there is one, the lane is empty, and it is time to look."""
+        now, lane = self._loop.time(), self._lease.lane
+        if now < self._next_look or not lane.is_empty:
             return []
+        room = lane.reserve()
         found: Received | None = None
         self._fetching = True
         try:
@@ -262,7 +266,7 @@ class RabbitConsumer:
             self._fetching = False
             if found is None:
                 self._next_look = now + LOOK
-                self._lease.free_lane()
+            lane.occupy(room, [] if found is None else [found.crashes])
         if found is None:
             return []
         self._suspect = found.tag
@@ -280,7 +284,7 @@ class RabbitConsumer:
         if self._suspect is not None:
             self._suspect = None
             self._next_look = 0.0
-            self._lease.free_lane()
+            self._lease.lane.leave()
             self._pushed.set()  # let a waiter look for the next one
 
     # Settling
@@ -331,12 +335,11 @@ class RabbitConsumer:
         parcels: list[Parcel] = []
         for item in held:
             suspect = item.tag == self._suspect
-            queue = names.suspects(self._name) if suspect else self._name
-            if item.redelivered and not suspect:
-                queue, item_crashes = names.suspects(self._name), item.crashes + 1
-            else:
-                item_crashes = item.crashes
-            parcels.append(wrap(item.envelope, "", queue, crashes=item_crashes, again=item.again))
+            losses = item.crashes if suspect else item.losses
+            aside = suspect or losses >= self._lease.lane.alone_from
+            queue = names.suspects(self._name) if aside else self._name
+            again = item.again or losses > 0
+            parcels.append(wrap(item.envelope, "", queue, crashes=losses, again=again))
         if parcels:
             await self._post.move(parcels)
             await self._settle_tags([item.tag for item in held])

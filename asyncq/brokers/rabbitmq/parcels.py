@@ -47,6 +47,11 @@ class Received(msgspec.Struct, frozen=True, gc=False):
     returns: int = 0
     """How often it came back to this queue (a quorum queue counts)."""
 
+    @property
+    def losses(self) -> int:
+        """How many workers were lost with it in their hands."""
+        return self.crashes + (max(self.returns, 1) if self.redelivered else 0)
+
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Fields).decode

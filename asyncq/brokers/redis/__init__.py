@@ -7,7 +7,7 @@ Everything of a queue lives under one hash tag, so that each script touches a si
     asyncq:{queue}:suspects    list   ids that outlived a worker
     asyncq:{queue}:delayed     zset   priority + id, by due time (ms)
     asyncq:{queue}:held:<inc>  hash   id in the hands of one worker incarnation -> its claim
-    asyncq:{queue}:lanes       hash   incarnation -> the suspect it runs
+    asyncq:{queue}:lanes       hash   incarnation -> how many suspects it runs
     asyncq:{queue}:crashes     hash   suspect -> how many workers died with it
     asyncq:{queue}:leases      zset   incarnations, by the end of their lease (ms)
     asyncq:{queue}:epochs      hash   incarnation -> the connection it claims on

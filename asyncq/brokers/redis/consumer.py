@@ -17,6 +17,7 @@ from asyncq.brokers.base import (
     Reject,
     Settlement,
 )
+from asyncq.brokers.lanes import NO_ROOM, Room
 from asyncq.brokers.redis.blobs import pack, queue_key, unpack
 from asyncq.errors import BrokerUnavailable, LeaseLost
 from asyncq.stores.redis import UNKNOWN_SCRIPT, Link, RedisSettings, load_script
@@ -24,11 +25,11 @@ from asyncq.stores.redis_records import encode_record
 from asyncq.stores.redis_wire import ReplyError
 
 LONGEST_WAIT = 2.0  # seconds blocked at a time; then we know that the server still answers
-LANE_WAIT = 0.05  # seconds until another look when suspects wait for a lane that is taken
+LANE_WAIT = 0.05  # seconds until another look when suspects wait for room in the lane
 LEAVE_TIMEOUT = 5.0  # seconds to give back what is held; then the lease decides
 
 # What the claim script says of crashes:
-LANE_AWAITED = -2  # suspects wait, and the lane is taken
+LANE_AWAITED = -2  # suspects wait for room in the lane
 STANDS_BY = -3  # another worker has this queue for itself
 
 SHORTEST_WAIT = 0.002  # seconds; Redis 6.2 takes one millisecond for none, and waits for ever
@@ -56,10 +57,10 @@ class RedisConsumer:
         self._odd: dict[str, bytes] = {}  # ids that are no text: as we write them -> as they are
         self._number = 0  # of the last claim; the token of its deliveries
         self._unheard: set[int] = set()  # claims whose reply never came
-        self._suspect: str | None = None
-        self._lane_is_awaited = False  # by suspects, as of the last claim
+        self._suspects: set[str] = set()  # in the lane, and not settled
+        self._awaited: Room | None = None  # what suspects found too little, as of the last claim
         self._stands_by = False  # as of the last claim
-        self._lane_freed = anyio.Event()
+        self._lane_left = anyio.Event()
         self._epoch = 0  # of the claiming connection; a claim sent on an older one finds nobody
         self._unsure: set[str] = set()  # settled, but the reply was lost
         self._next_due: float | None = None  # seconds, as of the last claim
@@ -79,39 +80,39 @@ class RedisConsumer:
             script = (_GIVE_BACK, self._base, self._lease.incarnation, "1")
             while await self._settles.script(*script) > 0:
                 pass
-        self._free_lane()
+        self._lease.lane.leave(len(self._suspects))
+        self._suspects.clear()
         self._settles.close()
 
     async def wait(self) -> None:
         await self._reconnected()
-        if self._lane_is_awaited:
-            await self._wait_for_lane()
+        if self._awaited is not None:
+            await self._wait_for_lane(self._awaited)
             return
         longest = self._longest_wait()
         await self._claims(*self._wake_up(longest), blocks=longest)
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         await self._reconnected()
-        lane = self._lease.take_lane()
-        crashes = -1
+        room = self._lease.lane.reserve()
+        crashes: Sequence[int] = ()
         try:
-            reply = await self._claims.script(_CLAIM, *self._claim(limit, lane=lane))
-            crashes = reply[1]
+            reply = await self._claims.script(_CLAIM, *self._claim(limit, room))
+            crashes = reply[4]
         except ReplyError as error:
             raise self._explain(error) from error
         finally:
-            if lane and crashes < 0:
-                self._lease.free_lane()
-        return self._take_in(*reply)
+            self._lease.lane.occupy(room, crashes)
+        return self._take_in(room, reply)
 
     async def wait_and_receive(self, limit: int) -> Sequence[Delivery]:
         await self._reconnected()
-        if self._lane_is_awaited:
-            await self._wait_for_lane()
+        if self._awaited is not None:
+            await self._wait_for_lane(self._awaited)
             return await self.receive(limit)
         longest = self._longest_wait()
         # The claim is sent behind the wait and carried out when that ends: a trip saved.
-        claim = ("EVALSHA", _CLAIM.sha, 1, *self._claim(limit, lane=False))
+        claim = ("EVALSHA", _CLAIM.sha, 1, *self._claim(limit, NO_ROOM))
         try:
             _, reply = await self._claims.pipeline([self._wake_up(longest), claim], blocks=longest)
         except ReplyError as error:
@@ -127,7 +128,7 @@ class RedisConsumer:
             ):
                 await self._reconnected()
             raise
-        return self._take_in(*reply)
+        return self._take_in(NO_ROOM, reply)
 
     async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
         return await self.conclude([Conclusion(settlement) for settlement in batch])
@@ -138,7 +139,7 @@ class RedisConsumer:
             fenced += await self._conclude(batch[start : start + MAX_BATCH])
         return fenced
 
-    def _claim(self, limit: int, *, lane: bool) -> tuple[Any, ...]:
+    def _claim(self, limit: int, room: Room) -> tuple[Any, ...]:
         """Key and arguments of the claim script, for a new claim."""
         self._number += 1
         self._unheard.add(self._number)
@@ -148,7 +149,8 @@ class RedisConsumer:
             self._epoch,
             self._number,
             min(limit, MAX_BATCH),
-            1 if lane else 0,
+            room.together,
+            1 if room.alone else 0,
         )
 
     def _wake_up(self, longest: float) -> tuple[Any, ...]:
@@ -160,14 +162,13 @@ class RedisConsumer:
         due, self._next_due = self._next_due, None
         return LONGEST_WAIT if due is None else min(LONGEST_WAIT, max(due, SHORTEST_WAIT))
 
-    def _take_in(
-        self, due: int, crashes: int, ids: list[bytes], blobs: list[bytes]
-    ) -> Sequence[Delivery]:
+    def _take_in(self, room: Room, reply: Sequence[Any]) -> Sequence[Delivery]:
         """The deliveries of a claim script's reply."""
+        due, state, ids, blobs, crashes = reply
         self._unheard.discard(self._number)
         self._next_due = due / 1000 if due >= 0 else None
-        self._lane_is_awaited = crashes == LANE_AWAITED
-        self._stands_by = crashes == STANDS_BY
+        self._awaited = room if state == LANE_AWAITED else None
+        self._stands_by = state == STANDS_BY
         if not ids:
             return ()
         try:
@@ -179,10 +180,10 @@ class RedisConsumer:
             Delivery(envelope=unpack(name, queue, blob), token=token)
             for name, blob in zip(names, blobs, strict=True)
         ]
-        if crashes >= 0:
-            self._suspect = names[0]
-            deliveries[0] = Delivery(
-                envelope=deliveries[0].envelope, crashes=crashes, suspect=True, token=token
+        for place, count in enumerate(crashes):
+            self._suspects.add(names[place])
+            deliveries[place] = Delivery(
+                envelope=deliveries[place].envelope, crashes=count, suspect=True, token=token
             )
         return deliveries
 
@@ -239,14 +240,12 @@ class RedisConsumer:
             return LeaseLost(self._lease.incarnation)
         return BrokerUnavailable(f"queue {self._queue}: {error}")
 
-    async def _wait_for_lane(self) -> None:
+    async def _wait_for_lane(self, too_little: Room) -> None:
         # No wake-up can be relied on: the one for the end of our suspect is often heard before
-        # the reply that frees the lane, and the lane may be taken in another queue.
-        if not self._lease.take_lane():
+        # the reply that says so, and those in the lane may be of another queue.
+        if self._lease.lane.room == too_little:
             with anyio.move_on_after(LANE_WAIT):
-                await self._lane_freed.wait()
-            return
-        self._lease.free_lane()
+                await self._lane_left.wait()
 
     async def _conclude(self, batch: Sequence[Conclusion]) -> list[Delivery]:
         # By claim, and by how long and for whom to keep the record: a few groups, so that what is
@@ -297,18 +296,17 @@ class RedisConsumer:
             raise
         if resent:
             self._unsure.difference_update(map(_id, sent))
-        if self._suspect is not None:
-            for delivery in sent:
-                if delivery.suspect and delivery.envelope.id == self._suspect:
-                    self._free_lane()
+        if self._suspects:
+            self._leave_lane({_id(each) for each in sent if each.suspect})
         return [sent[position] for position in positions]
 
-    def _free_lane(self) -> None:
-        if self._suspect is not None:
-            self._suspect = None
-            self._lease.free_lane()
-            self._lane_freed.set()
-            self._lane_freed = anyio.Event()
+    def _leave_lane(self, settled: set[str]) -> None:
+        leaving = self._suspects & settled
+        if leaving:
+            self._suspects -= leaving
+            self._lease.lane.leave(len(leaving))
+            self._lane_left.set()
+            self._lane_left = anyio.Event()
 
 
 def _id(delivery: Delivery) -> str:

@@ -12,9 +12,10 @@ from anyio import move_on_after
 from anyio.lowlevel import checkpoint
 
 from asyncq.brokers.base import Conclusion, Delivery, Lease, Nack, Settlement
+from asyncq.brokers.lanes import Room
 from asyncq.brokers.sqlite import queue as queues
 from asyncq.brokers.sqlite.declared import active_until, stands_by
-from asyncq.brokers.sqlite.queue import SUSPECTS, Claim, Held, Parcel, pack, unpack
+from asyncq.brokers.sqlite.queue import Claim, Held, Parcel, pack, unpack
 from asyncq.clock import Clock
 from asyncq.errors import BrokerUnavailable, LeaseLost
 from asyncq.message import Record
@@ -49,7 +50,8 @@ class SqliteConsumer:
         self._durable = durable
         self._number = 0  # of the lease's row
         self._claims = count(1)
-        self._lane: int | None = None  # the claim that may have brought, or brought, a suspect
+        self._rooms: dict[int, Room] = {}  # what was reserved for claims that are not heard of
+        self._suspects: set[Held] = set()  # that are not settled
         self._astray: set[int] = set()  # claims that reached nobody; to be given back
         self._may_be_more = False
         self._stands_by = False  # another worker has this queue for itself, as of the last claim
@@ -73,7 +75,10 @@ class SqliteConsumer:
                     lambda connection: queues.close_lease(connection, self._number),
                     committed=self._left,
                 )
-        self._free_lane(self._lane)
+        for number in tuple(self._rooms):
+            self._occupy(number)
+        self._lease.lane.leave(len(self._suspects))
+        self._suspects.clear()
 
     def _left(self, given_back: int) -> None:
         """In the writer's thread."""
@@ -92,7 +97,7 @@ class SqliteConsumer:
             line, lookout = _standby(self._queue), StandbyLookout(self._queue, self._clock, bell)
         else:
             line = self._queue
-            lookout = QueueLookout(self._queue, self._clock, bell, lane=self._lane_is_free())
+            lookout = QueueLookout(self._queue, self._clock, bell, self._lease.lane.room)
         with self._store.hung_up(line, bell, lookout):
             try:
                 with move_on_after(LONGEST_WAIT):
@@ -104,13 +109,11 @@ class SqliteConsumer:
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         number = next(self._claims)
-        lane = self._lease.take_lane()
-        if lane:
-            self._lane = number
+        room = self._rooms[number] = self._lease.lane.reserve()
         try:
             with translated(self._store.path, BrokerUnavailable):
                 rows, self._stands_by = await self._store.write(
-                    lambda connection: self._claim(connection, number, limit, lane)
+                    lambda connection: self._claim(connection, number, limit, room)
                 )
         except CancelledError:
             # The claim is made even so: give it back, right behind it.
@@ -121,15 +124,13 @@ class SqliteConsumer:
             )
             raise
         except BrokerUnavailable:
-            self._free_lane(number)
+            self._occupy(number)
             raise
         if rows is None:
-            self._free_lane(number)
+            self._occupy(number)
             raise LeaseLost(self._lease.incarnation)
-        if lane and not (rows and rows[0][1]):
-            self._free_lane(number)
         self._may_be_more = 0 < len(rows) == limit
-        return [
+        deliveries = [
             Delivery(
                 envelope=unpack(packed, message_id, self._queue),
                 crashes=crashes,
@@ -138,15 +139,19 @@ class SqliteConsumer:
             )
             for seq, suspect, crashes, message_id, packed, _ in rows
         ]
+        suspects = [delivery for delivery in deliveries if delivery.suspect]
+        self._suspects.update(delivery.token for delivery in suspects)
+        self._occupy(number, [delivery.crashes for delivery in suspects])
+        return deliveries
 
     def _claim(
-        self, connection: sqlite3.Connection, number: int, limit: int, lane: bool
+        self, connection: sqlite3.Connection, number: int, limit: int, room: Room
     ) -> tuple[list[queues.Row] | None, bool]:
         """What was claimed, None without a lease; and whether another has the queue for itself."""
         for astray in tuple(self._astray):  # if giving them back failed, here is the next chance
             queues.give_back_claim(connection, self._number, astray)
         now = self._clock.now()
-        claim = Claim(queue=self._queue, lease=self._number, number=number, limit=limit, lane=lane)
+        claim = Claim(queue=self._queue, lease=self._number, number=number, limit=limit, room=room)
         if stands_by(connection, self._queue, self._number, now):
             return ([] if queues.is_there(connection, self._number) else None), True
         return queues.claim(connection, claim, now), False
@@ -154,7 +159,7 @@ class SqliteConsumer:
     def _given_back(self, number: int, given_back: int) -> None:
         """In the writer's thread."""
         self._astray.discard(number)
-        self._free_lane(number)
+        self._occupy(number)
         self._store.ring(self._queue, given_back)
 
     # Settling
@@ -201,10 +206,10 @@ class SqliteConsumer:
             token.untold = True
             if token.suspect:
                 suspects = True
-                self._free_lane(token.claim)
+                self._leave_lane(token)
         for delivery in ended.missing:
             if delivery.suspect:
-                self._free_lane(delivery.token.claim)
+                self._leave_lane(delivery.token)
         self._store.mail.deliver(ended.new)
         self._store.ring(self._queue, ended.given_back)
         if suspects:
@@ -214,17 +219,17 @@ class SqliteConsumer:
 
     # The lane
 
-    def _lane_is_free(self) -> bool:
-        if self._lease.take_lane():
-            self._lease.free_lane()
-            return True
-        return False
+    def _occupy(self, number: int, crashes: Sequence[int] = ()) -> None:
+        """Say what came of the room that was reserved for a claim."""
+        room = self._rooms.pop(number, None)
+        if room is not None:
+            self._lease.lane.occupy(room, crashes)
 
-    def _free_lane(self, claim: int | None) -> None:
-        """Give the lane back if it was taken for this claim."""
-        if claim is not None and self._lane == claim:
-            self._lane = None
-            self._lease.free_lane()
+    def _leave_lane(self, token: Held) -> None:
+        """A suspect is settled, or was before."""
+        if token in self._suspects:
+            self._suspects.remove(token)
+            self._lease.lane.leave()
 
 
 class _Conclusion:
@@ -245,25 +250,23 @@ class _Conclusion:
 class QueueLookout:
     """Looks for something that can be claimed, and rings."""
 
-    def __init__(self, queue: str, clock: Clock, bell: Bell, *, lane: bool) -> None:
+    def __init__(self, queue: str, clock: Clock, bell: Bell, room: Room) -> None:
         self._queue = queue
         self._clock = clock
         self._bell = bell
-        self._ranks = SUSPECTS if lane else SUSPECTS - 1
+        self._room = room
         self._due = math.inf  # when the first of the delayed ones may be claimed
 
     def pause(self) -> float:
         return self._due - self._clock.now()
 
     def look(self, connection: sqlite3.Connection) -> None:
-        ready = connection.execute(
-            "SELECT 1 FROM ready WHERE queue = ? AND rank <= ? LIMIT 1", (self._queue, self._ranks)
-        ).fetchone()
+        ready = queues.is_something_ready(connection, self._queue, self._room)
         [due] = connection.execute(
             "SELECT min(due) FROM delayed WHERE queue = ?", (self._queue,)
         ).fetchone()
         self._due = math.inf if due is None else due
-        if ready is not None or self.pause() <= 0:
+        if ready or self.pause() <= 0:
             self._bell.ring()
 
     def give_up(self) -> None:

@@ -5,12 +5,13 @@ Every function here runs in the writer's transaction, so that nobody else writes
 
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import repeat
+from itertools import repeat, takewhile
 from typing import assert_never
 
 import msgspec
 
 from asyncq.brokers.base import MAX_BATCH, Ack, Envelope, Nack, Reject, Settlement
+from asyncq.brokers.lanes import Room
 from asyncq.brokers.sqlite.declared import (
     Bounds,
     Refusal,
@@ -306,12 +307,11 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     """Its own among the claims of this lease."""
     limit: int
-    lane: bool
-    """Whether one of them may be a suspect."""
+    room: Room
 
 
 def claim(connection: sqlite3.Connection, wanted: Claim, now: float) -> list[Row] | None:
-    """Take what is due: one suspect, if there is a lane for it, and the line in order.
+    """Take what is due: suspects, as far as there is room for them, and the line in order.
 
     None when the lease was swept.
     """
@@ -319,7 +319,7 @@ def claim(connection: sqlite3.Connection, wanted: Claim, now: float) -> list[Row
     if not is_there(connection, wanted.lease):
         return None
     _move_due(connection, queue, now)
-    rows = _take(connection, queue, (SUSPECTS, SUSPECTS), 1) if wanted.lane and limit > 0 else []
+    rows = _take_suspects(connection, queue, limit, wanted.room)
     for _ in range(ROUNDS):
         if len(rows) >= limit:
             break
@@ -334,6 +334,32 @@ def claim(connection: sqlite3.Connection, wanted: Claim, now: float) -> list[Row
             (wanted.lease, wanted.number, as_json([row[0] for row in rows])),
         )
     return rows
+
+
+def is_something_ready(connection: sqlite3.Connection, queue: str, room: Room) -> bool:
+    """Whether a claim would bring something, delayed messages aside."""
+    row = connection.execute(
+        "SELECT 1 FROM ready WHERE queue = ? AND rank < ? LIMIT 1", (queue, SUSPECTS)
+    ).fetchone()
+    return row is not None or _suspects_for(connection, queue, 1, room) > 0
+
+
+def _suspects_for(connection: sqlite3.Connection, queue: str, limit: int, room: Room) -> int:
+    """How many suspects, from the first, there is room for."""
+    if limit <= 0 or not room.together:
+        return 0
+    counts = connection.execute(
+        "SELECT m.crashes FROM ready r CROSS JOIN messages m ON m.seq = r.seq"
+        " WHERE r.queue = ? AND r.rank = ? ORDER BY r.place LIMIT ?",
+        (queue, SUSPECTS, limit),
+    ).fetchall()
+    together = sum(1 for _ in takewhile(lambda row: row[0] < room.together, counts))
+    return 1 if counts and room.alone and not together else together
+
+
+def _take_suspects(connection: sqlite3.Connection, queue: str, limit: int, room: Room) -> list[Row]:
+    count = _suspects_for(connection, queue, limit, room)
+    return _take(connection, queue, (SUSPECTS, SUSPECTS), count) if count else []
 
 
 def _take(

@@ -20,6 +20,7 @@ from asyncq.brokers.base import (
     Leased,
     QueueSpec,
 )
+from asyncq.brokers.lanes import Lane
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers import make_backend, make_broker
@@ -98,8 +99,8 @@ def envelopes(count: int, **changes: Any) -> list[Envelope]:
     return [envelope(str(number).encode(), **changes) for number in range(count)]
 
 
-def new_lease(seconds: float = FAR) -> Lease:
-    return Lease(new_id(), seconds)
+def new_lease(seconds: float = FAR, *, alone_from: int = 1) -> Lease:
+    return Lease(new_id(), seconds, Lane(alone_from))
 
 
 def record(message_id: str, value: Any = None, **changes: Any) -> Record:
@@ -182,6 +183,7 @@ async def make_suspects(broker: FullBroker, batch: Sequence[Envelope]) -> None:
     await publish_all(broker, batch)
     queue = QueueSpec(batch[0].queue)
     lease = new_lease()
+    lease.lane.reserve()  # so that those of another time stay where they are
     async with broker.consume(queue, lease) as consumer:
         await take(consumer, len(batch))
         await end_lease(broker, lease, queue.name)

@@ -173,7 +173,7 @@ class UnifiedContract(DriverFixtures):
             kept = record(suspect.envelope.id)
             await unified(consumer).conclude([Conclusion(Ack(suspect), kept)])
 
-            assert lease.take_lane()
+            assert lease.lane.is_empty
 
     # Fenced
 

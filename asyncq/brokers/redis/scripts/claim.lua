@@ -1,11 +1,11 @@
 -- Hand messages to one worker incarnation.
 --
 -- KEYS[1]  prefix:{queue}
--- ARGV     incarnation, epoch of its connection, number of this claim, limit, whether it may take a
---          suspect (0 or 1)
--- Returns  {ms until the next delayed one or -1, crashes of the suspect, ids, blobs}; a suspect is the
---          first of them. Its crashes are -1 if there is none, -2 if some wait and may not be taken,
---          -3 if another worker has this queue for itself.
+-- ARGV     incarnation, epoch of its connection, number of this claim, limit, how many crashes suspects
+--          must stay below to come together (0: none may come), whether (1) one with as many may come alone
+-- Returns  {ms until the next delayed one or -1, what is with suspects, ids, blobs, crashes of each
+--          suspect}; suspects are the first of the ids. What is with them: 0 if some came, -1 if there
+--          are none, -2 if some wait and may not be taken, -3 if another has this queue for itself.
 local base = KEYS[1]
 local incarnation, epoch, number, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 
@@ -30,7 +30,7 @@ if single then
   if active ~= incarnation then
     local ends = active and redis.call('ZSCORE', base .. ':leases', active)
     if ends and tonumber(ends) > now then
-      return {math.ceil(tonumber(ends) - now), -3, {}, {}}
+      return {math.ceil(tonumber(ends) - now), -3, {}, {}, {}}
     end
     redis.call('SET', base .. ':active', incarnation)
   end
@@ -38,11 +38,11 @@ end
 
 local due = redis.call('ZRANGEBYSCORE', base .. ':delayed', '-inf', now, 'LIMIT', 0, 500)
 if #due > 0 then
-  local suspects = redis.call('EXISTS', base .. ':crashes') == 1
+  local known = redis.call('EXISTS', base .. ':crashes') == 1
   local lines = {}
   for _, member in ipairs(due) do
     local id, name = string.sub(member, 2), base .. ':ready:' .. string.sub(member, 1, 1)
-    if suspects and redis.call('HEXISTS', base .. ':crashes', id) == 1 then
+    if known and redis.call('HEXISTS', base .. ':crashes', id) == 1 then
       name = base .. ':suspects'
     end
     local line = lines[name]
@@ -54,16 +54,27 @@ if #due > 0 then
   for name, line in pairs(lines) do redis.call('RPUSH', name, unpack(line)) end
 end
 
-local ids, crashes = {}, -1
-if ARGV[5] == '1' then
-  local suspect = redis.call('LPOP', base .. ':suspects')
-  if suspect then
-    ids[1] = suspect
-    crashes = tonumber(redis.call('HGET', base .. ':crashes', suspect) or 0)
-    redis.call('HSET', base .. ':lanes', incarnation, suspect)
+local ids, crashes, state = {}, {}, -1
+local together, alone = tonumber(ARGV[5]), ARGV[6] == '1'
+if limit > 0 and redis.call('EXISTS', base .. ':suspects') == 1 then
+  if together > 0 then
+    local line = redis.call('LRANGE', base .. ':suspects', 0, limit - 1)
+    local counts = redis.call('HMGET', base .. ':crashes', unpack(line))
+    for i, id in ipairs(line) do
+      local count = tonumber(counts[i] or 0)
+      local many = count >= together
+      if many and (i > 1 or not alone) then break end
+      ids[i], crashes[i] = id, count
+      if many then break end
+    end
   end
-elseif redis.call('EXISTS', base .. ':suspects') == 1 then
-  crashes = -2
+  if #ids > 0 then
+    redis.call('LTRIM', base .. ':suspects', #ids, -1)
+    redis.call('HINCRBY', base .. ':lanes', incarnation, #ids)
+    state = 0
+  else
+    state = -2
+  end
 end
 local late = {}
 -- Again only where what has waited too long was in the way, and not for ever.
@@ -105,8 +116,8 @@ if #ids > 0 then
     if not blobs[i] then blobs[i] = '' end
   end
 end
--- Wake the next idle worker if there is more. Suspects are one at a time for us, not for it.
-local more = crashes >= 0 and redis.call('EXISTS', base .. ':suspects') == 1
+-- Wake the next idle worker if there is more. Suspects wait for us, not for it.
+local more = state == 0 and redis.call('EXISTS', base .. ':suspects') == 1
 if not more and (#ids >= limit or #late > 0) then
   local lines = {}
   for priority = 0, 9 do lines[priority + 1] = base .. ':ready:' .. priority end
@@ -119,4 +130,4 @@ end
 local wait = -1
 local head = redis.call('ZRANGE', base .. ':delayed', 0, 0, 'WITHSCORES')
 if head[2] then wait = math.max(0, tonumber(head[2]) - now) end
-return {wait, crashes, ids, blobs}
+return {wait, state, ids, blobs, crashes}

@@ -21,7 +21,9 @@ end
 for _, id in ipairs(ids) do
   if redis.call('HEXISTS', base .. ':crashes', id) == 1 then
     redis.call('LPUSH', base .. ':suspects', id)
-    redis.call('HDEL', base .. ':lanes', incarnation)
+    if redis.call('HINCRBY', base .. ':lanes', incarnation, -1) <= 0 then
+      redis.call('HDEL', base .. ':lanes', incarnation)
+    end
   else
     -- The blob is a MessagePack array that begins with the priority, a digit.
     local blob = redis.call('HGET', base .. ':bodies', id) or ''

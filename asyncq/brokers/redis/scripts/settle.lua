@@ -51,7 +51,9 @@ for i = 1, total do
   else
     gone[#gone + 1] = id
     local suspect = op < 'a'
-    if suspect then redis.call('HDEL', base .. ':lanes', incarnation) end
+    if suspect and redis.call('HINCRBY', base .. ':lanes', incarnation, -1) <= 0 then
+      redis.call('HDEL', base .. ':lanes', incarnation)
+    end
     if op == 'a' then
       acked[#acked + 1] = id
     elseif op == 'A' then

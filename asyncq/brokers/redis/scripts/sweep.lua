@@ -17,18 +17,13 @@ end
 for _, incarnation in ipairs(over) do
   if recovered >= 500 then break end
   local held = base .. ':held:' .. incarnation
-  -- A suspect in its lane is the one to blame; '-' says that it has been charged already.
-  local blamed = redis.call('HGET', base .. ':lanes', incarnation)
-  if blamed and blamed ~= '-' and redis.call('HDEL', held, blamed) == 1 then
-    redis.call('HINCRBY', base .. ':crashes', blamed, 1)
-    redis.call('RPUSH', base .. ':suspects', blamed)
-    redis.call('HSET', base .. ':lanes', incarnation, '-')
-    recovered = recovered + 1
-  end
+  -- Suspects in its lane are the ones to blame.
+  local caught = redis.call('HEXISTS', base .. ':lanes', incarnation) == 1
   local ids = redis.call('HRANDFIELD', held, 500)
   if #ids > 0 then redis.call('HDEL', held, unpack(ids)) end
   for _, id in ipairs(ids) do
-    redis.call('HINCRBY', base .. ':crashes', id, blamed and 0 or 1)
+    local guilty = not caught or redis.call('HEXISTS', base .. ':crashes', id) == 1
+    redis.call('HINCRBY', base .. ':crashes', id, guilty and 1 or 0)
     redis.call('RPUSH', base .. ':suspects', id)
   end
   recovered = recovered + #ids

@@ -1,0 +1,70 @@
+"""Where a worker runs what outlived another worker, so that a crash points at the guilty."""
+
+from collections.abc import Collection
+from threading import Lock
+from typing import NamedTuple
+
+
+class Room(NamedTuple):
+    """Which suspects a claim may bring now."""
+
+    together: int
+    """Those with fewer crashes than this, as many as there are; 0: none."""
+    alone: bool
+    """If the first has as many or more, that one, and no other."""
+
+
+NO_ROOM = Room(0, alone=False)
+
+
+class Lane:
+    """Where one worker runs suspects, whatever queues and brokers it has.
+
+    Those with fewer than ``alone_from`` crashes run together: a machine that dies with a hundred
+    tasks is no reason to run them one by one. With as many or more, a suspect runs with no other
+    beside it, so that a crash points at one message.
+
+    Each reservation is occupied, by nobody if need be. A driver may do either in any thread.
+    """
+
+    __slots__ = ("_inside", "_is_shut", "_lock", "alone_from")
+
+    def __init__(self, alone_from: int = 1) -> None:
+        self.alone_from = max(alone_from, 1)
+        self._inside = 0  # suspects, and reservations
+        self._is_shut = False
+        self._lock = Lock()
+
+    @property
+    def room(self) -> Room:
+        """What a reservation would get."""
+        return NO_ROOM if self._is_shut else Room(self.alone_from, alone=not self._inside)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._inside
+
+    def reserve(self) -> Room:
+        """Have room for suspects, before they are claimed. What comes of it is said to `occupy`."""
+        with self._lock:
+            room = self.room
+            if room != NO_ROOM:
+                self._inside += 1
+                self._is_shut = room.alone  # one may come that is to be alone
+            return room
+
+    def occupy(self, room: Room, crashes: Collection[int] = ()) -> None:
+        """Take the place of a reservation: suspects with so many crashes each, or none."""
+        if room == NO_ROOM:
+            return
+        with self._lock:
+            self._inside += len(crashes) - 1
+            if room.alone:
+                self._is_shut = any(count >= self.alone_from for count in crashes)
+
+    def leave(self, count: int = 1) -> None:
+        """So many suspects are settled, or were taken from us."""
+        with self._lock:
+            self._inside -= count
+            if not self._inside:
+                self._is_shut = False
