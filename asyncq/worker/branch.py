@@ -8,8 +8,9 @@ lease, what runs in the others goes on.
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 
 import anyio
 import msgspec
@@ -29,6 +30,7 @@ from asyncq.config import Config
 from asyncq.errors import BrokerUnavailable, LeaseLost, first_error
 from asyncq.message import new_id
 from asyncq.policies import Retry
+from asyncq.worker.burst import Burst
 from asyncq.worker.completer import Completer
 from asyncq.worker.executor import Executor
 from asyncq.worker.intake import Intake
@@ -54,7 +56,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     lane: Lane
     lines: int
     """How many queues the worker consumes, of all brokers."""
-    burst: bool
+    burst: Burst | None
 
 
 class Branch:
@@ -141,7 +143,7 @@ class Branch:
                                 share.executor,
                                 completers[queue],
                                 lines=share.lines,
-                                burst=share.burst,
+                                is_over=self._end_of_burst(queue),
                             )
                             for queue, consumer in consumers.items()
                         ]
@@ -154,6 +156,10 @@ class Branch:
                         at_once = self._hurrying or lease.lost  # then it belongs to others
                         await pool.close(0.0 if at_once else config.grace)
                 upkeep.cancel_scope.cancel()
+
+    def _end_of_burst(self, queue: str) -> Callable[[], Awaitable[bool]] | None:
+        burst = self._share.burst
+        return None if burst is None else partial(burst.is_over, (self, queue))
 
     def _renewal(self, broker: Leased, lease: Lease, keep: Keep | None) -> Renewal:
         queues, config = self._queues, self._share.config

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
@@ -32,7 +32,7 @@ class Intake:
         completer: Completer,
         *,
         lines: int,
-        burst: bool,
+        is_over: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self._queue = queue
         self._consumer = consumer
@@ -42,7 +42,8 @@ class Intake:
         self._completer = completer
         self._lines = lines
         """How many consumers share the pool."""
-        self._burst = burst
+        self._is_over = is_over
+        """Of a burst: asked whenever nothing was found and nothing runs."""
         self._failures = 0  # in a row
         # Half the slots at a time: while one half runs, the other half's claim and settlement are
         # on their way.
@@ -69,7 +70,7 @@ class Intake:
         """Take in all there is, then wait for more; True when a burst is over."""
         while await self._receive():
             pass
-        if not self._burst:
+        if self._is_over is None:
             while not await self._wait():
                 pass
             return False
@@ -78,7 +79,7 @@ class Intake:
         await self._completer.wait_until_settled()
         before = self._pool.slots.started
         await self._receive()
-        return self._pool.slots.started == before
+        return self._pool.slots.started == before and await self._is_over()
 
     async def _receive(self) -> bool:
         """Claim for the slots that are free and start what comes; whether there may be more."""

@@ -22,6 +22,7 @@ from asyncq.config import Config
 from asyncq.message import Progress, new_id
 from asyncq.task import Task
 from asyncq.worker.branch import Branch, Share
+from asyncq.worker.burst import Burst
 from asyncq.worker.executor import Executor
 from asyncq.worker.leases import Keep
 from asyncq.worker.pool import Slots
@@ -131,6 +132,7 @@ class Worker:
             state=self._state,
             report=self._post_progress,
         )
+        lines = sum(len(queues) for queues in self._queues.values())
         share = Share(
             worker=self.name,
             backend=self._backend,
@@ -138,8 +140,8 @@ class Worker:
             config=self._config,
             slots=self._slots,
             lane=Lane(alone_from=self._config.max_crashes - 1),  # at their last chance
-            lines=sum(len(queues) for queues in self._queues.values()),
-            burst=self._burst,
+            lines=lines,
+            burst=Burst(lines, self._slots) if self._burst else None,
         )
         return [Branch(self._brokers[name], queues, share) for name, queues in self._queues.items()]
 

@@ -1,22 +1,25 @@
 """A worker inside of a program: how it begins, how it ends, and whose errors come out."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
 import pytest
 from anyio import fail_after
+from anyio.lowlevel import checkpoint
 
 from asyncq import drivers
 from asyncq.app import App
 from asyncq.brokers.admin import QueueAdmin
-from asyncq.brokers.base import Lease, QueueSpec
-from asyncq.brokers.memory import MemoryBroker
+from asyncq.brokers.base import Delivery, Lease, QueueSpec
+from asyncq.brokers.memory import MemoryBroker, MemoryConsumer
 from asyncq.context import Context
 from asyncq.errors import BrokerUnavailable
 from asyncq.message import Status, new_id
+from asyncq.stores.memory import open_store
 from asyncq.worker import branch as branch_module
-from tests.client.given import PATIENCE, Gate, until_status
+from tests.client.given import PATIENCE, Gate, until, until_status
 
 
 class Broken(Exception):
@@ -189,6 +192,42 @@ async def test_a_burst_ends_when_all_queues_are_empty(app: App) -> None:
         with fail_after(PATIENCE):
             await app.make_worker(burst=True, concurrency=3).run()
         assert (await broker.depth("first")).ready == 0
+
+
+async def test_a_burst_goes_on_while_one_queue_finds_something_for_another(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @app.task(queue="first")
+    async def root() -> None:
+        await leaf.enqueue()
+
+    @app.task(queue="second")
+    async def leaf() -> str:
+        return "ran"
+
+    looks: dict[str, int] = {"first": 0, "second": 0}
+    receive = MemoryConsumer.receive
+
+    async def send_at_the_last_look(consumer: MemoryConsumer, limit: int) -> Sequence[Delivery]:
+        name = (
+            "first" if vars(consumer)["_queue"] is open_store(app.url).queue("first") else "second"
+        )
+        looks[name] += 1
+        if name == "first" and looks["first"] == 2:
+            await until(lambda: looks["second"] == 2)
+            for _ in range(10):  # it has looked for the last time, and could be gone
+                await checkpoint()
+            await root.enqueue()
+        return await receive(consumer, limit)
+
+    monkeypatch.setattr(MemoryConsumer, "receive", send_at_the_last_look)
+    async with app:
+        with fail_after(PATIENCE):
+            await app.make_worker(burst=True).run()
+        broker = app.client.broker
+        assert isinstance(broker, QueueAdmin)
+        assert (await broker.depth("second")).ready == 0
+    assert looks["second"] > 2
 
 
 async def test_two_workers_share_a_queue(app: App) -> None:
