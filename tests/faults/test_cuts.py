@@ -29,6 +29,8 @@ async def test_a_cut_at_any_byte_changes_nothing(
         await bench.settled()
 
         async def cut(byte: int) -> None:
+            # What the last cut left would be settled with what this one is for.
+            await bench.until_audit(lambda audit: audit.is_idle, "all is settled")
             before = proxy.lost
             if (step, loses) == ("claim", "reply"):
                 # There the message is: in no other reply is the name of its argument.
