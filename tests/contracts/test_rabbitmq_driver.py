@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
+from typing import Literal
 from urllib.parse import quote
 
 import anyio
@@ -141,16 +142,19 @@ async def test_a_crash_in_the_lane_is_charged_to_the_suspect_alone(
     assert list(crashes.values()) == [1]
 
 
-async def test_suspects_run_among_the_others_until_their_last_chance(
-    broker: RabbitBroker, rabbitmq_url: str
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+async def test_suspects_come_together_until_their_last_chance(
+    broker: RabbitBroker, rabbitmq_url: str, kind: Literal["quorum", "classic"]
 ) -> None:
+    declared = Queue("mail", kind=kind)
+    await broker.bind([declared])
     ids = ["1", "2", "3"]
     await broker.publish([envelope(id) for id in ids])
     for crashes in (0, 1):
-        async with doomed(rabbitmq_url, alone_from=2) as dying:
+        async with doomed(rabbitmq_url, declared, alone_from=2) as dying:
             held = await take(dying, 3)
             assert sorted(ids_of(held)) == ids
-            assert {(each.suspect, each.crashes) for each in held} == {(False, crashes)}
+            assert {(each.suspect, each.crashes) for each in held} == {(crashes > 0, crashes)}
             assert {each.again for each in held} == {crashes > 0}
 
     async with broker.consume(MAIL, lease(alone_from=2)) as consumer:
@@ -164,7 +168,30 @@ async def test_suspects_run_among_the_others_until_their_last_chance(
     assert sorted(seen) == ids
 
 
-async def test_a_crash_stays_known_however_a_delivery_goes_on(
+async def test_a_group_of_suspects_leaves_whom_it_has_no_room_for_uncharged(
+    broker: RabbitBroker, rabbitmq_url: str
+) -> None:
+    await broker.publish([envelope("bad")])
+    async with doomed(rabbitmq_url, alone_from=2) as dying:
+        await take(dying, 1)
+    async with doomed(rabbitmq_url, alone_from=2) as dying:
+        await take(dying, 1)
+        await broker.publish([envelope(str(number)) for number in range(8)])
+        await take(dying, 8)
+
+    crashes: dict[str, list[int]] = {}
+    async with broker.consume(MAIL, lease(alone_from=2)) as consumer:
+        while len(crashes) < 9:
+            [first] = await take(consumer, 1)
+            held = [first, *await consumer.receive(10)]
+            for each in held:
+                crashes.setdefault(each.envelope.id, []).append(each.crashes)
+            assert first.crashes < 2 or len(held) == 1
+            await consumer.settle([Ack(each) for each in held])
+    assert crashes == {"bad": [2]} | {str(number): [1] for number in range(8)}
+
+
+async def test_a_loss_stays_known_however_a_delivery_goes_on(
     broker: RabbitBroker, rabbitmq_url: str
 ) -> None:
     await broker.publish([envelope(id) for id in ("later", "never", "untouched")])
@@ -180,24 +207,9 @@ async def test_a_crash_stays_known_however_a_delivery_goes_on(
 
     assert letter.crashes == 1
     assert {id: (each.crashes, each.suspect) for id, each in again.items()} == {
-        "later": (1, False),
-        "untouched": (1, False),
+        "later": (1, True),
+        "untouched": (1, True),
     }
-
-
-async def test_a_classic_queue_counts_no_crashes_so_that_its_suspects_are_alone_at_once(
-    broker: RabbitBroker, rabbitmq_url: str
-) -> None:
-    classic = Queue("mail", kind="classic")
-    await broker.bind([classic])
-    await broker.publish([envelope("1"), envelope("2")])
-    async with doomed(rabbitmq_url, classic, alone_from=2) as dying:
-        await take(dying, 2)
-
-    async with broker.consume(MAIL, lease(alone_from=2)) as consumer:
-        suspect = await next_of(consumer)
-        assert (suspect.suspect, suspect.crashes) == (True, 1)
-        assert not await consumer.receive(10)
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.2])

@@ -1,8 +1,9 @@
 """Taking deliveries from a RabbitMQ queue, and ending them.
 
 The connection is the lease: when it ends, RabbitMQ hands what was unsettled to others, and says of
-it that it was delivered before. Such a message moves to the queue's suspects, from where a worker
-fetches one at a time; RabbitMQ counts how often it comes back from there.
+it that it was delivered before. Such a message moves to the queue's suspects, charged with the
+loss, from where a worker fetches what its lane has room for. (RabbitMQ's own count of returns will
+not do: when the leader of a queue changes, it may count several.)
 """
 
 import asyncio
@@ -14,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
-import msgspec
 import pamqp.commands as amqp
 
 from asyncq.brokers.base import Ack, Delivery, Lease, Nack, QueueSpec, Reject, Settlement
+from asyncq.brokers.lanes import NO_ROOM, Room
 from asyncq.brokers.rabbitmq import names
 from asyncq.brokers.rabbitmq.parcels import Received, unwrap, wrap
 from asyncq.brokers.rabbitmq.post import Post
@@ -32,6 +33,7 @@ LONGEST_WAIT = 5.0  # seconds; after each the server has to show that it is ther
 PROBE_TIMEOUT = 5.0  # seconds until a silent server counts as gone
 LONGEST_SILENCE = 30.0  # seconds without a push after which another channel is taken
 LOOK = 0.25  # seconds between two looks for suspects
+MOST_FETCHED = 20  # suspects at a time
 QUIET = 0.05  # seconds without a push after which none is on its way
 PREFETCH = 100  # where nobody says
 MOST_PREFETCH = 65535  # AMQP's
@@ -61,7 +63,8 @@ class RabbitConsumer:
         self._loop = asyncio.get_running_loop()
         self._pushed_at = self._loop.time()
         self._open: dict[int, Received] = {}  # unsettled, in the order of their tags
-        self._suspect: int | None = None  # the tag in the lane
+        self._fetched: dict[int, Received] = {}  # suspects that nobody was handed yet
+        self._suspects: set[int] = set()  # the tags in the lane
         self._next_look = 0.0  # loop time, for suspects
         self._fetching = False  # one of them
         self._cancelled_by_server = False
@@ -99,11 +102,13 @@ class RabbitConsumer:
         if channel is not None:
             channel.close()
         self._open.clear()
-        self._free_lane()
+        self._fetched.clear()
+        self._leave_lane(len(self._suspects))
+        self._suspects.clear()
 
     async def take_no_more(self) -> None:
         await self._stop_pushing()
-        unseen = list(self._buffer)
+        unseen = [*self._fetched.values(), *self._buffer]
         self._buffer.clear()
         await self._give_back(unseen)
 
@@ -111,10 +116,11 @@ class RabbitConsumer:
 
     async def wait(self) -> None:
         await self._see_that_it_pushes()
-        if self._buffer:
+        has_room = self._lease.lane.room != NO_ROOM
+        if self._buffer or (has_room and not self._next_look):
             return
-        # While the lane is empty, suspects are looked for as well.
-        await self._next_push(LOOK if self._suspect is None else LONGEST_WAIT)
+        # While there is room in the lane, suspects are looked for as well.
+        await self._next_push(LOOK if has_room else LONGEST_WAIT)
         now = self._loop.time()
         if not self._buffer and now - self._pushed_at >= LONGEST_WAIT:
             self._pushed_at = now
@@ -122,8 +128,8 @@ class RabbitConsumer:
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         await self._see_that_it_pushes()
-        deliveries = await self._fetch_suspect()
-        return deliveries + await self._take(limit - len(deliveries))
+        suspects = await self._take_suspects(limit)
+        return suspects + await self._take(limit - len(suspects))
 
     async def wait_and_receive(self, limit: int) -> Sequence[Delivery]:
         await self.wait()
@@ -201,22 +207,19 @@ class RabbitConsumer:
             raise self._lost(f"it does not push from queue {self._name} any more")
 
     async def _take(self, limit: int) -> list[Delivery]:
-        """Up to ``limit`` of what was pushed; what lost too many workers goes to the suspects."""
+        """Up to ``limit`` of what was pushed; what a lost worker had goes to the suspects."""
         taken: list[Delivery] = []
         aside: list[Received] = []
         buffer = self._buffer
         while buffer and len(taken) < limit:
             received = buffer.popleft()
-            # A classic queue does not count: there it is this time, or never.
-            counted = received.returns > 0 and received.losses < self._lease.lane.alone_from
-            if received.redelivered and not counted:
+            if received.redelivered:
                 aside.append(received)
             else:
                 taken.append(
                     Delivery(
                         envelope=received.envelope,
-                        crashes=received.losses,
-                        again=received.again or received.losses > 0,
+                        again=received.again,
                         token=(self, received.tag),
                     )
                 )
@@ -230,7 +233,7 @@ class RabbitConsumer:
         return taken
 
     async def _set_aside(self, deliveries: Sequence[Received]) -> None:
-        """Move what a lost worker had in its hands to the suspects, charged with its crash."""
+        """Put them behind the other suspects, each charged if a worker was lost with it."""
         parcels = [
             wrap(item.envelope, "", names.suspects(self._name), crashes=item.losses)
             for item in deliveries
@@ -241,51 +244,80 @@ class RabbitConsumer:
 
     # Suspects
 
-    async def _fetch_suspect(self) -> list[Delivery]:
-        """The next suspect, if there is one, the lane is empty, and it is time to look."""
-        now, lane = self._loop.time(), self._lease.lane
-        if now < self._next_look or not lane.is_empty:
+    async def _take_suspects(self, limit: int) -> list[Delivery]:
+        """Suspects that there is room for in the lane, if it is time to look."""
+        lane, found = self._lease.lane, list[Received]()
+        if limit <= 0 or self._loop.time() < self._next_look:
             return []
         room = lane.reserve()
-        found: Received | None = None
+        if room == NO_ROOM:
+            return []
         self._fetching = True
         try:
             # Shielded: what was fetched and is not heard of would be in nobody's hands as long as
             # we live. It ends: what is asked has a deadline.
-            answers: list[Any] = []
             with anyio.CancelScope(shield=True):
-                answers = await self._ask(amqp.Basic.Get(queue=names.suspects(self._name)))
-            answer = answers[0]
-            if isinstance(answer, Content):
-                found = unwrap(answer, self._name)
-                # Each return was a crash: whoever lives gives a suspect back as a new message.
-                found = msgspec.structs.replace(found, crashes=found.crashes + found.returns)
-                # What was pushed behind it was noted before it: we hear of answers a turn later.
-                self._open = dict(sorted([*self._open.items(), (found.tag, found)]))
+                found = await self._fetch(limit, room)
         finally:
             self._fetching = False
-            if found is None:
-                self._next_look = now + LOOK
-            lane.occupy(room, [] if found is None else [found.crashes])
-        if found is None:
-            return []
-        self._suspect = found.tag
+            self._suspects.update(item.tag for item in found)
+            lane.occupy(room, [item.crashes for item in found])
         return [
             Delivery(
-                envelope=found.envelope,
-                crashes=found.crashes,
+                envelope=item.envelope,
+                crashes=item.crashes,
                 suspect=True,
                 again=True,
-                token=(self, found.tag),
+                token=(self, item.tag),
             )
+            for item in found
         ]
 
-    def _free_lane(self) -> None:
-        if self._suspect is not None:
-            self._suspect = None
+    async def _fetch(self, limit: int, room: Room) -> list[Received]:
+        """Fetch suspects while they fit; what does not goes behind the others."""
+        wanted = 1  # whether others may come beside the first is known when it is here
+        while True:
+            is_dry = await self._get(wanted) < wanted
+            fits, others = self._sort(limit, room)
+            if is_dry or others or len(fits) == limit or fits[-1].crashes >= room.together:
+                break
+            wanted = min(limit - len(fits), MOST_FETCHED)
+        lost = any(item.redelivered for item in others)
+        if others:
+            await self._set_aside(others)
+        for item in fits:
+            del self._fetched[item.tag]
+        self._next_look = self._loop.time() + LOOK if (is_dry or others) and not lost else 0.0
+        return fits
+
+    async def _get(self, count: int) -> int:
+        """Fetch up to so many of the queue's suspects; returns how many there were."""
+        question = amqp.Basic.Get(queue=names.suspects(self._name))
+        answers = await self._ask(*[question] * count)
+        came = [unwrap(answer, self._name) for answer in answers if isinstance(answer, Content)]
+        self._fetched |= {item.tag: item for item in came}
+        # What was pushed behind them was noted before them: we hear of answers a turn later.
+        self._open = dict(sorted([*self._open.items(), *((item.tag, item) for item in came)]))
+        return len(came)
+
+    def _sort(self, limit: int, room: Room) -> tuple[list[Received], list[Received]]:
+        """What was fetched: those that there is room for, and the others."""
+        fits: list[Received] = []
+        others: list[Received] = []
+        for item in self._fetched.values():
+            is_joinable = not fits or fits[-1].crashes < room.together
+            may_come = item.crashes < room.together or (room.alone and not fits)
+            if not item.redelivered and is_joinable and may_come and len(fits) < limit:
+                fits.append(item)
+            else:
+                others.append(item)
+        return fits, others
+
+    def _leave_lane(self, count: int) -> None:
+        self._lease.lane.leave(count)
+        if count and self._lease.lane.is_empty:
             self._next_look = 0.0
-            self._lease.lane.leave()
-            self._pushed.set()  # let a waiter look for the next one
+            self._pushed.set()  # let a waiter look for the next ones
 
     # Settling
 
@@ -334,12 +366,9 @@ class RabbitConsumer:
         """To the end of its queue: what RabbitMQ itself puts back counts as delivered before."""
         parcels: list[Parcel] = []
         for item in held:
-            suspect = item.tag == self._suspect
-            losses = item.crashes if suspect else item.losses
-            aside = suspect or losses >= self._lease.lane.alone_from
-            queue = names.suspects(self._name) if aside else self._name
-            again = item.again or losses > 0
-            parcels.append(wrap(item.envelope, "", queue, crashes=losses, again=again))
+            suspect = item.redelivered or item.tag in self._suspects or item.tag in self._fetched
+            queue = names.suspects(self._name) if suspect else self._name
+            parcels.append(wrap(item.envelope, "", queue, crashes=item.losses, again=item.again))
         if parcels:
             await self._post.move(parcels)
             await self._settle_tags([item.tag for item in held])
@@ -350,8 +379,10 @@ class RabbitConsumer:
         settled = sorted(tags)
         for tag in settled:
             self._open.pop(tag, None)
-            if tag == self._suspect:
-                self._free_lane()
+            self._fetched.pop(tag, None)
+        leaving = self._suspects.intersection(settled)
+        self._suspects -= leaving
+        self._leave_lane(len(leaving))
         lowest_left = next(iter(self._open), None)
         frames: list[bytes] = []
         whole = [tag for tag in settled if lowest_left is None or tag < lowest_left]

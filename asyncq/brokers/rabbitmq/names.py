@@ -3,7 +3,7 @@
 For each queue ``mail``:
 
     mail              the messages
-    mail:suspects     messages that outlived a worker, run one at a time
+    mail:suspects     messages that outlived a worker
     mail:dead         the dead letters
 
 and for all of them the exchange ``asyncq:dead`` and the ladder of delays: rung k keeps a message

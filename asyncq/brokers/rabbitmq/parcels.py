@@ -16,7 +16,6 @@ from asyncq.topology import copy_id
 
 REASON = "x-asyncq-reason"
 DIED_AT = "x-asyncq-died-at"  # milliseconds: a float would travel in 32 bits, a minute apart
-DELIVERY_COUNT = "x-delivery-count"
 
 
 class _Fields(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -44,13 +43,11 @@ class Received(msgspec.Struct, frozen=True, gc=False):
     envelope: Envelope
     crashes: int
     again: bool
-    returns: int = 0
-    """How often it came back to this queue (a quorum queue counts)."""
 
     @property
     def losses(self) -> int:
         """How many workers were lost with it in their hands."""
-        return self.crashes + (max(self.returns, 1) if self.redelivered else 0)
+        return self.crashes + 1 if self.redelivered else self.crashes
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -91,14 +88,13 @@ def unwrap(content: Content, queue: str) -> Received:
     cannot decode them and moves them to the dead letters.
     """
     tag, redelivered = tag_of(content)
-    id, headers = properties_of(content)
+    id, _ = properties_of(content)
     raw = content.body
     try:
         fields = _decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         id = id or f"foreign-{hashlib.sha256(raw).hexdigest()[:32]}"
         return Received(tag, redelivered, Envelope(id=id, queue=queue, body=raw), 0, False)
-    count = headers.get(DELIVERY_COUNT, 0) if headers else 0
     id = id or f"foreign-{hashlib.sha256(raw).hexdigest()[:32]}"
     return Received(
         tag,
@@ -116,5 +112,4 @@ def unwrap(content: Content, queue: str) -> Received:
         ),
         fields.crashes,
         fields.again,
-        count if isinstance(count, int) else 0,
     )
