@@ -116,6 +116,14 @@ class Connector:
             name=f"asyncq {self._role}",
         )
 
+    async def reach(self) -> None:
+        """Return once the server answers on another connection, which is not kept.
+
+        Raises:
+            OSError: it is not there.
+        """
+        await _close(await first_to_connect(self._open, _close))
+
     def gone(self, error: BaseException) -> Exception:
         """Our exception for a connection that was lost, or a server that says no."""
         what = str(error) or type(error).__name__

@@ -28,7 +28,8 @@ class Sent(msgspec.Struct, frozen=True):
 NONE_MISSING = Sent()
 
 DOUBT = 1.0  # seconds without a confirm until the server is asked whether it is there
-PROBE_TIMEOUT = 2.0  # seconds until a silent server counts as gone
+PROBE_TIMEOUT = 2.0  # seconds until a silent server is tried on another connection
+LAST_PATIENCE = 0.5  # seconds that a server has for its confirms once it answers others
 SLOWEST = 50_000  # bytes a second that a line carries at least
 BLOCKED_PATIENCE = 0.5  # seconds that a server may be short of memory or disk, unnoticed by callers
 
@@ -107,13 +108,23 @@ class Sender:
     ) -> None:
         """Wait for as long as the server shows that it is there: a slow disk is no reason to go.
 
+        Nor is a server that stands still: what it has not confirmed it does later, and what is sent
+        twice may run twice. Only while it answers others is it our connection that is dead.
+
         Raises:
-            TimeoutError: it is not.
+            TimeoutError: it is.
+            OSError: the server is not there.
         """
         while not (await asyncio.wait([confirmed], timeout=patience))[0]:
-            if not channel.wire.blocked:
+            if channel.wire.blocked:
+                continue
+            try:
                 async with deadline(PROBE_TIMEOUT):
                     await channel.call(amqp.Basic.Qos(0, 0, False))  # changes nothing here
+            except TimeoutError:
+                await self._connector.reach()
+                if not (await asyncio.wait([confirmed], timeout=LAST_PATIENCE))[0]:
+                    raise
         confirmed.result()
 
     async def _ready(self) -> Channel:
