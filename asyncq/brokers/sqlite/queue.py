@@ -319,7 +319,8 @@ def claim(connection: sqlite3.Connection, wanted: Claim, now: float) -> list[Row
     if not is_there(connection, wanted.lease):
         return None
     _move_due(connection, queue, now)
-    rows = _take_suspects(connection, queue, limit, wanted.room)
+    suspects = _suspects_for(connection, queue, limit, wanted.room)
+    rows = _take(connection, queue, (SUSPECTS, SUSPECTS), suspects) if suspects else []
     for _ in range(ROUNDS):
         if len(rows) >= limit:
             break
@@ -355,11 +356,6 @@ def _suspects_for(connection: sqlite3.Connection, queue: str, limit: int, room: 
     ).fetchall()
     together = sum(1 for _ in takewhile(lambda row: row[0] < room.together, counts))
     return 1 if counts and room.alone and not together else together
-
-
-def _take_suspects(connection: sqlite3.Connection, queue: str, limit: int, room: Room) -> list[Row]:
-    count = _suspects_for(connection, queue, limit, room)
-    return _take(connection, queue, (SUSPECTS, SUSPECTS), count) if count else []
 
 
 def _take(
