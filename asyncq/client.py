@@ -1,7 +1,6 @@
 """The client: what an app that is connected does with signatures, messages and results."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -18,6 +17,7 @@ from asyncq.config import Config
 from asyncq.context import find_context
 from asyncq.dispatch import DEFAULT_BROKER, Dispatch, all_stored
 from asyncq.errors import MessageTooLarge, first_error
+from asyncq.loggers import get_logger
 from asyncq.message import (
     EMPTY_ARGS,
     EMPTY_KWARGS,
@@ -36,7 +36,7 @@ from asyncq.task import Task
 from asyncq.values import encode
 from asyncq.waiters import Waiters
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 R = TypeVar("R")
 CLOSE_TIMEOUT = 5.0  # seconds

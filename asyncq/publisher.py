@@ -5,7 +5,6 @@ under way goes with the next one.
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Sequence
 
@@ -14,9 +13,10 @@ import msgspec
 
 from asyncq.brokers.base import MAX_BATCH, Broker, Envelope
 from asyncq.errors import BrokerUnavailable, Refused
+from asyncq.loggers import get_logger
 from asyncq.policies import Retry
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 PAUSE = Retry(times=0, base=0.05, ceiling=1.0)  # between attempts while the broker is away
 

@@ -6,7 +6,6 @@ seconds besides. Ids that another client sent are read alone, at growing interva
 """
 
 import asyncio
-import logging
 from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -21,10 +20,11 @@ from asyncq.errors import (
     TaskFailed,
     UnknownResult,
 )
+from asyncq.loggers import get_logger
 from asyncq.message import Record, Status, Succeeded, new_id
 from asyncq.policies import Retry
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 REREAD = 5.0  # seconds between two readings of everything that is waited for
 FOREIGN = Retry(times=0, base=0.02, factor=1.5, ceiling=1.0, jitter=False)  # for others' ids

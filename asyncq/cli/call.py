@@ -15,12 +15,13 @@ from asyncq.app import App
 from asyncq.cli.apps import hint, load_app, load_store
 from asyncq.cli.arguments import AppArgument, StoreArgument
 from asyncq.cli.output import print_facts, print_json
-from asyncq.cli.texts import complain, plain
+from asyncq.cli.texts import complain
 from asyncq.errors import ConfigurationError, UnknownResult
 from asyncq.message import Failed, Failure, Progress, Record, Status, Succeeded, status_of
 from asyncq.result import Result
 from asyncq.signature import Signature
 from asyncq.task import Task
+from asyncq.texts import plain
 from asyncq.worker.signals import run_loop
 
 Json = Annotated[bool, Option("--json", help="Print one JSON object.")]

@@ -4,7 +4,6 @@ The arguments are the channel to it, the pipe for stacks, and the app's name, fo
 the list of processes. Everything else comes over the channel.
 """
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -19,12 +18,13 @@ from asyncq.cli.logs import LogLevel, set_up_logs
 from asyncq.cli.texts import explain
 from asyncq.dispatch import DEFAULT_BROKER
 from asyncq.errors import first_error
+from asyncq.loggers import get_logger
 from asyncq.topology import check_queue_name
 from asyncq.worker.channel import Orders
 from asyncq.worker.parent import Parent
 from asyncq.worker.signals import run_loop
 
-log = logging.getLogger(__name__)
+log = get_logger("asyncq.cli.child")  # it runs as `__main__`
 
 TASKS_SHOWN = 10
 

@@ -16,9 +16,10 @@ from asyncq.brokers.base import MAX_BATCH
 from asyncq.cli.apps import admin_of, find_queues, load_store
 from asyncq.cli.arguments import StoreArgument
 from asyncq.cli.output import ask, print_json, print_line
-from asyncq.cli.texts import bounded, complain
+from asyncq.cli.texts import complain
 from asyncq.codecs.native import NativeCodec
 from asyncq.errors import ConfigurationError, Undecodable
+from asyncq.texts import bounded
 from asyncq.worker.signals import run_loop
 
 SHOWN = 100

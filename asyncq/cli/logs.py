@@ -3,7 +3,7 @@
 import logging
 from enum import StrEnum
 
-from asyncq.cli.texts import bounded, plain
+from asyncq.texts import bounded, plain
 
 LINE_LIMIT = 8 * 1024  # bytes
 FORMAT = "%(asctime)s %(levelname)-8s %(name)s: %(message)s"

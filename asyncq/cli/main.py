@@ -1,7 +1,6 @@
 """``asyncq``: all commands, and how it ends when one fails."""
 
 import io
-import logging
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -11,8 +10,9 @@ from typer import Option
 
 from asyncq.cli import call, dead, demo, queues, worker
 from asyncq.cli.texts import complain, explain
+from asyncq.loggers import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 cli = typer.Typer(
     name="asyncq",

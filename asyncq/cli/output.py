@@ -1,7 +1,7 @@
 """What commands print: tables, facts, JSON, and questions.
 
 Ids, names, reasons and values come from messages, and messages from anybody. Nothing of theirs is
-printed before it went through `texts.plain`, or as JSON in ASCII.
+printed before it went through `asyncq.texts.plain`, or as JSON in ASCII.
 """
 
 import json
@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from asyncq.cli.texts import complain, plain
+from asyncq.cli.texts import complain
+from asyncq.texts import plain
 
 PIPE_WIDTH = 1000  # columns of a table that no terminal shows: programs want whole lines
 UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))

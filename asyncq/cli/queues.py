@@ -13,7 +13,7 @@ from asyncq.brokers.admin import Depth
 from asyncq.cli.apps import admin_of, find_queues, load_store
 from asyncq.cli.arguments import StoreArgument
 from asyncq.cli.output import ask, duration, print_json, print_table
-from asyncq.cli.texts import plain
+from asyncq.texts import plain
 from asyncq.worker.signals import run_loop
 
 

@@ -1,6 +1,5 @@
 """``asyncq worker --reload``: a worker that starts anew when its code changes."""
 
-import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,9 +10,10 @@ import anyio
 from anyio.abc import Process, TaskStatus
 
 from asyncq.errors import ConfigurationError
+from asyncq.loggers import get_logger
 from asyncq.worker.signals import SIGNALS, run_loop
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 DEBOUNCE = 300  # milliseconds; an editor writes several files, and each more than once
 

@@ -4,7 +4,6 @@ It lives as long as they do, and so is small: the command hands over what it was
 environment variable, and its own arguments stay in the list of processes.
 """
 
-import logging
 import os
 import signal
 import sys
@@ -15,11 +14,12 @@ import msgspec
 
 from asyncq.cli.logs import LogLevel, set_up_logs
 from asyncq.cli.texts import complain, explain
+from asyncq.loggers import get_logger
 from asyncq.supervisor.supervisor import Plan, Supervisor
 from asyncq.worker.channel import import_path
 from asyncq.worker.signals import SIGNALS
 
-log = logging.getLogger("asyncq.cli.supervisor")  # it runs as `__main__`
+log = get_logger("asyncq.cli.supervisor")  # it runs as `__main__`
 
 PLAN = "ASYNCQ_WORKER_PLAN"
 

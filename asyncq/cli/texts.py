@@ -1,29 +1,10 @@
-"""Text that cannot steer a terminal, and errors on one line."""
+"""Errors on one line."""
 
 import sys
 import traceback
 
 from asyncq.errors import AsyncqError, ConfigurationError, first_error
-
-ELLIPSIS = "…"
-
-
-def plain(value: object) -> str:
-    """``value`` as text on one line: what is not printable is escaped, ``\\x1b`` say."""
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-
-
-def bounded(text: str, size: int) -> str:
-    """``text``, in at most ``size`` bytes; what was cut shows as an ellipsis."""
-    encoded = text.encode(errors="backslashreplace")
-    if len(encoded) <= size:
-        return text
-    return encoded[: size - len(ELLIPSIS.encode())].decode(errors="ignore") + ELLIPSIS
+from asyncq.texts import plain
 
 
 def complain(why: object) -> None:

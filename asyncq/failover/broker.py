@@ -1,7 +1,6 @@
 """The broker of several URLs: the `Broker` seam, carried out by the driver in use."""
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Hashable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
@@ -23,11 +22,12 @@ from asyncq.brokers.base import (
 from asyncq.config import Url
 from asyncq.errors import BrokerUnavailable, ConfigurationError
 from asyncq.failover.consumer import follow_lease
+from asyncq.loggers import get_logger
 from asyncq.message import Status
 from asyncq.policies import Retry
 from asyncq.topology import Queue
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -1,6 +1,5 @@
 """One worker process, as its supervisor sees it."""
 
-import logging
 import os
 import signal
 import socket
@@ -12,6 +11,7 @@ from contextlib import ExitStack, suppress
 import anyio
 from anyio import CapacityLimiter, to_thread
 
+from asyncq.loggers import get_logger
 from asyncq.supervisor.leases import KeptLease
 from asyncq.supervisor.stalls import Standstill, is_whole, read_answer
 from asyncq.worker.channel import (
@@ -29,7 +29,7 @@ from asyncq.worker.channel import (
 )
 from asyncq.worker.stacks import ASK
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 STALL = 0.7  # seconds without a tick after which a loop is said to stand still; it is logged in 1 s
 LOOK = 0.05  # seconds between two looks at it

@@ -6,7 +6,6 @@ says nothing of queues, tasks or versions, so that whoever may ask learns nothin
 """
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -16,8 +15,9 @@ import anyio
 from anyio.abc import SocketStream, TaskStatus
 
 from asyncq.errors import ConfigurationError
+from asyncq.loggers import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 TIMEOUT = 5.0  # seconds for a request and its answer
 LARGEST = 8 * 1024  # bytes of a request

@@ -1,6 +1,5 @@
 """The lease of one worker process, renewed from here, and released when that process is dead."""
 
-import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,12 +13,13 @@ from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers import make_broker
 from asyncq.errors import BrokerUnavailable, ConfigurationError
+from asyncq.loggers import get_logger
 from asyncq.policies import Retry
 from asyncq.worker.channel import Holding, Lost, Renewed
 
 R = TypeVar("R")
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 PAUSE = Retry(times=0, base=0.1, ceiling=1.0, jitter=False)
 RELEASE_TIMEOUT = 5.0  # seconds to go on trying; after that the lease decides

@@ -7,7 +7,6 @@
 Whatever is decided about processes is decided in `_tend`; a `Child` carries it out.
 """
 
-import logging
 import signal
 import time
 from collections.abc import Sequence
@@ -18,13 +17,14 @@ import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
 from asyncq.config import MIB
+from asyncq.loggers import get_logger
 from asyncq.policies import Retry
 from asyncq.supervisor.child import Child
 from asyncq.supervisor.health import HealthServer
 from asyncq.worker.channel import Goodbye, Orders
 from asyncq.worker.signals import SIGNALS
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LOOK = 0.1  # seconds between two looks at everything; a death is seen at once
 EARLY = 1.0  # seconds; a process that dies sooner after it was ready died early

@@ -7,7 +7,6 @@ Branches share the worker's slots and its lane, and nothing else: when one loses
 lease, what runs in the others goes on.
 """
 
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -28,6 +27,7 @@ from asyncq.brokers.base import (
 from asyncq.brokers.lanes import Lane
 from asyncq.config import Config
 from asyncq.errors import BrokerUnavailable, LeaseLost, first_error
+from asyncq.loggers import get_logger
 from asyncq.message import new_id
 from asyncq.policies import Retry
 from asyncq.worker.burst import Burst
@@ -38,7 +38,7 @@ from asyncq.worker.leases import Keep, LeaseRenewal, Renewal
 from asyncq.worker.pool import Pool, Slots
 from asyncq.worker.sweeper import Sweeper
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 PAUSE = Retry(times=0, base=0.1, ceiling=1.0)  # before a lost lease is followed by a new one
 

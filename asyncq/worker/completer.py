@@ -5,7 +5,6 @@ round trip and a busy one pays a fraction of it for each task.
 """
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 import anyio
@@ -21,10 +20,11 @@ from asyncq.brokers.base import (
     UnifiedConsumer,
 )
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, LeaseLost
+from asyncq.loggers import get_logger
 from asyncq.message import Failed, Failure, Record
 from asyncq.policies import Retry
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 SETTLE_TIMEOUT = 5.0  # seconds a closing worker goes on trying; after that the lease decides
 PAUSE = Retry(times=0, base=0.05, ceiling=1.0)

@@ -5,7 +5,6 @@ settled. That is the completer's business.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,8 +34,7 @@ from asyncq.task import Task
 from asyncq.values import NOTHING, encode
 from asyncq.worker.failures import NAME_LIMIT, describe
 from asyncq.worker.jobs import Job, call, make_job
-
-log = logging.getLogger(__name__)
+from asyncq.worker.notes import Notes
 
 LONGEST_KEEP = 10 * 365 * 86400.0  # seconds
 UNKNOWN_SINCE = "asyncq-unknown-since"  # header: when a worker first could not run this message
@@ -71,15 +69,16 @@ class Executor:
         self._worker = worker
         self._state = state
         self._report = report
-        self._complaints: dict[str, float] = {}  # what is unknown: when it was last logged
+        self.notes = Notes()
+        self._verbose = self.notes.verbose
 
     async def run(self, delivery: Delivery, conclude: Conclude) -> None:
         """Run one delivery and hand its conclusion over."""
         try:
             conclusion = await self._conclusion(delivery)
         # Around everything: a fault of ours must not keep a message leased for ever.
-        except Exception as error:
-            log.exception("message %s could not be handled", delivery.envelope.id)
+        except Exception as error:  # noqa: BLE001 - logged
+            self.notes.fault(delivery.envelope, error)
             conclusion = self._bury(delivery, "ExecutorFailed", describe(error).message)
         conclude(conclusion)
 
@@ -93,7 +92,10 @@ class Executor:
         if isinstance(opened, Conclusion):
             return opened
         message, job = opened
+        if self._verbose:
+            self.notes.received(message)
         if message.expires is not None and started >= message.expires:
+            self.notes.expiry(message, started - message.expires)
             return self._end(delivery, message, job, Expired(), started)
         context = Context(message, self._state, self._report)
         set_context(context)
@@ -102,11 +104,13 @@ class Executor:
         except asyncio.CancelledError:
             # Cancelled by the pool: not the task's doing, so it runs again elsewhere, uncounted.
             if (task := asyncio.current_task()) is not None and task.cancelling():
+                self.notes.requeue(message)
                 return Conclusion(Nack(delivery))
             outcome = Cancelled()
         except RetryLater as directive:
-            log.info("task %s[%s] asked to run again", job.name, message.id)
-            return self._retry(delivery, message, max(directive.delay, 0.0))
+            delay = max(directive.delay, 0.0)
+            self.notes.run_again(message, delay)
+            return self._retry(delivery, message, delay)
         except BadArguments as error:
             outcome = Failed(Failure("BadArguments", str(error)))
         except KeyboardInterrupt:
@@ -114,8 +118,13 @@ class Executor:
         # Around the user's task: whatever it raises, SystemExit included, is its own failure.
         except BaseException as error:  # noqa: BLE001
             if job.retry is not None and _may_retry(job.retry, error, message):
-                return self._retry(delivery, message, job.retry.pause(message.attempt), error)
-            outcome = Failed(describe(error))
+                delay = job.retry.pause(message.attempt)
+                self.notes.retry(message, job.retry, error, delay)
+                return self._retry(delivery, message, delay)
+            failed = self._raised(message, job, error)
+            return self._end(delivery, message, job, failed, started)
+        if isinstance(outcome, Failed):
+            self.notes.failure(message, job.retry, outcome.error)
         return self._end(delivery, message, job, outcome, started)
 
     def _open(self, delivery: Delivery) -> tuple[Message, Job] | Conclusion:
@@ -151,11 +160,8 @@ class Executor:
     def _end(
         self, delivery: Delivery, message: Message, job: Job, outcome: Outcome, started: float
     ) -> Conclusion:
-        if isinstance(outcome, Failed):
-            log.error(
-                "task %s[%s] failed in attempt %d: %s: %s",
-                job.name, message.id, message.attempt, outcome.error.type, outcome.error.message,
-            )  # fmt: skip
+        if self._verbose and isinstance(outcome, Succeeded):
+            self.notes.succeeded(message, self._now() - started)
         keep = job.keep if message.keep_result is None else _bounded(message.keep_result)
         if keep <= 0 and message.reply_to is None:
             return Conclusion(Ack(delivery))
@@ -172,18 +178,15 @@ class Executor:
         )
         return Conclusion(Ack(delivery), record)
 
-    def _retry(
-        self,
-        delivery: Delivery,
-        message: Message,
-        delay: float,
-        error: BaseException | None = None,
-    ) -> Conclusion:
-        if error is not None:
-            log.warning(
-                "task %s[%s] failed in attempt %d, next in %.1f s: %s",
-                message.task, message.id, message.attempt, delay, type(error).__qualname__,
-            )  # fmt: skip
+    def _raised(self, message: Message, job: Job, error: BaseException) -> Failed:
+        """The task raised, and is not tried again."""
+        trace = error.__traceback__  # describe() lets go of it
+        failure = describe(error)
+        # Without our own frame.
+        self.notes.failure(message, job.retry, failure, error, trace and trace.tb_next)
+        return Failed(failure)
+
+    def _retry(self, delivery: Delivery, message: Message, delay: float) -> Conclusion:
         again = msgspec.structs.replace(message, attempt=message.attempt + 1, eta=None)
         return Conclusion(Nack(delivery, delay, self._encode(again)))
 
@@ -194,6 +197,7 @@ class Executor:
         except BackendUnavailable:
             return Conclusion(Nack(delivery, delay=1.0))
         if record is not None:
+            self.notes.skip(delivery.envelope)
             return Conclusion(Ack(delivery))  # its outcome stands; only the settling was lost
         if delivery.crashes >= self._config.max_crashes:
             return self._bury(
@@ -209,11 +213,7 @@ class Executor:
             since = now
         if now - since >= self._config.unknown_ttl:
             return self._bury(delivery, kind, why)
-        if now - self._complaints.get(why, 0.0) >= 60.0:  # noqa: PLR2004 - a line a minute
-            if len(self._complaints) > 1000:  # noqa: PLR2004 - names come from outside: bounded
-                self._complaints.clear()
-            self._complaints[why] = now
-            log.warning("message %s is given back: %s: %s", envelope.id, kind, why)
+        self.notes.postponement(envelope, f"{kind}: {why}", self._config.unknown_delay, now)
         headers = {**envelope.headers, UNKNOWN_SINCE: since}
         replacement = msgspec.structs.replace(envelope, headers=headers, eta=None)
         return Conclusion(Nack(delivery, self._config.unknown_delay, replacement))
@@ -221,7 +221,7 @@ class Executor:
     def _bury(self, delivery: Delivery, kind: str, why: str) -> Conclusion:
         """To the dead letters, with an outcome for whoever waits."""
         envelope = delivery.envelope
-        log.error("message %s goes to the dead letters: %s: %s", envelope.id, kind, why)
+        self.notes.burial(envelope, f"{kind}: {why}")
         record = Record(
             envelope.id,
             Failed(Failure(kind, why)),

@@ -1,19 +1,19 @@
 """The intake: what reads one queue into the pool."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
 from asyncq.brokers.base import MAX_BATCH, Consumer, Delivery, WaitingConsumer
 from asyncq.errors import BrokerUnavailable
+from asyncq.loggers import get_logger
 from asyncq.policies import Retry
 from asyncq.worker.completer import Completer
 from asyncq.worker.executor import Executor
 from asyncq.worker.pool import Pool
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 RECEIVE_TIMEOUT = 15.0  # seconds; a driver gives up on its own well before
 TURNS_TO_SETTLE = 3  # of the loop: a short task's run, its completer's, and the write to the socket

@@ -5,7 +5,6 @@ goes on renewing until ``stall_limit``. Code that holds the interpreter lock sto
 """
 
 import asyncio
-import logging
 import math
 import threading
 import time
@@ -18,8 +17,9 @@ from anyio.abc import TaskStatus
 from asyncq.brokers.base import Lease, Leased, LeaseKeeper
 from asyncq.config import Config
 from asyncq.errors import BrokerUnavailable, LeaseLost
+from asyncq.loggers import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 TICK = 0.25  # seconds between two signs of life of the loop
 

@@ -21,6 +21,7 @@ from anyio.abc import TaskStatus
 from asyncq.brokers.base import Lease, Leased
 from asyncq.config import Config, Url
 from asyncq.errors import LeaseLost
+from asyncq.loggers import get_logger
 from asyncq.worker.channel import (
     TICK,
     Channel,
@@ -39,7 +40,7 @@ from asyncq.worker.signals import Obedience, calm_the_collector, obey_signals
 from asyncq.worker.stacks import answer_no_more, answer_with_stacks
 from asyncq.worker.worker import Worker
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 GONE = "the supervisor is gone"
 

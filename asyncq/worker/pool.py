@@ -5,15 +5,15 @@ The one file that starts bare tasks: 2 µs each, where a task group takes 11 µs
 """
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import Any
 
 import anyio
 
 from asyncq.brokers.base import Delivery
+from asyncq.loggers import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MOST_SPARE = 8  # slots one consumer may wait with
 CANCEL_TIMEOUT = 5.0  # seconds a task gets to end once it was cancelled

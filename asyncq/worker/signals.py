@@ -14,9 +14,10 @@ from typing import Any, Protocol, TypeVar
 import anyio
 from anyio.abc import TaskStatus
 
+from asyncq.loggers import get_logger
 from asyncq.worker.worker import Worker
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 R = TypeVar("R")
 LAST_CALL = 1.0  # seconds for what ignored its cancellation to listen to another

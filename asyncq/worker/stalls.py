@@ -5,7 +5,6 @@ watches instead, and sees that as well.
 """
 
 import asyncio
-import logging
 import sys
 import threading
 import time
@@ -15,9 +14,10 @@ from types import FrameType
 
 import anyio
 
+from asyncq.loggers import get_logger
 from asyncq.worker.pool import Slots
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # The one way to see what another thread is doing; documented, in spite of its name.
 current_frames: Callable[[], dict[int, FrameType]] = vars(sys)["_current_frames"]

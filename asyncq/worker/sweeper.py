@@ -1,6 +1,5 @@
 """Recovering what dead workers held: every worker looks, none leads."""
 
-import logging
 import random
 import time
 from collections.abc import Sequence
@@ -10,8 +9,9 @@ from anyio.abc import TaskStatus
 
 from asyncq.brokers.base import Lease, Leased
 from asyncq.errors import BrokerUnavailable
+from asyncq.loggers import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 EVERY = 1.0  # seconds, spread by half so that many workers do not look together
 

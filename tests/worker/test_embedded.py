@@ -291,7 +291,7 @@ async def test_an_unknown_task_goes_back_and_waits_for_a_newer_worker(
         async with newer.worker():
             assert await result.get(timeout=PATIENCE) == "done"
 
-    assert "given back: UnknownTask: no task named 'new' here" in caplog.text
+    assert "requeued with a delay of 0.01 s: UnknownTask: no task named 'new' here" in caplog.text
 
 
 async def test_an_unknown_task_is_a_dead_letter_in_the_end(app: App) -> None:

@@ -8,7 +8,6 @@ not do: when the leader of a queue changes, it may count several.)
 
 import asyncio
 import contextlib
-import logging
 from asyncio import timeout as deadline
 from collections import deque
 from collections.abc import Sequence
@@ -23,11 +22,12 @@ from asyncq.brokers.rabbitmq import names
 from asyncq.brokers.rabbitmq.parcels import Received, unwrap, wrap
 from asyncq.brokers.rabbitmq.post import Post
 from asyncq.errors import BrokerUnavailable, LeaseLost
+from asyncq.loggers import get_logger
 from asyncq.stores.amqp import CALL_TIMEOUT, Connector
 from asyncq.stores.amqp_content import Parcel
 from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LONGEST_WAIT = 5.0  # seconds; after each the server has to show that it is there
 PROBE_TIMEOUT = 5.0  # seconds until a silent server counts as gone

@@ -22,7 +22,6 @@ Everything of a queue lives under one hash tag, so that each script touches a si
 and the queues' names in ``asyncq:queues``. Times are the server's.
 """
 
-import logging
 import math
 import time
 from collections import defaultdict
@@ -40,11 +39,12 @@ from asyncq.brokers.redis.keeper import RedisLeaseKeeper
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueFull
+from asyncq.loggers import get_logger
 from asyncq.message import Status
 from asyncq.stores.redis import OLDEST, Link, RedisSettings, load_script
 from asyncq.topology import Queue
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _PUBLISH = load_script(__name__, "publish")
 _DECLARE = load_script(__name__, "declare")

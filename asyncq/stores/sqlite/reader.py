@@ -5,13 +5,13 @@ was written at all (a counter in shared memory), less often the longer nothing w
 then.
 """
 
-import logging
 import sqlite3
 import threading
 from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
+from asyncq.loggers import get_logger
 from asyncq.stores.sqlite.connection import PATIENCE, connect
 from asyncq.stores.sqlite.jobs import Job, answer
 
@@ -19,7 +19,7 @@ SHORTEST_PAUSE = 0.005  # seconds between two questions, while something happens
 LONGEST_PAUSE = 0.1  # ... while nothing does
 SLOWING = 1.25  # from one to the next
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class _Signal(Enum):

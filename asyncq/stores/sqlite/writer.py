@@ -4,7 +4,6 @@ What comes while a transaction is under way goes into the next one together: the
 the fewer commits it takes.
 """
 
-import logging
 import sqlite3
 import threading
 import time
@@ -12,6 +11,7 @@ from collections import deque
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from asyncq.loggers import get_logger
 from asyncq.stores.sqlite.connection import begin, connect, cut_log, roll_back
 from asyncq.stores.sqlite.jobs import Job, answer
 
@@ -19,7 +19,7 @@ GROUP_SIZE = 64  # jobs in one transaction
 GROUP_TIME = 0.02  # seconds after which no other job is taken into it: others write, too
 CUT_EVERY = 5.0  # seconds between two looks at how long the log is
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Writer:

@@ -1,0 +1,167 @@
+"""Notes: what the log says about messages, and how many came to which end.
+
+Each line names the task and the message, in its text and, for who sorts records by machine, in the
+attributes ``asyncq_task`` and ``asyncq_id``. What comes from outside is escaped and cut.
+"""
+
+import logging
+from collections.abc import Mapping
+from types import TracebackType
+
+from asyncq.brokers.base import Envelope
+from asyncq.loggers import LOG_ID, LOG_TASK, TRACEBACK, get_logger
+from asyncq.message import Failure, Message
+from asyncq.policies import Retry
+from asyncq.texts import shown
+from asyncq.worker.failures import summarize
+
+log = get_logger(__name__)
+
+NAME_LIMIT = 200  # bytes of the name of a task, of an id
+TEXT_LIMIT = 4 * 1024  # bytes of what an exception says
+MOST_COMPLAINTS = 1000  # names come from outside: bounded
+COMPLAIN_EVERY = 60.0  # seconds
+
+
+class Notes:
+    """Of one worker."""
+
+    def __init__(self) -> None:
+        self.verbose = log.isEnabledFor(logging.DEBUG)
+        """Whether `received` and `succeeded` are worth a call; decided when the worker is made."""
+        self.failed = 0
+        self.retried = 0
+        self.requeued = 0
+        self.expired = 0
+        self.skipped = 0
+        """They had an outcome already."""
+        self._complaints: dict[str, float] = {}  # what is unknown: when it was last logged
+
+    def summary(self, started: int) -> str:
+        """What became of the deliveries of a worker that has ended."""
+        counts = {
+            "failed": self.failed,
+            "to be retried": self.retried,
+            "requeued": self.requeued,
+            "expired": self.expired,
+            "skipped, for they had an outcome already": self.skipped,
+        }
+        rest = started - sum(counts.values())
+        said = [f"{rest} succeeded", *(f"{n} {what}" for what, n in counts.items() if n)]
+        return f"{started} {'task' if started == 1 else 'tasks'}: {', '.join(said)}"
+
+    def received(self, message: Message) -> None:
+        log.debug(
+            "%s received: attempt %d, queue %s",
+            _name(message), message.attempt, message.queue, extra=_about(message),
+        )  # fmt: skip
+
+    def succeeded(self, message: Message, seconds: float) -> None:
+        log.debug("%s succeeded in %.3f s", _name(message), seconds, extra=_about(message))
+
+    def failure(
+        self,
+        message: Message,
+        retry: Retry | None,
+        failure: Failure,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        """It failed for good; with ``error``, because the task raised that."""
+        self.failed += 1
+        log.error(
+            "%s failed in attempt %s: %s",
+            _name(message),
+            _attempt(message, retry),
+            shown(": ".join(filter(None, (failure.type, failure.message))), TEXT_LIMIT),
+            # The exception itself is for handlers that want more than text (of Sentry, say).
+            exc_info=None if error is None else (type(error), error, trace),
+            extra={**_about(message), TRACEBACK: failure.traceback},
+        )
+
+    def retry(self, message: Message, retry: Retry, error: BaseException, delay: float) -> None:
+        self.retried += 1
+        log.warning(
+            "%s failed in attempt %s, next attempt in %.1f s: %s",
+            _name(message), _attempt(message, retry), delay, summarize(error, TEXT_LIMIT),
+            extra=_about(message),
+        )  # fmt: skip
+
+    def run_again(self, message: Message, delay: float) -> None:
+        self.retried += 1
+        log.info(
+            "%s asked to run again in %.1f s (attempt %d)",
+            _name(message), delay, message.attempt, extra=_about(message),
+        )  # fmt: skip
+
+    def requeue(self, message: Message) -> None:
+        self.requeued += 1
+        log.info(
+            "%s was cancelled and requeued: its worker is stopping or has lost its lease",
+            _name(message), extra=_about(message),
+        )  # fmt: skip
+
+    def expiry(self, message: Message, late: float) -> None:
+        self.expired += 1
+        log.info(
+            "%s expired %.1f s before attempt %d could start",
+            _name(message), late, message.attempt, extra=_about(message),
+        )  # fmt: skip
+
+    def skip(self, envelope: Envelope) -> None:
+        self.skipped += 1
+        log.info(
+            "message %s has an outcome already: acknowledged without running",
+            _id(envelope), extra=_about_envelope(envelope),
+        )  # fmt: skip
+
+    def postponement(self, envelope: Envelope, why: str, delay: float, now: float) -> None:
+        """Nobody here can run it; said once a minute for each reason."""
+        self.requeued += 1
+        if now - self._complaints.get(why, 0.0) < COMPLAIN_EVERY:
+            return
+        if len(self._complaints) > MOST_COMPLAINTS:
+            self._complaints.clear()
+        self._complaints[why] = now
+        log.warning(
+            "message %s is requeued with a delay of %g s: %s",
+            _id(envelope), delay, shown(why, TEXT_LIMIT), extra=_about_envelope(envelope),
+        )  # fmt: skip
+
+    def burial(self, envelope: Envelope, why: str) -> None:
+        self.failed += 1
+        log.error(
+            "message %s goes to the dead letters of queue %s: %s",
+            _id(envelope), envelope.queue, shown(why, TEXT_LIMIT), extra=_about_envelope(envelope),
+        )  # fmt: skip
+
+    def fault(self, envelope: Envelope, error: Exception) -> None:
+        """A fault of ours."""
+        log.error(
+            "message %s could not be handled",
+            _id(envelope), exc_info=error, extra=_about_envelope(envelope),
+        )  # fmt: skip
+
+
+def _name(message: Message) -> str:
+    return f"task {shown(message.task, NAME_LIMIT)}[{shown(message.id, NAME_LIMIT)}]"
+
+
+def _id(envelope: Envelope) -> str:
+    return shown(envelope.id, NAME_LIMIT)
+
+
+def _attempt(message: Message, retry: Retry | None) -> str:
+    most = max(message.attempt, 1 if retry is None else retry.times + 1)
+    return f"{message.attempt} of {most}"
+
+
+def _about(message: Message) -> Mapping[str, str]:
+    return {
+        LOG_TASK: shown(message.task, NAME_LIMIT),
+        LOG_ID: shown(message.id, NAME_LIMIT),
+    }
+
+
+def _about_envelope(envelope: Envelope) -> Mapping[str, str]:
+    return {LOG_TASK: "", LOG_ID: _id(envelope)}
