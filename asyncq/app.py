@@ -10,7 +10,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -23,6 +23,7 @@ from asyncq.client import Client
 from asyncq.clock import Clock, SystemClock
 from asyncq.codecs.native import NativeCodec
 from asyncq.config import DEFAULTS, Config, Url, broker_urls
+from asyncq.connections import Connections, Here
 from asyncq.dispatch import DEFAULT_BROKER
 from asyncq.drivers import make_backend, make_broker
 from asyncq.errors import ConfigurationError, first_error
@@ -30,7 +31,7 @@ from asyncq.failover import Failover, follow, open_failover
 from asyncq.result import Result
 from asyncq.routing import Router, Routes
 from asyncq.signature import Signature
-from asyncq.sync import SyncClient, open_sync
+from asyncq.sync import SyncClient
 from asyncq.task import Task, TaskDecorator, TaskOptions
 from asyncq.topology import Queue
 from asyncq.worker.signals import run_until_signalled
@@ -83,8 +84,7 @@ class App:
         self._codec = NativeCodec()
         self._startup: list[Hook] = []
         self._shutdown: list[Hook] = []
-        self._client: Client | None = None
-        self._entered = 0
+        self._connections = Connections(self._make_client)
         self.task = TaskDecorator(self._register, {})
         """Makes a function a task: ``@app.task`` or ``@app.task(queue="mail", ...)``."""
 
@@ -92,21 +92,15 @@ class App:
         return f"<asyncq app, {len(self.tasks)} tasks, {self.url!r}>"
 
     async def __aenter__(self) -> Self:
-        """Connect. May be nested; the outermost block closes the connections.
+        """Connect, in this event loop: each has connections of its own.
+
+        May be nested; who leaves last closes the connections.
 
         Raises:
             BrokerUnavailable: nothing answers at the URL.
             ConfigurationError: something there answers and cannot be used; says why.
         """
-        if self._client is None:
-            self._client = self._make_client()
-        client = self._client
-        self._entered += 1
-        try:
-            await client.__aenter__()
-        except BaseException:
-            self._leave()
-            raise
+        await self._connections.enter()
         return self
 
     async def __aexit__(
@@ -116,14 +110,7 @@ class App:
         trace: TracebackType | None,
         /,
     ) -> None:
-        client = self.client
-        self._leave()
-        await client.__aexit__(kind, error, trace)
-
-    def _leave(self) -> None:
-        self._entered -= 1
-        if self._entered == 0:
-            self._client = None
+        await self._connections.leave(kind, error, trace)
 
     @property
     def url(self) -> Url:
@@ -132,17 +119,12 @@ class App:
 
     @property
     def client(self) -> Client:
-        """What is connected.
+        """What is connected in this event loop.
 
         Raises:
-            ConfigurationError: nothing is.
+            ConfigurationError: nothing is; says whether it is in another loop or process.
         """
-        if self._client is None:
-            raise ConfigurationError(
-                "the app is not connected: write 'async with app:' around what uses it, or "
-                "'with app.sync() as client:' where there is no event loop"
-            )
-        return self._client
+        return self._connections.client
 
     async def enqueue(self, signature: Signature[R]) -> Result[R]:
         """Send one call; returns once the broker keeps it. Raises as `Task.enqueue`."""
@@ -221,9 +203,12 @@ class App:
             except BaseExceptionGroup as errors:
                 raise first_error(errors) from None
 
-    def sync(self) -> AbstractContextManager[SyncClient]:
-        """A client for code without an event loop. Its connections are its own."""
-        return open_sync(self._make_client)
+    def sync(self) -> SyncClient:
+        """A client for code without an event loop. Its connections are its own.
+
+        Enter it with ``with``, as often and in as many threads as you like.
+        """
+        return SyncClient(self._make_client)
 
     def make_worker(
         self,
@@ -272,7 +257,7 @@ class App:
         self.tasks[name] = task
         return task
 
-    def _make_client(self) -> Client:
+    def _make_client(self, here: Here) -> Client:
         brokers = {name: self._make_broker(urls) for name, urls in self.urls.items()}
         return Client(
             tasks=self.tasks,
@@ -282,6 +267,7 @@ class App:
             codec=self._codec,
             config=self.config,
             clock=self._clock,
+            here=here,
         )
 
     def _make_broker(self, urls: Sequence[Url]) -> Broker:

@@ -55,6 +55,7 @@ class Client:
         codec: Codec,
         config: Config,
         clock: Clock,
+        here: Callable[[], "Client"],
     ) -> None:
         self.brokers = brokers
         self.backend = backend
@@ -70,9 +71,11 @@ class Client:
         self.operator = Operator(brokers, self.broker_of)
         """What can be asked of the queues."""
         self._waiters = Waiters(backend, self._locate)
+        self._loop = asyncio.get_running_loop()
+        self._here = here
         self._entered = 0
         self._owner: asyncio.Task[None] | None = None
-        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ready: asyncio.Future[None] = self._loop.create_future()
 
     @property
     def broker(self) -> Broker:
@@ -182,9 +185,13 @@ class Client:
         return Result(id, self)
 
     def expect(self, id: str, era: int | None) -> "asyncio.Future[Record]":
+        if (client := self._at_hand()) is not self:
+            return client.expect(id, None)  # nothing will be pushed to that one
         return self._waiters.expect(id, era)
 
     async def status(self, id: str) -> Status:
+        if (client := self._at_hand()) is not self:
+            return await client.status(id)
         [record] = await self.backend.fetch([id])
         if record is None:
             [status] = await self.operator.find([id])
@@ -195,13 +202,15 @@ class Client:
         return Status.UNKNOWN if record is None else status_of(record.outcome)
 
     async def progress(self, id: str) -> Progress | None:
+        if (client := self._at_hand()) is not self:
+            return await client.progress(id)
         if not isinstance(self.backend, ProgressBoard):
             return None
         [progress] = await self.backend.fetch_progress([id])
         return progress
 
     async def forget(self, ids: Sequence[str]) -> None:
-        await self.backend.forget(ids)
+        await self._at_hand().backend.forget(ids)
 
     async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
         """Run dead letters again; their recorded outcomes are forgotten first."""
@@ -209,6 +218,18 @@ class Client:
         dead = await self.operator.dead_among(queue, ids)
         await self.backend.forget(dead)
         return await self.operator.replay(queue, dead)
+
+    def _at_hand(self) -> "Client":
+        """This client, or the one of the loop that asks, for a handle that was carried there.
+
+        What this one has open wakes its own loop, and no other.
+
+        Raises:
+            ConfigurationError: the app is not connected there.
+        """
+        if self._owner is not None and asyncio.get_running_loop() is self._loop:
+            return self
+        return self._here()  # of this loop, where the app was left and entered again
 
     def _result(self, id: str, signature: Signature[R]) -> Result[R]:
         task = self._tasks.get(signature.task)

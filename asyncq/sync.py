@@ -1,27 +1,39 @@
-"""The client for code without an event loop: threads, scripts, Django, Flask."""
+"""The client for code without an event loop: threads, scripts, Django, Flask.
 
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+Behind it is an ordinary client in an event loop of its own, in a thread (`asyncq.loop_thread`).
+"""
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
-from typing import Any, Generic, TypeVar
-
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
 
 from asyncq.brokers.base import MAX_BATCH
 from asyncq.client import Client
+from asyncq.errors import ConfigurationError
+from asyncq.loop_thread import Ask, LoopThread
 from asyncq.message import Progress, Status
 from asyncq.result import Result
 from asyncq.signature import Signature
 
 R = TypeVar("R")
+T = TypeVar("T")
+
+Make = Callable[[Callable[[], Client]], Client]
+"""Makes a client, given what says which one is at hand in the loop that asks."""
 
 
 class SyncResult(Generic[R]):
     """A `Result` whose methods block."""
 
-    def __init__(self, result: Result[R], portal: BlockingPortal) -> None:
+    def __init__(self, result: Result[R], client: "SyncClient") -> None:
         self._result = result
-        self._portal = portal
+        self._client = client
 
     @property
     def id(self) -> str:
@@ -29,31 +41,68 @@ class SyncResult(Generic[R]):
 
     def get(self, timeout: float | None = None) -> R:
         """As `Result.get`."""
-        return self._portal.call(self._result.get, timeout)
+        return self._client.call(lambda _: self._result.get(timeout), timeout)
 
     def status(self) -> Status:
         """As `Result.status`."""
-        return self._portal.call(self._result.status)
+        return self._client.call(lambda _: self._result.status())
 
     def progress(self) -> Progress | None:
         """As `Result.progress`."""
-        return self._portal.call(self._result.progress)
+        return self._client.call(lambda _: self._result.progress())
 
     def forget(self) -> None:
         """As `Result.forget`."""
-        self._portal.call(self._result.forget)
+        self._client.call(lambda _: self._result.forget())
 
 
 class SyncClient:
-    """A client whose methods block; may be shared by threads."""
+    """A client whose methods block; may be shared by threads.
 
-    def __init__(self, client: Client, portal: BlockingPortal) -> None:
-        self._client = client
-        self._portal = portal
+    Connected while somebody is inside of ``with client:``, which may be nested and entered by
+    several threads. Entered and never left, as a module may do that is imported once, it ends with
+    the process. In a forked child it connects anew, when it is first used there.
+
+    Its methods raise `ConfigurationError` when it is not connected, and in an event loop, which
+    they would keep from everything else.
+    """
+
+    def __init__(self, make_client: Make) -> None:
+        self._make_client = make_client
+        self._lock = threading.Lock()  # for who opens and closes
+        self._users = 0
+        self._was_open = False
+        self._thread: LoopThread | None = None
+        self._finalizer: weakref.finalize[..., Any] | None = None
+        _all.add(self)
+
+    def __enter__(self) -> Self:
+        """Connect, unless it is. Raises as ``async with app``."""
+        with self._lock:
+            self._open()
+            self._users += 1
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        with self._lock:
+            self._users -= 1
+            thread = self._thread
+            if self._users or thread is None:
+                return
+            self._thread = None
+            if self._finalizer is not None:
+                self._finalizer.detach()
+        thread.close()
 
     def enqueue(self, signature: Signature[R]) -> SyncResult[R]:
         """Send one call; returns once the broker keeps it. Raises as `Task.enqueue`."""
-        return SyncResult(self._portal.call(self._client.enqueue, signature), self._portal)
+        return SyncResult(self.call(lambda client: client.enqueue(signature)), self)
 
     def enqueue_many(self, signatures: Iterable[Signature[R]]) -> list[SyncResult[R]]:
         """Send many calls in batches. Raises as `Task.enqueue`."""
@@ -61,23 +110,97 @@ class SyncClient:
         source = iter(signatures)
         results: list[SyncResult[R]] = []
         while batch := list(islice(source, MAX_BATCH)):
-            sent = self._portal.call(self._client.enqueue_many, batch)
-            results += [SyncResult(result, self._portal) for result in sent]
+            results += [SyncResult(result, self) for result in self._send(batch)]
         return results
 
     def result(self, id: str) -> SyncResult[Any]:
         """The handle to any task's outcome, whoever sent it."""
-        return SyncResult(self._client.result(id), self._portal)
+        return SyncResult(self._present().client.result(id), self)
+
+    def call(self, ask: Ask[T], timeout: float | None = None) -> T:
+        """Have this done in the client's loop, and wait for it; ``timeout`` is its own.
+
+        Raises:
+            ConfigurationError: as the class says.
+            TimeoutError: the loop does not answer.
+        """
+        return self._present().call(ask, timeout)
+
+    def _send(self, batch: list[Signature[R]]) -> list[Result[R]]:
+        return self.call(lambda client: client.enqueue_many(batch))
+
+    def _present(self) -> LoopThread:
+        """Where to ask."""
+        if _in_a_loop():
+            raise ConfigurationError(
+                "this client blocks, and would stop the event loop that this code runs in: write "
+                "'await task.enqueue(...)' inside of 'async with app:', or use the client in a "
+                "thread, with 'await asyncio.to_thread(...)'"
+            )
+        thread = self._thread
+        if thread is not None and not thread.is_over:
+            return thread
+        with self._lock:
+            if not self._users:
+                raise ConfigurationError(
+                    f"this client is not connected{' any more' if self._was_open else ''}: use it "
+                    "inside of 'with app.sync() as client:'"
+                )
+            # We are in a child of the process that entered it, or its thread came to harm.
+            return self._open()
+
+    def _open(self) -> LoopThread:
+        """Connect, unless it is; under the lock."""
+        if self._thread is None or self._thread.is_over:
+            # Weak: a client that nobody has any more ends, and with it its thread.
+            thread = LoopThread(partial(self._make_client, partial(_at_hand, weakref.ref(self))))
+            thread.open()
+            self._finalizer = weakref.finalize(self, thread.stop)
+            self._thread = thread
+            self._was_open = True
+        return self._thread
+
+    def at_hand(self) -> Client:
+        """The client of the loop that asks: that of our thread. Raises `ConfigurationError`."""
+        thread = self._thread
+        if thread is None or asyncio.get_running_loop() is not thread.loop:
+            raise ConfigurationError(_CLOSED)
+        return thread.client
+
+    def forget_parent(self) -> None:
+        """In a forked child: what the parent has open is neither used nor closed."""
+        self._lock = threading.Lock()  # somebody may have held it
+        if self._thread is not None:
+            _left_by_parent.append((self._thread, self._finalizer))
+            self._thread = self._finalizer = None
 
 
-@contextmanager
-def open_sync(make_client: Callable[[], Client]) -> Generator[SyncClient]:
-    """A client in an event loop of its own, in a thread that ends with the block."""
-    with start_blocking_portal() as portal:
-        client = portal.call(_make, make_client)
-        with portal.wrap_async_context_manager(client):
-            yield SyncClient(client, portal)
+_CLOSED = "this client was closed: use its results inside of 'with app.sync() as client:'"
 
 
-async def _make(make_client: Callable[[], Client]) -> Client:
-    return make_client()  # in the loop that it will live in
+def _at_hand(reference: "weakref.ref[SyncClient]") -> Client:
+    client = reference()
+    if client is None:
+        raise ConfigurationError(_CLOSED)
+    return client.at_hand()
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+_all: "weakref.WeakSet[SyncClient]" = weakref.WeakSet()
+_left_by_parent: list[Any] = []  # to collect it would close what the parent uses
+
+
+def _forget_parent() -> None:
+    for client in list(_all):
+        client.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)

@@ -1,7 +1,6 @@
 """A bell: how one thread wakes a coroutine in the event loop of another, or of its own."""
 
 import asyncio
-from contextlib import suppress
 
 
 class Bell:
@@ -12,10 +11,19 @@ class Bell:
         self._event = asyncio.Event()
         self.has_rung = False
 
-    def ring(self) -> None:
+    @property
+    def is_deserted(self) -> bool:
+        """Its loop was closed, and who waited for it never woke up: nobody ever will."""
+        return self._loop.is_closed()
+
+    def ring(self) -> bool:
+        """Whether somebody may have heard it."""
         self.has_rung = True
-        with suppress(RuntimeError):  # its loop is closed: nobody waits there any more
+        try:
             self._loop.call_soon_threadsafe(self._event.set)
+        except RuntimeError:
+            return False  # its loop is closed
+        return True
 
     async def wait(self) -> None:
         await self._event.wait()

@@ -6,6 +6,7 @@ another thread, and a lease is renewed from one.
 """
 
 import heapq
+import os
 import threading
 from collections import deque
 from collections.abc import Hashable
@@ -58,14 +59,19 @@ class MemoryStore:
                 mailbox.put(record)
 
     def open_mailbox(self, address: str) -> "Mailbox":
+        for other, boxes in list(self._mailboxes.items()):
+            for box in [box for box in boxes if box.is_deserted]:
+                self.close_mailbox(other, box)
         mailbox = Mailbox()
         self._mailboxes.setdefault(address, []).append(mailbox)
         return mailbox
 
     def close_mailbox(self, address: str, mailbox: "Mailbox") -> None:
-        self._mailboxes[address].remove(mailbox)
-        if not self._mailboxes[address]:
-            del self._mailboxes[address]
+        boxes = self._mailboxes.get(address, [])
+        if mailbox in boxes:  # or it was deserted
+            boxes.remove(mailbox)
+        if not boxes:
+            self._mailboxes.pop(address, None)
 
 
 class Shelf(Generic[T]):
@@ -105,6 +111,10 @@ class Mailbox:
         self._missed = False
         self.bell: Bell | None = None
 
+    @property
+    def is_deserted(self) -> bool:
+        return self.bell is not None and self.bell.is_deserted
+
     def put(self, record: Record) -> None:
         if len(self._records) == MAILBOX_SIZE:
             self._records.clear()
@@ -126,6 +136,7 @@ class Mailbox:
 
 
 _stores: dict[str, MemoryStore] = {}  # for the life of the process, as messages are
+_left_by_parent: list[object] = []  # whose locks may be held, and whose bells ring elsewhere
 _stores_lock = threading.Lock()
 
 
@@ -136,3 +147,15 @@ def open_store(url: Url) -> MemoryStore:
         if name not in _stores:
             _stores[name] = MemoryStore(name)
         return _stores[name]
+
+
+def _forget_parent() -> None:
+    """Start empty in a forked child: what waits in the parent is run there, and not here too."""
+    global _stores_lock  # noqa: PLW0603 - the parent may have held it
+    _left_by_parent.append(dict(_stores))
+    _stores.clear()
+    _stores_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)

@@ -268,8 +268,8 @@ class MemoryQueue:
 
     def ring(self) -> None:
         """Wake the consumer that has waited longest."""
-        if self._bells:
-            self._bells.popleft().ring()
+        while self._bells and not self._bells.popleft().ring():
+            pass  # its loop was closed: the next one
 
     # Within
 
@@ -312,8 +312,8 @@ class MemoryQueue:
     def _step_down(self, incarnation: str) -> None:
         if incarnation == self._active:
             self._active = None
-            if self._standby:
-                self._standby.popleft().ring()
+            while self._standby and not self._standby.popleft().ring():
+                pass  # its loop was closed: the next one
 
     def _move_due(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from importlib import import_module
 from importlib.util import find_spec
@@ -85,7 +86,10 @@ def calm_the_collector() -> None:
 
 
 async def obey_signals(obedience: Obedience, *, task_status: TaskStatus[None]) -> None:
-    """Raise the level with each signal, until cancelled."""
+    """Raise the level with each signal, until cancelled; only the main thread has any."""
+    if threading.current_thread() is not threading.main_thread():
+        task_status.started()
+        return
     with anyio.open_signal_receiver(*SIGNALS) as signals:
         task_status.started()
         count = 0

@@ -59,6 +59,7 @@ class Worker:
         self._startup = startup
         self._shutdown = shutdown
         self._burst = burst
+        self._loop = asyncio.get_running_loop()
         self._state: dict[str, Any] = {}
         self._slots = Slots(config.concurrency)
         self._branches = self._make_branches()
@@ -161,6 +162,14 @@ class Worker:
             await _call(hook, self._state)
 
     async def _post_progress(self, id: str, progress: Progress) -> None:
+        loop = self._loop
+        if asyncio.get_running_loop() is loop:
+            await self._store_progress(id, progress)
+        else:  # a plain task runs a loop of its own in its thread
+            storing = asyncio.run_coroutine_threadsafe(self._store_progress(id, progress), loop)
+            await asyncio.wrap_future(storing)
+
+    async def _store_progress(self, id: str, progress: Progress) -> None:
         if isinstance(self._backend, ProgressBoard):
             await self._backend.post_progress(id, progress, self._config.keep_result)
 

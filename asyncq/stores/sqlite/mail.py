@@ -35,6 +35,12 @@ class Mailbox:
         self._missed = False
         self._bell: Bell | None = None
 
+    @property
+    def is_deserted(self) -> bool:
+        """Its reader's loop was closed around it: nobody ever reads it again."""
+        bell = self._bell
+        return bell is not None and bell.is_deserted
+
     def put(self, records: Sequence[Record]) -> None:
         with self._lock:
             self._records.extend(records)
@@ -84,6 +90,7 @@ class Mail:
         """Whether it is the first of all."""
         with self._lock:
             is_first = not self._boxes
+            self._drop_deserted()
             self._boxes.setdefault(box.address, []).append(box)
             self._renew_at = min(self._renew_at, time.monotonic() + RENEW_EVERY)
             return is_first
@@ -91,16 +98,14 @@ class Mail:
     def remove(self, box: Mailbox) -> bool:
         """Whether it was the last of all."""
         with self._lock:
-            boxes = self._boxes[box.address]
-            boxes.remove(box)
-            if not boxes:
-                del self._boxes[box.address]
+            if not self._drop(box):
+                return False  # it was deserted, and so dropped before
             return not self._boxes
 
     def has_another(self, box: Mailbox) -> bool:
         """Whether somebody else in this process listens to the same address."""
         with self._lock:
-            return len(self._boxes[box.address]) > 1
+            return len(self._boxes.get(box.address, ())) > 1
 
     def is_here(self, address: str) -> bool:
         return address in self._boxes
@@ -143,6 +148,20 @@ class Mail:
             boxes = [box for boxes in self._boxes.values() for box in boxes]
         for box in boxes:
             box.miss()
+
+    def _drop(self, box: Mailbox) -> bool:
+        boxes = self._boxes.get(box.address, [])
+        if box not in boxes:
+            return False
+        boxes.remove(box)
+        if not boxes:
+            del self._boxes[box.address]
+        return True
+
+    def _drop_deserted(self) -> None:
+        for boxes in list(self._boxes.values()):
+            for box in [box for box in boxes if box.is_deserted]:
+                self._drop(box)
 
     def _take_page(self, connection: sqlite3.Connection, addresses: str) -> int:
         rows = connection.execute(

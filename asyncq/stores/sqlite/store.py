@@ -104,8 +104,8 @@ class SqliteStore:
         with self._lock:
             bells = self._bells.get(queue, ())
             woken = [bells.popleft() for _ in range(min(times, len(bells)))] if bells else []
-        for bell in woken:
-            bell.ring()
+        if deserted := sum(not bell.ring() for bell in woken):
+            self.ring(queue, deserted)
 
     def look_again(self) -> None:
         """Have every lookout look: there is something new to wait for."""
