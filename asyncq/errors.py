@@ -173,10 +173,11 @@ class UnknownResult(TaskError):
 
 
 class UnreadableResult(TaskError):
-    """The task returned what its annotation does not say; run here, it would have gone unseen."""
+    """There is an outcome, and it cannot be read: it is not what the task's annotation says, or
+    other hands wrote something into the backend."""
 
     def __init__(self, task_id: str, why: str) -> None:
-        super().__init__(task_id, f"the return value of task {task_id} is not as annotated: {why}")
+        super().__init__(task_id, f"the return value of task {task_id} cannot be read: {why}")
 
 
 class Directive(Exception):

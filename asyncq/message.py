@@ -18,6 +18,9 @@ TASK_NAME = re.compile(r"[A-Za-z0-9_.:<>-]{1,200}")
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 MESSAGE_ID = re.compile(r"[!-~]{1,128}")
 MAX_PRIORITY = 9
+UNREADABLE = (ValueError, TypeError, OverflowError, RecursionError)
+"""What decoding raises for bytes from outside that are not what they should be: msgspec's errors
+are ValueErrors, and so is text that is none."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -77,7 +80,13 @@ class Expired(msgspec.Struct, frozen=True, tag="expired", array_like=True):
     """``expires`` passed before the task was started."""
 
 
-Outcome = Succeeded | Failed | Cancelled | Expired  # how a message ended, for good
+class Unreadable(msgspec.Struct, frozen=True, tag="unreadable", array_like=True):
+    """What is kept for it is no outcome: other hands wrote it. Read, and never stored by us."""
+
+    why: str
+
+
+Outcome = Succeeded | Failed | Cancelled | Expired | Unreadable  # how a message ended, for good
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -127,6 +136,8 @@ def status_of(outcome: Outcome) -> Status:
             return Status.CANCELLED
         case Expired():
             return Status.EXPIRED
+        case Unreadable():
+            return Status.UNKNOWN
 
 
 _ids: list[str] = []

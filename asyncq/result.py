@@ -9,7 +9,16 @@ import anyio
 import msgspec
 
 from asyncq.errors import TaskCancelled, TaskError, TaskExpired, TaskFailed, UnreadableResult
-from asyncq.message import Cancelled, Expired, Failed, Progress, Record, Status, Succeeded
+from asyncq.message import (
+    Cancelled,
+    Expired,
+    Failed,
+    Progress,
+    Record,
+    Status,
+    Succeeded,
+    Unreadable,
+)
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)  # results of several types go in one list
@@ -101,13 +110,15 @@ class Result(Generic[R_co]):
                 try:
                     return self._read(value)
                 except msgspec.ValidationError as error:
-                    raise UnreadableResult(self.id, str(error)) from error
+                    raise UnreadableResult(self.id, f"it is not as annotated: {error}") from error
             case Failed(error):
                 raise TaskFailed(self.id, error.type, error.message, error.traceback)
             case Cancelled():
                 raise TaskCancelled(self.id)
             case Expired():
                 raise TaskExpired(self.id)
+            case Unreadable(why):
+                raise UnreadableResult(self.id, why)
 
 
 class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name for it

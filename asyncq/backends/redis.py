@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
-import anyio
 import msgspec
 
 from asyncq.backends.base import Watch
@@ -14,16 +13,18 @@ from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.errors import BackendUnavailable
 from asyncq.message import Progress, Record
-from asyncq.policies import Retry
+from asyncq.stores.records import (
+    encode_progress,
+    encode_record,
+    pack_pushed,
+    read_progress,
+    read_pushed,
+    read_record,
+)
 from asyncq.stores.redis import Link, RedisSettings
-from asyncq.stores.redis_records import decode_pushed, decode_record, encode_record
 
 PING_EVERY = 10.0  # seconds of silence after which a subscribed connection is asked for life
 PONG_TIMEOUT = 5.0  # seconds; then it counts as gone
-RECONNECT = Retry(times=0, base=0.05, ceiling=5.0)  # the pause between attempts
-
-_encode_progress = msgspec.msgpack.Encoder().encode
-_decode_progress = msgspec.msgpack.Decoder(Progress).decode
 
 
 class RedisBackend:
@@ -69,7 +70,7 @@ class RedisBackend:
         if heard:
             await self._link.pipeline(
                 [
-                    ("PUBLISH", self._channel(address), msgspec.msgpack.encode(blobs))
+                    ("PUBLISH", self._channel(address), pack_pushed(blobs))
                     for address, blobs in heard.items()
                 ]
             )
@@ -78,7 +79,10 @@ class RedisBackend:
         if not ids:
             return ()
         blobs = await self._link("MGET", *[self._record_key(id) for id in ids])
-        return [None if blob is None else decode_record(blob) for blob in blobs]
+        return [
+            None if blob is None else read_record(id, blob)
+            for id, blob in zip(ids, blobs, strict=True)
+        ]
 
     @asynccontextmanager
     async def watch(self, address: str) -> AsyncGenerator[Watch]:
@@ -97,14 +101,14 @@ class RedisBackend:
     async def post_progress(self, id: str, progress: Progress, keep: float) -> None:
         milliseconds = max(1, int(keep * 1000))
         await self._link(
-            "SET", self._progress_key(id), _encode_progress(progress), "PX", milliseconds
+            "SET", self._progress_key(id), encode_progress(progress), "PX", milliseconds
         )
 
     async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]:
         if not ids:
             return ()
         blobs = await self._link("MGET", *[self._progress_key(id) for id in ids])
-        return [None if blob is None else _decode_progress(blob) for blob in blobs]
+        return [read_progress(id, blob) for id, blob in zip(ids, blobs, strict=True)]
 
     def _record_key(self, id: str) -> str:
         return self._settings.key("r", id)
@@ -117,12 +121,11 @@ class RedisBackend:
 
 
 class RedisWatch:
-    """A subscription that comes back by itself."""
+    """A subscription, until its connection is lost."""
 
     def __init__(self, settings: RedisSettings, channel: str) -> None:
         self._link = Link(settings, BackendUnavailable)
         self._channel = channel
-        self._failures = 0
 
     async def subscribe(self) -> None:
         await self._link("SUBSCRIBE", self._channel)
@@ -131,17 +134,12 @@ class RedisWatch:
         self._link.close()
 
     async def receive(self) -> Sequence[Record]:
-        if not self._link.is_connected:
-            return await self._come_back()
-        try:
-            while True:
-                push: Any = await self._link.next_push(PING_EVERY)
-                if push is None:
-                    await self._check_life()
-                elif push[0] == b"message":
-                    return decode_pushed(push[2])
-        except BackendUnavailable:
-            return await self._come_back()
+        while True:
+            push: Any = await self._link.next_push(PING_EVERY)
+            if push is None:
+                await self._check_life()
+            elif push.__class__ is list and push[0] == b"message":
+                return read_pushed(push[2])
 
     async def _check_life(self) -> None:
         """A half-open connection is silent for ever; PING is the one thing it must answer."""
@@ -149,14 +147,3 @@ class RedisWatch:
         if await self._link.next_push(PONG_TIMEOUT) is None:
             self._link.close()
             raise BackendUnavailable("the subscribed connection does not answer")
-
-    async def _come_back(self) -> Sequence[Record]:
-        while True:
-            try:
-                await self.subscribe()
-            except BackendUnavailable:
-                self._failures += 1
-                await anyio.sleep(RECONNECT.pause(self._failures))
-            else:
-                self._failures = 0
-                return ()

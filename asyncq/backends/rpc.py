@@ -24,14 +24,12 @@ from asyncq.stores.amqp import CALL_TIMEOUT, AmqpSettings, Connector
 from asyncq.stores.amqp_content import Parcel, tag_of
 from asyncq.stores.amqp_sender import Sender
 from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content
+from asyncq.stores.records import encode_record, pack_pushed, read_pushed
 
 KEPT_WITHOUT_CLIENT = 120.0  # seconds that a reply queue outlives its client
 PROBE_EVERY = 5.0  # seconds of silence after which the server is asked for life
 MOST_UNREAD = 100  # messages pushed and not yet read
 MOST_BYTES = 8 * 1024 * 1024  # of outcomes in one message
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[Record]).decode
 
 
 class RpcBackend:
@@ -138,7 +136,7 @@ class RpcWatch:
         content = self._unread.popleft()
         tag, _ = tag_of(content)
         try:
-            records = _decode(content.body)
+            records = read_pushed(content.body)
             channel.send(channel.marshal(amqp.Basic.Ack(tag)))
         except (OSError, ChannelClosed) as error:
             raise self._connector.gone(error) from error
@@ -174,10 +172,10 @@ def _bodies(records: Sequence[Record]) -> list[bytes]:
     some: list[Any] = []
     size = 0
     for record in records:
-        blob = _encode(record)
+        blob = encode_record(record)
         if some and size + len(blob) > MOST_BYTES:
-            bodies.append(_encode(some))
+            bodies.append(pack_pushed(some))
             some, size = [], 0
         some.append(msgspec.Raw(blob))
         size += len(blob)
-    return [*bodies, _encode(some)]
+    return [*bodies, pack_pushed(some)]

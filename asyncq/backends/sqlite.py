@@ -15,6 +15,7 @@ from asyncq.config import Url
 from asyncq.errors import BackendUnavailable
 from asyncq.message import Progress, Record
 from asyncq.stores.bell import Bell
+from asyncq.stores.records import read_record
 from asyncq.stores.sqlite import SqliteStore, close_store, mail, open_store
 from asyncq.stores.sqlite import records as rows
 from asyncq.stores.sqlite.connection import SqliteSettings, translated
@@ -65,7 +66,7 @@ class SqliteBackend:
 
     async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
         found = await self._read(lambda file: rows.fetch(file, ids, self._clock.now()))
-        return [rows.unpack(found.get(message_id)) for message_id in ids]
+        return [read_record(id, found[id]) if id in found else None for id in ids]
 
     @asynccontextmanager
     async def watch(self, address: str) -> AsyncGenerator[Watch]:

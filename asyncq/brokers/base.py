@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Annotated, Any, Protocol, Self, runtime_checkable
 
 import msgspec
 
 from asyncq.brokers.lanes import Lane
-from asyncq.message import Record
+from asyncq.message import MAX_PRIORITY, Record
 from asyncq.topology import Queue
 
 MAX_BATCH = 500
@@ -31,6 +31,10 @@ def waited_too_long(ttl: float) -> str:
 
 def overflowed(limit: int) -> str:
     return f"{OVERFLOWED}: the queue had {limit} newer or more urgent ones"
+
+
+Priority = Annotated[int, msgspec.Meta(ge=0, le=MAX_PRIORITY)]
+"""Of what is decoded: where another number stands, other hands wrote it."""
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):

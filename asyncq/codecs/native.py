@@ -11,7 +11,7 @@ import msgspec
 
 from asyncq.brokers.base import Envelope
 from asyncq.errors import NewerVersion, Undecodable
-from asyncq.message import EMPTY_ARGS, EMPTY_KWARGS, Message
+from asyncq.message import EMPTY_ARGS, EMPTY_KWARGS, UNREADABLE, Message
 
 VERSION = 1
 
@@ -66,7 +66,7 @@ class NativeCodec:
     def decode(self, envelope: Envelope) -> Message:
         try:
             body = _decode(envelope.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             self._explain(envelope.body)
             raise Undecodable(f"{len(envelope.body)} bytes that are no message: {error}") from error
         if body.version > VERSION:
@@ -93,7 +93,7 @@ class NativeCodec:
         """A body of another shape may still say that it is of a newer version."""
         try:
             head = _decode_head(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return
         if head.version > VERSION:
             raise NewerVersion(head.version, VERSION)

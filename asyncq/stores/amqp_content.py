@@ -11,8 +11,10 @@ import msgspec
 import pamqp.commands as amqp
 import pamqp.decode
 import pamqp.encode
+import pamqp.exceptions
 import pamqp.frame
 
+from asyncq.message import UNREADABLE
 from asyncq.stores.amqp_wire import BODY, END, HEADER, Content
 
 CONTENT_TYPE = b"application/x-asyncq"
@@ -25,6 +27,11 @@ _PERSISTENT = b"\x02"
 _frame_head = struct.Struct(">BHI")
 _content_head = struct.Struct(">HHQH")  # class, weight, size of the body, flags
 _delivered = struct.Struct(">QB")  # tag, whether it was delivered before
+_table_size = struct.Struct(">I")  # of a header table, in bytes
+
+# What is raised where properties are not as they should be. Beside the usual: pamqp's own errors,
+# an end too soon, moments that this platform's calendar lacks.
+_UNREADABLE = (*UNREADABLE, pamqp.exceptions.PAMQPException, struct.error, LookupError, OSError)
 
 
 class Parcel(msgspec.Struct, frozen=True):
@@ -80,26 +87,51 @@ def tag_of(content: Content) -> tuple[int, bool]:
     return tag, bool(bits & 1)
 
 
-def properties_of(content: Content) -> tuple[str, dict[str, Any]]:
-    """Id and headers of a message. What stands between them is skipped."""
+def id_of(content: Content) -> str:
+    """The id that a message names; empty if it names none.
+
+    Its headers are stepped over, not read: anybody may write what no table can be made of.
+    """
     header = content.header
-    flags = header[0] << 8 | header[1]
-    at = 2
-    headers: dict[str, Any] = {}
-    if flags & _CONTENT_TYPE:
-        at += 1 + header[at]
-    if flags & _ENCODING:
-        at += 1 + header[at]
-    if flags & _HEADERS:
-        used, table = pamqp.decode.field_table(header[at:])
-        at, headers = at + used, table
-    if flags & _MODE:
-        at += 1
-    if flags & _PRIORITY:
-        at += 1
-    for flag in (_CORRELATION, _REPLY_TO, _EXPIRATION):
+    try:
+        at = _after_headers(header)
+        flags = header[0] << 8 | header[1]
+        if not flags & _MESSAGE_ID:
+            return ""
+        at += bool(flags & _MODE) + bool(flags & _PRIORITY)
+        for flag in (_CORRELATION, _REPLY_TO, _EXPIRATION):
+            if flags & flag:
+                at += 1 + header[at]
+        return header[at + 1 : at + 1 + header[at]].decode(errors="backslashreplace")
+    except _UNREADABLE:
+        return ""
+
+
+def headers_of(content: Content) -> dict[str, Any]:
+    """The header table of a message; empty if it has none, or one that cannot be read."""
+    header = content.header
+    try:
+        if not header[0] << 8 & _HEADERS:
+            return {}
+        table = header[_before_headers(header) : _after_headers(header)]
+        return pamqp.decode.field_table(table)[1]
+    except _UNREADABLE:
+        return {}
+
+
+def _before_headers(header: bytes) -> int:
+    """Where the properties are that follow content type and encoding."""
+    flags, at = header[0] << 8 | header[1], 2
+    if flags & 1:
+        raise ValueError("it has more properties than there are")
+    for flag in (_CONTENT_TYPE, _ENCODING):
         if flags & flag:
             at += 1 + header[at]
-    if not flags & _MESSAGE_ID:
-        return "", headers
-    return header[at + 1 : at + 1 + header[at]].decode(errors="backslashreplace"), headers
+    return at
+
+
+def _after_headers(header: bytes) -> int:
+    at = _before_headers(header)
+    if header[0] << 8 & _HEADERS:
+        at += _table_size.size + _table_size.unpack_from(header, at)[0]
+    return at

@@ -9,7 +9,7 @@ import msgspec
 import pamqp.commands as amqp
 
 from asyncq.stores.amqp import Connector
-from asyncq.stores.amqp_content import Parcel, frames, properties_of
+from asyncq.stores.amqp_content import Parcel, frames, id_of
 from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content, Wire
 
 
@@ -142,7 +142,7 @@ class Sender:
         self._connector.close()
 
     def _on_return(self, content: Content) -> None:
-        self._returned.append(properties_of(content)[0])
+        self._returned.append(id_of(content))
 
     def _on_confirm(self, tag: int, all_before: bool, taken: bool) -> None:
         open_ = self._unconfirmed

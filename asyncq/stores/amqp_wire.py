@@ -6,6 +6,7 @@ Protocol: AMQP 0-9-1, and RabbitMQ's extensions of it (confirms, cancel notifica
 """
 
 import asyncio
+import logging
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import Any, TypeVar, cast
 import pamqp.commands as amqp
 import pamqp.exceptions
 import pamqp.frame
+
+log = logging.getLogger(__name__)
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8  # kinds of frame
 DELIVER, RETURN, GET_OK = 0x003C003C, 0x003C0032, 0x003C0047  # methods that a content follows
@@ -369,10 +372,18 @@ class Wire(asyncio.Protocol):
                     channel.take_body(payload)
                 at = end
         except (pamqp.exceptions.PAMQPException, struct.error, ValueError) as error:
-            self._end(ConnectionResetError(f"the server sent what is not AMQP: {error}"))
-            self.close()
+            self._give_up(f"the server sent what is not AMQP: {error}")
+            return
+        # Must survive: what is raised here asyncio would log, and leave the connection half alive.
+        except Exception as error:
+            log.exception("what a connection to RabbitMQ brought cannot be handled")
+            self._give_up(f"what it brought cannot be handled: {error!r}")
             return
         self._unread = data[at:]
+
+    def _give_up(self, why: str) -> None:
+        self._end(ConnectionResetError(why))
+        self.close()
 
     def _take_own(self, kind: int, number: int, frame: bytes) -> None:
         """A frame of the connection itself, or of a channel that we have closed."""

@@ -7,13 +7,21 @@ Branches share the worker's slots and its lane, and nothing else: when one loses
 lease, what runs in the others goes on.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
 import anyio
 import msgspec
-from anyio import create_task_group
+from anyio import create_task_group, current_time
 
 from asyncq.backends.base import Backend
 from asyncq.brokers.base import (
@@ -40,7 +48,9 @@ from asyncq.worker.sweeper import Sweeper
 
 log = get_logger(__name__)
 
-PAUSE = Retry(times=0, base=0.1, ceiling=1.0)  # before a lost lease is followed by a new one
+PAUSE = Retry(times=0, base=0.1, ceiling=1.0)  # while a broker is away
+PAUSE_OF_VAIN = Retry(times=0, base=0.2, ceiling=30.0, jitter=False)  # after leases without use
+STEADY = 10.0  # seconds; a lease that lasted so long was of use, also if nothing was to do
 
 TO_THE_BROKER = 0.85  # of the lease; in the rest, others look who has died: 15 s is 15 s in all
 
@@ -71,6 +81,7 @@ class Branch:
         self._stopped = anyio.Event()
         self._hurrying = False
         self._intakes: list[Intake] = []
+        self._completers: Collection[Completer] = ()  # of this lease, or the last one
 
     @property
     def is_consuming(self) -> bool:
@@ -82,22 +93,28 @@ class Branch:
     async def run(self, announce: Callable[[], None], keep: Keep | None = None) -> None:
         """Consume until stopped, and say when that begins; return once all is settled."""
         worker = self._share.worker
-        failures, ended = 0, False
+        failures, in_vain, ended = 0, 0, False
         while not ended:
+            began, self._completers, pause = current_time(), (), PAUSE.pause(0)
             try:
                 await self._serve(announce, keep)
                 ended = True
             except* LeaseLost:
-                log.warning("worker %s lost its lease and begins anew", worker)
-                failures = 0
+                # One loss is followed by a new lease at once. Whatever ends one lease after the
+                # other before anything is settled must not make tasks run as often as it likes.
+                failures, in_vain = 0, 0 if self._was_of_use(began) else in_vain + 1
+                pause = PAUSE_OF_VAIN.pause(in_vain) if in_vain > 1 else pause
+                later = f" in {pause:.1f} s" if in_vain > 1 else ""
+                log.warning("worker %s lost its lease and begins anew%s", worker, later)
             except* BrokerUnavailable as errors:
                 if failures == 0:
                     log.warning("worker %s cannot consume: %s", worker, first_error(errors))
                 failures += 1
+                pause = PAUSE.pause(failures)
             if self._stopped.is_set():
                 return
             if not ended:
-                with anyio.move_on_after(PAUSE.pause(failures)):
+                with anyio.move_on_after(pause):
                     await self._stopped.wait()
 
     def stop(self) -> None:
@@ -157,6 +174,11 @@ class Branch:
                         await pool.close(0.0 if at_once else config.grace)
                 upkeep.cancel_scope.cancel()
 
+    def _was_of_use(self, began: float) -> bool:
+        """Whether the lease that has ended served for anything."""
+        settled = any(completer.settled for completer in self._completers)
+        return settled or current_time() - began >= STEADY
+
     def _end_of_burst(self, queue: str) -> Callable[[], Awaitable[bool]] | None:
         burst = self._share.burst
         return None if burst is None else partial(burst.is_over, (self, queue))
@@ -190,6 +212,7 @@ class Branch:
             )
             for queue, consumer in consumers.items()
         }
+        self._completers = completers.values()
         async with create_task_group() as group:
             for completer in completers.values():
                 group.start_soon(completer.run)

@@ -43,6 +43,8 @@ class Completer:
         self._backend = backend
         self._lease = lease
         self._most = max(MAX_BATCH, room * BACKLOG)
+        self.settled = 0
+        """How many conclusions were carried out."""
         self._finished: list[Conclusion] = []
         self._news = asyncio.Event()
         self._less = asyncio.Event()
@@ -101,6 +103,7 @@ class Completer:
         while True:
             try:
                 self._report(await self._carry_out(batch))
+                self.settled += len(batch)
             except (BrokerUnavailable, BackendUnavailable) as error:
                 if failures == 0:
                     log.warning("settling %d tasks is interrupted: %s", len(batch), error)

@@ -27,6 +27,7 @@ from asyncq.message import (
     Outcome,
     Record,
     Succeeded,
+    Unreadable,
 )
 from asyncq.parameters import BadArguments
 from asyncq.policies import Retry
@@ -196,7 +197,7 @@ class Executor:
             [record] = await self._backend.fetch([delivery.envelope.id])
         except BackendUnavailable:
             return Conclusion(Nack(delivery, delay=1.0))
-        if record is not None:
+        if record is not None and not isinstance(record.outcome, Unreadable):
             self.notes.skip(delivery.envelope)
             return Conclusion(Ack(delivery))  # its outcome stands; only the settling was lost
         if delivery.crashes >= self._config.max_crashes:

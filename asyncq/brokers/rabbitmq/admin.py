@@ -15,7 +15,7 @@ from asyncq.brokers.admin import DeadLetter, Depth
 from asyncq.brokers.rabbitmq import names
 from asyncq.brokers.rabbitmq.parcels import DIED_AT, REASON, Received, unwrap, wrap
 from asyncq.brokers.rabbitmq.post import Post
-from asyncq.stores.amqp_content import properties_of
+from asyncq.stores.amqp_content import headers_of
 from asyncq.stores.amqp_wire import Channel, Content
 
 STRIDE = 100  # messages fetched with one question
@@ -113,7 +113,7 @@ class RabbitQueueAdmin:
 
 def _letter(content: Content, queue: str) -> DeadLetter:
     received = unwrap(content, queue)
-    headers = properties_of(content)[1]
+    headers = headers_of(content)
     reason = headers.get(REASON)
     if not isinstance(reason, str):
         reason = f"RabbitMQ: {headers.get('x-first-death-reason', 'unknown')}"
@@ -130,6 +130,8 @@ def _died_at(headers: Mapping[str, Any]) -> float:
     moment = headers.get(DIED_AT)
     if isinstance(moment, int):
         return moment / 1000
-    deaths = headers.get("x-death")  # what RabbitMQ itself writes, the last one first
-    when = deaths[0].get("time") if deaths else None
-    return when.timestamp() if isinstance(when, datetime) else 0.0
+    match headers.get("x-death"):  # what RabbitMQ itself writes, the last one first
+        case [{"time": datetime() as when}, *_]:
+            return when.timestamp()
+        case _:
+            return 0.0

@@ -5,12 +5,13 @@ operators look for (the id) and what RabbitMQ acts on (priority, persistence).
 """
 
 import hashlib
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from asyncq.brokers.base import Envelope
-from asyncq.stores.amqp_content import Parcel, properties_of, tag_of
+from asyncq.brokers.base import Envelope, Priority
+from asyncq.message import UNREADABLE
+from asyncq.stores.amqp_content import Parcel, id_of, tag_of
 from asyncq.stores.amqp_wire import Content
 from asyncq.topology import copy_id
 
@@ -21,14 +22,14 @@ DIED_AT = "x-asyncq-died-at"  # milliseconds: a float would travel in 32 bits, a
 class _Fields(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What is in the body."""
 
-    priority: int
+    priority: Priority
     body: bytes
     eta: float | None = None
     expires: float | None = None
     reply_to: str | None = None
     sent_at: float = 0.0
     headers: dict[str, Any] = {}
-    crashes: int = 0
+    crashes: Annotated[int, msgspec.Meta(ge=0)] = 0
     again: bool = False
     """It was sent before, and nobody knows whether it arrived."""
     first: str = ""
@@ -88,11 +89,11 @@ def unwrap(content: Content, queue: str) -> Received:
     cannot decode them and moves them to the dead letters.
     """
     tag, redelivered = tag_of(content)
-    id, _ = properties_of(content)
+    id = id_of(content)
     raw = content.body
     try:
         fields = _decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         id = id or f"foreign-{hashlib.sha256(raw).hexdigest()[:32]}"
         return Received(tag, redelivered, Envelope(id=id, queue=queue, body=raw), 0, False)
     id = id or f"foreign-{hashlib.sha256(raw).hexdigest()[:32]}"

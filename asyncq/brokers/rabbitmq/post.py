@@ -92,7 +92,8 @@ class Post:
     def to_the_dead(self, queue: str, envelope: Envelope, reason: str, crashes: int) -> Parcel:
         """A parcel for the queue's dead letters."""
         parcel = wrap(envelope, names.DEAD, queue, crashes=crashes)
-        headers = {REASON: reason[:LONGEST_REASON], DIED_AT: int(self._now() * 1000)}
+        text = reason[:LONGEST_REASON].encode(errors="replace").decode()  # what headers can carry
+        headers = {REASON: text, DIED_AT: int(self._now() * 1000)}
         return msgspec.structs.replace(parcel, headers=headers)
 
     async def send(self, parcels: Sequence[Parcel], kept: set[str] | None = None) -> Sent:

@@ -10,6 +10,7 @@ from asyncq.clock import Clock
 from asyncq.errors import BrokerUnavailable
 from asyncq.message import Status
 from asyncq.stores.redis import Link, RedisSettings, load_script
+from asyncq.stores.redis_wire import ReplyError
 
 _REPLAY = load_script("asyncq.brokers.redis", "replay")
 _PURGE = load_script("asyncq.brokers.redis", "purge")
@@ -25,13 +26,13 @@ class RedisQueueAdmin:
 
     async def queues(self) -> Sequence[str]:
         names = await self.link("SMEMBERS", f"{self._settings.prefix}:queues")
-        return sorted(raw.decode() for raw in names)
+        return sorted(raw.decode(errors="replace") for raw in names)
 
     async def depth(self, queue: str) -> Depth:
         base = queue_key(self._settings, queue)
         lines = [f"{base}:ready:{priority}" for priority in range(10)] + [f"{base}:suspects"]
         incarnations = await self.link("ZRANGE", f"{base}:leases", 0, -1)
-        held_keys = [f"{base}:held:{raw.decode()}" for raw in incarnations]
+        held_keys = _held_keys(base, incarnations)
         replies = await self.link.pipeline(
             [("ZCARD", f"{base}:delayed"), ("ZCARD", f"{base}:dead")]
             + [("LLEN", line) for line in lines]
@@ -50,10 +51,13 @@ class RedisQueueAdmin:
 
     async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
         found: dict[str, Status] = {}
-        for queue in await self.queues():
-            missing = [id for id in ids if id not in found]
-            for start in range(0, len(missing), MAX_BATCH):
-                found.update(await self._find(queue, missing[start : start + MAX_BATCH]))
+        try:
+            for queue in await self.queues():
+                missing = [id for id in ids if id not in found]
+                for start in range(0, len(missing), MAX_BATCH):
+                    found.update(await self._find(queue, missing[start : start + MAX_BATCH]))
+        except ReplyError as error:  # a key of ours is of another type: other hands made it
+            raise BrokerUnavailable(f"messages cannot be looked for: {error}") from error
         return [found.get(id) for id in ids]
 
     async def purge(self, queue: str) -> int:
@@ -93,7 +97,7 @@ class RedisQueueAdmin:
             reply = await self.link.script(
                 _REPLAY, queue_key(self._settings, queue), *ids[start : start + MAX_BATCH]
             )
-            back += [raw.decode() for raw in reply]
+            back += [raw.decode(errors="backslashreplace") for raw in reply]
         return back
 
     async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
@@ -121,7 +125,10 @@ class RedisQueueAdmin:
         members = [f"{unpack(id, queue, blob).priority}{id}" for id, blob in here]
         due, *held = await self.link.pipeline(
             [("ZMSCORE", f"{base}:delayed", *members)]
-            + [("HMGET", f"{base}:held:{raw.decode()}", *names) for raw in incarnations]
+            + [
+                ("HMGET", f"{base}:held:{raw.decode(errors='replace')}", *names)
+                for raw in incarnations
+            ]
         )
         for at, name in enumerate(names):
             if due[at] is not None:
@@ -145,6 +152,11 @@ class RedisQueueAdmin:
         # Messages of other hands have no time of sending; they do not count as from 1970.
         known = [moment for moment in sent if moment > 0]
         return max(0.0, self._clock.now() - min(known)) if known else None
+
+
+def _held_keys(base: str, incarnations: Sequence[bytes]) -> list[str]:
+    """What those workers hold; other hands may have put among them what is no text."""
+    return [f"{base}:held:{raw.decode(errors='replace')}" for raw in incarnations]
 
 
 _DEAD_HASHES = ("bodies", "reasons", "crashes")

@@ -8,12 +8,13 @@ from typing import Any
 
 import msgspec
 
-from asyncq.brokers.base import Envelope
+from asyncq.brokers.base import Envelope, Priority
+from asyncq.message import UNREADABLE
 from asyncq.stores.redis import RedisSettings
 
 
 class _Blob(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    priority: int
+    priority: Priority
     body: bytes
     eta: float | None = None
     expires: float | None = None
@@ -53,7 +54,7 @@ def unpack(id: str, queue: str, blob: bytes) -> Envelope:
     """
     try:
         fields = _decode(blob)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return Envelope(id=id, queue=queue, body=blob)
     return Envelope(
         id=id,

@@ -20,8 +20,8 @@ from asyncq.brokers.base import (
 from asyncq.brokers.lanes import NO_ROOM, Room
 from asyncq.brokers.redis.blobs import pack, queue_key, unpack
 from asyncq.errors import BrokerUnavailable, LeaseLost
+from asyncq.stores.records import encode_record
 from asyncq.stores.redis import UNKNOWN_SCRIPT, Link, RedisSettings, load_script
-from asyncq.stores.redis_records import encode_record
 from asyncq.stores.redis_wire import ReplyError
 
 LONGEST_WAIT = 2.0  # seconds blocked at a time; then we know that the server still answers

@@ -22,7 +22,7 @@ from asyncq.brokers.sqlite.declared import (
     without_room,
 )
 from asyncq.errors import Refused
-from asyncq.message import MAX_PRIORITY
+from asyncq.message import MAX_PRIORITY, UNREADABLE
 from asyncq.stores.sqlite.records import as_json
 
 LARGEST = 1_000_000_000  # bytes; SQLite takes no larger value
@@ -85,7 +85,9 @@ def unpack(packed: object, message_id: str, queue: str) -> Envelope:
     raw = packed if isinstance(packed, bytes) else str(packed).encode(errors="replace")
     try:
         envelope = _decode(raw)
-    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+    except UNREADABLE:
+        return Envelope(id=message_id, queue=queue, body=raw)
+    if not 0 <= envelope.priority <= MAX_PRIORITY:
         return Envelope(id=message_id, queue=queue, body=raw)
     if envelope.id != message_id or envelope.queue != queue:  # its row is what counts
         return msgspec.structs.replace(envelope, id=message_id, queue=queue)

@@ -15,8 +15,9 @@ from typing import Any
 from asyncq.clock import Clock
 from asyncq.message import Record
 from asyncq.stores.bell import Bell
+from asyncq.stores.records import read_pushed_one
 from asyncq.stores.sqlite.jobs import Job
-from asyncq.stores.sqlite.records import as_json, expire_watchers, unpack
+from asyncq.stores.sqlite.records import as_json, expire_watchers
 
 MAILBOX_SIZE = 10_000  # records a client may leave unread before they are dropped
 LISTENS = 60.0  # seconds for which an address is written down as listening
@@ -171,7 +172,7 @@ class Mail:
         ).fetchall()
         if rows:
             self._last = rows[-1][0]
-            self.deliver([record for _, packed in rows if (record := unpack(packed)) is not None])
+            self.deliver([record for _, packed in rows for record in read_pushed_one(packed)])
             numbers = as_json([number for number, _ in rows])
             self._submit(Job(lambda writing: _remove(writing, numbers), awaited=False))
         return len(rows)

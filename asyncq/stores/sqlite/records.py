@@ -6,18 +6,15 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 
 from asyncq.message import Progress, Record
+from asyncq.stores.records import encode_progress, encode_record, read_progress
 
 BITE = 200  # expired rows removed at a time: more than a batch adds, and soon done
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode_record = msgspec.msgpack.Decoder(Record).decode
-_decode_progress = msgspec.msgpack.Decoder(Progress).decode
 
 Parcel = tuple[Record, bytes]  # a record, and its bytes
 
 
 def pack(record: Record) -> Parcel:
-    return record, _encode(record)
+    return record, encode_record(record)
 
 
 def as_json(values: Collection[str] | Collection[int]) -> str:
@@ -73,23 +70,13 @@ def _standing(connection: sqlite3.Connection, ids: list[str], now: float) -> set
     return {message_id for (message_id,) in rows}
 
 
-def fetch(connection: sqlite3.Connection, ids: Sequence[str], now: float) -> dict[str, bytes]:
+def fetch(connection: sqlite3.Connection, ids: Sequence[str], now: float) -> dict[str, object]:
     rows = connection.execute(
         "SELECT id, record FROM records"
         " WHERE id IN (SELECT value FROM json_each(?)) AND expires > ?",
         (as_json(ids), now),
     )
     return dict(rows)
-
-
-def unpack(packed: bytes | None) -> Record | None:
-    """The record; None when there is none, or what is there cannot be read."""
-    if packed is None:
-        return None
-    try:
-        return _decode_record(packed)
-    except (msgspec.MsgspecError, TypeError, ValueError):
-        return None
 
 
 def forget(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
@@ -105,7 +92,7 @@ def post_progress(
     connection.execute(
         "INSERT INTO progress (id, expires, progress) VALUES (?, ?, ?)"
         " ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, progress = excluded.progress",
-        (message_id, now + seconds, _encode(progress)),
+        (message_id, now + seconds, encode_progress(progress)),
     )
 
 
@@ -117,7 +104,11 @@ def fetch_progress(
         " WHERE id IN (SELECT value FROM json_each(?)) AND expires > ?",
         (as_json(ids), now),
     )
-    return {message_id: _decode_progress(packed) for message_id, packed in rows}
+    return {
+        message_id: progress
+        for message_id, packed in rows
+        if (progress := read_progress(message_id, packed)) is not None
+    }
 
 
 def expire_records(connection: sqlite3.Connection, now: float) -> None:
