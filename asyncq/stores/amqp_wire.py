@@ -6,7 +6,6 @@ Protocol: AMQP 0-9-1, and RabbitMQ's extensions of it (confirms, cancel notifica
 """
 
 import asyncio
-import logging
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +16,9 @@ import pamqp.commands as amqp
 import pamqp.exceptions
 import pamqp.frame
 
-log = logging.getLogger(__name__)
+from asyncq.loggers import get_logger
+
+log = get_logger(__name__)
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8  # kinds of frame
 DELIVER, RETURN, GET_OK = 0x003C003C, 0x003C0032, 0x003C0047  # methods that a content follows

@@ -4,19 +4,19 @@ Other hands may write into a store what they like. What cannot be read is shown 
 asks for it (`Unreadable`), and never raised where pushes are taken in for everybody.
 """
 
-import logging
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from asyncq.loggers import get_logger
 from asyncq.message import UNREADABLE, Progress, Record, Unreadable
 
 SELDOM = 60.0  # seconds between two lines about what is unreadable
 SHOWN = 60  # bytes of it that a line shows
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 encode_record = msgspec.msgpack.Encoder().encode
 encode_progress = encode_record

@@ -1,5 +1,6 @@
 """A lease that ends each time before it was of use: the next one comes later and later."""
 
+import itertools
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -35,7 +36,7 @@ async def test_what_ends_every_lease_at_once_is_not_tried_without_pause() -> Non
             await anyio.sleep(60.0)
             group.cancel_scope.cancel()
 
-    pauses = [later - sooner for sooner, later in zip(leases, leases[1:], strict=False)]
+    pauses = [later - sooner for sooner, later in itertools.pairwise(leases)]
     assert 6 <= len(leases) <= 12
     assert pauses[0] < 0.2  # once is no reason to wait
     assert pauses[-1] > 10.0
