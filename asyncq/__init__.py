@@ -23,6 +23,7 @@ from asyncq.message import Progress, Status
 from asyncq.policies import Retry
 from asyncq.result import Result, as_completed, gather
 from asyncq.routing import Route
+from asyncq.shared import shared_task
 from asyncq.signature import Signature
 from asyncq.task import Task
 from asyncq.topology import Binding, Exchange, Queue
@@ -58,4 +59,5 @@ __all__ = [
     "as_completed",
     "current_context",
     "gather",
+    "shared_task",
 ]

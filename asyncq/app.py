@@ -12,7 +12,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 import anyio
 import msgspec
@@ -28,8 +28,10 @@ from asyncq.dispatch import DEFAULT_BROKER
 from asyncq.drivers import make_backend, make_broker
 from asyncq.errors import ConfigurationError, first_error
 from asyncq.failover import Failover, follow, open_failover
+from asyncq.modules import TaskModules
 from asyncq.result import Result
 from asyncq.routing import Router, Routes
+from asyncq.shared import check_free, shared_tasks, working_for
 from asyncq.signature import Signature
 from asyncq.sync import SyncClient
 from asyncq.task import Task, TaskDecorator, TaskOptions
@@ -58,8 +60,11 @@ class App:
     ``queues`` are those with bindings or bounds; any other needs no declaration. ``routes`` say
     where the tasks go whose call and options do not: see `asyncq.routing.Routes`.
 
+    ``include`` names the modules where tasks are. They may import the app: they are imported when
+    the tasks are first needed (connecting, a worker, ``app.tasks``), and not here.
+
     Raises:
-        ConfigurationError: brokers, queues or routes that cannot be.
+        ConfigurationError: brokers, queues, routes or names of modules that cannot be.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class App:
         backend: str | None = None,
         queues: Sequence[Queue] = (),
         routes: Routes = (),
+        include: Sequence[str] = (),
         config: Config = DEFAULTS,
         clock: Clock | None = None,
     ) -> None:
@@ -77,8 +83,9 @@ class App:
         """Of each broker, by its name."""
         self.backend_url = Url(backend) if backend is not None else self.url
         self.config = config
-        self.tasks: dict[str, Task[..., Any]] = {}
-        self._router = Router(self.tasks, routes, queues)
+        self._tasks: dict[str, Task[..., Any]] = {}
+        self._modules = TaskModules(include)
+        self._router = Router(self._tasks, routes, queues)
         _check_brokers(self._router.queues.values(), self.urls)
         self._clock = clock or SystemClock()
         self._codec = NativeCodec()
@@ -87,9 +94,31 @@ class App:
         self._connections = Connections(self._make_client)
         self.task = TaskDecorator(self._register, {})
         """Makes a function a task: ``@app.task`` or ``@app.task(queue="mail", ...)``."""
+        shared_tasks.join(self)
 
     def __repr__(self) -> str:
-        return f"<asyncq app, {len(self.tasks)} tasks, {self.url!r}>"
+        return f"<asyncq app, {len(self._tasks)} tasks, {self.url!r}>"
+
+    @property
+    def tasks(self) -> dict[str, Task[..., Any]]:
+        """Every task by its name, those of the modules to ``include`` as well.
+
+        Raises:
+            ConfigurationError: one of these cannot be imported.
+        """
+        self._modules.load()
+        return self._tasks
+
+    def discover(self, *packages: str, related: str | None = "tasks") -> None:
+        """Include the modules below these packages that are called ``tasks`` or in one so called.
+
+        ``related`` is another name; None means every module, but no program (``__main__``). Found
+        and imported as those of ``include`` are.
+
+        Raises:
+            ConfigurationError: what is given can be no name of a module.
+        """
+        self._modules.discover(packages, related)
 
     async def __aenter__(self) -> Self:
         """Connect, in this event loop: each has connections of its own.
@@ -98,8 +127,10 @@ class App:
 
         Raises:
             BrokerUnavailable: nothing answers at the URL.
-            ConfigurationError: something there answers and cannot be used; says why.
+            ConfigurationError: something there answers and cannot be used, or a module to include
+                cannot be imported; says why.
         """
+        self._modules.load()
         await self._connections.enter()
         return self
 
@@ -139,9 +170,24 @@ class App:
         """
         return await self.client.enqueue_many(signatures)
 
-    def result(self, id: str) -> Result[Any]:
-        """The handle to any task's outcome, whoever sent it, as plain data."""
-        return self.client.result(id)
+    @overload
+    def result(self, id: str, task: None = None) -> Result[Any]: ...
+    @overload
+    def result(self, id: str, task: Task[..., R]) -> Result[R]: ...
+    def result(self, id: str, task: Task[..., Any] | None = None) -> Result[Any]:
+        """The handle to any task's outcome, whoever sent it: as plain data, or as ``task`` returns.
+
+        ``task.result(id)`` is the same.
+        """
+        return self.client.result(id, task)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is something to send with here."""
+        try:
+            return self.client is not None  # pyright: ignore[reportUnnecessaryComparison] - raises
+        except ConfigurationError:
+            return False
 
     def on_startup(self, hook: H) -> H:
         """Run this before a worker takes its first message, with the dictionary of its state."""
@@ -208,6 +254,7 @@ class App:
 
         Enter it with ``with``, as often and in as many threads as you like.
         """
+        self._modules.load()  # in this thread: the other one would wait for what we import
         return SyncClient(self._make_client)
 
     def make_worker(
@@ -234,7 +281,7 @@ class App:
             config=config,
             clock=self._clock,
             queues=by_broker,
-            startup=self._startup,
+            startup=[self._work_here, *self._startup],
             shutdown=self._shutdown,
             burst=burst,
         )
@@ -244,23 +291,37 @@ class App:
 
         Not those that only a rule of the routes knows which looks at calls: declare them.
         """
+        self._modules.load()
         return self._router.default_queues()
+
+    def adopt(self, task: Task[..., Any]) -> None:
+        """Have a shared task as one's own."""
+        self._tasks[task.name] = task
+        self._router.forget(task.name)
+
+    def check_name(self, function: Callable[..., Any], name: str) -> None:
+        """
+        Raises:
+            ConfigurationError: another task has this name.
+        """
+        check_free(self._tasks.get(name), function, name)
 
     def _register(
         self, function: Callable[..., Any], name: str, options: TaskOptions
     ) -> Task[..., Any]:
-        if name in self.tasks:
-            raise ConfigurationError(
-                f"there are two tasks named {name}: give one another name with @app.task(name=...)"
-            )
-        task: Task[..., Any] = Task(function, name, options, self.enqueue)
-        self.tasks[name] = task
+        self.check_name(function, name)
+        task: Task[..., Any] = Task(function, name, options, self)
+        self.adopt(task)
         return task
+
+    def _work_here(self, _: dict[str, Any]) -> None:
+        """Be the app in use for all that a worker runs."""
+        working_for.set(self)
 
     def _make_client(self, here: Here) -> Client:
         brokers = {name: self._make_broker(urls) for name, urls in self.urls.items()}
         return Client(
-            tasks=self.tasks,
+            tasks=self._tasks,
             brokers=brokers,
             router=self._router,
             backend=self._make_backend(brokers[DEFAULT_BROKER]),

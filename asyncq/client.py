@@ -180,9 +180,9 @@ class Client:
             await all_stored(under_way)
         return results
 
-    def result(self, id: str) -> Result[Any]:
-        """The handle to any task's outcome, whoever sent it."""
-        return Result(id, self)
+    def result(self, id: str, task: Task[..., Any] | None = None) -> Result[Any]:
+        """The handle to any task's outcome, whoever sent it: as plain data, or as ``task`` says."""
+        return Result(id, self, None if task is None else task.read)
 
     def expect(self, id: str, era: int | None) -> "asyncio.Future[Record]":
         if (client := self._at_hand()) is not self:

@@ -94,7 +94,8 @@ class Router:
         check_queues(declared)
         self.queues = {queue.name: queue for queue in declared}
         """Those that are declared, in their order."""
-        self.plans: Mapping[str, Plan] = _Plans(self._plan)
+        self._made = _Plans(self._plan)
+        self.plans: Mapping[str, Plan] = self._made
         """Of each task, by its name; raises `ConfigurationError` for one that is not there."""
 
     def decide(self, signature: Signature[Any]) -> Route:
@@ -114,9 +115,13 @@ class Router:
             route = msgspec.structs.replace(route, priority=None)
         return route
 
+    def forget(self, name: str) -> None:
+        """The task of this name is another now."""
+        self._made.pop(name, None)
+
     def default_queues(self) -> list[str]:
         """The declared queues, and those that the tasks go to by themselves."""
-        plans = [self.plans[name] for name in self._tasks]
+        plans = [self.plans[name] for name in list(self._tasks)]
         found = {plan.queue for plan in plans if plan.queue} | set(self.queues)
         if any(plan.route is None for plan in plans):  # what no rule has an opinion of
             found.add(DEFAULT_QUEUE)

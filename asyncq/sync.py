@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
 
 from asyncq.brokers.base import MAX_BATCH
 from asyncq.client import Client
@@ -20,6 +20,7 @@ from asyncq.loop_thread import Ask, LoopThread
 from asyncq.message import Progress, Status
 from asyncq.result import Result
 from asyncq.signature import Signature
+from asyncq.task import Task
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -113,9 +114,13 @@ class SyncClient:
             results += [SyncResult(result, self) for result in self._send(batch)]
         return results
 
-    def result(self, id: str) -> SyncResult[Any]:
-        """The handle to any task's outcome, whoever sent it."""
-        return SyncResult(self._present().client.result(id), self)
+    @overload
+    def result(self, id: str, task: None = None) -> SyncResult[Any]: ...
+    @overload
+    def result(self, id: str, task: Task[..., R]) -> SyncResult[R]: ...
+    def result(self, id: str, task: Task[..., Any] | None = None) -> SyncResult[Any]:
+        """As `App.result`."""
+        return SyncResult(self._present().client.result(id, task), self)
 
     def call(self, ask: Ask[T], timeout: float | None = None) -> T:
         """Have this done in the client's loop, and wait for it; ``timeout`` is its own.

@@ -2,15 +2,16 @@
 
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
 from asyncq.context import Context
 from asyncq.errors import ConfigurationError
 from asyncq.message import MAX_PRIORITY, MESSAGE_ID, TASK_NAME
+from asyncq.naming import qualified_name
 from asyncq.parameters import Parameters, type_hints
 from asyncq.policies import Retry
 from asyncq.result import Result
@@ -24,7 +25,14 @@ R = TypeVar("R")
 _decode_headers = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 Register = Callable[[Callable[..., Any], str, "TaskOptions"], "Task[..., Any]"]
-Send = Callable[[Signature[Any]], Awaitable[Result[Any]]]
+
+
+class Home(Protocol):
+    """Where a task's calls go: its app."""
+
+    async def enqueue(self, signature: Signature[R], /) -> Result[R]: ...
+
+    def result(self, id: str, task: "Task[..., R]", /) -> Result[R]: ...
 
 
 class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +58,7 @@ class Task(Generic[P, R]):
     """A function that runs on workers. Called, it is still the function."""
 
     def __init__(
-        self, function: Callable[..., Any], name: str, options: TaskOptions, send: Send
+        self, function: Callable[..., Any], name: str, options: TaskOptions, home: Home
     ) -> None:
         check_task_name(name)
         check_destination(options.queue, options.exchange, options.routing_key or None)
@@ -64,7 +72,7 @@ class Task(Generic[P, R]):
         self.settings = options
         self.is_coroutine = inspect.iscoroutinefunction(function)
         self.parameters = Parameters(function, name)
-        self._send = send
+        self._home = home
         self._read: Callable[[msgspec.Raw], R] | None = None
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
@@ -96,7 +104,7 @@ class Task(Generic[P, R]):
             Unroutable: no queue is bound to its exchange for this routing key.
         """
         self.parameters.check(args, kwargs)
-        return await self._send(Signature(self.name, args, kwargs))
+        return await self._home.enqueue(Signature(self.name, args, kwargs))
 
     def options(
         self,
@@ -151,7 +159,11 @@ class Task(Generic[P, R]):
             keep_result=None if keep_result is None else _seconds(keep_result),
             headers=headers,
         )
-        return Call(self, options, self._send)
+        return Call(self, options, self._home)
+
+    def result(self, id: str) -> Result[R]:
+        """The handle to the outcome of an earlier call, by its id, whoever sent it."""
+        return self._home.result(id, self)
 
     def read(self, value: msgspec.Raw) -> R:
         """A return value from its bytes, in the function's annotated type."""
@@ -167,10 +179,10 @@ class Task(Generic[P, R]):
 class Call(Generic[P, R]):
     """A task with options of its own: `Task.options`."""
 
-    def __init__(self, task: Task[P, R], options: CallOptions, send: Send) -> None:
+    def __init__(self, task: Task[P, R], options: CallOptions, home: Home) -> None:
         self._task = task
         self._options = options
-        self._send = send
+        self._home = home
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """As `Task.s`."""
@@ -179,7 +191,7 @@ class Call(Generic[P, R]):
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
         """As `Task.enqueue`."""
-        return await self._send(self.s(*args, **kwargs))
+        return await self._home.enqueue(self.s(*args, **kwargs))
 
 
 class _Anything:
@@ -239,13 +251,8 @@ class TaskDecorator:
         merged = {**self._options, **options}
         if not function:
             return TaskDecorator(self._register, merged)
-        name = merged.pop("name", None) or default_name(function[0])
+        name = merged.pop("name", None) or qualified_name(function[0])
         return self._register(function[0], name, TaskOptions(**merged))
-
-
-def default_name(function: Callable[..., Any]) -> str:
-    """``module.function``, as the worker that imports the module calls it too."""
-    return f"{function.__module__}.{function.__qualname__}"
 
 
 def check_task_name(name: str) -> None:
