@@ -14,11 +14,12 @@ import msgspec
 
 from asyncq.app import App
 from asyncq.cli.apps import load_app
-from asyncq.cli.logs import LogLevel, set_up_logs
+from asyncq.cli.logs import LogFormat, LogLevel, WorkerLogs
 from asyncq.cli.texts import explain
 from asyncq.dispatch import DEFAULT_BROKER
 from asyncq.errors import first_error
 from asyncq.loggers import get_logger
+from asyncq.texts import plain
 from asyncq.topology import check_queue_name
 from asyncq.worker.channel import Orders
 from asyncq.worker.parent import Parent
@@ -54,8 +55,7 @@ def _work(orders: Orders, parent: Parent) -> None:
         os.environ.pop("PYTHONPATH", None)
     else:
         os.environ["PYTHONPATH"] = orders.python_path
-    set_up_logs(LogLevel(orders.log_level))
-    app = load_app(orders.app)
+    app = _load(orders)
     for name in orders.queues:
         check_queue_name(name)
     given = {"lease": orders.lease, "grace": orders.grace, "concurrency": orders.concurrency}
@@ -64,8 +64,18 @@ def _work(orders: Orders, parent: Parent) -> None:
     )
     queues = list(orders.queues) or app.queues()
     if orders.introduce:
-        print_banner(orders.app, app, queues, orders.processes)
+        introduce(orders, app, queues)
     run_loop(partial(_run, app, queues, parent, burst=orders.burst))
+
+
+def _load(orders: Orders) -> App:
+    """The app, and a log as it wants it."""
+    level = LogLevel(orders.log_level) if orders.log_level else None
+    logs = WorkerLogs(level, LogFormat(orders.log_format)) if orders.log_setup else None
+    app = load_app(orders.app)
+    if logs is not None:
+        logs.settle()
+    return app
 
 
 async def _run(app: App, queues: list[str], parent: Parent, *, burst: bool) -> None:
@@ -87,14 +97,24 @@ def brokers_of(app: App) -> list[tuple[str, object]]:
     return [(f"broker {name}", urls) for name, urls in shown.items()]
 
 
-def print_banner(name: str, app: App, queues: Sequence[str], processes: int) -> None:
-    """What is about to run, to standard error: where the log goes, too."""
+def introduce(orders: Orders, app: App, queues: Sequence[str]) -> None:
+    """Say what is about to run, on standard error: where the log goes, too, and as it looks."""
+    title = f"asyncq {version('asyncq')} worker"
+    facts = facts_of(orders, app, queues)
+    if orders.log_format == LogFormat.JSON:
+        log.info("%s: %s", title, ", ".join(f"{name} {plain(value)}" for name, value in facts))
+        return
     from asyncq.cli.output import print_facts
 
+    print_facts(facts, title=title, err=True)
+
+
+def facts_of(orders: Orders, app: App, queues: Sequence[str]) -> list[tuple[str, object]]:
+    """What there is to know of a worker before it starts."""
     tasks = sorted(app.tasks)
     rest = len(tasks) - TASKS_SHOWN
     facts: list[tuple[str, object]] = [
-        ("app", name),
+        ("app", orders.app),
         *brokers_of(app),
         ("queues", ", ".join(queues)),
         ("tasks", ", ".join(tasks[:TASKS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")),
@@ -104,9 +124,9 @@ def print_banner(name: str, app: App, queues: Sequence[str], processes: int) -> 
         facts.insert(1 + len(app.urls), ("backend", app.backend_url))
     if not tasks:
         facts[-2] = ("tasks", "none: import the modules that define them where the app is")
-    if processes > 1:
-        facts.append(("processes", processes))
-    print_facts(facts, title=f"asyncq {version('asyncq')} worker", err=True)
+    if orders.processes > 1:
+        facts.append(("processes", orders.processes))
+    return facts
 
 
 if __name__ == "__main__":

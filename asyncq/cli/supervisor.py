@@ -12,10 +12,11 @@ from typing import NoReturn
 import anyio
 import msgspec
 
-from asyncq.cli.logs import LogLevel, set_up_logs
+from asyncq.cli.logs import LogFormat, LogLevel, set_up_logs
 from asyncq.cli.texts import complain, explain
 from asyncq.loggers import get_logger
 from asyncq.supervisor.supervisor import Plan, Supervisor
+from asyncq.texts import plain
 from asyncq.worker.channel import import_path
 from asyncq.worker.signals import SIGNALS
 
@@ -42,20 +43,31 @@ def become_supervisor(plan: Plan) -> NoReturn:
 def main() -> NoReturn:
     """Supervise until the workers have ended, and exit as they did."""
     plan = msgspec.json.decode(os.environ.pop(PLAN), type=Plan)
-    set_up_logs(LogLevel(plan.orders.log_level))
+    orders = plan.orders
+    set_up_logs(
+        LogLevel(orders.log_level) if orders.log_level else None, LogFormat(orders.log_format)
+    )
     try:
         end = anyio.run(Supervisor(plan).run)
     # The end of the way: whatever it is, it is said in a line.
     except Exception as error:
         log.debug("the supervisor failed", exc_info=error)
         why, code = explain(error)
-        complain(why)
+        _say_why(why, plan)
         sys.exit(code)
     if end.why is not None:
-        complain(end.why)
+        _say_why(end.why, plan)
     else:
         log.info("stopped")
     sys.exit(end.code)
+
+
+def _say_why(why: str, plan: Plan) -> None:
+    """The last line: where every line is JSON, as one of the log."""
+    if plan.orders.log_format == LogFormat.JSON:
+        log.critical("%s", plain(why))
+    else:
+        complain(why)
 
 
 if __name__ == "__main__":

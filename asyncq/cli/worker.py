@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Option
 
 from asyncq.cli.arguments import AppArgument
-from asyncq.cli.logs import LogLevel, set_up_logs
+from asyncq.cli.logs import DEFAULT_LEVEL, LogFormat, LogLevel, set_up_logs
 from asyncq.config import DEFAULTS, MIB
 
 Queues = Annotated[
@@ -80,6 +80,14 @@ Health = Annotated[
         show_default="nowhere",
     ),
 ]
+Level = Annotated[
+    LogLevel | None,
+    Option(
+        metavar="LEVEL",
+        help="Log from here upwards: debug to critical.",
+        show_default=f"the app's, else {DEFAULT_LEVEL}",
+    ),
+]
 
 
 def worker(
@@ -96,9 +104,14 @@ def worker(
     health_host: Annotated[
         str, Option(metavar="ADDRESS", help="Where --health listens.")
     ] = "127.0.0.1",
-    log_level: Annotated[
-        LogLevel, Option(metavar="LEVEL", help="Log from here upwards: debug to critical.")
-    ] = LogLevel.INFO,
+    log_level: Level = None,
+    log_format: Annotated[
+        LogFormat, Option(metavar="FORMAT", help="Lines of text, or of json.")
+    ] = LogFormat.TEXT,
+    no_log_setup: Annotated[
+        bool,
+        Option("--no-log-setup", help="Leave the log of the worker processes to the app alone."),
+    ] = False,
     burst: Annotated[bool, Option("--burst", help="Stop once the queues are empty.")] = False,
     reload: Annotated[
         bool, Option("--reload", help="Start anew when a Python file here changes.")
@@ -109,7 +122,7 @@ def worker(
     Told once, the worker takes nothing more and lets what runs end within the grace period. Told
     twice, it gives that back at once; the third time it leaves.
     """
-    set_up_logs(log_level)
+    set_up_logs(log_level, log_format)
     if reload:
         from asyncq.cli.reload import run_reloading
 
@@ -126,6 +139,8 @@ def worker(
         lease=lease,
         burst=burst,
         log_level=log_level,
+        log_format=log_format,
+        log_setup=not no_log_setup,
         processes=processes,
         python_path=os.environ.get("PYTHONPATH"),
     )

@@ -27,7 +27,11 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True, tag="orders"):
     grace: float | None = None
     lease: float | None = None
     burst: bool = False
-    log_level: str = "info"
+    log_level: str | None = None
+    """None: not given, so that an app which configures its log decides."""
+    log_format: str = "text"
+    log_setup: bool = True
+    """Whether the worker may add to how the app configures its log."""
     processes: int = 1
     introduce: bool = False
     """Print what is about to run."""

@@ -79,7 +79,7 @@ async def test_what_a_newer_worker_may_know_is_given_back_for_a_while(
         worker = await bench.hired()
         id = new_id()
         await app.client.broker.publish([Envelope(id=id, queue=QUEUE, body=body)])
-        await worker.says(f"message {id} is given back: {kind}")
+        await worker.says(f"message {id} is requeued with a delay of 0.3 s: {kind}")
         await bench.send(app, NEIGHBOURS)
         given_back = await bench.audit()
 

@@ -43,8 +43,8 @@ async def test_what_old_workers_do_not_know_waits_for_new_ones(
 
         await bench.note([e.id for e in (*readable, *unknown, *newer)], publish)
         await bench.send(app, EACH)
-        await old.says("is given back: UnknownTask")
-        await old.says("is given back: NewerVersion")
+        await old.says(": UnknownTask")
+        await old.says(": NewerVersion")
         await until(lambda: len(bench.ended()) == 3 * EACH, 60, "it runs what it knows")
         # While one is given back, its copy is there before it is gone; RabbitMQ counts both.
         waiting = await bench.until_audit(

@@ -96,7 +96,7 @@ def test_a_process_that_finds_the_app_broken_leaves_the_others_at_work(shell: Sh
         worker.send(signal.SIGTERM)
         assert worker.wait() == 0
     assert "failed: importing tasks failed: SyntaxError" in line
-    assert "the next is started in " in line
+    assert "the next is started" in line
 
 
 def test_when_no_process_can_work_the_error_is_the_end(shell: Shell) -> None:
