@@ -31,9 +31,13 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
                 f"not {self!r}"
             )
 
-    def allows(self, error: Exception, attempt: int) -> bool:
-        """Whether a task whose ``attempt`` (from 1) raised ``error`` is tried again."""
-        return attempt <= self.times and isinstance(error, self.on)
+    def allows(self, error: BaseException, attempt: int) -> bool:
+        """Whether a task whose ``attempt`` (from 1) raised ``error`` is tried again.
+
+        As ``except`` tells, which asks no class what it thinks its instances are.
+        """
+        kind = type(error)
+        return attempt <= self.times and any(type.__subclasscheck__(on, kind) for on in self.on)
 
     def pause(self, attempt: int, draw: Callable[[], float] = random.random) -> float:
         """Seconds to wait after ``attempt`` failed; ``draw`` gives a number in [0, 1)."""

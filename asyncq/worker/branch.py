@@ -26,9 +26,12 @@ from anyio import create_task_group, current_time
 from asyncq.backends.base import Backend
 from asyncq.brokers.base import (
     Broker,
+    Conclusion,
     Consumer,
+    Delivery,
     Lease,
     Leased,
+    Nack,
     PushedConsumer,
     QueueSpec,
 )
@@ -144,13 +147,19 @@ class Branch:
                 consumers[queue] = await stack.enter_async_context(
                     self._broker.consume(QueueSpec(queue, config.concurrency), lease)
                 )
-            pool = self._pool = Pool(share.slots)
+            completers: dict[str, Completer] = {}
+
+            def give_back(delivery: Delivery) -> None:
+                completers[delivery.envelope.queue].add(Conclusion(Nack(delivery)))
+
+            pool = self._pool = Pool(share.slots, give_back)
             async with create_task_group() as upkeep:
                 upkeep.start_soon(_until_lost, lease)
                 if isinstance(self._broker, Leased):
                     await upkeep.start(self._renewal(self._broker, lease, keep).run)
                     await upkeep.start(Sweeper(self._broker, self._queues, lease).run)
-                async with self._completing(consumers, lease, unified=unified) as completers:
+                async with self._completing(consumers, lease, unified=unified) as made:
+                    completers.update(made)
                     try:
                         intakes = [
                             Intake(

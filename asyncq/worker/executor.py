@@ -19,7 +19,6 @@ from asyncq.config import Config
 from asyncq.context import Context, Report, set_context
 from asyncq.errors import BackendUnavailable, NewerVersion, RetryLater, Undecodable
 from asyncq.message import (
-    Cancelled,
     Expired,
     Failed,
     Failure,
@@ -33,12 +32,16 @@ from asyncq.parameters import BadArguments
 from asyncq.policies import Retry
 from asyncq.task import Task
 from asyncq.values import NOTHING, encode
-from asyncq.worker.failures import NAME_LIMIT, describe
-from asyncq.worker.jobs import Job, call, make_job
+from asyncq.worker.failures import NAME_LIMIT, comes_from, describe, is_a, trace_of
+from asyncq.worker.interrupts import is_interrupted
+from asyncq.worker.jobs import Job, RaisedInThread, call, make_job
 from asyncq.worker.notes import Notes
+from asyncq.worker.pool import Slots
 
 LONGEST_KEEP = 10 * 365 * 86400.0  # seconds
 UNKNOWN_SINCE = "asyncq-unknown-since"  # header: when a worker first could not run this message
+
+IGNORED_EXIT = "coroutine ignored GeneratorExit"  # Python's words
 
 RETURNED_NOTHING = Succeeded(NOTHING)
 
@@ -59,6 +62,7 @@ class Executor:
         worker: str,
         state: dict[str, Any],
         report: Report,
+        slots: Slots,
     ) -> None:
         threads = anyio.CapacityLimiter(config.concurrency)
         self._jobs = {name: make_job(task, config, threads) for name, task in tasks.items()}
@@ -70,6 +74,7 @@ class Executor:
         self._worker = worker
         self._state = state
         self._report = report
+        self._slots = slots
         self.notes = Notes()
         self._verbose = self.notes.verbose
 
@@ -77,10 +82,16 @@ class Executor:
         """Run one delivery and hand its conclusion over."""
         try:
             conclusion = await self._conclusion(delivery)
+        except asyncio.CancelledError:
+            conclusion = Conclusion(Nack(delivery))  # before the task was begun
+        except KeyboardInterrupt:
+            conclude(Conclusion(Nack(delivery)))
+            raise
         # Around everything: a fault of ours must not keep a message leased for ever.
-        except Exception as error:  # noqa: BLE001 - logged
-            self.notes.fault(delivery.envelope, error)
-            conclusion = self._bury(delivery, "ExecutorFailed", describe(error).message)
+        except BaseException as error:
+            if not _is_running():
+                raise  # nobody runs it any more: what is left of it is collected
+            conclusion = self._close(delivery, error)
         conclude(conclusion)
 
     async def _conclusion(self, delivery: Delivery) -> Conclusion:
@@ -102,31 +113,57 @@ class Executor:
         set_context(context)
         try:
             outcome = self._succeeded(await call(job, message, context))
-        except asyncio.CancelledError:
-            # Cancelled by the pool: not the task's doing, so it runs again elsewhere, uncounted.
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                self.notes.requeue(message)
-                return Conclusion(Nack(delivery))
-            outcome = Cancelled()
         except RetryLater as directive:
             delay = max(directive.delay, 0.0)
             self.notes.run_again(message, delay)
             return self._retry(delivery, message, delay)
         except BadArguments as error:
             outcome = Failed(Failure("BadArguments", str(error)))
-        except KeyboardInterrupt:
-            raise
+        except GeneratorExit:
+            raise  # see `_close`
         # Around the user's task: whatever it raises, SystemExit included, is its own failure.
-        except BaseException as error:  # noqa: BLE001
-            if job.retry is not None and _may_retry(job.retry, error, message):
-                delay = job.retry.pause(message.attempt)
-                self.notes.retry(message, job.retry, error, delay)
-                return self._retry(delivery, message, delay)
-            failed = self._raised(message, job, error)
-            return self._end(delivery, message, job, failed, started)
-        if isinstance(outcome, Failed):
-            self.notes.failure(message, job.retry, outcome.error)
+        except BaseException as error:
+            if _is_ignored_exit(error):
+                raise
+            return self._fail(delivery, message, job, error, started)
         return self._end(delivery, message, job, outcome, started)
+
+    def _fail(
+        self, delivery: Delivery, message: Message, job: Job, error: BaseException, started: float
+    ) -> Conclusion:
+        """What becomes of an attempt that raised.
+
+        Raises:
+            KeyboardInterrupt: it was not the task who raised it, but whoever ends this process.
+        """
+        if type(error) is RaisedInThread:
+            error = error.error
+        if self._slots.is_cancelling() and comes_from(error, asyncio.CancelledError):
+            # The pool's doing, not the task's: it runs again elsewhere, uncounted. That holds as
+            # well for what broke because of it, a connection in the middle of a call, say.
+            self.notes.requeue(message)
+            return Conclusion(Nack(delivery))
+        if type(error) is KeyboardInterrupt and is_interrupted(error):
+            raise error
+        if job.retry is not None and _may_retry(job.retry, error, message.attempt):
+            delay = job.retry.pause(message.attempt)
+            self.notes.retry(message, job.retry, error, delay)
+            return self._retry(delivery, message, delay)
+        return self._end(delivery, message, job, self._raised(message, job, error), started)
+
+    def _close(self, delivery: Delivery, error: BaseException) -> Conclusion:
+        """What becomes of an attempt whose coroutines were closed, or of a fault of ours.
+
+        A `GeneratorExit` that comes out of a future does not pass through what awaits that: Python
+        closes all of it, and raises where the first of them was awaited, which is here. So does
+        the complaint if one of them awaits something on its way out.
+        """
+        is_closed = is_a(error, GeneratorExit) or _is_ignored_exit(error)
+        opened = self._open(delivery) if is_closed else None
+        if isinstance(opened, tuple):
+            return self._fail(delivery, *opened, error, self._now())
+        self.notes.fault(delivery.envelope, error)
+        return self._bury(delivery, "ExecutorFailed", describe(error).message)
 
     def _open(self, delivery: Delivery) -> tuple[Message, Job] | Conclusion:
         """The message and its task; or what becomes of a delivery that has none."""
@@ -181,10 +218,9 @@ class Executor:
 
     def _raised(self, message: Message, job: Job, error: BaseException) -> Failed:
         """The task raised, and is not tried again."""
-        trace = error.__traceback__  # describe() lets go of it
+        trace = trace_of(error)  # describe() lets go of it
         failure = describe(error)
-        # Without our own frame.
-        self.notes.failure(message, job.retry, failure, error, trace and trace.tb_next)
+        self.notes.failure(message, job.retry, failure, error, trace)
         return Failed(failure)
 
     def _retry(self, delivery: Delivery, message: Message, delay: float) -> Conclusion:
@@ -239,5 +275,25 @@ def _bounded(keep: float) -> float:
     return min(keep, LONGEST_KEEP) if keep > 0 else 0.0  # no number at all is not greater either
 
 
-def _may_retry(retry: Retry, error: BaseException, message: Message) -> bool:
-    return isinstance(error, Exception) and retry.allows(error, message.attempt)
+def _may_retry(retry: Retry, error: BaseException, attempt: int) -> bool:
+    """Whether the policy wants another attempt.
+
+    A cancellation is no `Exception` for Python, so that code passes it on. Here it has arrived, and
+    is a failure like any other: who retries on `Exception`, as by default, retries on it.
+    """
+    if is_a(error, asyncio.CancelledError) and retry.allows(Exception(), attempt):
+        return True
+    return retry.allows(error, attempt)
+
+
+def _is_ignored_exit(error: BaseException) -> bool:
+    """Whether Python complains that a coroutine which it closes goes on."""
+    return type(error) is RuntimeError and error.args == (IGNORED_EXIT,)
+
+
+def _is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,6 +1,19 @@
-"""Failures: what a task raised, as text that can travel."""
+"""Failures: what a task raised, as text that can travel.
 
+The exception is the user's, and its class may do anything: forbid that it is changed, raise where
+it is asked for its text, name itself by no string, contain itself. So what Python itself keeps of
+an exception is read past its class, its text may be refused, and whatever is written is bounded: a
+failure is told at all events, in bounded time and memory.
+"""
+
+import asyncio
 import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
 
 from asyncq.message import Failure
 from asyncq.texts import shown
@@ -8,42 +21,177 @@ from asyncq.texts import shown
 TRACEBACK_LIMIT = 16 * 1024  # characters
 MESSAGE_LIMIT = 4 * 1024  # characters of an exception's own text
 NAME_LIMIT = 200  # characters of a name that comes from outside
+SHOWN = 20  # exceptions of a chain or a group
+FRAMES = 50  # the innermost of each
+MOST_FRAMES = 100_000  # looked at: an exception that is raised again and again collects them
+NOTES = 20
+LEVELS = 10  # of groups within groups
+OURS = str(Path(__file__).parent)  # below here, frames are not the task's
+NO_TEXT = "(its text cannot be had)"
+
+BY_ITSELF = "it was cancelled, by itself or by what it awaited, and not by its worker"
+
+CAUSE = "The above exception was the direct cause of the following exception:"
+CONTEXT = "During handling of the above exception, another exception occurred:"
+
+# Python's own fields, past whatever the user's class has put over them.
+_name_of: Callable[[type], str] = vars(type)["__qualname__"].__get__
+_module_of: Callable[[type], Any] = vars(type)["__module__"].__get__
+_cause_of: Callable[[BaseException], BaseException | None]
+_cause_of = vars(BaseException)["__cause__"].__get__
+_context_of: Callable[[BaseException], BaseException | None]
+_context_of = vars(BaseException)["__context__"].__get__
+_hides_context: Callable[[BaseException], bool]
+_hides_context = vars(BaseException)["__suppress_context__"].__get__
+_trace_of: Callable[[BaseException], TracebackType | None]
+_trace_of = vars(BaseException)["__traceback__"].__get__
+_members_of: Callable[[BaseException], tuple[BaseException, ...]]
+_members_of = vars(BaseExceptionGroup)["exceptions"].__get__
 
 
 def describe(error: BaseException) -> Failure:
-    """An exception as text, without its local variables and without our own frames."""
-    cls = type(error)
-    name, text = _name(cls), _text(error)
-    ours = error.__traceback__
-    trace = traceback.format_exception(cls, error, ours.tb_next if ours is not None else None)
+    """An exception as text, without its local variables and without our own frames.
+
+    Never raises. Lets go of the exception's frames.
+    """
+    told = "".join(_tell(error))[-TRACEBACK_LIMIT:]
     # The traceback holds the frames, and these every local: let them go with the attempt.
-    error.__traceback__ = None
-    return Failure(
-        _sendable(name[:NAME_LIMIT]),
-        _sendable(text[:MESSAGE_LIMIT]),
-        _sendable("".join(trace)[-TRACEBACK_LIMIT:]),
-    )
+    BaseException.with_traceback(error, None)
+    return Failure(type_name(error), _own_text(error, MESSAGE_LIMIT), told)
 
 
 def summarize(error: BaseException, size: int) -> str:
     """An exception's type and text on one line of at most ``size`` bytes."""
-    name, text = shown(_name(type(error)), NAME_LIMIT), _text(error)
+    name, text = type_name(error), _own_text(error, size)
     return f"{name}: {shown(text, size)}" if text else name
 
 
-def _name(cls: type[BaseException]) -> str:
-    if cls.__module__ == "builtins":
-        return cls.__qualname__
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _text(error: BaseException) -> str:
+def type_name(error: BaseException) -> str:
+    """The name of an exception's class, with its module where that is not Python's own."""
+    cls = type(error)
+    name = _printable(_name_of(cls), NAME_LIMIT)
     try:
-        return str(error)
+        module = _module_of(cls)
+    except AttributeError:  # its class was deprived of it
+        module = None
+    if type(module) is not str or module in {"builtins", "asyncio.exceptions"}:
+        return name
+    return f"{_printable(module, NAME_LIMIT)}.{name}"[:NAME_LIMIT]
+
+
+def is_a(error: BaseException, kind: type[BaseException]) -> bool:
+    """As ``except`` tells: `isinstance` asks the exception itself, which may raise."""
+    return issubclass(type(error), kind)
+
+
+def comes_from(error: BaseException, kind: type[BaseException]) -> bool:
+    """Whether this was raised, directly or not, where an exception of that kind was handled."""
+    return any(is_a(link, kind) for link, _ in _chain(error))
+
+
+def trace_of(error: BaseException) -> TracebackType | None:
+    """Where it was raised, without those frames of ours that called the task."""
+    trace = _trace_of(error)
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(OURS):
+        trace = trace.tb_next
+    return trace
+
+
+def _tell(error: BaseException, seen: set[int] | None = None, level: int = 0) -> Iterator[str]:
+    """A traceback as Python writes it, the outermost cause first."""
+    seen = set[int]() if seen is None else seen
+    links = list(_chain(error))
+    if len(links) == SHOWN:
+        yield "(what led to this is left out)\n\n"
+    for link, then in reversed(links):
+        yield from _tell_one(link, seen, level)
+        if then:
+            yield f"\n{then}\n\n"
+
+
+def _chain(error: BaseException) -> Iterator[tuple[BaseException, str]]:
+    """An exception and what led to it, the latest first, each with how it goes on from there."""
+    seen: set[int] = set()
+    link, then = error, ""
+    while id(link) not in seen and len(seen) < SHOWN:
+        seen.add(id(link))
+        yield link, then
+        cause = _cause_of(link)
+        before = _context_of(link) if cause is None and not _hides_context(link) else cause
+        if before is None:
+            return
+        link, then = before, CONTEXT if cause is None else CAUSE
+
+
+def _tell_one(error: BaseException, seen: set[int], level: int) -> Iterator[str]:
+    """One exception: where, what, its notes, and if it is a group what is in it."""
+    if id(error) in seen or len(seen) >= SHOWN:
+        yield f"({type_name(error)}: told above, or one too many)\n"
+        return
+    seen.add(id(error))
+    frames = _frames(error)
+    if frames:
+        yield "Traceback (most recent call last):\n"
+        yield from frames
+    text = _text_of(error, MESSAGE_LIMIT)
+    yield f"{type_name(error)}: {text}\n" if text else f"{type_name(error)}\n"
+    for note in _notes_of(error):
+        yield f"{note}\n"
+    if is_a(error, BaseExceptionGroup):
+        members = _members_of(error)
+        for number, member in enumerate(members[:SHOWN], 1):
+            yield f"  +---------------- {number} of {len(members)} ----------------\n"
+            if level >= LEVELS:
+                yield "  | (too deep)\n"
+                break
+            inner = "".join(_tell(member, seen, level + 1))[-TRACEBACK_LIMIT:]
+            yield "".join(f"  | {line}\n" for line in inner.splitlines())
+
+
+def _frames(error: BaseException) -> list[str]:
+    """The innermost frames."""
+    trace = trace_of(error)
+    if trace is None:
+        return []
+    last = deque(islice(traceback.walk_tb(trace), MOST_FRAMES), maxlen=FRAMES)
+    try:
+        return traceback.StackSummary.extract(iter(last)).format()
+    # Lines of the source come from the user's loaders, which may do anything.
+    except Exception:  # noqa: BLE001
+        return ["  (where cannot be told)\n"]
+
+
+def _own_text(error: BaseException, limit: int) -> str:
+    """What an exception says; in our words if that is nothing, and there is something to say."""
+    text = _text_of(error, limit)
+    return text or (BY_ITSELF if type(error) is asyncio.CancelledError else text)
+
+
+def _text_of(error: BaseException, limit: int) -> str:
+    try:
+        text = str(error)
     except BaseException:  # noqa: BLE001 - the user's class, whose __str__ may do anything
-        return "(its text cannot be had)"
+        return NO_TEXT
+    return _sendable(text, limit)
 
 
-def _sendable(text: str) -> str:
+def _notes_of(error: BaseException) -> list[str]:
+    try:
+        notes = cast("Any", error).__notes__
+        if not issubclass(type(notes), list | tuple):
+            return []
+        texts = [note for note in islice(iter(notes), NOTES) if issubclass(type(note), str)]
+    except BaseException:  # noqa: BLE001 - none, or the user's class again
+        return []
+    return [_sendable(text, MESSAGE_LIMIT) for text in texts]
+
+
+def _sendable(text: str, limit: int) -> str:
     """Text that UTF-8 can carry: the name of a file may hold what it cannot (lone surrogates)."""
-    return text.encode(errors="backslashreplace").decode()
+    cut = str.__getitem__(text, slice(0, limit))  # a subclass may have another idea of cutting
+    return str.encode(cut, errors="backslashreplace").decode()
+
+
+def _printable(name: str, limit: int) -> str:
+    name = _sendable(name, limit)
+    return name if name.isprintable() else ascii(name)[1:-1]

@@ -1,7 +1,7 @@
 """Jobs: tasks as the executor needs them, made once when the worker starts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -15,6 +15,7 @@ from asyncq.message import Message
 from asyncq.parameters import Parameters
 from asyncq.policies import Retry
 from asyncq.task import Task
+from asyncq.worker.failures import is_a
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -86,10 +87,31 @@ def make_job(task: Task[..., Any], config: Config, threads: anyio.CapacityLimite
     )
 
 
+class RaisedInThread(Exception):
+    """Carries out of a thread what no coroutine can raise as it is: `StopIteration`."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
 async def _in_thread(
     function: Callable[..., Any], threads: anyio.CapacityLimiter, /, *args: Any, **kwargs: Any
 ) -> Any:
     # A thread cannot be cancelled: at its time limit, or when the worker stops, it is left behind.
-    return await anyio.to_thread.run_sync(
-        partial(function, *args, **kwargs), abandon_on_cancel=True, limiter=threads
+    value, error = await anyio.to_thread.run_sync(
+        partial(_catch, function, args, kwargs), abandon_on_cancel=True, limiter=threads
     )
+    if error is None:
+        return value
+    raise RaisedInThread(error) if is_a(error, StopIteration) else error
+
+
+def _catch(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Any, BaseException | None]:
+    """The thread's side. An exception is handed over as a value: no future takes every kind."""
+    try:
+        return function(*args, **kwargs), None
+    except BaseException as error:  # noqa: BLE001 - raised again where the task is awaited
+        return None, error

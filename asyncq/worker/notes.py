@@ -135,7 +135,7 @@ class Notes:
             _id(envelope), envelope.queue, shown(why, TEXT_LIMIT), extra=_about_envelope(envelope),
         )  # fmt: skip
 
-    def fault(self, envelope: Envelope, error: Exception) -> None:
+    def fault(self, envelope: Envelope, error: BaseException) -> None:
         """A fault of ours."""
         log.error(
             "message %s could not be handled",

@@ -5,13 +5,16 @@ The one file that starts bare tasks: 2 µs each, where a task group takes 11 µs
 """
 
 import asyncio
-from collections.abc import Coroutine
+import traceback
+from collections.abc import Callable, Coroutine
 from typing import Any
+from weakref import WeakSet
 
 import anyio
 
 from asyncq.brokers.base import Delivery
 from asyncq.loggers import get_logger
+from asyncq.worker.failures import describe
 
 log = get_logger(__name__)
 
@@ -29,6 +32,16 @@ class Slots:
         self.started = 0
         """How many deliveries they were ever used for."""
         self.pools: set[Pool] = set()
+        self._cancelled = WeakSet[asyncio.Task[Any]]()
+
+    def cancel(self, task: "asyncio.Task[Any]", why: str) -> None:
+        """End what this task runs, and know later who has ended it."""
+        self._cancelled.add(task)
+        task.cancel(why)
+
+    def is_cancelling(self) -> bool:
+        """Whether we have cancelled the current task; users and their time-outs cancel as well."""
+        return asyncio.current_task() in self._cancelled
 
     def message_of(self, task: "asyncio.Task[Any] | None") -> str | None:
         """The id of the message that this task runs, if it is one of ours.
@@ -48,8 +61,10 @@ class Pool:
     A slot is taken before a delivery is claimed for it.
     """
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, give_back: Callable[[Delivery], None] | None = None) -> None:
         self.slots = slots
+        self._give_back = give_back
+        """Told of what was ended before it began."""
         self.running: dict[asyncio.Task[None], Delivery] = {}
         self._patience = anyio.CancelScope()
         self._loop = asyncio.get_running_loop()
@@ -112,7 +127,7 @@ class Pool:
     async def cancel(self, why: str) -> None:
         """Cancel what runs, and wait until it has ended."""
         for task in self.running:
-            task.cancel(why)
+            self.slots.cancel(task, why)
         # Shielded: what was cancelled must still say what becomes of its delivery. Bounded: it
         # may not listen.
         with anyio.move_on_after(CANCEL_TIMEOUT, shield=True):
@@ -122,8 +137,25 @@ class Pool:
             log.error("task %s ignores its cancellation and is left behind", delivery.envelope.id)
 
     def _end(self, task: "asyncio.Task[None]") -> None:
-        del self.running[task]
+        delivery = self.running.pop(task)
         self.slots.free += 1
         self.slots.changed.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.critical("the executor failed; its delivery stays leased", exc_info=error)
+        if task.cancelled():
+            if self._give_back is not None and _never_began(task):
+                self._give_back(delivery)
+        elif (error := task.exception()) is not None:
+            told = describe(error).traceback
+            log.critical("the executor failed in message %s:\n%s", delivery.envelope.id, told)
+
+
+def _never_began(task: "asyncio.Task[None]") -> bool:
+    """Whether a task was cancelled before its first step; else it has concluded all the same.
+
+    Only then the cancellation is raised by the coroutine, which is not there to catch it.
+    """
+    try:
+        task.result()
+    except asyncio.CancelledError as error:
+        code = getattr(task.get_coro(), "cr_code", None)
+        return any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__))
+    return False

@@ -132,6 +132,7 @@ class Worker:
             worker=self.name,
             state=self._state,
             report=self._post_progress,
+            slots=self._slots,
         )
         lines = sum(len(queues) for queues in self._queues.values())
         share = Share(

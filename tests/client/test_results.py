@@ -18,7 +18,7 @@ from asyncq.errors import (
     TaskFailed,
     UnknownResult,
 )
-from asyncq.message import Status, new_id
+from asyncq.message import Cancelled, Record, Status, new_id
 from tests.client.given import PATIENCE, Gate, new_app, until, until_status
 
 
@@ -88,8 +88,6 @@ async def test_the_status_follows_a_message_through_its_life(app: App) -> None:
         await gate.pass_through()
         if end == "fail":
             raise ValueError(end)
-        if end == "cancel":
-            raise anyio.get_cancelled_exc_class()
 
     async with app:
         result = await run.enqueue("succeed")
@@ -102,7 +100,8 @@ async def test_the_status_follows_a_message_through_its_life(app: App) -> None:
             gate.open()
             await until_status(result, Status.SUCCEEDED)
             await until_status(await run.enqueue("fail"), Status.FAILED)
-            await until_status(await run.enqueue("cancel"), Status.CANCELLED)
+            await app.client.backend.store_records([Record("cancelled", Cancelled(), keep=60.0)])
+            await until_status(app.result("cancelled"), Status.CANCELLED)
             await until_status(await run.options(expires=0).enqueue("expire"), Status.EXPIRED)
 
         assert await app.result("nobody-knows").status() is Status.UNKNOWN
@@ -114,12 +113,9 @@ async def test_what_did_not_succeed_raises(app: App) -> None:
     async def fail() -> None:
         raise LookupError("no such thing")
 
-    @app.task
-    async def give_up() -> None:
-        raise anyio.get_cancelled_exc_class()
-
     async with app.worker():
-        failed, cancelled = await fail.enqueue(), await give_up.enqueue()
+        failed, cancelled = await fail.enqueue(), app.result("cancelled")
+        await app.client.backend.store_records([Record("cancelled", Cancelled(), keep=60.0)])
         expired = await fail.options(expires=0).enqueue()
         with pytest.raises(TaskFailed, match="LookupError: no such thing") as caught:
             await failed.get(timeout=PATIENCE)

