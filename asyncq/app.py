@@ -12,7 +12,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Never, Self, TypeVar, cast, overload
 
 import anyio
 import msgspec
@@ -26,16 +26,18 @@ from asyncq.config import DEFAULTS, Config, Url, broker_urls
 from asyncq.connections import Connections, Here
 from asyncq.dispatch import DEFAULT_BROKER
 from asyncq.drivers import make_backend, make_broker
-from asyncq.errors import ConfigurationError, first_error
+from asyncq.errors import ConfigurationError, InvalidValue, first_error
 from asyncq.failover import Failover, follow, open_failover
 from asyncq.modules import TaskModules
+from asyncq.quantities import Duration
 from asyncq.result import Result
 from asyncq.routing import Router, Routes
 from asyncq.shared import check_free, shared_tasks, working_for
 from asyncq.signature import Signature
+from asyncq.spelling import parameters_of, unknown_option
 from asyncq.sync import SyncClient
 from asyncq.task import Task, TaskDecorator, TaskOptions
-from asyncq.topology import Queue
+from asyncq.topology import Queue, check_queue_name
 from asyncq.worker.signals import run_until_signalled
 from asyncq.worker.worker import Hook, Worker
 
@@ -78,7 +80,12 @@ class App:
         include: Sequence[str] = (),
         config: Config = DEFAULTS,
         clock: Clock | None = None,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise unknown_option("App", unknown, parameters_of(App), Config.__struct_fields__)
+        if not isinstance(config, Config):  # pyright: ignore[reportUnnecessaryIsInstance] - what users write
+            raise InvalidValue("config", config, "a Config(...)")
         self.urls = _urls(broker, brokers)
         """Of each broker, by its name."""
         self.backend_url = Url(backend) if backend is not None else self.url
@@ -205,7 +212,8 @@ class App:
         *,
         queues: Sequence[str] | None = None,
         concurrency: int | None = None,
-        grace: float | None = None,
+        grace: Duration | None = None,
+        **unknown: Never,
     ) -> AsyncGenerator[Worker]:
         """A worker in this event loop: consuming when entered, drained when left.
 
@@ -215,7 +223,9 @@ class App:
         failure: Exception | None = None
         try:
             async with self, anyio.create_task_group() as group:
-                worker = self.make_worker(queues=queues, concurrency=concurrency, grace=grace)
+                worker = self.make_worker(
+                    queues=queues, concurrency=concurrency, grace=grace, **unknown
+                )
                 await group.start(worker.run)
                 try:
                     yield worker
@@ -233,8 +243,9 @@ class App:
         *,
         queues: Sequence[str] | None = None,
         concurrency: int | None = None,
-        grace: float | None = None,
+        grace: Duration | None = None,
         burst: bool = False,
+        **unknown: Never,
     ) -> None:
         """Run a worker until SIGTERM or SIGINT, or in a ``burst`` until the queues are empty.
 
@@ -242,7 +253,7 @@ class App:
         """
         async with self:
             worker = self.make_worker(
-                queues=queues, concurrency=concurrency, grace=grace, burst=burst
+                queues=queues, concurrency=concurrency, grace=grace, burst=burst, **unknown
             )
             try:
                 await run_until_signalled(worker)
@@ -262,10 +273,19 @@ class App:
         *,
         queues: Sequence[str] | None = None,
         concurrency: int | None = None,
-        grace: float | None = None,
+        grace: Duration | None = None,
         burst: bool = False,
+        **unknown: Never,
     ) -> Worker:
-        """A worker that does not run yet; the app must be connected."""
+        """A worker that does not run yet; the app must be connected.
+
+        Raises:
+            InvalidValue, UnknownOption: an option that cannot be; says what can.
+        """
+        if unknown:
+            known = parameters_of(self.make_worker)
+            raise unknown_option("worker", unknown, known, Config.__struct_fields__)
+        queues = _queue_names(queues)
         given = {"concurrency": concurrency, "grace": grace}
         config = msgspec.structs.replace(
             self.config, **{name: value for name, value in given.items() if value is not None}
@@ -366,6 +386,21 @@ def _urls(
     if unnamed := [name for name, urls in brokers.items() if not urls]:
         raise ConfigurationError(f"broker {unnamed[0]} has no URL")
     return {name: broker_urls(urls) for name, urls in brokers.items()}
+
+
+def _queue_names(queues: Any) -> list[str]:
+    """
+    Raises:
+        InvalidValue, ConfigurationError: no list of names that queues can have.
+    """
+    if queues is None:
+        return []
+    if isinstance(queues, str) or not isinstance(queues, Iterable):
+        raise InvalidValue("queues", queues, "a list of names, as in queues=['mail']")
+    names = list(cast("Iterable[Any]", queues))
+    for name in names:
+        check_queue_name(name)
+    return list(dict.fromkeys(names))
 
 
 def _check_brokers(queues: Iterable[Queue], known: Collection[str]) -> None:

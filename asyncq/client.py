@@ -1,6 +1,7 @@
 """The client: what an app that is connected does with signatures, messages and results."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -259,7 +260,7 @@ class Client:
             queue=plan.queue if options.queue is None else options.queue,
             priority=plan.priority if options.priority is None else options.priority,
             eta=options.eta if options.delay is None else now + options.delay,
-            expires=None if expires is None else now + expires,
+            expires=None if expires is None or expires == math.inf else now + expires,
             enqueued_at=now,
             root=None if context is None else context.root_id,
             parent=None if context is None else context.id,

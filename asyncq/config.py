@@ -2,45 +2,72 @@
 
 import os
 import re
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
 from asyncq.errors import ConfigurationError
+from asyncq.quantities import LARGEST, Seconds, count, default, seconds
+from asyncq.spelling import Suggesting
 
 _SECRET = re.compile("password|secret|token", re.IGNORECASE)  # names of options to hide
 _NEXT_URL = re.compile(r"\s*,\s*(?=[a-z][a-z0-9+.-]*://)")  # other commas are a part of one
 DEFAULT_URL = "sqlite:///asyncq.db"
 MIB = 1024 * 1024
+SHORTEST_LEASE = 0.1  # seconds; it is renewed three times in that
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """Every setting and its default. Durations are seconds, sizes bytes."""
+class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=Suggesting):
+    """Every setting and its default. Durations are seconds (or a `timedelta`), sizes bytes.
+
+    Raises:
+        InvalidValue: a value that makes no sense; names the setting and what is allowed.
+    """
 
     concurrency: int = 100
     """Tasks a worker runs at a time."""
-    grace: float = 30.0
+    grace: Seconds = default(30.0)
     """How long running tasks may go on after the worker was told to stop."""
-    lease: float = 15.0
+    lease: Seconds = default(15.0)
     """How long a worker that gives no sign of life keeps what it holds."""
-    stall_limit: float = 60.0
+    stall_limit: Seconds = default(60.0)
     """How long the event loop may stand still before the lease is no longer renewed."""
     max_crashes: int = 3
     """How many worker deaths a message may cause before it goes to the dead letters."""
     max_message_size: int = MIB
     max_result_size: int = MIB
-    keep_result: float = 3600.0
+    keep_result: Seconds = default(3600.0)
     """How long outcomes are kept."""
-    unknown_ttl: float = 600.0
+    unknown_ttl: Seconds = default(600.0)
     """How long a message for an unknown task, or of a newer version, is given back before it goes
     to the dead letters: time enough for a rolling deploy."""
-    unknown_delay: float = 5.0
+    unknown_delay: Seconds = default(5.0)
     """The pause between two such give-backs."""
-    publish_timeout: float = 10.0
+    publish_timeout: Seconds = default(10.0)
     """How long ``enqueue`` goes on trying while the broker does not answer."""
 
+    def __post_init__(self) -> None:
+        for name, check in _CHECKS.items():
+            plain = check(f"Config's {name}", getattr(self, name))
+            msgspec.structs.force_setattr(self, name, plain)
+
+
+_CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
+    "concurrency": partial(count, at_least=1),
+    "grace": seconds,
+    "lease": partial(seconds, at_least=SHORTEST_LEASE),
+    "stall_limit": partial(seconds, above=0),
+    "max_crashes": partial(count, at_least=1),
+    "max_message_size": partial(count, at_least=1, most=LARGEST),
+    "max_result_size": partial(count, at_least=1, most=LARGEST),
+    "keep_result": seconds,
+    "unknown_ttl": seconds,
+    "unknown_delay": seconds,
+    "publish_timeout": partial(seconds, above=0),
+}
 
 DEFAULTS = Config()
 

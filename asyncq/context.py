@@ -5,6 +5,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from asyncq.message import Message, Progress
+from asyncq.quantities import number
 
 Report = Callable[[str, Progress], Awaitable[None]]
 
@@ -65,9 +66,12 @@ class Context:
         """Say how far the task is; `Result.progress` reads it. Kept as long as a result would be.
 
         Raises:
+            InvalidValue: not a finite number, ``total`` aside, which may be None.
             BackendUnavailable: it was not stored.
         """
-        await self._report(self.message.id, Progress(value, total))
+        done = number("progress", value, at_least=None)
+        whole = None if total is None else number("the progress's total", total, at_least=None)
+        await self._report(self.message.id, Progress(done, whole))
 
 
 _current: ContextVar[Context] = ContextVar("asyncq_context")

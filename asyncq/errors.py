@@ -2,6 +2,8 @@
 
 AsyncqError
 ├── ConfigurationError          the set-up cannot work; says what to change
+│   ├── InvalidValue            a setting's value makes no sense; a ValueError too
+│   └── UnknownOption           there is no such setting; a TypeError too
 ├── BrokerError
 │   ├── BrokerUnavailable       try again later; publishing again is safe
 │   ├── Refused                 this envelope is not taken
@@ -22,9 +24,12 @@ Directive                       what a running task says to its worker; not an e
 └── RetryLater
 """
 
-import math
 from collections.abc import Sequence
-from typing import cast
+from datetime import timedelta
+from typing import Any, cast
+
+SHOWN = 100  # characters of a value
+LONGEST = 1e9  # seconds, of any duration: 31 years, which every store can count
 
 
 class AsyncqError(Exception):
@@ -33,6 +38,23 @@ class AsyncqError(Exception):
 
 class ConfigurationError(AsyncqError):
     """The set-up cannot work as it is written; the message says what to change."""
+
+
+class InvalidValue(ConfigurationError, ValueError):
+    """A setting or an option was given a value that makes no sense."""
+
+    def __init__(self, setting: str, value: Any, allowed: str) -> None:
+        super().__init__(f"{setting} is {allowed}; not {shown(value)}")
+        self.setting = setting
+        self.allowed = allowed
+
+
+class UnknownOption(ConfigurationError, TypeError):
+    """There is no setting or option of this name; the message says what there is."""
+
+    def __init__(self, where: str, option: str, instead: str) -> None:
+        super().__init__(f"{where} has no option {option!r}: {instead}")
+        self.option = option
 
 
 class BrokerError(AsyncqError):
@@ -187,11 +209,14 @@ class Directive(Exception):
 class RetryLater(Directive):
     """Run this message again in ``delay`` seconds, whatever its retry policy says."""
 
-    def __init__(self, delay: float = 0.0) -> None:
-        if not math.isfinite(delay):
-            raise ValueError(f"a delay is a number of seconds, not {delay}")
-        super().__init__(f"run again in {delay} s")
-        self.delay = delay
+    def __init__(self, delay: float | timedelta = 0.0) -> None:
+        pause: Any = delay.total_seconds() if isinstance(delay, timedelta) else delay
+        known = isinstance(pause, int | float) and not isinstance(pause, bool)
+        if not known or not 0 <= pause <= LONGEST:
+            allowed = f"a number of seconds or a timedelta, not negative and at most {LONGEST:.0f}"
+            raise InvalidValue("a delay", delay, allowed)
+        self.delay = float(pause)
+        super().__init__(f"run again in {self.delay} s")
 
 
 def first_error(error: BaseException) -> BaseException:
@@ -199,3 +224,12 @@ def first_error(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     return error
+
+
+def shown(value: Any) -> str:
+    """A value in an error's text: bounded, and whatever its ``repr`` does."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a user's object, or a number with too many digits
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -19,6 +19,7 @@ from asyncq.message import (
     Succeeded,
     Unreadable,
 )
+from asyncq.quantities import Duration, wait
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)  # results of several types go in one list
@@ -64,13 +65,15 @@ class Result(Generic[R_co]):
     def __await__(self) -> Generator[Any, None, R_co]:
         return self.get().__await__()
 
-    async def get(self, timeout: float | None = None) -> R_co:
+    async def get(self, timeout: Duration | None = None) -> R_co:
         """The task's return value, once it has one.
 
         Raises:
             TimeoutError: no outcome within ``timeout`` seconds. The task goes on; ask again.
+            InvalidValue: a ``timeout`` that makes no sense; None is for ever.
             TaskFailed, TaskCancelled, TaskExpired, UnknownResult: as the class says.
         """
+        timeout = wait("timeout", timeout)
         future = self.expect()
         try:
             if timeout is None:
@@ -127,8 +130,8 @@ class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name
     Raises `TimeoutError` when ``timeout`` seconds pass with nothing ending.
     """
 
-    def __init__(self, results: Iterable[Result[R]], *, timeout: float | None = None) -> None:
-        self._timeout = timeout
+    def __init__(self, results: Iterable[Result[R]], *, timeout: Duration | None = None) -> None:
+        self._timeout = wait("timeout", timeout)
         self._ended: deque[Result[R]] = deque()
         self._news = asyncio.Event()
         self._futures: set[asyncio.Future[Record]] = set()
@@ -175,20 +178,20 @@ class _Ended(Result[R]):
         self._future = future
         future.exception()  # retrieved, also if nobody awaits this one
 
-    async def get(self, timeout: float | None = None) -> R:
+    async def get(self, timeout: Duration | None = None) -> R:
         return self.value_of(self._future.result())
 
 
 @overload
 async def gather(
-    *results: Result[R], return_exceptions: Literal[False] = False, timeout: float | None = None
+    *results: Result[R], return_exceptions: Literal[False] = False, timeout: Duration | None = None
 ) -> list[R]: ...
 @overload
 async def gather(
-    *results: Result[R], return_exceptions: Literal[True], timeout: float | None = None
+    *results: Result[R], return_exceptions: Literal[True], timeout: Duration | None = None
 ) -> list[R | TaskError]: ...
 async def gather(
-    *results: Result[R], return_exceptions: bool = False, timeout: float | None = None
+    *results: Result[R], return_exceptions: bool = False, timeout: Duration | None = None
 ) -> Any:
     """The values of these results, in their order.
 
@@ -199,7 +202,7 @@ async def gather(
     values: dict[str, Any] = {}
     ended = as_completed({result.id: result for result in results}.values())
     try:
-        with anyio.fail_after(timeout):
+        with anyio.fail_after(wait("timeout", timeout)):
             async for result in ended:
                 try:
                     values[result.id] = await result

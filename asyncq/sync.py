@@ -18,6 +18,7 @@ from asyncq.client import Client
 from asyncq.errors import ConfigurationError
 from asyncq.loop_thread import Ask, LoopThread
 from asyncq.message import Progress, Status
+from asyncq.quantities import Duration
 from asyncq.result import Result
 from asyncq.signature import Signature
 from asyncq.task import Task
@@ -40,7 +41,7 @@ class SyncResult(Generic[R]):
     def id(self) -> str:
         return self._result.id
 
-    def get(self, timeout: float | None = None) -> R:
+    def get(self, timeout: Duration | None = None) -> R:
         """As `Result.get`."""
         return self._client.call(lambda _: self._result.get(timeout), timeout)
 

@@ -3,19 +3,30 @@
 import inspect
 import math
 from collections.abc import Callable, Coroutine
-from datetime import datetime, timedelta
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from datetime import datetime
+from typing import Any, Concatenate, Generic, Never, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
 from asyncq.context import Context
-from asyncq.errors import ConfigurationError
+from asyncq.errors import ConfigurationError, InvalidValue, shown
 from asyncq.message import MAX_PRIORITY, MESSAGE_ID, TASK_NAME
 from asyncq.naming import qualified_name
 from asyncq.parameters import Parameters, type_hints
-from asyncq.policies import Retry
+from asyncq.policies import Retry, as_retry
+from asyncq.quantities import (
+    Duration,
+    SecondsOrNone,
+    count,
+    is_endless,
+    moment,
+    no_default,
+    optional_seconds,
+    seconds,
+)
 from asyncq.result import Result
 from asyncq.signature import CallOptions, Signature
+from asyncq.spelling import parameters_of, unknown_option
 from asyncq.topology import check_exchange_name, check_queue_name, check_routing_key
 from asyncq.values import decoder, encode
 
@@ -36,7 +47,12 @@ class Home(Protocol):
 
 
 class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a task asks for, every time it is called."""
+    """What a task asks for, every time it is called.
+
+    Raises:
+        InvalidValue: a value that makes no sense; names the option and what is allowed.
+        ConfigurationError: there can be no queue or exchange of this name, or both are given.
+    """
 
     queue: str | None = None
     """None leaves it to the app's routes, and then to the queue named default."""
@@ -46,12 +62,28 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     priority: int | None = None
     """None leaves it to the app's routes, and then is 0."""
     retry: Retry | None = None
-    time_limit: float | None = None
+    """Also how many times (3 is ``Retry(times=3)``), or True for ``Retry()``."""
+    time_limit: SecondsOrNone = no_default()
     """Seconds one attempt may take."""
-    expires: float | None = None
+    expires: SecondsOrNone = no_default()
     """Seconds after which a message that was not started is not started any more."""
-    keep_result: float | None = None
+    keep_result: SecondsOrNone = no_default()
     """Seconds to keep the outcome; None is the app's default, 0 keeps nothing."""
+
+    def __post_init__(self) -> None:
+        check_destination(self.queue, self.exchange, self.routing_key or None)
+        plain: dict[str, Any] = {
+            "priority": None if self.priority is None else check_priority(self.priority),
+            "retry": as_retry(self.retry),
+            "time_limit": optional_seconds("time_limit", self.time_limit, above=0),
+            "expires": optional_seconds("expires", self.expires),
+            "keep_result": check_keep(self.keep_result),
+        }
+        for name, value in plain.items():
+            msgspec.structs.force_setattr(self, name, value)
+
+
+OPTIONS = ("name", *TaskOptions.__struct_fields__)
 
 
 class Task(Generic[P, R]):
@@ -61,12 +93,6 @@ class Task(Generic[P, R]):
         self, function: Callable[..., Any], name: str, options: TaskOptions, home: Home
     ) -> None:
         check_task_name(name)
-        check_destination(options.queue, options.exchange, options.routing_key or None)
-        if options.priority is not None:
-            check_priority(options.priority)
-        for duration in (options.time_limit, options.expires, options.keep_result):
-            if duration is not None:
-                _seconds(duration)
         self.function = function
         self.name = name
         self.settings = options
@@ -113,37 +139,38 @@ class Task(Generic[P, R]):
         exchange: str | None = None,
         routing_key: str | None = None,
         priority: int | None = None,
-        delay: float | timedelta | None = None,
-        countdown: float | timedelta | None = None,
+        delay: Duration | None = None,
+        countdown: Duration | None = None,
         eta: datetime | float | None = None,
-        expires: float | timedelta | None = None,
-        keep_result: float | None = None,
+        expires: Duration | None = None,
+        keep_result: Duration | None = None,
         id: str | None = None,
         headers: dict[str, Any] | None = None,
+        **unknown: Never,
     ) -> "Call[P, R]":
         """The task with other options, for one or more calls.
 
         ``exchange`` and ``routing_key`` send it to the queues that are bound there, instead of to
         one ``queue``; the result is that of the first of them. ``delay`` (Celery's ``countdown``)
-        is seconds from now, ``eta`` a moment (an aware datetime or Unix seconds), ``expires``
-        seconds from now. An ``id`` of your own makes the call repeatable: it is taken once for as
-        long as its outcome is kept.
+        and ``expires`` are seconds from now, or a `timedelta`, ``eta`` is a moment (an aware
+        datetime or Unix seconds); an infinite ``expires`` is never. An ``id`` of your own makes the
+        call repeatable: it is taken once for as long as its outcome is kept.
 
         Raises:
-            ValueError: a value is out of range, or two say when to start.
-            TypeError: a header cannot be sent.
+            ValueError: a value makes no sense (`InvalidValue`), or two say when to start.
+            TypeError: a header cannot be sent; an option is unknown (`UnknownOption`).
             ConfigurationError: there can be no queue or exchange of this name, or two say where
                 to go.
         """
-        starts = [moment for moment in (delay, countdown, eta) if moment is not None]
+        if unknown:
+            raise unknown_option("options", unknown, parameters_of(self.options))
+        starts = [each for each in (delay, countdown, eta) if each is not None]
         if len(starts) > 1:
             raise ValueError("give one of delay, countdown and eta")
         given = self.settings.exchange if exchange is None and queue is None else exchange
         check_destination(queue, given, routing_key)
-        if priority is not None:
-            check_priority(priority)
-        if id is not None and not MESSAGE_ID.fullmatch(id):
-            raise ValueError(f"an id has 1 to 128 printable ASCII characters, not {id[:200]!r}")
+        if id is not None:
+            check_id(id)
         if headers is not None:
             check_headers(headers)
         pause = delay if delay is not None else countdown
@@ -152,11 +179,11 @@ class Task(Generic[P, R]):
             queue=queue if exchange is None else "",
             exchange=exchange,
             routing_key=routing_key,
-            priority=priority,
-            eta=None if eta is None else _moment(eta),
-            delay=None if pause is None else _seconds(pause),
-            expires=None if expires is None else _seconds(expires),
-            keep_result=None if keep_result is None else _seconds(keep_result),
+            priority=None if priority is None else check_priority(priority),
+            eta=None if eta is None else moment("eta", eta),
+            delay=None if pause is None else seconds("delay", pause),
+            expires=None if expires is None else _expiry(expires),
+            keep_result=check_keep(keep_result),
             headers=headers,
         )
         return Call(self, options, self._home)
@@ -192,6 +219,9 @@ class Call(Generic[P, R]):
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
         """As `Task.enqueue`."""
         return await self._home.enqueue(self.s(*args, **kwargs))
+
+
+_BY_NAME = "options are given by their names, as in @app.task(name=..., queue=...)"
 
 
 class _Anything:
@@ -235,10 +265,10 @@ class TaskDecorator:
         exchange: str | None = ...,
         routing_key: str = ...,
         priority: int | None = ...,
-        retry: Retry | None = ...,
-        time_limit: float | None = ...,
-        expires: float | None = ...,
-        keep_result: float | None = ...,
+        retry: Retry | int | None = ...,
+        time_limit: Duration | None = ...,
+        expires: Duration | None = ...,
+        keep_result: Duration | None = ...,
     ) -> "TaskDecorator": ...
     def __call__(self, *function: Callable[..., Any], **options: Any) -> Any:
         """Register a function, or return a decorator that will, with these options.
@@ -246,19 +276,25 @@ class TaskDecorator:
         ``name`` is ``module.function`` if not given; the rest is `TaskOptions`.
 
         Raises:
-            ConfigurationError: the name is taken or cannot be one; a parameter cannot be sent.
+            ConfigurationError: the name is taken or cannot be one; a parameter cannot be sent; an
+                option is unknown (`UnknownOption`) or makes no sense (`InvalidValue`).
         """
+        if function and not callable(function[0]):
+            raise InvalidValue("what @app.task decorates", function[0], f"a function; {_BY_NAME}")
+        if not options.keys() <= set(OPTIONS):
+            raise unknown_option("@app.task", options, OPTIONS)
         merged = {**self._options, **options}
+        TaskOptions(**{name: value for name, value in merged.items() if name != "name"})
         if not function:
             return TaskDecorator(self._register, merged)
         name = merged.pop("name", None) or qualified_name(function[0])
         return self._register(function[0], name, TaskOptions(**merged))
 
 
-def check_task_name(name: str) -> None:
-    if not TASK_NAME.fullmatch(name):
+def check_task_name(name: Any) -> None:
+    if not isinstance(name, str) or not TASK_NAME.fullmatch(name):
         raise ConfigurationError(
-            f"task name {name[:200]!r}: use 1 to 200 letters, digits and _ . : < > -"
+            f"task name {shown(name)}: use 1 to 200 letters, digits and _ . : < > -"
         )
 
 
@@ -284,9 +320,8 @@ def check_destination(queue: str | None, exchange: str | None, routing_key: str 
             )
 
 
-def check_priority(priority: int) -> None:
-    if type(priority) is not int or not 0 <= priority <= MAX_PRIORITY:
-        raise ValueError(f"a priority is from 0 (lowest) to {MAX_PRIORITY}, not {priority!r}")
+def check_priority(priority: Any) -> int:
+    return count("priority", priority, most=MAX_PRIORITY)
 
 
 def check_headers(headers: dict[str, Any]) -> None:
@@ -300,18 +335,15 @@ def check_headers(headers: dict[str, Any]) -> None:
         raise TypeError(f"headers are a dictionary with text keys: {error}") from error
 
 
-def _seconds(duration: float | timedelta) -> float:
-    seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"a duration is a number of seconds, not negative: {duration!r}")
-    return seconds
+def check_keep(keep: Any) -> float | None:
+    return None if keep is None else seconds("keep_result", keep)
 
 
-def _moment(moment: datetime | float) -> float:
-    if not isinstance(moment, datetime):
-        if not math.isfinite(moment):
-            raise ValueError(f"eta is a moment, not {moment!r}")
-        return float(moment)
-    if moment.tzinfo is None:
-        raise ValueError(f"eta {moment!r} has no time zone: use datetime.now(UTC) or a tzinfo")
-    return moment.timestamp()
+def check_id(id: Any) -> None:
+    if not isinstance(id, str) or not MESSAGE_ID.fullmatch(id):
+        raise InvalidValue("an id", id, "1 to 128 printable ASCII characters")
+
+
+def _expiry(expires: Any) -> float:
+    """Seconds; infinity is never, also for a task whose messages expire otherwise."""
+    return math.inf if is_endless(expires) else seconds("expires", expires)

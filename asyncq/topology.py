@@ -4,22 +4,25 @@ The words and the rules are AMQP's. RabbitMQ carries them out itself; for the ot
 client asks `resolve` when it publishes. Pure data: nothing here talks to a broker.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import msgspec
 
-from asyncq.errors import ConfigurationError
+from asyncq.errors import ConfigurationError, InvalidValue, shown
 from asyncq.message import MAX_PRIORITY, QUEUE_NAME
+from asyncq.quantities import SecondsOrNone, choice, count, flag, no_default, seconds
+from asyncq.spelling import Suggesting
 
 Kind = Literal["direct", "topic", "fanout", "headers"]
 Overflow = Literal["reject", "drop-head"]
 
+LONGEST_TTL = 4_294_967.0  # seconds: as many milliseconds as RabbitMQ counts; 49 days
+MOST_MESSAGES = 2**31 - 1
 LONGEST_KEY = 255  # bytes; what AMQP's frames have room for
 
 
-class Exchange(msgspec.Struct, frozen=True):
+class Exchange(msgspec.Struct, frozen=True, metaclass=Suggesting):
     """A name to publish to; where a message goes from there is its queues' bindings' business.
 
     A ``direct`` exchange compares keys, a ``topic`` exchange takes patterns (``*`` is one word,
@@ -35,14 +38,10 @@ class Exchange(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         check_exchange_name(self.name)
-        if self.kind not in get_args(Kind):
-            raise ConfigurationError(
-                f"exchange {self.name}: its kind is one of {', '.join(get_args(Kind))}, "
-                f"not {self.kind!r}"
-            )
+        choice(f"exchange {self.name}: its kind", self.kind, *get_args(Kind))
 
 
-class Binding(msgspec.Struct, frozen=True):
+class Binding(msgspec.Struct, frozen=True, metaclass=Suggesting):
     """What of an exchange a queue takes.
 
     ``key`` is for direct and topic exchanges; ``headers`` and ``match`` are for headers exchanges:
@@ -59,10 +58,13 @@ class Binding(msgspec.Struct, frozen=True):
     match: Literal["all", "any"] = "all"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.exchange, Exchange):  # pyright: ignore[reportUnnecessaryIsInstance] - what users write
+            raise InvalidValue("a binding's exchange", self.exchange, "an Exchange(name, kind)")
         kind, where = self.exchange.kind, f"a binding to exchange {self.exchange.name}"
         check_routing_key(self.key)
-        if self.match not in {"all", "any"}:
-            raise ConfigurationError(f"{where}: match is all or any, not {self.match!r}")
+        choice(f"{where}: match", self.match, "all", "any")
+        if not isinstance(self.headers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - what users write
+            raise InvalidValue(f"{where}: headers", self.headers, "a dictionary")
         if kind == "headers":
             if self.key:
                 raise ConfigurationError(
@@ -81,7 +83,7 @@ class Binding(msgspec.Struct, frozen=True):
             )
 
 
-class _Named(msgspec.Struct, frozen=True):
+class _Named(msgspec.Struct, frozen=True, metaclass=Suggesting):
     name: str
 
 
@@ -102,8 +104,9 @@ class Queue(_Named, frozen=True, kw_only=True):
     """Of RabbitMQ's queues; the others have one kind."""
     max_priority: int | None = None
     """A higher priority counts as this one; None is 9."""
-    ttl: float | None = None
-    """Seconds a message may wait for its first worker. Longer, it is a dead letter."""
+    ttl: SecondsOrNone = no_default()
+    """Seconds (or a `timedelta`) a message may wait for its first worker. Longer, it is a dead
+    letter."""
     max_length: int | None = None
     """How many messages may be ready, delayed and running ones not counted."""
     overflow: Overflow = "reject"
@@ -115,27 +118,48 @@ class Queue(_Named, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         name = self.name
         check_queue_name(name)
-        msgspec.structs.force_setattr(self, "bindings", tuple(self.bindings))
-        if self.kind not in {"quorum", "classic"}:
-            raise ConfigurationError(f"queue {name}: kind is quorum or classic, not {self.kind!r}")
-        if self.overflow not in get_args(Overflow):
-            raise ConfigurationError(
-                f"queue {name}: overflow is reject or drop-head, not {self.overflow!r}"
-            )
-        if self.max_priority is not None and not 1 <= self.max_priority <= MAX_PRIORITY:
-            raise ConfigurationError(
-                f"queue {name}: max_priority is from 1 to {MAX_PRIORITY}, not {self.max_priority}"
-            )
-        if self.ttl is not None and not 0 < self.ttl < math.inf:
-            raise ConfigurationError(
-                f"queue {name}: ttl is seconds above 0, not {self.ttl}; None is for ever"
-            )
-        if self.max_length is not None and self.max_length < 1:
-            raise ConfigurationError(
-                f"queue {name}: max_length is 1 or more, not {self.max_length}; None is no limit"
-            )
+        msgspec.structs.force_setattr(self, "bindings", _bindings(name, self.bindings))
+        check_broker_name(name, self.broker)
+        choice(f"queue {name}: kind", self.kind, "quorum", "classic")
+        choice(f"queue {name}: overflow", self.overflow, *get_args(Overflow))
+        plain = {
+            "max_priority": _count(name, "max_priority", self.max_priority, MAX_PRIORITY, "9"),
+            "max_length": _count(name, "max_length", self.max_length, MOST_MESSAGES, "no limit"),
+            "ttl": _ttl(name, self.ttl),
+            "single_active": flag(f"queue {name}: single_active", self.single_active),
+        }
+        for field, value in plain.items():
+            msgspec.structs.force_setattr(self, field, value)
         if self.overflow != "reject" and self.max_length is None:
             raise ConfigurationError(f"queue {name}: overflow {self.overflow} needs a max_length")
+
+
+def _bindings(queue: str, bindings: Any) -> tuple[Binding, ...]:
+    found = (bindings,) if isinstance(bindings, Binding) else bindings
+    if isinstance(found, Iterable) and not isinstance(found, str):
+        found = tuple(cast("Iterable[Any]", found))
+        if all(isinstance(each, Binding) for each in found):
+            return found
+    raise InvalidValue(
+        f"queue {queue}: bindings", bindings, "a list, as in [Binding(Exchange('news'), 'key')]"
+    )
+
+
+def check_broker_name(queue: str, broker: Any) -> None:
+    if not isinstance(broker, str):
+        raise InvalidValue(f"queue {queue}: broker", broker, "a name from App(brokers={...})")
+
+
+def _count(queue: str, field: str, value: Any, most: int, none: str) -> int | None:
+    if value is None:
+        return None
+    return count(f"queue {queue}: {field}", value, at_least=1, most=most, none=none)
+
+
+def _ttl(queue: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    return seconds(f"queue {queue}: ttl", value, above=0, most=LONGEST_TTL, instead="None")
 
 
 def matches(binding: Binding, routing_key: str, headers: Mapping[str, Any]) -> bool:
@@ -196,21 +220,23 @@ def check_queues(queues: Iterable[Queue]) -> None:
                 )
 
 
-def check_queue_name(name: str) -> None:
-    if not QUEUE_NAME.fullmatch(name):
+def check_queue_name(name: Any) -> None:
+    if not isinstance(name, str) or not QUEUE_NAME.fullmatch(name):
         raise ConfigurationError(
-            f"queue name {name[:200]!r}: use 1 to 128 letters, digits and _ . -"
+            f"queue name {shown(name)}: use 1 to 128 letters, digits and _ . -"
         )
 
 
-def check_exchange_name(name: str) -> None:
-    if not QUEUE_NAME.fullmatch(name):
+def check_exchange_name(name: Any) -> None:
+    if not isinstance(name, str) or not QUEUE_NAME.fullmatch(name):
         raise ConfigurationError(
-            f"exchange name {name[:200]!r}: use 1 to 128 letters, digits and _ . -"
+            f"exchange name {shown(name)}: use 1 to 128 letters, digits and _ . -"
         )
 
 
-def check_routing_key(key: str) -> None:
+def check_routing_key(key: Any) -> None:
+    if not isinstance(key, str):
+        raise InvalidValue("a routing key", key, "a text")
     try:
         size = len(key.encode())
     except UnicodeEncodeError:

@@ -11,9 +11,9 @@ from asyncq.brokers.base import Envelope
 from asyncq.brokers.memory import MemoryBroker
 from asyncq.config import Url
 from asyncq.context import Context
-from asyncq.errors import ConfigurationError
+from asyncq.errors import ConfigurationError, InvalidValue, RetryLater, UnknownOption
 from asyncq.message import Status
-from asyncq.policies import Retry
+from asyncq.result import as_completed, gather
 from tests.client.given import new_app
 
 
@@ -95,6 +95,27 @@ async def test_options_that_are_not_given_are_those_of_the_task(fixed: App) -> N
         ({"eta": datetime(2030, 1, 1)}, ValueError, "no time zone"),  # noqa: DTZ001 - the point
         ({"eta": float("nan")}, ValueError, "moment"),
         ({"eta": float("inf")}, ValueError, "moment"),
+        ({"eta": "2030-01-01"}, ValueError, "moment"),
+        ({"eta": -1}, ValueError, "moment"),
+        ({"eta": 10**400}, ValueError, "moment"),
+        ({"eta": 1e12}, ValueError, "end of 9999"),
+        ({"eta": timedelta(seconds=5)}, ValueError, "write delay="),
+        ({"delay": "5"}, ValueError, "number of seconds"),
+        ({"delay": True}, ValueError, "number of seconds"),
+        ({"delay": 10**400}, ValueError, "number of seconds"),
+        ({"countdown": 1e10}, ValueError, "at most"),
+        ({"expires": "5"}, ValueError, "expires is a number of seconds"),
+        ({"keep_result": "5"}, ValueError, "keep_result is a number of seconds"),
+        ({"priority": "5"}, ValueError, "from 0"),
+        ({"id": 5}, ValueError, "1 to 128"),
+        ({"queue": 5}, ConfigurationError, "queue name"),
+        ({"exchange": 5}, ConfigurationError, "exchange name"),
+        ({"exchange": "a", "routing_key": 5}, ConfigurationError, "routing key"),
+        ({"defer_by": 5}, TypeError, "write delay"),
+        ({"ignore_result": True}, TypeError, "write keep_result=0"),
+        ({"retry": 5}, TypeError, r"@app.task\(retry"),
+        ({"prioritty": 5}, TypeError, "mean priority"),
+        ({"zzz": 5}, TypeError, "there are queue, exchange"),
         ({"delay": -1}, ValueError, "not negative"),
         ({"delay": float("nan")}, ValueError, "number of seconds"),
         ({"delay": float("inf")}, ValueError, "number of seconds"),
@@ -165,10 +186,151 @@ def test_a_task_with_options_that_cannot_be_is_refused(app: App, options: dict[s
     assert app.tasks == {}
 
 
-@pytest.mark.parametrize("options", [{"times": -1}, {"base": -1.0}, {"factor": 0.5}])
-def test_a_retry_policy_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="Retry takes"):
-        Retry(**options)
+@pytest.mark.parametrize(
+    ("options", "instead"),
+    [
+        ({"timeout": 5}, "write time_limit"),
+        ({"soft_time_limit": 5}, "write time_limit"),
+        ({"max_retries": 5}, r"retry=Retry\(times=...\)"),
+        ({"retries": 5}, r"retry=Retry\(times=...\)"),
+        ({"countdown": 5}, r"task.options\(delay=...\)"),
+        ({"autoretry_for": (OSError,)}, r"retry=Retry\(on=...\)"),
+        ({"retry_backoff": True}, r"Retry\(base="),
+        ({"default_retry_delay": 3}, r"Retry\(base="),
+        ({"ignore_result": True}, "keep_result=0"),
+        ({"acks_late": True}, "acknowledged only after"),
+        ({"bind": True}, "asyncq.Context"),
+        ({"result_ttl": 5}, "write keep_result"),
+        ({"queue_name": "mail"}, "write queue"),
+        ({"actor_name": "mail"}, "write name"),
+        ({"max_age": 5}, "write expires"),
+        ({"time_limits": 5}, "do you mean time_limit"),
+        ({"colour": "red"}, "there are name, queue"),
+    ],
+    ids=str,
+)
+def test_an_unknown_option_of_a_task_names_the_right_one(
+    app: App, options: dict[str, Any], instead: str
+) -> None:
+    with pytest.raises(UnknownOption, match=instead):
+        app.task(**options)
+
+
+def test_a_task_named_by_position_is_told_how(app: App) -> None:
+    with pytest.raises(InvalidValue, match=r"@app.task\(name="):
+        app.task("mail.send")  # pyright: ignore[reportCallIssue, reportArgumentType] - wrong on purpose
+
+
+@pytest.mark.parametrize(
+    ("options", "instead"),
+    [
+        ({"broker_url": "memory://"}, "write broker"),
+        ({"result_backend": "memory://"}, "write backend"),
+        ({"task_routes": {}}, "write routes"),
+        ({"concurrency": 5}, r"config=Config\(concurrency=...\)"),
+        ({"quues": []}, "do you mean queues"),
+    ],
+    ids=str,
+)
+def test_an_unknown_option_of_an_app_names_the_right_one(
+    options: dict[str, Any], instead: str
+) -> None:
+    with pytest.raises(UnknownOption, match=instead):
+        App(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"concurrency": 0}, "concurrency is from 1"),
+        ({"concurrency": "5"}, "concurrency is from 1"),
+        ({"concurrency": 1.5}, "concurrency is from 1"),
+        ({"grace": -1}, "grace is a number of seconds"),
+        ({"grace": "5"}, "grace is a number of seconds"),
+        ({"queues": "mail"}, "list of names"),
+        ({"queues": ["a b"]}, "queue name"),
+        ({"queues": [None]}, "queue name"),
+        ({"queue": "mail"}, r"queues=\[...\]"),
+        ({"lease": 5}, r"config=Config\(lease=...\)"),
+        ({"max_jobs": 5}, "concurrency"),
+    ],
+    ids=str,
+)
+async def test_a_worker_with_options_that_cannot_be_is_refused(
+    app: App, options: dict[str, Any], complaint: str
+) -> None:
+    async with app:
+        with pytest.raises(ConfigurationError, match=complaint):
+            app.make_worker(**options)
+
+
+async def test_durations_of_tasks_calls_and_workers_may_be_timedeltas(app: App) -> None:
+    hour = timedelta(hours=1)
+
+    @app.task(time_limit=hour, expires=hour, keep_result=hour)
+    async def task() -> int:
+        return 1
+
+    settings = task.settings
+    assert (settings.time_limit, settings.expires, settings.keep_result) == (3600, 3600, 3600)
+    async with app.worker(grace=timedelta(0)):
+        result = await task.options(expires=hour, keep_result=hour).enqueue()
+
+        assert await result.get(timeout=timedelta(seconds=10)) == 1
+
+
+async def test_no_limit_may_be_written_as_infinity(app: App) -> None:
+    @app.task(time_limit=float("inf"), expires=float("inf"))
+    async def task() -> int:
+        return 1
+
+    assert (task.settings.time_limit, task.settings.expires) == (None, None)
+    async with app.worker():
+        result = await task.enqueue()
+        assert await result.get(timeout=float("inf")) == 1
+
+
+async def test_a_call_that_never_expires_wins_over_its_task(fixed: App) -> None:
+    envelope = await envelope_of(fixed, expires=float("inf"))
+
+    assert envelope.expires is None
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "5", True, 10**400], ids=str)
+async def test_a_wait_that_makes_no_sense_is_refused(app: App, timeout: Any) -> None:
+    @app.task
+    async def task() -> None: ...
+
+    async with app:
+        result = await task.enqueue()
+        with pytest.raises(InvalidValue, match="timeout is a number of seconds"):
+            await result.get(timeout=timeout)
+        with pytest.raises(InvalidValue, match="timeout is a number of seconds"):
+            as_completed([result], timeout=timeout)
+        with pytest.raises(InvalidValue, match="timeout is a number of seconds"):
+            await gather(result, timeout=timeout)
+
+
+@pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), "5", None, True], ids=str)
+def test_a_pause_that_a_task_asks_for_is_checked(delay: Any) -> None:
+    with pytest.raises(InvalidValue, match="a delay is a number of seconds"):
+        RetryLater(delay)
+
+
+def test_a_pause_that_a_task_asks_for_may_be_a_timedelta() -> None:
+    assert RetryLater(timedelta(minutes=1)).delay == 60.0
+
+
+@pytest.mark.parametrize("value", [float("nan"), "5", None, True], ids=str)
+async def test_progress_that_is_no_number_is_refused(app: App, value: Any) -> None:
+    @app.task
+    async def task(ctx: Context) -> str:
+        with pytest.raises(InvalidValue, match="progress is a finite number"):
+            await ctx.progress(value)
+        return "refused"
+
+    async with app.worker():
+        assert await (await task.enqueue()).get(timeout=10) == "refused"
 
 
 async def test_a_message_with_an_eta_is_scheduled_and_one_without_is_queued(app: App) -> None:

@@ -1,10 +1,16 @@
 """Retry policies: which errors, how often, and after what pause."""
 
+import math
+from datetime import timedelta
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asyncq.policies import Retry
+from asyncq.errors import InvalidValue
+from asyncq.policies import Retry, as_retry
+from asyncq.quantities import LONGEST
 
 seconds = st.floats(0, 1e9)
 factors = st.floats(1, 1e300)
@@ -65,7 +71,76 @@ def test_only_the_named_errors_are_tried_again() -> None:
     assert not retry.allows(ValueError(), 1)
 
 
-@pytest.mark.parametrize("field", [{"times": -1}, {"base": -1.0}, {"factor": 0.5}, {"ceiling": -1}])
-def test_a_policy_that_makes_no_sense_is_refused(field: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="Retry takes"):
-        Retry(**field)  # pyright: ignore[reportArgumentType] - wrong on purpose
+@pytest.mark.parametrize(
+    ("field", "why"),
+    [
+        ({"times": -1}, "times is from 0"),
+        ({"times": 1.5}, "times is from 0"),
+        ({"times": "3"}, "times is from 0"),
+        ({"times": True}, "times is from 0"),
+        ({"times": math.inf}, "times is from 0"),
+        ({"base": -1.0}, "base is a number of seconds"),
+        ({"base": "1"}, "base is a number of seconds"),
+        ({"factor": 0.5}, "factor is a number of at least 1"),
+        ({"factor": math.nan}, "factor is a number of at least 1"),
+        ({"ceiling": -1}, "ceiling is a number of seconds"),
+        ({"jitter": 0.5}, "jitter is True or False"),
+        ({"on": "ValueError"}, "on is a class of exceptions"),
+        ({"on": ["ValueError"]}, "on is a class of exceptions"),
+        ({"on": [ValueError()]}, "on is a class of exceptions"),
+        ({"on": []}, "leave the policy out"),
+        ({"on": int}, "on is a class of exceptions"),
+        ({"on": (ValueError, KeyboardInterrupt)}, "KeyboardInterrupt ends the worker"),
+        ({"on": None}, "on is a class of exceptions"),
+    ],
+    ids=str,
+)
+def test_a_policy_that_makes_no_sense_is_refused(field: dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidValue, match=why):
+        Retry(**field)
+
+
+@pytest.mark.parametrize(
+    "on", [ValueError, [ValueError], {ValueError}, (ValueError,), iter([ValueError])], ids=type
+)
+def test_the_errors_of_a_policy_are_one_class_or_several(on: Any) -> None:
+    retry = Retry(on=on)
+
+    assert retry.on == (ValueError,)
+    assert retry.allows(UnicodeError(), 1)
+    assert not retry.allows(KeyError(), 1)
+
+
+def test_the_times_of_a_policy_may_stand_alone() -> None:
+    assert Retry(5) == Retry(times=5)
+
+
+def test_the_pauses_of_a_policy_may_be_timedeltas() -> None:
+    retry = Retry(base=timedelta(seconds=2), ceiling=timedelta(minutes=1))
+
+    assert (retry.base, retry.ceiling) == (2.0, 60.0)
+
+
+def test_a_policy_without_a_ceiling_has_the_longest_pause_there_is() -> None:
+    assert Retry(ceiling=math.inf).pause(5000, lambda: 1.0) == LONGEST
+
+
+@pytest.mark.parametrize(
+    ("given", "policy"),
+    [
+        (3, Retry(times=3)),
+        (0, Retry(times=0)),
+        (True, Retry()),
+        (False, None),
+        (None, None),
+        (Retry(7), Retry(times=7)),
+    ],
+)
+def test_a_tasks_retry_may_be_a_number_or_yes_or_no(given: Any, policy: Retry | None) -> None:
+    assert as_retry(given) == policy
+
+
+@pytest.mark.parametrize("given", [-1, 1.5, "3", Retry, [ValueError], ValueError], ids=repr)
+def test_what_is_no_policy_is_refused(given: Any) -> None:
+    with pytest.raises(InvalidValue, match=r"retry is Retry\(...\), how many times"):
+        as_retry(given)

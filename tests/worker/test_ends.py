@@ -105,7 +105,7 @@ async def test_a_cancellation_of_its_own_is_a_failure_that_is_logged(
     [
         (TWICE, 2),
         (Retry(times=1, base=0.0, on=(ValueError,)), 1),
-        (Retry(times=1, base=0.0, on=(asyncio.CancelledError,)), 2),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - no Exception, and understood all the same
+        (Retry(times=1, base=0.0, on=(asyncio.CancelledError,)), 2),
     ],
     ids=["any", "others", "this"],
 )
