@@ -38,6 +38,7 @@ from asyncq.spelling import parameters_of, unknown_option
 from asyncq.sync import SyncClient
 from asyncq.task import Task, TaskDecorator, TaskOptions
 from asyncq.topology import Queue, check_queue_name
+from asyncq.worker.arrival import connected
 from asyncq.worker.signals import run_until_signalled
 from asyncq.worker.worker import Hook, Worker
 
@@ -245,13 +246,19 @@ class App:
         concurrency: int | None = None,
         grace: Duration | None = None,
         burst: bool = False,
+        require_broker: bool = False,
         **unknown: Never,
     ) -> None:
         """Run a worker until SIGTERM or SIGINT, or in a ``burst`` until the queues are empty.
 
-        See `asyncq.worker.signals` for what signals do.
+        It waits for brokers and a backend that do not answer yet, and says so in the log. See
+        `asyncq.worker.signals` for what signals do.
+
+        Raises:
+            BrokerUnavailable, BackendUnavailable: at once, with ``require_broker``.
+            ConfigurationError: something there answers and cannot be used.
         """
-        async with self:
+        async with connected(self, lambda: self.client.backend, required=require_broker):
             worker = self.make_worker(
                 queues=queues, concurrency=concurrency, grace=grace, burst=burst, **unknown
             )

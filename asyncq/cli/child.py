@@ -21,6 +21,7 @@ from asyncq.errors import first_error
 from asyncq.loggers import get_logger
 from asyncq.texts import plain
 from asyncq.topology import check_queue_name
+from asyncq.worker.arrival import connected
 from asyncq.worker.channel import Orders
 from asyncq.worker.parent import Parent
 from asyncq.worker.signals import run_loop
@@ -65,7 +66,7 @@ def _work(orders: Orders, parent: Parent) -> None:
     queues = list(orders.queues) or app.queues()
     if orders.introduce:
         introduce(orders, app, queues)
-    run_loop(partial(_run, app, queues, parent, burst=orders.burst))
+    run_loop(partial(_run, app, queues, parent, orders))
 
 
 def _load(orders: Orders) -> App:
@@ -78,9 +79,9 @@ def _load(orders: Orders) -> App:
     return app
 
 
-async def _run(app: App, queues: list[str], parent: Parent, *, burst: bool) -> None:
-    async with app:
-        worker = app.make_worker(queues=queues, burst=burst)
+async def _run(app: App, queues: list[str], parent: Parent, orders: Orders) -> None:
+    async with connected(app, lambda: app.client.backend, required=orders.require_broker):
+        worker = app.make_worker(queues=queues, burst=orders.burst)
         try:
             # Of a list of URLs, and of other brokers, the worker keeps the leases itself.
             url = app.url if len(app.urls[DEFAULT_BROKER]) == 1 else None

@@ -104,6 +104,10 @@ def worker(
     health_host: Annotated[
         str, Option(metavar="ADDRESS", help="Where --health listens.")
     ] = "127.0.0.1",
+    require_broker: Annotated[
+        bool,
+        Option("--require-broker", help="Fail if a broker does not answer, instead of waiting."),
+    ] = False,
     log_level: Level = None,
     log_format: Annotated[
         LogFormat, Option(metavar="FORMAT", help="Lines of text, or of json.")
@@ -138,6 +142,7 @@ def worker(
         grace=grace,
         lease=lease,
         burst=burst,
+        require_broker=require_broker,
         log_level=log_level,
         log_format=log_format,
         log_setup=not no_log_setup,

@@ -32,6 +32,8 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True, tag="orders"):
     log_format: str = "text"
     log_setup: bool = True
     """Whether the worker may add to how the app configures its log."""
+    require_broker: bool = False
+    """Fail when the broker or the backend does not answer at the start, instead of waiting."""
     processes: int = 1
     introduce: bool = False
     """Print what is about to run."""

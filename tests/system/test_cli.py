@@ -410,7 +410,7 @@ def test_a_broker_out_of_reach_is_one_line_and_keeps_its_password(
         "@app.task\ndef add(x, y):\n    return x + y\n"
     )
     arguments = {
-        "worker": ["worker", "far:app"],
+        "worker": ["worker", "far:app", "--require-broker"],
         "call": ["call", "far:app", "add", "1", "2"],
         "queues": ["queues", UNREACHABLE],
         "purge": ["purge", UNREACHABLE, "default"],
