@@ -18,7 +18,7 @@ from asyncq.client import Client
 from asyncq.errors import ConfigurationError
 from asyncq.loop_thread import Ask, LoopThread
 from asyncq.message import Progress, Status
-from asyncq.quantities import Duration
+from asyncq.quantities import Duration, wait
 from asyncq.result import Result
 from asyncq.signature import Signature
 from asyncq.task import Task
@@ -43,7 +43,8 @@ class SyncResult(Generic[R]):
 
     def get(self, timeout: Duration | None = None) -> R:
         """As `Result.get`."""
-        return self._client.call(lambda _: self._result.get(timeout), timeout)
+        patience = wait("timeout", timeout)
+        return self._client.call(lambda _: self._result.get(patience), patience)
 
     def status(self) -> Status:
         """As `Result.status`."""
