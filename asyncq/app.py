@@ -19,6 +19,7 @@ import msgspec
 
 from asyncq.backends.base import Backend
 from asyncq.brokers.base import Broker
+from asyncq.brokers.dead import DeadLimits
 from asyncq.client import Client
 from asyncq.clock import Clock, SystemClock
 from asyncq.codecs.native import NativeCodec
@@ -370,7 +371,8 @@ class App:
         return self._open_backend(self.backend_url)
 
     def _open_broker(self, url: Url) -> Broker:
-        return make_broker(url, self._clock)
+        limits = DeadLimits(self.config.max_dead_letters, self.config.keep_dead_letters)
+        return make_broker(url, self._clock, limits)
 
     def _open_backend(self, url: Url) -> Backend:
         return make_backend(url, self._clock)

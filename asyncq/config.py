@@ -46,6 +46,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=Suggesting):
     to the dead letters: time enough for a rolling deploy."""
     unknown_delay: Seconds = default(5.0)
     """The pause between two such give-backs."""
+    max_dead_letters: int = 10_000
+    """How many dead letters a queue keeps; what is over that gives way, the oldest first."""
+    keep_dead_letters: Seconds = default(30 * 86400.0)
+    """How long a queue keeps a dead letter, unless there are too many."""
     publish_timeout: Seconds = default(10.0)
     """How long ``enqueue`` goes on trying while the broker does not answer."""
 
@@ -66,6 +70,8 @@ _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "keep_result": seconds,
     "unknown_ttl": seconds,
     "unknown_delay": seconds,
+    "max_dead_letters": partial(count, at_least=1),
+    "keep_dead_letters": partial(seconds, above=0),
     "publish_timeout": partial(seconds, above=0),
 }
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from asyncq.backends.base import Backend
 from asyncq.brokers.base import Broker
+from asyncq.brokers.dead import DeadLimits
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.errors import ConfigurationError
@@ -38,13 +39,13 @@ EXTRAS = {
 }
 
 
-def make_broker(url: Url, clock: Clock) -> Broker:
-    """The broker behind ``url``, not yet connected.
+def make_broker(url: Url, clock: Clock, limits: DeadLimits | None = None) -> Broker:
+    """The broker behind ``url``, not yet connected; its dead letters within these limits.
 
     Raises:
         ConfigurationError: unknown scheme, or its extra is not installed.
     """
-    return _load("broker", BROKERS, url)(url, clock)
+    return _load("broker", BROKERS, url)(url, clock, limits or DeadLimits())
 
 
 def make_backend(url: Url, clock: Clock) -> Backend:

@@ -18,6 +18,7 @@ from asyncq.quantities import (
     Duration,
     SecondsOrNone,
     count,
+    flag,
     is_endless,
     moment,
     no_default,
@@ -69,6 +70,8 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after which a message that was not started is not started any more."""
     keep_result: SecondsOrNone = no_default()
     """Seconds to keep the outcome; None is the app's default, 0 keeps nothing."""
+    dead_letter: bool = True
+    """Whether a message that failed for good goes to the dead letters, with its error."""
 
     def __post_init__(self) -> None:
         check_destination(self.queue, self.exchange, self.routing_key or None)
@@ -78,6 +81,7 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
             "time_limit": optional_seconds("time_limit", self.time_limit, above=0),
             "expires": optional_seconds("expires", self.expires),
             "keep_result": check_keep(self.keep_result),
+            "dead_letter": flag("dead_letter", self.dead_letter),
         }
         for name, value in plain.items():
             msgspec.structs.force_setattr(self, name, value)
@@ -154,7 +158,7 @@ class Task(Generic[P, R]):
         one ``queue``; the result is that of the first of them. ``delay`` (Celery's ``countdown``)
         and ``expires`` are seconds from now, or a `timedelta`, ``eta`` is a moment (an aware
         datetime or Unix seconds); an infinite ``expires`` is never. An ``id`` of your own makes the
-        call repeatable: it is taken once for as long as its outcome is kept.
+        call repeatable: it is taken once for as long as its outcome is kept, or its dead letter.
 
         Raises:
             ValueError: a value makes no sense (`InvalidValue`), or two say when to start.
@@ -269,6 +273,7 @@ class TaskDecorator:
         time_limit: Duration | None = ...,
         expires: Duration | None = ...,
         keep_result: Duration | None = ...,
+        dead_letter: bool = ...,
     ) -> "TaskDecorator": ...
     def __call__(self, *function: Callable[..., Any], **options: Any) -> Any:
         """Register a function, or return a decorator that will, with these options.

@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from asyncq.brokers.base import Envelope
+from asyncq.brokers.base import Envelope, LastAttempt
 from asyncq.message import Status
 
 
@@ -27,7 +27,10 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     envelope: Envelope
     reason: str
     died_at: float
+    """Unix seconds."""
     crashes: int = 0
+    last: LastAttempt | None = None
+    """None where it died without one: it waited too long, or its queue overflowed."""
 
 
 @runtime_checkable
@@ -57,7 +60,9 @@ class QueueAdmin(Protocol):
     async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
         """Put these dead letters back at the end of their queue, with no crashes to their name.
 
-        Returns the ids that were there. Recorded outcomes are not its business: forget them first.
+        Each is in one place at any time; where the broker cannot move a message in one step, it may
+        be in both should the connection be lost just then, and never in neither. Returns the ids
+        that were there. Recorded outcomes are not its business: forget them first.
         """
         ...
 

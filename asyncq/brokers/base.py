@@ -14,7 +14,7 @@ from typing import Annotated, Any, Protocol, Self, runtime_checkable
 import msgspec
 
 from asyncq.brokers.lanes import Lane
-from asyncq.message import MAX_PRIORITY, Record
+from asyncq.message import MAX_PRIORITY, Failure, Record
 from asyncq.topology import Queue
 
 MAX_BATCH = 500
@@ -91,11 +91,25 @@ class Nack(msgspec.Struct, frozen=True):
     replacement: Envelope | None = None
 
 
+class LastAttempt(msgspec.Struct, frozen=True, array_like=True):
+    """How the last attempt of a message failed, as its dead letter keeps it."""
+
+    error: Failure
+    attempt: int = 0
+    """Which it was, from 1; 0 where the message could not be read."""
+    worker: str = ""
+
+
 class Reject(msgspec.Struct, frozen=True):
-    """Move it to the queue's dead letters, with the reason."""
+    """Move it to the queue's dead letters, with the reason.
+
+    A ``replacement`` is what lies there instead, and is sent again from there, under the same id.
+    """
 
     delivery: Delivery
     reason: str
+    last: LastAttempt | None = None
+    replacement: Envelope | None = None
 
 
 Settlement = Ack | Nack | Reject  # how a delivery ends

@@ -29,6 +29,7 @@ from asyncq.brokers.base import (
     Reject,
     Settlement,
 )
+from asyncq.brokers.dead import DeadLimits
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.errors import QueueFull, Refused
@@ -49,9 +50,10 @@ class MemoryBroker:
 
     leases_are_shared = False
 
-    def __init__(self, url: Url, clock: Clock) -> None:
+    def __init__(self, url: Url, clock: Clock, limits: DeadLimits | None = None) -> None:
         self._store = open_store(url)
         self._clock = clock
+        self._limits = limits or DeadLimits()
 
     @property
     def store(self) -> Hashable:
@@ -80,7 +82,7 @@ class MemoryBroker:
                 self._store.published.add(envelope.queue)
                 if self._store.records.get(envelope.id, now) is None:
                     queue = self._store.queue(envelope.queue)
-                    if not queue.add(entry, envelope.eta or 0.0, now):
+                    if not queue.add(entry, envelope.eta or 0.0, now, self._limits):
                         refused[envelope.queue].append(envelope.id)
             limits = {name: self._store.queue(name).max_length or 0 for name in refused}
         await checkpoint()
@@ -98,7 +100,7 @@ class MemoryBroker:
     @asynccontextmanager
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
         await checkpoint()
-        consumer = MemoryConsumer(self._store, self._clock, queue.name, lease)
+        consumer = MemoryConsumer(self._store, self._clock, queue.name, lease, self._limits)
         try:
             yield consumer
         finally:
@@ -154,6 +156,7 @@ class MemoryBroker:
                 reason=dead.reason,
                 died_at=dead.died_at,
                 crashes=dead.entry.crashes,
+                last=dead.last,
             )
             for dead in page
         ]
@@ -178,10 +181,18 @@ class MemoryBroker:
 class MemoryConsumer:
     """One worker's hands in one queue, whose records are in the same store."""
 
-    def __init__(self, store: MemoryStore, clock: Clock, queue: str, lease: Lease) -> None:
+    def __init__(
+        self,
+        store: MemoryStore,
+        clock: Clock,
+        queue: str,
+        lease: Lease,
+        limits: DeadLimits,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._lease = lease
+        self._limits = limits
         self._suspects: set[int] = set()  # the claims of those that we run
         with store.lock:
             self._queue = store.queue(queue)
@@ -220,7 +231,9 @@ class MemoryConsumer:
         suspects: dict[int, int] = {}  # claim: crashes
         try:
             with self._store.lock:
-                claimed = self._queue.claim(self._lease.incarnation, limit, room, self._clock.now())
+                claimed = self._queue.claim(
+                    self._lease.incarnation, limit, room, self._clock.now(), self._limits
+                )
             suspects = {number: entry.crashes for number, entry in claimed if entry.suspect}
             self._suspects.update(suspects)
         finally:
@@ -278,8 +291,12 @@ class MemoryConsumer:
                     self._queue.delay(entry, due)
                 else:
                     self._queue.put_first(entry)
-            case Reject(reason=reason):
-                self._queue.bury(self._queue.let_go(worker, message_id), reason, now)
+            case Reject(reason=reason, last=last, replacement=replacement):
+                new = None if replacement is None else pack(replacement)  # may be refused: first
+                entry = self._queue.let_go(worker, message_id)
+                if new is not None:
+                    entry = msgspec.structs.replace(new, crashes=entry.crashes)
+                self._queue.bury(entry, reason, now, self._limits, last)
             case _:
                 assert_never(settlement)
         return True

@@ -45,7 +45,7 @@ class MemoryStore:
     def queue(self, name: str) -> MemoryQueue:
         """The queue of this name, made if there is none."""
         if name not in self._queues:
-            self._queues[name] = MemoryQueue()
+            self._queues[name] = MemoryQueue(name)
         return self._queues[name]
 
     def record(self, record: Record, now: float) -> None:

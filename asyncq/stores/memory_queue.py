@@ -12,7 +12,8 @@ from itertools import count, islice, takewhile
 
 import msgspec
 
-from asyncq.brokers.base import overflowed, waited_too_long
+from asyncq.brokers.base import LastAttempt, overflowed, waited_too_long
+from asyncq.brokers.dead import TRIM_BITE, DeadLimits
 from asyncq.brokers.lanes import Room
 from asyncq.errors import LeaseLost
 from asyncq.message import MAX_PRIORITY, Status
@@ -41,6 +42,7 @@ class Dead(msgspec.Struct, frozen=True):
     entry: Entry
     reason: str
     died_at: float
+    last: LastAttempt | None
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +70,8 @@ Line = OrderedDict[str, Entry]
 class MemoryQueue:
     """A named line of messages, and the bells of who waits for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self._bells: deque[Bell] = deque()  # one per idle consumer, the longest idle first
         self._lines: Sequence[Line] = [Line() for _ in range(MAX_PRIORITY + 1)]
         self._suspects = Line()
@@ -76,7 +79,7 @@ class MemoryQueue:
         self._due: list[tuple[float, int, str]] = []  # a heap: when, order of arrival, id
         self._arrivals = count()
         self._holders: dict[str, Holder] = {}
-        self._dead: dict[str, Dead] = {}
+        self._dead: OrderedDict[str, Dead] = OrderedDict()  # in the order in which they died
         self._declared: Queue | None = None
         self._active: str | None = None  # the incarnation that alone is handed messages
         self._standby: deque[Bell] = deque()  # of those who wait for its end
@@ -124,7 +127,7 @@ class MemoryQueue:
 
     # Moves
 
-    def add(self, entry: Entry, due: float, now: float) -> bool:
+    def add(self, entry: Entry, due: float, now: float, limits: DeadLimits) -> bool:
         """Take a new message, unless it is here in some place or other; False if it is full."""
         if self.find(entry.id, now) is not None:
             return True
@@ -142,11 +145,11 @@ class MemoryQueue:
             return False
         self._append(entry)
         while self._length() > limit and (line := next(filter(None, self._lines), None)):
-            self.bury(line.popitem(last=False)[1], overflowed(limit), now)
+            self.bury(line.popitem(last=False)[1], overflowed(limit), now, limits)
         return True
 
     def claim(
-        self, incarnation: str, limit: int, room: Room, now: float
+        self, incarnation: str, limit: int, room: Room, now: float, limits: DeadLimits
     ) -> list[tuple[int, Entry]]:
         """Hand out what is due: suspects, as far as there is room, and the lines in order.
 
@@ -163,7 +166,7 @@ class MemoryQueue:
             return []
         if self._declared is not None and self._declared.single_active:
             self._active = incarnation
-        claimed = [(next(_claims), entry) for entry in self._next(limit, room, now)]
+        claimed = [(next(_claims), entry) for entry in self._next(limit, room, now, limits)]
         holder.held.update({entry.id: (number, entry) for number, entry in claimed})
         return claimed
 
@@ -187,8 +190,25 @@ class MemoryQueue:
         line.move_to_end(entry.id, last=False)
         self.ring()
 
-    def bury(self, entry: Entry, reason: str, now: float) -> None:
-        self._dead[entry.id] = Dead(entry, reason, now)
+    def bury(
+        self,
+        entry: Entry,
+        reason: str,
+        now: float,
+        limits: DeadLimits,
+        last: LastAttempt | None = None,
+    ) -> None:
+        """Make a dead letter of it, and let those give way that there are too many of."""
+        dead = self._dead
+        dead[entry.id] = Dead(entry, reason, now, last)
+        gone = 0
+        while dead and gone < TRIM_BITE:
+            oldest = next(iter(dead.values()))
+            if len(dead) <= limits.most and oldest.died_at > now - limits.keep:
+                break
+            dead.popitem(last=False)
+            gone += 1
+        limits.note(self.name, gone)
 
     def replay(self, message_id: str) -> bool:
         if message_id not in self._dead:
@@ -273,7 +293,7 @@ class MemoryQueue:
 
     # Within
 
-    def _next(self, limit: int, room: Room, now: float) -> Iterator[Entry]:
+    def _next(self, limit: int, room: Room, now: float, limits: DeadLimits) -> Iterator[Entry]:
         left = limit
         for entry in self._suspects_for(limit, room):
             left -= 1
@@ -284,7 +304,7 @@ class MemoryQueue:
                 entry = line.popitem(last=False)[1]
                 if entry.until < math.inf:
                     if ttl is not None and entry.until <= now:
-                        self.bury(entry, waited_too_long(ttl), now)
+                        self.bury(entry, waited_too_long(ttl), now, limits)
                         continue
                     entry = msgspec.structs.replace(entry, until=math.inf)
                 left -= 1

@@ -6,6 +6,7 @@ is still under way. Here a call that does not end well closes its connection.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
@@ -32,6 +33,7 @@ OLDEST = (6, 2)  # LPOP with a count, SMISMEMBER
 OWN_OPTIONS = ("prefix",)
 
 UNKNOWN_SCRIPT = "NOSCRIPT"
+_INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)  # a line of a script
 _FORBIDDEN = ("NOAUTH", "WRONGPASS", "NOPERM")
 # The server is there but cannot serve us now: reconnecting (to the next master, say) may help.
 _PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "OOM",
@@ -60,8 +62,13 @@ class Script:
 
 @cache
 def load_script(package: str, name: str) -> Script:
-    """The script ``scripts/<name>.lua`` of ``package``."""
-    return Script((files(package) / "scripts" / f"{name}.lua").read_text())
+    """The script ``scripts/<name>.lua`` of ``package``, with those it includes."""
+    return Script(_script_text(package, name))
+
+
+def _script_text(package: str, name: str) -> str:
+    text = (files(package) / "scripts" / f"{name}.lua").read_text()
+    return _INCLUDE.sub(lambda found: _script_text(package, found[1]), text)
 
 
 class RedisSettings:

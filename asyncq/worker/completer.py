@@ -15,6 +15,7 @@ from asyncq.brokers.base import (
     Conclusion,
     Consumer,
     Delivery,
+    LastAttempt,
     Lease,
     Reject,
     UnifiedConsumer,
@@ -159,7 +160,7 @@ class Completer:
 def _unsettled(delivery: Delivery, error: Exception) -> Conclusion:
     why = f"{type(error).__name__} while it was settled"
     envelope = delivery.envelope
-    record = Record(
-        envelope.id, Failed(Failure(UNSETTLED, why)), keep=60.0, reply_to=envelope.reply_to
-    )
-    return Conclusion(Reject(delivery, f"{UNSETTLED}: {why}"), record)
+    failure = Failure(UNSETTLED, why)
+    record = Record(envelope.id, Failed(failure), keep=60.0, reply_to=envelope.reply_to)
+    last = LastAttempt(failure)
+    return Conclusion(Reject(delivery, f"{UNSETTLED}: {why}", last), record)

@@ -12,7 +12,7 @@ import anyio
 import msgspec
 
 from asyncq.backends.base import Backend
-from asyncq.brokers.base import Ack, Conclusion, Delivery, Nack, Reject
+from asyncq.brokers.base import Ack, Conclusion, Delivery, LastAttempt, Nack, Reject
 from asyncq.clock import Clock
 from asyncq.codecs.base import Codec
 from asyncq.config import Config
@@ -200,9 +200,12 @@ class Executor:
     ) -> Conclusion:
         if self._verbose and isinstance(outcome, Succeeded):
             self.notes.succeeded(message, self._now() - started)
+        settlement: Ack | Reject = Ack(delivery)
+        if isinstance(outcome, Failed) and job.dead_letter:
+            settlement = self._reject(delivery, message, outcome.error)
         keep = job.keep if message.keep_result is None else _bounded(message.keep_result)
         if keep <= 0 and message.reply_to is None:
-            return Conclusion(Ack(delivery))
+            return Conclusion(settlement)
         record = Record(
             message.id,
             outcome,
@@ -214,7 +217,15 @@ class Executor:
             keep,
             message.reply_to,
         )
-        return Conclusion(Ack(delivery), record)
+        return Conclusion(settlement, record)
+
+    def _reject(self, delivery: Delivery, message: Message, error: Failure) -> Reject:
+        """To the dead letters, from where it would begin with its first attempt."""
+        replacement = None
+        if message.attempt > 1:
+            replacement = self._encode(msgspec.structs.replace(message, attempt=1))
+        last = LastAttempt(error, message.attempt, self._worker)
+        return Reject(delivery, f"{error.type}: {error.message}", last, replacement)
 
     def _raised(self, message: Message, job: Job, error: BaseException) -> Failed:
         """The task raised, and is not tried again."""
@@ -259,15 +270,21 @@ class Executor:
         """To the dead letters, with an outcome for whoever waits."""
         envelope = delivery.envelope
         self.notes.burial(envelope, f"{kind}: {why}")
+        failure = Failure(kind, why)
         record = Record(
             envelope.id,
-            Failed(Failure(kind, why)),
+            Failed(failure),
             finished_at=self._now(),
             worker=self._worker,
             keep=self._config.keep_result,
             reply_to=envelope.reply_to,
         )
-        return Conclusion(Reject(delivery, f"{kind}: {why}"), record)
+        replacement = None
+        if UNKNOWN_SINCE in envelope.headers:  # sent again, it has its time anew
+            headers = {k: v for k, v in envelope.headers.items() if k != UNKNOWN_SINCE}
+            replacement = msgspec.structs.replace(envelope, headers=headers)
+        last = LastAttempt(failure, worker=self._worker)
+        return Conclusion(Reject(delivery, f"{kind}: {why}", last, replacement), record)
 
 
 def _bounded(keep: float) -> float:

@@ -29,6 +29,7 @@ class Job(msgspec.Struct, frozen=True):
     retry: Retry | None
     time_limit: float | None
     keep: float
+    dead_letter: bool
 
 
 class TimeLimitExceeded(Exception):
@@ -84,6 +85,7 @@ def make_job(task: Task[..., Any], config: Config, threads: anyio.CapacityLimite
         retry=task.settings.retry,
         time_limit=task.settings.time_limit,
         keep=config.keep_result if keep is None else keep,
+        dead_letter=task.settings.dead_letter,
     )
 
 

@@ -8,6 +8,7 @@ from anyio import fail_after
 
 from asyncq.app import App
 from asyncq.brokers.base import Envelope
+from asyncq.brokers.dead import DeadLimits
 from asyncq.brokers.memory import MemoryBroker
 from asyncq.clock import Clock
 from asyncq.config import Config, Url
@@ -58,8 +59,8 @@ class Gate:
 class WatchedBroker(MemoryBroker):
     """A memory broker that counts what is published, and fails as it is told to."""
 
-    def __init__(self, url: Url, clock: Clock) -> None:
-        super().__init__(url, clock)
+    def __init__(self, url: Url, clock: Clock, limits: DeadLimits | None = None) -> None:
+        super().__init__(url, clock, limits)
         self.batches: list[list[str]] = []
         """The ids of each call that was answered."""
         self.calls = 0

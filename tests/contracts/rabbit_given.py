@@ -9,6 +9,7 @@ from anyio.lowlevel import checkpoint
 
 from asyncq.brokers.admin import DeadLetter
 from asyncq.brokers.base import Consumer, Delivery, Envelope, Lease, QueueSpec
+from asyncq.brokers.dead import DeadLimits
 from asyncq.brokers.lanes import Lane
 from asyncq.brokers.rabbitmq import RabbitBroker
 from asyncq.brokers.rabbitmq.post import Post
@@ -42,7 +43,8 @@ async def broker(rabbitmq_url: str) -> AsyncIterator[RabbitBroker]:
 async def post(rabbitmq_url: str) -> AsyncIterator[Post]:
     """A connection of our own, for what nobody but a test does."""
     settings = AmqpSettings(Url(rabbitmq_url))
-    post = Post(settings, Connector(settings, "tests", BrokerUnavailable), SystemClock())
+    connector = Connector(settings, "tests", BrokerUnavailable)
+    post = Post(settings, connector, SystemClock(), DeadLimits())
     yield post
     post.close()
 

@@ -21,6 +21,7 @@ from asyncq.testing.contracts import (
     BackendContract,
     BrokerContract,
     ConsumerContract,
+    DeadLetterContract,
     DriverFixtures,
     FullBroker,
     LaneContract,
@@ -67,6 +68,10 @@ class TestLeases(InMemory, LeaseContract):
 
 
 class TestLanes(InMemory, LaneContract):
+    pass
+
+
+class TestDeadLetters(InMemory, DeadLetterContract):
     pass
 
 

@@ -9,7 +9,12 @@ from asyncq.brokers.base import Broker
 from asyncq.brokers.rabbitmq import RabbitBroker
 from asyncq.clock import SystemClock
 from asyncq.config import Url
-from asyncq.testing.contracts import BrokerContract, ConsumerContract, DriverFixtures
+from asyncq.testing.contracts import (
+    BrokerContract,
+    ConsumerContract,
+    DeadLetterContract,
+    DriverFixtures,
+)
 from asyncq.topology import Queue
 
 
@@ -18,6 +23,8 @@ class InRabbit(DriverFixtures):
     has_priorities = False  # of a quorum queue
     gives_back_to_the_head = False
     hands_out_what_is_asked_for = False
+    has_leases = False
+    bounds_may_change = False
 
     @pytest.fixture
     def url(self, rabbitmq_url: str) -> Url:
@@ -30,6 +37,12 @@ class TestBroker(InRabbit, BrokerContract):
 
 class TestConsumer(InRabbit, ConsumerContract):
     pass
+
+
+class TestDeadLetters(InRabbit, DeadLetterContract):
+    @pytest.fixture(autouse=True)
+    def _counted_each_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("asyncq.brokers.rabbitmq.post.COUNT_EVERY", 0.0)
 
 
 class TestClassicQueue(InRabbit, BrokerContract):

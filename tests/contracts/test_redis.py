@@ -15,6 +15,7 @@ from asyncq.testing.contracts import (
     BackendContract,
     BrokerContract,
     ConsumerContract,
+    DeadLetterContract,
     DriverFixtures,
     FullBroker,
     LaneContract,
@@ -49,6 +50,10 @@ class TestLeases(InRedis, LeaseContract):
 
 
 class TestLanes(InRedis, LaneContract):
+    pass
+
+
+class TestDeadLetters(InRedis, DeadLetterContract):
     pass
 
 

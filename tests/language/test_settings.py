@@ -39,7 +39,10 @@ RECORDS: list[tuple[Callable[..., Any], str]] = [
     *((Config, name) for name in Config.__struct_fields__),
     *((Retry, name) for name in Retry.__struct_fields__),
     *((queue_with, name) for name in ("max_priority", "ttl", "max_length", "single_active")),
-    *((TaskOptions, name) for name in ("priority", "time_limit", "expires", "keep_result")),
+    *(
+        (TaskOptions, name)
+        for name in ("priority", "time_limit", "expires", "keep_result", "dead_letter")
+    ),
 ]
 
 

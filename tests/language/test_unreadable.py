@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from asyncq.brokers.rabbitmq.parcels import unwrap
 from asyncq.brokers.redis.blobs import unpack as unpack_blob
-from asyncq.brokers.sqlite.queue import unpack as unpack_row
+from asyncq.brokers.sqlite.parcels import unpack as unpack_row
 from asyncq.message import Failed, Failure, Progress, Record, Succeeded, Unreadable
 from asyncq.stores import records
 from asyncq.stores.amqp_content import headers_of, id_of

@@ -17,6 +17,7 @@ from asyncq.brokers.base import (
     Settlement,
     UnifiedConsumer,
 )
+from asyncq.brokers.dead import DeadLimits
 from asyncq.brokers.memory import MemoryBroker
 from asyncq.clock import Clock
 from asyncq.config import Url
@@ -46,8 +47,8 @@ class Chance:
 class FaultyBroker(MemoryBroker):
     """``faulty://seed.name``: a quarter of its calls do not go well."""
 
-    def __init__(self, url: Url, clock: Clock) -> None:
-        super().__init__(url, clock)
+    def __init__(self, url: Url, clock: Clock, limits: DeadLimits | None = None) -> None:
+        super().__init__(url, clock, limits)
         self.chance = Chance(_seed(url), BrokerUnavailable)
         self._url = url
 

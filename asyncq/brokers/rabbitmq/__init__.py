@@ -13,6 +13,7 @@ import msgspec
 
 from asyncq.brokers.admin import DeadLetter, Depth
 from asyncq.brokers.base import Consumer, Envelope, Lease, QueueSpec
+from asyncq.brokers.dead import DeadLimits
 from asyncq.brokers.rabbitmq.admin import RabbitQueueAdmin
 from asyncq.brokers.rabbitmq.consumer import RabbitConsumer
 from asyncq.brokers.rabbitmq.parcels import wrap
@@ -31,10 +32,10 @@ MOST_REMEMBERED = 100_000  # ids of what was sent in vain
 class RabbitBroker:
     """Queues in one RabbitMQ."""
 
-    def __init__(self, url: Url, clock: Clock) -> None:
+    def __init__(self, url: Url, clock: Clock, limits: DeadLimits | None = None) -> None:
         self._settings = AmqpSettings(url)
         sending = Connector(self._settings, "sends", BrokerUnavailable)
-        self._post = Post(self._settings, sending, clock)
+        self._post = Post(self._settings, sending, clock, limits or DeadLimits())
         self._admin = RabbitQueueAdmin(self._post)
         self._consuming = Connector(self._settings, "consumes", BrokerUnavailable)
         self._clock = clock

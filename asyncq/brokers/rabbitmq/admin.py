@@ -12,6 +12,7 @@ from typing import Any
 import pamqp.commands as amqp
 
 from asyncq.brokers.admin import DeadLetter, Depth
+from asyncq.brokers.dead import unpack_last
 from asyncq.brokers.rabbitmq import names
 from asyncq.brokers.rabbitmq.parcels import DIED_AT, REASON, Received, unwrap, wrap
 from asyncq.brokers.rabbitmq.post import Post
@@ -122,6 +123,7 @@ def _letter(content: Content, queue: str) -> DeadLetter:
         reason=reason,
         died_at=_died_at(headers),
         crashes=received.crashes,
+        last=unpack_last(received.last),
     )
 
 

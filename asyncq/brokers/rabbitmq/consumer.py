@@ -347,14 +347,14 @@ class RabbitConsumer:
                 await self._ask(self._nothing())
             await self._post.move(parcels)
             await self._settle_tags(sent)
+            if any(isinstance(settlement, Reject) for settlement in batch):
+                await self._post.count_dead(self._name)
         return fenced
 
     def _parcel(self, settlement: Nack | Reject) -> Parcel:
         delivery = settlement.delivery
         if isinstance(settlement, Reject):
-            return self._post.to_the_dead(
-                self._name, delivery.envelope, settlement.reason, delivery.crashes
-            )
+            return self._post.to_the_dead(self._name, settlement)
         envelope = settlement.replacement or delivery.envelope
         queue = names.suspects(self._name) if delivery.suspect else self._name
         eta = envelope.eta if settlement.replacement is not None else None

@@ -17,6 +17,7 @@ from typing import Any
 
 import pamqp.commands as amqp
 
+from asyncq.brokers.dead import DeadLimits
 from asyncq.errors import ConfigurationError
 from asyncq.topology import Queue
 
@@ -25,6 +26,7 @@ ARRIVALS = "asyncq:arrivals"  # below the lowest rung
 RUNGS = 30
 UNIT = 0.125  # seconds on the lowest rung; all of them together are four years
 LONGEST = (2**RUNGS - 1) * UNIT
+LONGEST_TTL = (2**32 - 1) / 1000  # seconds; what is to be kept for longer has none
 UNLIMITED = 1_000_000  # redeliveries: we count crashes ourselves, and the server would drop
 
 
@@ -40,8 +42,20 @@ def rung(number: int) -> str:
     return f"asyncq:delay:{number}"
 
 
+def dead_method(queue: str, limits: DeadLimits) -> Any:
+    """What declares the dead letters of a queue. To look at one counts as a delivery there."""
+    arguments: dict[str, Any] = {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": UNLIMITED,
+        "x-max-length": limits.most,
+    }
+    if limits.keep < LONGEST_TTL:
+        arguments["x-message-ttl"] = max(1, int(limits.keep * 1000))
+    return amqp.Queue.Declare(queue=dead(queue), durable=True, arguments=arguments)
+
+
 def queue_methods(queue: Queue) -> list[Any]:
-    """What declares a queue with all that belongs to it.
+    """What declares a queue with all that belongs to it, its dead letters aside.
 
     Raises:
         ConfigurationError: RabbitMQ has no such queues.
@@ -50,7 +64,6 @@ def queue_methods(queue: Queue) -> list[Any]:
     quorum: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED}
     return [
         amqp.Exchange.Declare(exchange=DEAD, exchange_type="direct", durable=True),
-        amqp.Queue.Declare(queue=dead(name), durable=True, arguments={"x-queue-type": "quorum"}),
         amqp.Queue.Bind(queue=dead(name), exchange=DEAD, routing_key=name),
         amqp.Queue.Declare(queue=suspects(name), durable=True, arguments=quorum),
         amqp.Queue.Declare(queue=name, durable=True, arguments=_arguments(queue)),

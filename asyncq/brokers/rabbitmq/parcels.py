@@ -34,6 +34,8 @@ class _Fields(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """It was sent before, and nobody knows whether it arrived."""
     first: str = ""
     """Of what went to an exchange: the queue whose copy keeps the id."""
+    last: bytes = b""
+    """Of a dead letter: how its last attempt failed."""
 
 
 class Received(msgspec.Struct, frozen=True, gc=False):
@@ -44,6 +46,7 @@ class Received(msgspec.Struct, frozen=True, gc=False):
     envelope: Envelope
     crashes: int
     again: bool
+    last: bytes = b""
 
     @property
     def losses(self) -> int:
@@ -63,6 +66,7 @@ def wrap(
     crashes: int = 0,
     again: bool = False,
     first: str = "",
+    last: bytes = b"",
 ) -> Parcel:
     """The parcel of an envelope, for this exchange and routing key."""
     body = _encode(
@@ -77,6 +81,7 @@ def wrap(
             crashes,
             again,
             first,
+            last,
         )
     )
     return Parcel(exchange, key, envelope.id, body, envelope.priority)
@@ -113,4 +118,5 @@ def unwrap(content: Content, queue: str) -> Received:
         ),
         fields.crashes,
         fields.again,
+        fields.last,
     )

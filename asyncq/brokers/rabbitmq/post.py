@@ -1,6 +1,8 @@
 """What broker and consumers of one process share: sending, declaring, asking how much there is."""
 
 import asyncio
+import math
+import time
 from asyncio import timeout as deadline
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +10,13 @@ from typing import Any
 import msgspec
 import pamqp.commands as amqp
 
-from asyncq.brokers.base import Envelope
+from asyncq.brokers.base import Envelope, Reject
+from asyncq.brokers.dead import DeadLimits, pack_last
 from asyncq.brokers.rabbitmq import names
 from asyncq.brokers.rabbitmq.parcels import DIED_AT, REASON, wrap
 from asyncq.clock import Clock
 from asyncq.errors import ConfigurationError
+from asyncq.loggers import get_logger
 from asyncq.stores.amqp import CALL_TIMEOUT, AmqpSettings, Connector
 from asyncq.stores.amqp_content import Parcel
 from asyncq.stores.amqp_sender import Sender, Sent
@@ -21,13 +25,20 @@ from asyncq.topology import Queue
 
 NOT_FOUND, PRECONDITION_FAILED = 404, 406  # AMQP's reply codes
 LONGEST_REASON = 2000  # characters that a header takes of it
+COUNT_EVERY = 60.0  # seconds between two looks at how many dead letters a queue has
+
+log = get_logger(__name__)
 
 
 class Post:
     """One connection that sends, and what it knows to be declared."""
 
-    def __init__(self, settings: AmqpSettings, connector: Connector, clock: Clock) -> None:
+    def __init__(
+        self, settings: AmqpSettings, connector: Connector, clock: Clock, limits: DeadLimits
+    ) -> None:
         self._settings = settings
+        self._limits = limits
+        self._next_count: dict[str, float] = {}  # of dead letters, by queue: when
         self._connector = connector
         self._now = clock.now
         self._sender = Sender(connector, CALL_TIMEOUT)
@@ -49,6 +60,7 @@ class Post:
         if queue in self.declared and not anew:
             return
         spec = self.specs.get(queue) or Queue(queue)
+        await self._declare_dead(queue)
         try:
             await self._call(*names.queue_methods(spec), *names.binding_methods(spec))
         except ChannelClosed as error:
@@ -60,6 +72,31 @@ class Post:
                 "App(queues=…)"
             ) from error
         self.declared.add(queue)
+
+    async def _declare_dead(self, queue: str) -> None:
+        """Have a place for its dead letters. One that is there with other bounds keeps them."""
+        try:
+            await self._call(names.dead_method(queue, self._limits))
+        except ChannelClosed as error:
+            if error.code != PRECONDITION_FAILED:
+                raise self._connector.gone(error) from error
+            if queue not in self.declared:
+                log.warning(
+                    "queue %s keeps its bounds, which are not those of this app: set them by a "
+                    "policy, or delete it, so that it is made anew (%s)",
+                    names.dead(queue),
+                    error,
+                )
+            self._next_count[queue] = math.inf
+
+    async def count_dead(self, queue: str) -> None:
+        """See now and then whether dead letters give way: RabbitMQ lets them go without a word."""
+        now = time.monotonic()
+        if now < self._next_count.get(queue, 0.0):
+            return
+        self._next_count[queue] = now + COUNT_EVERY
+        if await self.count(names.dead(queue)) >= self._limits.most:
+            self._limits.note(queue, 1)
 
     async def _declare_ladder(self, highest: int) -> None:
         async with self._turn:
@@ -89,10 +126,18 @@ class Post:
         key = names.delay_key(units, queue)
         return wrap(envelope, exchange, key, crashes=crashes, again=again)
 
-    def to_the_dead(self, queue: str, envelope: Envelope, reason: str, crashes: int) -> Parcel:
+    def to_the_dead(self, queue: str, rejected: Reject) -> Parcel:
         """A parcel for the queue's dead letters."""
-        parcel = wrap(envelope, names.DEAD, queue, crashes=crashes)
-        text = reason[:LONGEST_REASON].encode(errors="replace").decode()  # what headers can carry
+        delivery = rejected.delivery
+        parcel = wrap(
+            rejected.replacement or delivery.envelope,
+            names.DEAD,
+            queue,
+            crashes=delivery.crashes,
+            last=b"" if rejected.last is None else pack_last(rejected.last),
+        )
+        # What headers can carry.
+        text = rejected.reason[:LONGEST_REASON].encode(errors="replace").decode()
         headers = {REASON: text, DIED_AT: int(self._now() * 1000)}
         return msgspec.structs.replace(parcel, headers=headers)
 

@@ -32,8 +32,9 @@ from typing import Any, Self
 
 from asyncq.brokers.admin import DeadLetter, Depth
 from asyncq.brokers.base import Consumer, Envelope, Lease, LeaseKeeper, QueueSpec
+from asyncq.brokers.dead import DeadLimits
 from asyncq.brokers.redis.admin import RedisQueueAdmin
-from asyncq.brokers.redis.blobs import pack, queue_key
+from asyncq.brokers.redis.blobs import dead_bounds, pack, queue_key
 from asyncq.brokers.redis.consumer import RedisConsumer
 from asyncq.brokers.redis.keeper import RedisLeaseKeeper
 from asyncq.clock import Clock
@@ -58,8 +59,9 @@ class RedisBroker:
 
     leases_are_shared = True
 
-    def __init__(self, url: Url, clock: Clock) -> None:
+    def __init__(self, url: Url, clock: Clock, limits: DeadLimits | None = None) -> None:
         self._settings = RedisSettings(url)
+        self._limits = limits or DeadLimits()
         self._clock = clock
         self._sender = Link(self._settings, BrokerUnavailable)
         self._upkeep = Link(self._settings, BrokerUnavailable)
@@ -94,12 +96,15 @@ class RedisBroker:
                 pack(envelope),
             )
         records = self._settings.key("r", "")
+        bounds = dead_bounds(self._limits)
         for queue, messages in queues.items():
             await self._announce(queue)
-            refused = await self._sender.script(_PUBLISH, self._base(queue), records, *messages)
+            gone, limit, refused = await self._sender.script(
+                _PUBLISH, self._base(queue), records, *bounds, *messages
+            )
+            self._limits.note(queue, gone)
             if refused:
-                *ids, limit = refused
-                raise QueueFull([raw.decode() for raw in ids], queue, limit)
+                raise QueueFull([raw.decode() for raw in refused], queue, limit)
 
     async def declare(self, queues: Sequence[Queue]) -> None:
         for queue in queues:
@@ -108,7 +113,7 @@ class RedisBroker:
     @asynccontextmanager
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
         await self._announce(queue.name)
-        consumer = RedisConsumer(self._settings, queue.name, lease)
+        consumer = RedisConsumer(self._settings, queue.name, lease, self._limits)
         await consumer.enter()
         try:
             yield consumer

@@ -5,6 +5,7 @@ from typing import Any
 
 from asyncq.brokers.admin import DeadLetter, Depth
 from asyncq.brokers.base import MAX_BATCH
+from asyncq.brokers.dead import unpack_last
 from asyncq.brokers.redis.blobs import queue_key, unpack
 from asyncq.clock import Clock
 from asyncq.errors import BrokerUnavailable
@@ -76,7 +77,7 @@ class RedisQueueAdmin:
         ids: list[bytes] = reply[::2]
         if not ids:
             return ()
-        bodies, reasons, crashes = await self.link.pipeline(
+        bodies, reasons, crashes, lasts = await self.link.pipeline(
             [(f"HMGET {base}:dead:{what}".split(" ") + ids) for what in _DEAD_HASHES]
         )
         return [
@@ -85,9 +86,10 @@ class RedisQueueAdmin:
                 reason=(reason or b"").decode(errors="replace"),
                 died_at=float(score) / 1000,
                 crashes=int(count or 0),
+                last=unpack_last(last),
             )
-            for id, score, body, reason, count in zip(
-                ids, reply[1::2], bodies, reasons, crashes, strict=True
+            for id, score, body, reason, count, last in zip(
+                ids, reply[1::2], bodies, reasons, crashes, lasts, strict=True
             )
         ]
 
@@ -159,4 +161,4 @@ def _held_keys(base: str, incarnations: Sequence[bytes]) -> list[str]:
     return [f"{base}:held:{raw.decode(errors='replace')}" for raw in incarnations]
 
 
-_DEAD_HASHES = ("bodies", "reasons", "crashes")
+_DEAD_HASHES = ("bodies", "reasons", "crashes", "last")

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from asyncq.brokers.base import Envelope, Priority
+from asyncq.brokers.dead import DeadLimits
 from asyncq.message import UNREADABLE
 from asyncq.stores.redis import RedisSettings
 
@@ -30,6 +31,11 @@ _decode = msgspec.msgpack.Decoder(_Blob).decode
 def queue_key(settings: RedisSettings, queue: str) -> str:
     """What every key of this queue begins with; the braces keep them in one slot."""
     return f"{settings.prefix}:{{{queue}}}"
+
+
+def dead_bounds(limits: DeadLimits) -> tuple[int, int]:
+    """How many dead letters to keep, and for how many milliseconds, as scripts take it."""
+    return limits.most, int(limits.keep * 1000)
 
 
 def pack(envelope: Envelope) -> bytes:

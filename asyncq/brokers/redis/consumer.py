@@ -17,8 +17,9 @@ from asyncq.brokers.base import (
     Reject,
     Settlement,
 )
+from asyncq.brokers.dead import DeadLimits, pack_last
 from asyncq.brokers.lanes import NO_ROOM, Room
-from asyncq.brokers.redis.blobs import pack, queue_key, unpack
+from asyncq.brokers.redis.blobs import dead_bounds, pack, queue_key, unpack
 from asyncq.errors import BrokerUnavailable, LeaseLost
 from asyncq.stores.records import encode_record
 from asyncq.stores.redis import UNKNOWN_SCRIPT, Link, RedisSettings, load_script
@@ -46,8 +47,12 @@ class RedisConsumer:
     Two connections: one waits and claims, one settles, so that neither waits for the other.
     """
 
-    def __init__(self, settings: RedisSettings, queue: str, lease: Lease) -> None:
+    def __init__(
+        self, settings: RedisSettings, queue: str, lease: Lease, limits: DeadLimits
+    ) -> None:
         self._queue = queue
+        self._limits = limits
+        self._bounds = dead_bounds(limits)
         self._base = queue_key(settings, queue)
         self._lease = lease
         self._records = settings.key("r", "")
@@ -151,6 +156,7 @@ class RedisConsumer:
             min(limit, MAX_BATCH),
             room.together,
             1 if room.alone else 0,
+            *self._bounds,
         )
 
     def _wake_up(self, longest: float) -> tuple[Any, ...]:
@@ -164,7 +170,9 @@ class RedisConsumer:
 
     def _take_in(self, room: Room, reply: Sequence[Any]) -> Sequence[Delivery]:
         """The deliveries of a claim script's reply."""
-        due, state, ids, blobs, crashes = reply
+        due, state, ids, blobs, crashes, gave_way = reply
+        if gave_way:
+            self._limits.note(self._queue, gave_way)
         self._unheard.discard(self._number)
         self._next_due = due / 1000 if due >= 0 else None
         self._awaited = room if state == LANE_AWAITED else None
@@ -272,6 +280,9 @@ class RedisConsumer:
             else:
                 op, detail, moment = _describe(settlement)
                 group.args += (op, id, blob, detail, moment)
+                if isinstance(settlement, Reject):
+                    last = settlement.last
+                    group.args.append(b"" if last is None else pack_last(last))
         sent: list[Delivery] = []
         args: list[Any] = []
         for (number, keep, address), group in groups.items():
@@ -286,6 +297,7 @@ class RedisConsumer:
                 1 if resent else 0,
                 self._records,
                 self._replies,
+                *self._bounds,
                 len(groups),
                 *args,
             )
@@ -298,6 +310,8 @@ class RedisConsumer:
             self._unsure.difference_update(map(_id, sent))
         if self._suspects:
             self._leave_lane({_id(each) for each in sent if each.suspect})
+        if positions and positions[-1] < 0:
+            self._limits.note(self._queue, -positions.pop())
         return [sent[position] for position in positions]
 
     def _leave_lane(self, settled: set[str]) -> None:
@@ -327,7 +341,9 @@ def _describe(settlement: Nack | Reject) -> tuple[str, bytes | str, str]:
     """Op, detail and moment, as the script takes them."""
     suspect = settlement.delivery.suspect
     if isinstance(settlement, Reject):
-        return "R" if suspect else "r", settlement.reason, ""
+        replacement = settlement.replacement
+        blob = "" if replacement is None else pack(replacement)
+        return "R" if suspect else "r", blob, settlement.reason
     envelope = settlement.replacement or settlement.delivery.envelope
     eta = 0
     if settlement.replacement is not None and envelope.eta is not None:

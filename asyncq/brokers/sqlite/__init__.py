@@ -14,11 +14,13 @@ from typing import Self, TypeVar
 
 from asyncq.brokers.admin import DeadLetter, Depth
 from asyncq.brokers.base import Consumer, Envelope, Lease, LeaseKeeper, QueueSpec
+from asyncq.brokers.dead import DeadLimits
 from asyncq.brokers.sqlite import admin
 from asyncq.brokers.sqlite import queue as statements
 from asyncq.brokers.sqlite.consumer import SqliteConsumer
 from asyncq.brokers.sqlite.declared import declare
 from asyncq.brokers.sqlite.keeper import SqliteLeaseKeeper
+from asyncq.brokers.sqlite.parcels import pack
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.errors import BrokerUnavailable, QueueFull
@@ -38,7 +40,8 @@ class SqliteBroker:
 
     leases_are_shared = True
 
-    def __init__(self, url: Url, clock: Clock) -> None:
+    def __init__(self, url: Url, clock: Clock, limits: DeadLimits | None = None) -> None:
+        self._limits = limits or DeadLimits()
         self._settings = SqliteSettings(url)
         self._clock = clock
         self._opened: SqliteStore | None = None
@@ -63,7 +66,7 @@ class SqliteBroker:
         await close_store(store)
 
     async def publish(self, envelopes: Sequence[Envelope]) -> None:
-        parcels = [statements.pack(envelope) for envelope in envelopes]
+        parcels = [pack(envelope) for envelope in envelopes]
         if not parcels:
             return
         store = self._file
@@ -78,7 +81,9 @@ class SqliteBroker:
 
         with translated(store.path, BrokerUnavailable):
             refusals = await store.write(
-                lambda connection: statements.publish(connection, parcels, self._clock.now()),
+                lambda connection: statements.publish(
+                    connection, parcels, self._clock.now(), self._limits
+                ),
                 durable=self._settings.durable,
                 committed=published,
             )
@@ -91,7 +96,7 @@ class SqliteBroker:
     @asynccontextmanager
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
         consumer = SqliteConsumer(
-            self._file, self._clock, queue.name, lease, self._settings.durable
+            self._file, self._clock, queue.name, lease, self._limits, durable=self._settings.durable
         )
         try:
             await consumer.enter()

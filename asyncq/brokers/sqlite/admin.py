@@ -4,7 +4,10 @@ import sqlite3
 from collections.abc import Sequence
 
 from asyncq.brokers.admin import DeadLetter, Depth
-from asyncq.brokers.sqlite.queue import append, unpack
+from asyncq.brokers.dead import unpack_last
+from asyncq.brokers.sqlite.dead import forget
+from asyncq.brokers.sqlite.parcels import unpack
+from asyncq.brokers.sqlite.queue import append
 from asyncq.message import Status
 from asyncq.stores.sqlite.records import as_json
 
@@ -94,7 +97,7 @@ def list_dead(
     connection: sqlite3.Connection, queue: str, limit: int, offset: int
 ) -> list[DeadLetter]:
     rows = connection.execute(
-        "SELECT m.id, m.envelope, m.crashes, d.reason, d.died_at"
+        "SELECT m.id, m.envelope, m.crashes, d.reason, d.died_at, d.last"
         " FROM dead d JOIN messages m ON m.seq = d.seq"
         " WHERE d.queue = ? ORDER BY d.died_at, d.seq LIMIT ? OFFSET ?",
         (queue, limit, offset),
@@ -105,8 +108,9 @@ def list_dead(
             reason=reason,
             died_at=died_at,
             crashes=crashes,
+            last=unpack_last(last),
         )
-        for message_id, packed, crashes, reason, died_at in rows
+        for message_id, packed, crashes, reason, died_at, last in rows
     ]
 
 
@@ -126,9 +130,7 @@ def replay(connection: sqlite3.Connection, queue: str, ids: Sequence[str]) -> li
 
 def delete_dead(connection: sqlite3.Connection, queue: str, ids: Sequence[str]) -> int:
     seqs = _find_dead(connection, queue, ids)
-    chosen = (as_json(list(seqs.values())),)
-    connection.execute("DELETE FROM dead WHERE seq IN (SELECT value FROM json_each(?))", chosen)
-    connection.execute("DELETE FROM messages WHERE seq IN (SELECT value FROM json_each(?))", chosen)
+    forget(connection, list(seqs.values()))
     return len(seqs)
 
 

@@ -11,11 +11,14 @@ import msgspec
 from anyio import move_on_after
 from anyio.lowlevel import checkpoint
 
-from asyncq.brokers.base import Conclusion, Delivery, Lease, Nack, Settlement
+from asyncq.brokers.base import Ack, Conclusion, Delivery, Lease, Reject, Settlement
+from asyncq.brokers.dead import DeadLimits
 from asyncq.brokers.lanes import Room
 from asyncq.brokers.sqlite import queue as queues
+from asyncq.brokers.sqlite.dead import Burial, burial
 from asyncq.brokers.sqlite.declared import active_until, stands_by
-from asyncq.brokers.sqlite.queue import Claim, Held, Parcel, pack, unpack
+from asyncq.brokers.sqlite.parcels import Parcel, pack, unpack
+from asyncq.brokers.sqlite.queue import Claim, Held
 from asyncq.clock import Clock
 from asyncq.errors import BrokerUnavailable, LeaseLost
 from asyncq.message import Record
@@ -41,9 +44,17 @@ class SqliteConsumer:
     """Takes from one queue under a lease of its own. Its records are in the same file."""
 
     def __init__(
-        self, store: SqliteStore, clock: Clock, queue: str, lease: Lease, durable: bool
+        self,
+        store: SqliteStore,
+        clock: Clock,
+        queue: str,
+        lease: Lease,
+        limits: DeadLimits,
+        *,
+        durable: bool,
     ) -> None:
         self._store = store
+        self._limits = limits
         self._clock = clock
         self._queue = queue
         self._lease = lease
@@ -154,7 +165,7 @@ class SqliteConsumer:
         claim = Claim(queue=self._queue, lease=self._number, number=number, limit=limit, room=room)
         if stands_by(connection, self._queue, self._number, now):
             return ([] if queues.is_there(connection, self._number) else None), True
-        return queues.claim(connection, claim, now), False
+        return queues.claim(connection, claim, now, self._limits), False
 
     def _given_back(self, number: int, given_back: int) -> None:
         """In the writer's thread."""
@@ -193,7 +204,11 @@ class SqliteConsumer:
             else:
                 missing.append(each.settlement.delivery)
         given_back, delayed = queues.settle(
-            connection, [(each.token, each.settlement, each.replacement) for each in ours], now
+            connection,
+            self._queue,
+            [(each.token, each.settlement, each.replacement, each.burial) for each in ours],
+            now,
+            self._limits,
         )
         parcels = [each.record for each in ours if each.record is not None]
         new = records.keep(connection, parcels, now, self._store.mail.is_here) if parcels else []
@@ -235,15 +250,19 @@ class SqliteConsumer:
 class _Conclusion:
     """A conclusion as it goes to the writer: encoded before the file is locked."""
 
-    __slots__ = ("record", "replacement", "row", "settlement", "token")
+    __slots__ = ("burial", "record", "replacement", "row", "settlement", "token")
 
     def __init__(self, conclusion: Conclusion) -> None:
         self.settlement = conclusion.settlement
         self.token: Held = self.settlement.delivery.token
         self.row = (self.token.seq, self.token.claim)
         self.replacement: Parcel | None = None
-        if isinstance(self.settlement, Nack) and self.settlement.replacement is not None:
-            self.replacement = pack(self.settlement.replacement)
+        self.burial: Burial | None = None
+        if not isinstance(self.settlement, Ack):
+            if self.settlement.replacement is not None:
+                self.replacement = pack(self.settlement.replacement)
+            if isinstance(self.settlement, Reject):
+                self.burial = burial(self.token.seq, self.settlement)
         self.record = None if conclusion.record is None else records.pack(conclusion.record)
 
 

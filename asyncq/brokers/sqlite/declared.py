@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from asyncq.brokers.base import MAX_BATCH, overflowed, waited_too_long
+from asyncq.brokers.dead import DeadLimits
+from asyncq.brokers.sqlite.dead import Burial, bury
 from asyncq.message import MAX_PRIORITY
 from asyncq.stores.sqlite.records import as_json
 from asyncq.topology import Queue
@@ -92,7 +94,9 @@ def without_room(
     return new[max(room, 0) :]
 
 
-def drop_head(connection: sqlite3.Connection, bounds: Bounds, now: float) -> None:
+def drop_head(
+    connection: sqlite3.Connection, bounds: Bounds, now: float, limits: DeadLimits
+) -> None:
     """Bury what exceeds the bound: of the lowest priority, the oldest."""
     if bounds.max_length is None or not bounds.drops_head:
         return
@@ -109,13 +113,17 @@ def drop_head(connection: sqlite3.Connection, bounds: Bounds, now: float) -> Non
         "DELETE FROM ready WHERE queue = ? AND rank = ? AND place = ?",
         [(bounds.queue, rank, place) for rank, place, _ in rows],
     )
-    bury(connection, [seq for *_, seq in rows], overflowed(bounds.max_length), now)
+    why = overflowed(bounds.max_length)
+    bury(connection, bounds.queue, [Burial(seq, why, None) for *_, seq in rows], now, limits)
 
 
 def bury_late(
-    connection: sqlite3.Connection, queue: str, waited: Sequence[tuple[int, float | None]],
+    connection: sqlite3.Connection,
+    queue: str,
+    waited: Sequence[tuple[int, float | None]],
     now: float,
-) -> set[int]:  # fmt: skip
+    limits: DeadLimits,
+) -> set[int]:
     """Bury what was taken out of the line too late, of these seqs and their ends; which it was."""
     late = [seq for seq, until in waited if until is not None and until <= now]
     if not late:
@@ -123,17 +131,9 @@ def bury_late(
     [ttl] = connection.execute("SELECT ttl FROM declared WHERE queue = ?", (queue,)).fetchone()
     if ttl is None:  # it had one when they were sent
         return set()
-    bury(connection, late, waited_too_long(ttl), now)
+    why = waited_too_long(ttl)
+    bury(connection, queue, [Burial(seq, why, None) for seq in late], now, limits)
     return set(late)
-
-
-def bury(connection: sqlite3.Connection, seqs: Sequence[int], reason: str, now: float) -> None:
-    """Make dead letters of messages that are in no place any more."""
-    connection.execute(
-        "INSERT INTO dead (seq, queue, died_at, reason)"
-        " SELECT seq, queue, ?, ? FROM messages WHERE seq IN (SELECT value FROM json_each(?))",
-        (now, reason, as_json(seqs)),
-    )
 
 
 def stands_by(connection: sqlite3.Connection, queue: str, lease: int, now: float) -> bool:

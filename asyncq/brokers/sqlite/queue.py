@@ -10,38 +10,25 @@ from typing import assert_never
 
 import msgspec
 
-from asyncq.brokers.base import MAX_BATCH, Ack, Envelope, Nack, Reject, Settlement
+from asyncq.brokers.base import MAX_BATCH, Ack, Nack, Reject, Settlement
+from asyncq.brokers.dead import DeadLimits
 from asyncq.brokers.lanes import Room
+from asyncq.brokers.sqlite.dead import Burial, bury_held
 from asyncq.brokers.sqlite.declared import (
     Bounds,
     Refusal,
     bounds_of,
-    bury,
     bury_late,
     drop_head,
     without_room,
 )
-from asyncq.errors import Refused
-from asyncq.message import MAX_PRIORITY, UNREADABLE
+from asyncq.brokers.sqlite.parcels import Parcel
+from asyncq.message import MAX_PRIORITY
 from asyncq.stores.sqlite.records import as_json
 
-LARGEST = 1_000_000_000  # bytes; SQLite takes no larger value
 SUSPECTS = MAX_PRIORITY + 1  # their rank: behind all others, and never claimed with them
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Envelope).decode
 LAST_PLACE = 2**63 - 1
 ROUNDS = 4  # looks at the line in one claim, where what waited too long is in the way
-
-
-class Parcel(msgspec.Struct, frozen=True, gc=False):
-    """An envelope on its way into the file."""
-
-    id: str
-    queue: str
-    rank: int
-    due: float
-    packed: bytes
 
 
 class Held:
@@ -62,39 +49,9 @@ Row = tuple[int, int, int, str, object, float | None]
 """Seq, suspect, crashes, id, envelope, and when it has waited too long."""
 
 
-def pack(envelope: Envelope) -> Parcel:
-    """
-    Raises:
-        Refused: no file could keep it.
-    """
-    if not 0 <= envelope.priority <= MAX_PRIORITY:
-        raise Refused(envelope.id, f"its priority is {envelope.priority}, not 0 to {MAX_PRIORITY}")
-    try:
-        packed = _encode(envelope)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise Refused(envelope.id, f"it cannot be encoded: {error}") from error
-    if len(packed) > LARGEST:
-        raise Refused(envelope.id, f"it has {len(packed)} bytes, and SQLite takes {LARGEST}")
-    return Parcel(
-        envelope.id, envelope.queue, MAX_PRIORITY - envelope.priority, envelope.eta or 0.0, packed
-    )
-
-
-def unpack(packed: object, message_id: str, queue: str) -> Envelope:
-    """The envelope; one around the bare bytes, when other hands have put in what is none."""
-    raw = packed if isinstance(packed, bytes) else str(packed).encode(errors="replace")
-    try:
-        envelope = _decode(raw)
-    except UNREADABLE:
-        return Envelope(id=message_id, queue=queue, body=raw)
-    if not 0 <= envelope.priority <= MAX_PRIORITY:
-        return Envelope(id=message_id, queue=queue, body=raw)
-    if envelope.id != message_id or envelope.queue != queue:  # its row is what counts
-        return msgspec.structs.replace(envelope, id=message_id, queue=queue)
-    return envelope
-
-
-def publish(connection: sqlite3.Connection, parcels: Sequence[Parcel], now: float) -> list[Refusal]:
+def publish(
+    connection: sqlite3.Connection, parcels: Sequence[Parcel], now: float, limits: DeadLimits
+) -> list[Refusal]:
     """Store what is new, in order; returns what there was no room for."""
     names = {parcel.queue for parcel in parcels}
     bounds = bounds_of(connection, names)
@@ -103,7 +60,7 @@ def publish(connection: sqlite3.Connection, parcels: Sequence[Parcel], now: floa
         parcels, refusals = _within_bounds(connection, parcels, bounds, now)
     _store(connection, parcels, names, now)
     for each in bounds.values():
-        drop_head(connection, each, now)
+        drop_head(connection, each, now, limits)
     return refusals
 
 
@@ -312,7 +269,9 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     room: Room
 
 
-def claim(connection: sqlite3.Connection, wanted: Claim, now: float) -> list[Row] | None:
+def claim(
+    connection: sqlite3.Connection, wanted: Claim, now: float, limits: DeadLimits
+) -> list[Row] | None:
     """Take what is due: suspects, as far as there is room for them, and the line in order.
 
     None when the lease was swept.
@@ -327,7 +286,7 @@ def claim(connection: sqlite3.Connection, wanted: Claim, now: float) -> list[Row
         if len(rows) >= limit:
             break
         taken = _take(connection, queue, (0, MAX_PRIORITY), limit - len(rows))
-        late = bury_late(connection, queue, [(row[0], row[5]) for row in taken], now)
+        late = bury_late(connection, queue, [(row[0], row[5]) for row in taken], now, limits)
         rows += [row for row in taken if row[0] not in late]
         if not late:
             break
@@ -443,8 +402,10 @@ def still_held(
 
 def settle(
     connection: sqlite3.Connection,
-    ours: Sequence[tuple[Held, Settlement, Parcel | None]],
+    queue: str,
+    ours: Sequence[tuple[Held, Settlement, Parcel | None, Burial | None]],
     now: float,
+    limits: DeadLimits,
 ) -> tuple[int, bool]:
     """End these deliveries, which are held.
 
@@ -453,7 +414,10 @@ def settle(
     delayed = False
     acked: list[int] = []
     given_back: list[int] = []
-    for token, settlement, replacement in ours:
+    buried: list[Burial] = []
+    for token, settlement, replacement, burial in ours:
+        if replacement is not None:
+            _replace(connection, token.seq, replacement)
         match settlement:
             case Ack():
                 acked.append(token.seq)
@@ -461,14 +425,14 @@ def settle(
                 due = now + delay
                 if replacement is not None:
                     due = max(due, replacement.due)
-                    _replace(connection, token.seq, replacement)
                 if due > now:
                     _delay(connection, token.seq, due)
                     delayed = True
                 else:
                     given_back.append(token.seq)
-            case Reject(reason=reason):
-                _bury(connection, token.seq, reason, now)
+            case Reject():
+                assert burial is not None  # noqa: S101 - made where the settlement was packed
+                buried.append(burial)
             case _:
                 assert_never(settlement)
     if acked:
@@ -477,6 +441,7 @@ def settle(
         connection.execute(
             "DELETE FROM messages WHERE seq IN (SELECT value FROM json_each(?))", chosen
         )
+    bury_held(connection, queue, buried, now, limits)
     _give_back(connection, given_back)
     return len(given_back), delayed
 
@@ -495,8 +460,3 @@ def _delay(connection: sqlite3.Connection, seq: int, due: float) -> None:
         "INSERT INTO delayed (seq, queue, due) SELECT seq, queue, ? FROM messages WHERE seq = ?",
         (due, seq),
     )
-
-
-def _bury(connection: sqlite3.Connection, seq: int, reason: str, now: float) -> None:
-    connection.execute("DELETE FROM held WHERE seq = ?", (seq,))
-    bury(connection, [seq], reason, now)

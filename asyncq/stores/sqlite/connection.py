@@ -16,7 +16,7 @@ from asyncq.config import Url, query_of, sqlite_path
 from asyncq.errors import ConfigurationError
 
 APPLICATION_ID = 0x61737171  # "asqq": says whose database the file is
-SCHEMA_VERSION = 2  # each is a step from the one before
+SCHEMA_VERSION = 3  # each is a step from the one before
 OLDEST = (3, 34, 0)  # upsert, row values, JSON; what RHEL 9 has
 PATIENCE = 5.0  # seconds to wait for the write lock of other processes
 LONGEST_PAUSE = 0.002  # seconds between two tries for it
@@ -267,5 +267,10 @@ def _patiently(connection: sqlite3.Connection, statement: str) -> tuple[str]:
 
 def _statements(script: str) -> list[str]:
     """One by one: `executescript` would commit first."""
-    lines = [line.partition("--")[0] for line in script.splitlines()]
-    return [statement for statement in "\n".join(lines).split(";") if statement.strip()]
+    statements, begun = list[str](), ""
+    for line in script.splitlines():
+        begun += line.partition("--")[0] + "\n"
+        if begun.strip() and sqlite3.complete_statement(begun):  # a trigger has some within
+            statements.append(begun)
+            begun = ""
+    return statements

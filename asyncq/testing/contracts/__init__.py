@@ -16,6 +16,7 @@ from asyncq.testing.contracts.admin import AdminContract
 from asyncq.testing.contracts.backends import BackendContract, ProgressContract
 from asyncq.testing.contracts.brokers import BrokerContract
 from asyncq.testing.contracts.consumers import ConsumerContract
+from asyncq.testing.contracts.dead import DeadLetterContract
 from asyncq.testing.contracts.given import DriverFixtures, FullBroker
 from asyncq.testing.contracts.lanes import LaneContract
 from asyncq.testing.contracts.leases import LeaseContract
@@ -28,6 +29,7 @@ __all__ = [
     "BackendContract",
     "BrokerContract",
     "ConsumerContract",
+    "DeadLetterContract",
     "DriverFixtures",
     "FullBroker",
     "LaneContract",

@@ -3,7 +3,7 @@
 import pytest
 
 from asyncq.brokers.admin import Depth
-from asyncq.brokers.base import MAX_BATCH, Ack, Envelope, Nack, QueueSpec, Reject
+from asyncq.brokers.base import MAX_BATCH, Ack, Nack, Reject
 from asyncq.message import Status, new_id
 from asyncq.testing.contracts.given import (
     FAR,
@@ -11,7 +11,6 @@ from asyncq.testing.contracts.given import (
     NEWS,
     DriverFixtures,
     FullBroker,
-    bodies_of,
     envelope,
     envelopes,
     ids_of,
@@ -23,7 +22,7 @@ from asyncq.testing.contracts.given import (
 
 
 class AdminContract(DriverFixtures):
-    """Queues, depths, finding, purging and dead letters."""
+    """Queues, depths, finding and purging."""
 
     # Seeing
 
@@ -148,116 +147,3 @@ class AdminContract(DriverFixtures):
 
         assert await broker.purge(MAIL.name) == 2000
         assert await broker.depth(MAIL.name) == Depth()
-
-    # Dead letters
-
-    async def test_a_dead_letter_keeps_the_bytes_and_the_reason(self, broker: FullBroker) -> None:
-        sent = envelope(bytes(range(256)), priority=3, headers={"a": [1, None]}, reply_to="me")
-        reason = "no such task: größe\n"
-        await _reject(broker, sent, reason)
-
-        [letter] = await broker.dead_letters(MAIL.name)
-
-        assert letter.envelope == sent
-        assert letter.reason == reason
-        assert letter.died_at == pytest.approx(now(), abs=10)
-        assert letter.crashes == 0
-
-    async def test_a_dead_letter_keeps_its_crashes(self, broker: FullBroker) -> None:
-        await make_suspects(broker, [envelope()])
-        async with broker.consume(MAIL, new_lease()) as consumer:
-            [suspect] = await take(consumer, 1)
-            await consumer.settle([Reject(suspect, "it kills its workers")])
-
-        [letter] = await broker.dead_letters(MAIL.name)
-        assert letter.crashes == 1
-
-    async def test_dead_letters_are_paged_with_the_oldest_first(self, broker: FullBroker) -> None:
-        sent = envelopes(7)
-        for each in sent:
-            await _reject(broker, each, "bad")
-
-        pages = [
-            await broker.dead_letters(MAIL.name, limit=3, offset=offset) for offset in (0, 3, 6, 9)
-        ]
-
-        letters = [letter for page in pages for letter in page]
-        assert [len(page) for page in pages] == [3, 3, 1, 0]
-        assert {letter.envelope.id for letter in letters} == set(ids_of(sent))
-        assert letters == sorted(letters, key=lambda letter: letter.died_at)
-        assert letters == list(await broker.dead_letters(MAIL.name))
-
-    async def test_a_replayed_message_joins_the_end_of_its_queue(self, broker: FullBroker) -> None:
-        dead = envelope(b"dead")
-        await _reject(broker, dead, "bad")
-        await broker.publish([envelope(b"other")])
-
-        assert list(await broker.replay(MAIL.name, ["nobody", dead.id])) == [dead.id]
-        assert list(await broker.replay(MAIL.name, [dead.id])) == []
-        async with broker.consume(MAIL, new_lease()) as consumer:
-            assert bodies_of(await consumer.receive(10)) == [b"other", b"dead"]
-        assert list(await broker.dead_letters(MAIL.name)) == []
-
-    async def test_a_replayed_message_has_no_crashes_to_its_name(self, broker: FullBroker) -> None:
-        sent = envelope()
-        await make_suspects(broker, [sent])
-        async with broker.consume(MAIL, new_lease()) as consumer:
-            [suspect] = await take(consumer, 1)
-            await consumer.settle([Reject(suspect, "it kills its workers")])
-
-        await broker.replay(MAIL.name, [sent.id])
-        async with broker.consume(MAIL, new_lease()) as consumer:
-            [delivery] = await take(consumer, 1)
-
-        assert delivery.crashes == 0
-        assert not delivery.suspect
-
-    async def test_replaying_wakes_who_waits(self, broker: FullBroker) -> None:
-        dead = envelope()
-        await _reject(broker, dead, "bad")
-        await broker.replay(MAIL.name, [dead.id])
-
-        async with broker.consume(MAIL, new_lease()) as consumer:
-            await consumer.wait()
-            assert ids_of(await take(consumer, 1)) == [dead.id]
-
-    async def test_a_deleted_dead_letter_is_gone_for_good(self, broker: FullBroker) -> None:
-        gone, kept = envelope(), envelope()
-        await _reject(broker, gone, "bad")
-        await _reject(broker, kept, "bad")
-
-        assert await broker.delete_dead(MAIL.name, [gone.id, "nobody"]) == 1
-        assert list(await broker.find([gone.id, kept.id])) == [None, Status.FAILED]
-        assert list(await broker.replay(MAIL.name, [gone.id])) == []
-
-        await broker.publish([gone])
-        assert list(await broker.find([gone.id])) == [Status.QUEUED]
-
-    async def test_only_dead_letters_are_replayed_or_deleted(self, broker: FullBroker) -> None:
-        sent = envelopes(2)
-        await broker.publish(sent)
-        async with broker.consume(MAIL, new_lease()) as consumer:
-            await take(consumer, 1)
-
-            assert list(await broker.replay(MAIL.name, ids_of(sent))) == []
-            assert await broker.delete_dead(MAIL.name, ids_of(sent)) == 0
-            assert list(await broker.find(ids_of(sent))) == [Status.RUNNING, Status.QUEUED]
-
-    async def test_many_dead_letters_are_replayed_at_once(self, broker: FullBroker) -> None:
-        sent = envelopes(MAX_BATCH)
-        await broker.publish(sent)
-        async with broker.consume(MAIL, new_lease()) as consumer:
-            dying = await take(consumer, MAX_BATCH)
-            await consumer.settle([Reject(delivery, "bad") for delivery in dying])
-
-            replayed = await broker.replay(MAIL.name, ids_of(sent))
-            assert list(replayed) == ids_of(sent)
-            assert ids_of(await take(consumer, MAX_BATCH)) == ids_of(sent)
-
-
-async def _reject(broker: FullBroker, sent: Envelope, reason: str) -> None:
-    """Publish a message and have a worker move it to the dead letters."""
-    await broker.publish([sent])
-    async with broker.consume(QueueSpec(sent.queue), new_lease()) as consumer:
-        [delivery] = await take(consumer, 1)
-        await consumer.settle([Reject(delivery, reason)])

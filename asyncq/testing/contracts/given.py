@@ -52,6 +52,10 @@ class DriverFixtures:
 
     hands_out_what_is_asked_for = True
     """Else it pushes: a worker may hold what it has not asked for yet."""
+    has_leases = True
+    """As records that another connection can end."""
+    bounds_may_change = True
+    """Of dead letters that are there already."""
 
     def needs(self, ability: bool, what: str) -> None:
         """Skip a test of what this broker cannot do by its nature."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from asyncq.brokers.base import Envelope
-from asyncq.brokers.sqlite.queue import pack, unpack
+from asyncq.brokers.sqlite.parcels import pack, unpack
 from tests.faults.lab.audit import Audit, misplaced
 from tests.faults.lab.tasks import QUEUE
 

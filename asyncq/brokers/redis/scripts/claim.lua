@@ -2,10 +2,12 @@
 --
 -- KEYS[1]  prefix:{queue}
 -- ARGV     incarnation, epoch of its connection, number of this claim, limit, how many crashes suspects
---          must stay below to come together (0: none may come), whether (1) one with as many may come alone
+--          must stay below to come together (0: none may come), whether (1) one with as many may come alone,
+--          how many dead letters to keep, and for how many ms
 -- Returns  {ms until the next delayed one or -1, what is with suspects, ids, blobs, crashes of each
---          suspect}; suspects are the first of the ids. What is with them: 0 if some came, -1 if there
+--          suspect, how many dead letters gave way}; suspects are the first of the ids. What is with them: 0 if some came, -1 if there
 --          are none, -2 if some wait and may not be taken, -3 if another has this queue for itself.
+-- include bury
 local base = KEYS[1]
 local incarnation, epoch, number, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 
@@ -30,7 +32,7 @@ if single then
   if active ~= incarnation then
     local ends = active and redis.call('ZSCORE', base .. ':leases', active)
     if ends and tonumber(ends) > now then
-      return {math.ceil(tonumber(ends) - now), -3, {}, {}, {}}
+      return {math.ceil(tonumber(ends) - now), -3, {}, {}, {}, 0}
     end
     redis.call('SET', base .. ':active', incarnation)
   end
@@ -98,12 +100,12 @@ for round = 1, ttl and 4 or 1 do
   end
   if #late == buried then break end
 end
-for _, id in ipairs(late) do
-  redis.call('HSET', base .. ':dead:bodies', id, redis.call('HGET', base .. ':bodies', id) or '')
-  redis.call('HSET', base .. ':dead:reasons', id,
-    'WaitedTooLong: no worker took it within ' .. ttl / 1000 .. ' s')
-  redis.call('ZADD', base .. ':dead', now, id)
-  redis.call('HDEL', base .. ':bodies', id)
+local given_way = 0
+if #late > 0 then
+  local why, reasons = 'WaitedTooLong: no worker took it within ' .. ttl / 1000 .. ' s', {}
+  for i = 1, #late do reasons[i] = why end
+  given_way = bury(base, late, reasons, nil, ARGV[7], ARGV[8])
+  redis.call('HDEL', base .. ':bodies', unpack(late))
 end
 
 local blobs = {}
@@ -130,4 +132,4 @@ end
 local wait = -1
 local head = redis.call('ZRANGE', base .. ':delayed', 0, 0, 'WITHSCORES')
 if head[2] then wait = math.max(0, tonumber(head[2]) - now) end
-return {wait, state, ids, blobs, crashes}
+return {wait, state, ids, blobs, crashes, given_way}

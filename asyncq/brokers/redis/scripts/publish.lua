@@ -2,17 +2,20 @@
 --
 -- KEYS[1]  prefix:{queue}
 -- ARGV[1]  prefix of the record keys, or '' where records live elsewhere
+-- ARGV     how many dead letters to keep, and for how many ms
 -- ARGV     then for each message: id, priority, due in ms (0: now), blob
--- Returns the ids there was no room for, and behind them how many there is room for.
+-- Returns how many dead letters gave way to new ones, how many messages there is room for, and the
+-- ids there was no room for.
+-- include bury
 local base = KEYS[1]
 local bodies = base .. ':bodies'
 local records = ARGV[1]
-local total = (#ARGV - 1) / 4
+local total = (#ARGV - 3) / 4
 
 local done = {}
 if records ~= '' then
   local keys = {}
-  for i = 1, total do keys[i] = records .. ARGV[i * 4 - 2] end
+  for i = 1, total do keys[i] = records .. ARGV[i * 4] end
   if redis.call('EXISTS', unpack(keys)) > 0 then
     for i = 1, total do done[i] = redis.call('EXISTS', keys[i]) == 1 end
   end
@@ -35,7 +38,7 @@ end
 
 local ready, delayed, first_due, ends, refused = {}, {}, nil, {}, {}
 for i = 1, total do
-  local at = i * 4 - 2
+  local at = i * 4
   local id, priority, due, blob = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
   local known = done[i] or (dead and redis.call('ZSCORE', base .. ':dead', id))
   if top and tonumber(priority) > top then
@@ -78,6 +81,7 @@ if #delayed > 0 then
   -- Idle consumers sleep until the earliest; they must hear of an earlier one.
   if not head[2] or first_due < tonumber(head[2]) then wake = true end
 end
+local given_way = 0
 if drops and length > most then
   local gone = {}
   for priority = 0, 9 do
@@ -87,13 +91,10 @@ if drops and length > most then
       for _, id in ipairs(line) do gone[#gone + 1] = id end
     end
   end
-  for _, id in ipairs(gone) do
-    redis.call('HSET', base .. ':dead:bodies', id, redis.call('HGET', bodies, id) or '')
-    redis.call('HSET', base .. ':dead:reasons', id,
-      'Overflowed: the queue had ' .. most .. ' newer or more urgent ones')
-    redis.call('ZADD', base .. ':dead', now, id)
-  end
   if #gone > 0 then
+    local why, reasons = 'Overflowed: the queue had ' .. most .. ' newer or more urgent ones', {}
+    for i = 1, #gone do reasons[i] = why end
+    given_way = bury(base, gone, reasons, nil, ARGV[2], ARGV[3])
     redis.call('HDEL', bodies, unpack(gone))
     redis.call('HDEL', base .. ':until', unpack(gone))
   end
@@ -101,5 +102,4 @@ end
 if wake and redis.call('EXISTS', base .. ':wake') == 0 then
   redis.call('LPUSH', base .. ':wake', 1)
 end
-if #refused > 0 then refused[#refused + 1] = most end
-return refused
+return {given_way, most or 0, refused}

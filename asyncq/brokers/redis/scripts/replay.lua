@@ -14,6 +14,7 @@ for _, id in ipairs(ARGV) do
     redis.call('RPUSH', base .. ':ready:' .. priority, id)
     redis.call('HDEL', base .. ':dead:bodies', id)
     redis.call('HDEL', base .. ':dead:reasons', id)
+    redis.call('HDEL', base .. ':dead:last', id)
     redis.call('HDEL', base .. ':dead:crashes', id)
     back[#back + 1] = id
   end

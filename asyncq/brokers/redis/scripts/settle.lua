@@ -2,7 +2,8 @@
 --
 -- KEYS[1]  prefix:{queue}
 -- ARGV     incarnation, whether this was sent before (0 or 1), prefix of the record keys,
---          prefix of the reply channels, how many groups; then for each group
+--          prefix of the reply channels, how many dead letters to keep and for how many ms, how many
+--          groups; then for each group
 --            how many deliveries, the number of the claim that brought them, ms to keep their
 --            records, the address of who may wait or '',
 --          and for each of its deliveries
@@ -10,17 +11,21 @@
 --            id
 --            record  bytes, or '' for none
 --          and for nack and reject two more
---            detail  n: the new blob or '';  r: the reason
---            moment  n: '<priority>:<not before, in ms>:<delay, in ms>'
--- Returns the positions (from 0) of those that were not this incarnation's any more.
+--            detail  the new blob or ''
+--            moment  n: '<priority>:<not before, in ms>:<delay, in ms>';  r: the reason
+--          and for reject one more
+--            last    how its last attempt failed, or ''
+-- Returns the positions (from 0) of those that were not this incarnation's any more, and behind them
+-- how many dead letters gave way to new ones, as a negative number, if any did.
+-- include bury
 local base = KEYS[1]
 local incarnation, resent, records, replies = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local held = base .. ':held:' .. incarnation
 local bodies = base .. ':bodies'
 
 local ids, ops, numbers, spots, groups = {}, {}, {}, {}, {}
-local at, total = 6, 0
-for group = 1, tonumber(ARGV[5]) do
+local at, total = 8, 0
+for group = 1, tonumber(ARGV[7]) do
   local from = total + 1
   total = total + tonumber(ARGV[at])
   local number = ARGV[at + 1]
@@ -30,7 +35,13 @@ for group = 1, tonumber(ARGV[5]) do
     numbers[i] = number
     local op = ARGV[at]
     ops[i], ids[i], spots[i] = op, ARGV[at + 1], at
-    if op == 'a' or op == 'A' then at = at + 3 else at = at + 5 end
+    if op == 'a' or op == 'A' then
+      at = at + 3
+    elseif op == 'r' or op == 'R' then
+      at = at + 6
+    else
+      at = at + 5
+    end
   end
 end
 local claimed = redis.call('HMGET', held, unpack(ids))
@@ -39,6 +50,7 @@ local claimed = redis.call('HMGET', held, unpack(ids))
 redis.call('HDEL', held, '')
 
 local fenced, gone, acked, back = {}, {}, {}, {}
+local dying, reasons, lasts = {}, {}, {}
 local now, wake = nil, false
 for i = 1, total do
   local op, id = ops[i], ids[i]
@@ -86,14 +98,16 @@ for i = 1, total do
           back[#back + 1] = id
         end
       else
-        redis.call('HSET', base .. ':dead:bodies', id, redis.call('HGET', bodies, id) or '')
-        redis.call('HSET', base .. ':dead:reasons', id, detail)
-        redis.call('ZADD', base .. ':dead', now, id)
-        local crashes = redis.call('HGET', base .. ':crashes', id)
-        if crashes then
-          redis.call('HSET', base .. ':dead:crashes', id, crashes)
-          redis.call('HDEL', base .. ':crashes', id)
+        if detail ~= '' then redis.call('HSET', bodies, id, detail) end
+        if suspect then
+          local crashes = redis.call('HGET', base .. ':crashes', id)
+          if crashes then
+            redis.call('HSET', base .. ':dead:crashes', id, crashes)
+            redis.call('HDEL', base .. ':crashes', id)
+          end
         end
+        dying[#dying + 1] = id
+        reasons[#dying], lasts[#dying] = moment, ARGV[spots[i] + 5]
         acked[#acked + 1] = id
       end
     end
@@ -116,9 +130,12 @@ for _, group in ipairs(groups) do
   end
 end
 if #gone > 0 then redis.call('HDEL', held, unpack(gone)) end
+local given_way = 0
+if #dying > 0 then given_way = bury(base, dying, reasons, lasts, ARGV[5], ARGV[6]) end
 if #acked > 0 then redis.call('HDEL', bodies, unpack(acked)) end
 for i = #back - 1, 1, -2 do redis.call('LPUSH', back[i], back[i + 1]) end
 if (wake or #back > 0) and redis.call('EXISTS', base .. ':wake') == 0 then
   redis.call('LPUSH', base .. ':wake', 1)
 end
+if given_way > 0 then fenced[#fenced + 1] = -given_way end
 return fenced

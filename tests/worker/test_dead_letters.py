@@ -1,0 +1,253 @@
+"""What failed for good lies in the dead letters with its error, and can run again."""
+
+import logging
+from typing import Any
+
+import anyio
+import pytest
+
+from asyncq.app import App
+from asyncq.brokers.admin import DeadLetter, QueueAdmin
+from asyncq.brokers.base import Leased, QueueSpec
+from asyncq.errors import RetryLater, TaskExpired, TaskFailed
+from asyncq.message import Status, new_id
+from asyncq.policies import Retry
+from asyncq.result import Result
+from asyncq.testing.contracts.given import end_lease, new_lease, sweep, take
+from asyncq.worker.failures import TRACEBACK_LIMIT
+from tests.client.given import PATIENCE, new_app, until_status
+
+AT_ONCE = Retry(times=2, base=0.0)
+
+
+async def letters_of(app: App, queue: str = "default") -> list[DeadLetter]:
+    broker = app.client.broker
+    assert isinstance(broker, QueueAdmin)
+    return list(await broker.dead_letters(queue))
+
+
+async def fails(result: Result[Any]) -> TaskFailed:
+    with pytest.raises(TaskFailed) as caught:
+        await result.get(timeout=PATIENCE)
+    return caught.value
+
+
+async def test_what_failed_for_good_is_a_dead_letter_with_its_error(app: App) -> None:
+    @app.task
+    async def fail(name: str) -> None:
+        raise ValueError(f"no {name}")
+
+    async with app, app.worker():
+        error = await fails(await fail.options(headers={"a": 1}).enqueue("way"))
+        [letter] = await letters_of(app)
+
+    assert letter.envelope.id == error.task_id
+    assert letter.envelope.headers == {"a": 1}
+    assert letter.reason == "ValueError: no way"
+    assert letter.last is not None
+    assert letter.last.attempt == 1
+    assert letter.last.worker
+    assert (letter.last.error.type, letter.last.error.message) == ("ValueError", "no way")
+    assert letter.last.error.traceback == error.traceback
+    assert 'raise ValueError(f"no {name}")' in error.traceback
+
+
+async def test_what_is_kept_of_a_failure_is_bounded(app: App) -> None:
+    @app.task
+    async def fail() -> None:
+        raise ValueError("x" * 1_000_000)
+
+    async with app, app.worker():
+        await fails(await fail.enqueue())
+        [letter] = await letters_of(app)
+
+    assert letter.last is not None
+    assert 0 < len(letter.last.error.traceback) <= TRACEBACK_LIMIT
+    assert len(letter.reason) < TRACEBACK_LIMIT
+
+
+async def test_a_replayed_message_has_its_attempts_anew(app: App) -> None:
+    attempts: list[int] = []
+
+    @app.task(retry=AT_ONCE)
+    async def fail() -> None:
+        attempts.append(1)
+        if len(attempts) < 6:
+            raise ValueError(f"number {len(attempts)}")
+
+    async with app, app.worker():
+        result = await fail.enqueue()
+        await fails(result)
+        [letter] = await letters_of(app)
+        replayed = await app.client.replay("default", [result.id])
+        await app.result(result.id).get(timeout=PATIENCE)
+        record = await app.result(result.id).expect()
+
+        assert await letters_of(app) == []
+    assert letter.last is not None
+    assert (letter.last.attempt, letter.reason) == (3, "ValueError: number 3")
+    assert list(replayed) == [result.id]
+    assert len(attempts) == 6
+    assert record.attempt == 3
+
+
+async def test_every_kind_of_failure_goes_there(app: App) -> None:
+    app.config = type(app.config)(max_result_size=100)
+
+    @app.task
+    async def bad_arguments(n: int) -> None: ...
+
+    @app.task
+    async def too_large() -> str:
+        return "x" * 1000
+
+    @app.task
+    async def not_encodable() -> object:
+        return object()
+
+    @app.task(time_limit=0.01)
+    async def too_long() -> None:
+        await anyio.sleep(60)
+
+    @app.task
+    async def leaves() -> None:
+        raise SystemExit(3)
+
+    sent = {
+        "BadArguments": bad_arguments.s("one"),  # pyright: ignore[reportArgumentType] - wrong
+        "ResultTooLarge": too_large.s(),
+        "ResultNotEncodable": not_encodable.s(),
+        "TimeLimitExceeded": too_long.s(),
+        "SystemExit": leaves.s(),
+    }
+    async with app, app.worker():
+        for kind, signature in sent.items():
+            error = await fails(await app.enqueue(signature))
+            assert error.type.endswith(kind)
+        letters = await letters_of(app)
+
+    assert len(letters) == len(sent)
+    for kind, letter in zip(sent, letters, strict=True):
+        assert kind in letter.reason
+        assert letter.last is not None
+        assert letter.last.error.type.endswith(kind)
+
+
+async def test_a_task_can_do_without_dead_letters(app: App) -> None:
+    @app.task(dead_letter=False)
+    async def fail() -> None:
+        raise ValueError("no")
+
+    async with app, app.worker():
+        error = await fails(await fail.enqueue())
+
+        assert await letters_of(app) == []
+    assert error.message == "no"
+
+
+async def test_what_expired_or_asked_to_run_again_is_no_dead_letter(app: App) -> None:
+    tries: list[int] = []
+
+    @app.task(expires=0.0)
+    async def late() -> None: ...
+
+    @app.task
+    async def later() -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise RetryLater
+
+    async with app:
+        expired = await late.enqueue()
+        async with app.worker():
+            with pytest.raises(TaskExpired):
+                await expired.get(timeout=PATIENCE)
+            await (await later.enqueue()).get(timeout=PATIENCE)
+
+            assert await letters_of(app) == []
+
+
+async def test_a_message_whose_outcome_nobody_keeps_is_a_dead_letter_all_the_same(app: App) -> None:
+    @app.task(keep_result=0)
+    async def fail() -> None:
+        raise ValueError("no")
+
+    async with app, app.worker():
+        result = await fail.enqueue()
+        await until_status(app.result(result.id), Status.FAILED)
+        [letter] = await letters_of(app)
+
+    assert letter.reason == "ValueError: no"
+
+
+async def test_the_app_says_how_many_dead_letters_there_may_be(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = new_app(max_dead_letters=3)
+
+    @app.task
+    async def fail(n: int) -> None:
+        raise ValueError(n)
+
+    async with app, app.worker(concurrency=1):
+        results = [await fail.enqueue(n) for n in range(10)]
+        for result in results:
+            await fails(result)
+        letters = await letters_of(app)
+
+    assert [letter.reason for letter in letters] == [f"ValueError: {n}" for n in (7, 8, 9)]
+    assert [each.levelno for each in caplog.records if "give way" in each.getMessage()] == [
+        logging.WARNING
+    ]
+
+
+async def test_what_was_unknown_for_too_long_has_its_time_anew_once_it_is_replayed(
+    app: App,
+) -> None:
+    sender = App(app.url.reveal())
+
+    @sender.task(name="gone")
+    async def gone() -> str:
+        return "here"
+
+    app.config = type(app.config)(unknown_delay=0.001, unknown_ttl=0.02)
+    async with sender, app:
+        result = await gone.options(id=new_id(), headers={"a": 1}).enqueue()
+        async with app.worker(queues=["default"]):
+            await until_status(result, Status.FAILED)
+        [letter] = await letters_of(app)
+
+        assert letter.envelope.headers == {"a": 1}
+        await app.client.replay("default", [result.id])
+        async with sender.worker():
+            assert await sender.result(result.id).get(timeout=PATIENCE) == "here"
+
+
+async def test_what_outlived_its_worker_and_has_failed_already_is_not_buried_again(
+    app: App,
+) -> None:
+    runs: list[int] = []
+
+    @app.task
+    async def fail() -> None:
+        runs.append(1)
+        raise ValueError("no")
+
+    async with app:
+        async with app.worker():
+            result = await fail.enqueue()
+            await fails(result)
+        broker = app.client.broker
+        assert isinstance(broker, QueueAdmin)
+        assert isinstance(broker, Leased)
+        await broker.replay("default", [result.id])
+        lease = new_lease()
+        async with broker.consume(QueueSpec("default"), lease) as consumer:
+            await take(consumer, 1)
+            await end_lease(broker, lease, "default")
+            await sweep(broker, 1, "default")
+        await app.make_worker(burst=True).run()
+
+        assert await letters_of(app) == []
+        assert (await broker.depth("default")).ready == 0
+    assert len(runs) == 1
