@@ -312,6 +312,7 @@ class App:
             startup=[self._work_here, *self._startup],
             shutdown=self._shutdown,
             burst=burst,
+            until_failed=self.client.until_failed,
         )
 
     def queues(self) -> list[str]:

@@ -2,14 +2,23 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import anyio
 import anyio.lowlevel
 
+from asyncq.arrivals import Batch
 from asyncq.backends.base import Backend, ProgressBoard, PushOnly
 from asyncq.brokers.base import MAX_BATCH, Broker, Envelope, Exchanges
 from asyncq.clock import Clock
@@ -17,7 +26,7 @@ from asyncq.codecs.base import Codec
 from asyncq.config import Config
 from asyncq.context import find_context
 from asyncq.dispatch import DEFAULT_BROKER, Dispatch, all_stored
-from asyncq.errors import MessageTooLarge, first_error
+from asyncq.errors import BackendUnavailable, ConfigurationError, MessageTooLarge, first_error
 from asyncq.loggers import get_logger
 from asyncq.message import (
     EMPTY_ARGS,
@@ -41,6 +50,8 @@ log = get_logger(__name__)
 
 R = TypeVar("R")
 CLOSE_TIMEOUT = 5.0  # seconds
+ANSWER_TIMEOUT = 10.0  # seconds for a question that is asked once
+MOST_FORGOTTEN = 10_000  # ids
 
 
 class Client:
@@ -73,7 +84,10 @@ class Client:
         """What can be asked of the queues."""
         self._waiters = Waiters(backend, self._locate)
         self._loop = asyncio.get_running_loop()
+        self.forgotten: set[str] = set()
+        """Outcomes that were removed from here, the latest of them."""
         self._here = here
+        self._failure: BaseException | None = None
         self._entered = 0
         self._owner: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -137,8 +151,14 @@ class Client:
                         if isinstance(self.backend, PushOnly):
                             await self._waiters.listen_at_once()
                         ready.set_result(None)
+                # Whoever waits or sends, now or later, is to hear what has ended it all.
+                except Exception as error:
+                    self._failure = first_error(error)
+                    for publisher in self._dispatch.publishers.values():
+                        publisher.close(self._failure)
+                    raise
                 finally:
-                    self._waiters.close()
+                    self._waiters.close(self._failure)
         # A component that must survive: whoever enters, or uses it, is to hear of it.
         except Exception as error:
             if ready.done():
@@ -146,10 +166,17 @@ class Client:
             else:
                 ready.set_exception(first_error(error))
 
+    async def until_failed(self) -> None:
+        """Raise what ends this client, if anything does; returns when it was left."""
+        if self._owner is not None:
+            await asyncio.wait({self._owner})
+        if self._failure is not None:
+            raise self._failure
+
     async def enqueue(self, signature: Signature[R]) -> Result[R]:
         """Send one call; returns once the broker keeps it. Raises as `Task.enqueue`."""
         envelope = self._envelope(signature, self._clock.now())
-        result = self._result(envelope.id, signature)
+        result = self._result(envelope.id, signature, self._waiters.sent(envelope.id))
         dispatch = self._dispatch
         if envelope.queue in dispatch.elsewhere:
             await all_stored(dispatch.submit([signature], [envelope]))
@@ -170,9 +197,10 @@ class Client:
             # This one is made while the one before it is on its way.
             now = self._clock.now()
             envelopes = [self._envelope(signature, now) for signature in batch]
+            ids = [envelope.id for envelope in envelopes]
+            sent = self._waiters.sent_together(ids)
             results += [
-                self._result(envelope.id, signature)
-                for envelope, signature in zip(envelopes, batch, strict=True)
+                self._result(id, signature, sent) for id, signature in zip(ids, batch, strict=True)
             ]
             if under_way:
                 await all_stored(under_way)
@@ -183,41 +211,82 @@ class Client:
 
     def result(self, id: str, task: Task[..., Any] | None = None) -> Result[Any]:
         """The handle to any task's outcome, whoever sent it: as plain data, or as ``task`` says."""
-        return Result(id, self, None if task is None else task.read)
+        try:
+            id.encode()
+        except (AttributeError, UnicodeEncodeError):
+            raise ValueError(f"{id!r} is no id: it is the text that Result.id gives") from None
+        read = None if task is None else task.read
+        return Result(id, self, read, self._waiters.batch_of(id))
 
-    def expect(self, id: str, era: int | None) -> "asyncio.Future[Record]":
+    def expect(self, id: str, sent: Batch | None) -> "asyncio.Future[Record]":
         if (client := self._at_hand()) is not self:
             return client.expect(id, None)  # nothing will be pushed to that one
-        return self._waiters.expect(id, era)
+        return self._waiters.expect(id, sent)
+
+    def look(self, id: str) -> None:
+        """Read this outcome soon, if it is waited for here."""
+        with suppress(ConfigurationError):  # the app was closed: who waits has heard
+            client = self._at_hand()
+            if client is not self:
+                client.look(id)
+                return
+            self._waiters.look(id)
+
+    def why_late(self) -> str | None:
+        """What keeps outcomes from being heard of, if anything does."""
+        client = self._at_hand()
+        return self._waiters.why_late() if client is self else client.why_late()
 
     async def status(self, id: str) -> Status:
         if (client := self._at_hand()) is not self:
             return await client.status(id)
-        [record] = await self.backend.fetch([id])
-        if record is None:
-            [status] = await self.operator.find([id])
-            if status is not None:
-                return status
-            # It may have ended between the two looks.
+        with self._in_time():
             [record] = await self.backend.fetch([id])
-        return Status.UNKNOWN if record is None else status_of(record.outcome)
+            if record is None:
+                [status] = await self.operator.find([id])
+                if status is not None:
+                    return status
+                # It may have ended between the two looks.
+                [record] = await self.backend.fetch([id])
+        if record is None:
+            # A broker that can say has nothing to do with it any more.
+            return Status.UNKNOWN if self.operator.sees_all else self._waiters.status(id)
+        return status_of(record.outcome)
 
     async def progress(self, id: str) -> Progress | None:
         if (client := self._at_hand()) is not self:
             return await client.progress(id)
         if not isinstance(self.backend, ProgressBoard):
             return None
-        [progress] = await self.backend.fetch_progress([id])
+        with self._in_time():
+            [progress] = await self.backend.fetch_progress([id])
         return progress
 
     async def forget(self, ids: Sequence[str]) -> None:
-        await self._at_hand().backend.forget(ids)
+        client = self._at_hand()
+        with self._in_time():
+            await client.backend.forget(ids)
+        self._note_forgotten(ids)
+
+    @contextmanager
+    def _in_time(self) -> Generator[None]:
+        try:
+            with anyio.fail_after(ANSWER_TIMEOUT):
+                yield
+        except TimeoutError:
+            raise BackendUnavailable(f"no answer in {ANSWER_TIMEOUT:g} s") from None
+
+    def _note_forgotten(self, ids: Sequence[str]) -> None:
+        if len(self.forgotten) > MOST_FORGOTTEN:
+            self.forgotten.clear()
+        self.forgotten.update(ids)
 
     async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
         """Run dead letters again; their recorded outcomes are forgotten first."""
         # Only of the dead: a wrong id must not cost another message its outcome.
         dead = await self.operator.dead_among(queue, ids)
         await self.backend.forget(dead)
+        self._note_forgotten(dead)
         return await self.operator.replay(queue, dead)
 
     def _at_hand(self) -> "Client":
@@ -232,12 +301,11 @@ class Client:
             return self
         return self._here()  # of this loop, where the app was left and entered again
 
-    def _result(self, id: str, signature: Signature[R]) -> Result[R]:
+    def _result(self, id: str, signature: Signature[R], sent: Batch) -> Result[R]:
         task = self._tasks.get(signature.task)
-        # An id of the caller's own may be there already, or have ended: another client, or an
-        # earlier run of this program, sent it then, and nothing will be pushed to us.
-        era = self._waiters.era if signature.options.id is None else None
-        return Result(id, self, None if task is None else task.read, era)
+        if signature.options.id is not None:
+            sent = self._waiters.sent_as(id)
+        return Result(id, self, None if task is None else task.read, sent)
 
     def _envelope(self, signature: Signature[Any], now: float) -> Envelope:
         envelope = self._codec.encode(self._message(signature, now))

@@ -184,14 +184,14 @@ class TaskExpired(TaskError):
 
 
 class UnknownResult(TaskError):
-    """There is no outcome, and no broker has the message: a wrong id, or it was forgotten."""
+    """There is no outcome, and none can come: a wrong id, or it was forgotten, or is not kept."""
 
-    def __init__(self, task_id: str) -> None:
-        super().__init__(
-            task_id,
-            f"nothing is known of task {task_id}: the id is wrong, its outcome was forgotten "
-            "(keep_result), or the app has no backend",
+    def __init__(self, task_id: str, why: str = "") -> None:
+        why = why or (
+            "no broker has it and no outcome of it is kept: the id is wrong, or its time is over "
+            "(keep_result), or somebody has forgotten it"
         )
+        super().__init__(task_id, f"nothing is known of task {task_id}: {why}")
 
 
 class UnreadableResult(TaskError):

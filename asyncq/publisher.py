@@ -35,7 +35,7 @@ class Publisher:
         self._timeout = timeout
         self._pending: deque[_Waiting] = deque()
         self._news = asyncio.Event()
-        self._closed = False
+        self._closed: BaseException | None = None
 
     def submit(self, envelopes: Sequence[Envelope]) -> "asyncio.Future[None]":
         """A future that is done once the broker keeps all of these, at most a batch.
@@ -45,8 +45,8 @@ class Publisher:
         """
         loop = asyncio.get_running_loop()
         stored: asyncio.Future[None] = loop.create_future()
-        if self._closed:
-            stored.set_exception(BrokerUnavailable("the app was closed"))
+        if self._closed is not None:
+            stored.set_exception(self._closed)
             return stored
         self._pending.append(_Waiting(envelopes, stored, loop.time() + self._timeout))
         self._news.set()
@@ -63,13 +63,20 @@ class Publisher:
                 failures = await self._send(self._next_batch(), failures)
                 if failures:
                     await anyio.sleep(PAUSE.pause(failures))
+        except Exception as error:
+            self.close(error)
+            raise
         finally:
-            self._closed = True
+            self.close()
+
+    def close(self, failure: BaseException | None = None) -> None:
+        """Nothing is sent any more: whoever waits, or begins to, hears of that, and why."""
+        if self._closed is None:
+            self._closed = failure or BrokerUnavailable("the app was closed")
+            why = failure or BrokerUnavailable("the app was closed before the broker had answered")
             for waiting in self._pending:
                 if not waiting.stored.done():
-                    waiting.stored.set_exception(
-                        BrokerUnavailable("the app was closed before the broker had answered")
-                    )
+                    waiting.stored.set_exception(why)
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []

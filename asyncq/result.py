@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast, overloa
 import anyio
 import msgspec
 
+from asyncq.arrivals import Batch
 from asyncq.errors import TaskCancelled, TaskError, TaskExpired, TaskFailed, UnreadableResult
 from asyncq.message import (
     Cancelled,
@@ -18,18 +19,25 @@ from asyncq.message import (
     Status,
     Succeeded,
     Unreadable,
+    status_of,
 )
 from asyncq.quantities import Duration, wait
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)  # results of several types go in one list
-READ_AGAIN = -1  # no era: what was pushed was for the first who waited
 
 
 class Desk(Protocol):
     """Where results ask: the client that made them."""
 
-    def expect(self, id: str, era: int | None) -> "asyncio.Future[Record]": ...
+    forgotten: set[str]
+    """Ids whose outcome was removed by this client: a handle asks for these again."""
+
+    def expect(self, id: str, sent: Batch | None) -> "asyncio.Future[Record]": ...
+
+    def look(self, id: str) -> None: ...
+
+    def why_late(self) -> str | None: ...
 
     async def status(self, id: str) -> Status: ...
 
@@ -42,22 +50,24 @@ class Result(Generic[R_co]):
     """The handle to one task's outcome: ``await`` it.
 
     Awaiting raises `TaskFailed`, `TaskCancelled` or `TaskExpired` where the task did not succeed,
-    and `UnknownResult` where its outcome is not kept (any more).
+    and `UnknownResult` where its outcome is not kept (any more). Once it has been awaited it keeps
+    what it has seen.
     """
 
-    __slots__ = ("_desk", "_era", "_read", "id")
+    __slots__ = ("_desk", "_read", "_record", "_sent", "id")
 
     def __init__(
         self,
         id: str,
         desk: Desk,
         read: Callable[[msgspec.Raw], R_co] | None = None,
-        era: int | None = None,
+        sent: Batch | None = None,
     ) -> None:
         self.id = id
         self._desk = desk
         self._read = read
-        self._era = era
+        self._sent = sent
+        self._record: Record | None = None
 
     def __repr__(self) -> str:
         return f"<result of {self.id}>"
@@ -73,36 +83,72 @@ class Result(Generic[R_co]):
             InvalidValue: a ``timeout`` that makes no sense; None is for ever.
             TaskFailed, TaskCancelled, TaskExpired, UnknownResult: as the class says.
         """
-        timeout = wait("timeout", timeout)
+        record = self.at_hand()
+        patience = wait("timeout", timeout)
+        return self.value_of(await self._wait(patience) if record is None else record)
+
+    async def _wait(self, timeout: float | None) -> Record:
         future = self.expect()
         try:
             if timeout is None:
-                return self.value_of(await future)
-            with anyio.fail_after(timeout):
-                return self.value_of(await future)
+                return await future
+            # Whether the backend answers is to be known by then.
+            look = asyncio.get_running_loop().call_later(timeout / 2, self._desk.look, self.id)
+            try:
+                with anyio.fail_after(timeout):
+                    return await future
+            finally:
+                look.cancel()
         except TimeoutError:
-            raise TimeoutError(f"task {self.id} has no outcome after {timeout} s") from None
+            why = self._desk.why_late()
+            what = "has no outcome" if why is None else "has no outcome that is known here"
+            text = f"task {self.id} {what} after {timeout:g} s"
+            raise TimeoutError(text if why is None else f"{text}: {why}") from None
         finally:
             future.cancel()
 
     async def status(self) -> Status:
-        """Where the message is now; UNKNOWN if nothing knows its id."""
-        return await self._desk.status(self.id)
+        """Where the message is now; UNKNOWN if nothing knows its id.
+
+        Raises:
+            BackendUnavailable, BrokerUnavailable: they do not answer.
+        """
+        status = await self._desk.status(self.id)
+        if status is Status.UNKNOWN and (record := self.at_hand()) is not None:
+            return status_of(record.outcome)
+        return status
 
     async def progress(self) -> Progress | None:
-        """What the task last said with `Context.progress`."""
+        """What the task last said with `Context.progress`. Raises `BackendUnavailable`."""
         return await self._desk.progress(self.id)
 
     async def forget(self) -> None:
-        """Remove the stored outcome before its time."""
+        """Remove the stored outcome before its time. Raises `BackendUnavailable`."""
         await self._desk.forget([self.id])
+        self._record = None
 
     def expect(self) -> "asyncio.Future[Record]":
         """The record to come, for those who wait for many."""
-        future = self._desk.expect(self.id, self._era)
-        if self._era is not None:
-            self._era = READ_AGAIN
+        future = self._desk.expect(self.id, self._sent)
+        future.add_done_callback(self._hold)
         return future
+
+    def at_hand(self) -> Record | None:
+        """The record, if it has been seen or has come already. May be asked in any thread."""
+        record = self._record
+        if record is None:
+            sent = self._sent
+            if sent is None or (record := sent.take(self.id)) is None:
+                return None
+            self._record = record
+        elif self.id in self._desk.forgotten:
+            self._record = None
+            return None
+        return record
+
+    def _hold(self, future: "asyncio.Future[Record]") -> None:
+        if not future.cancelled() and future.exception() is None:
+            self._record = future.result()
 
     def value_of(self, record: Record) -> R_co:
         """The return value a record holds, or the error it stands for."""
@@ -136,6 +182,10 @@ class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name
         self._news = asyncio.Event()
         self._futures: set[asyncio.Future[Record]] = set()
         for result in results:
+            record = result.at_hand()
+            if record is not None:
+                self._ended.append(_Ended(result, record))
+                continue
             future = result.expect()
             self._futures.add(future)
             future.add_done_callback(lambda done, of=result: self._end(of, done))
@@ -159,7 +209,7 @@ class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name
     def _end(self, result: Result[R], future: "asyncio.Future[Record]") -> None:
         self._futures.discard(future)
         if not future.cancelled():
-            self._ended.append(_Ended(result, future))
+            self._ended.append(_Ended(result, future.exception() or future.result()))
             self._news.set()
 
     def close(self) -> None:
@@ -169,17 +219,20 @@ class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name
 
 
 class _Ended(Result[R]):
-    """A result whose record is here."""
+    """A result whose record is here, or why there is none."""
 
-    __slots__ = ("_future",)
+    __slots__ = ("_end",)
 
-    def __init__(self, result: Result[R], future: "asyncio.Future[Record]") -> None:
+    def __init__(self, result: Result[R], end: Record | BaseException) -> None:
         super().__init__(result.id, result._desk, result._read)  # noqa: SLF001 - its own class
-        self._future = future
-        future.exception()  # retrieved, also if nobody awaits this one
+        self._end = end
+        if isinstance(end, Record):
+            self._record = end
 
     async def get(self, timeout: Duration | None = None) -> R:
-        return self.value_of(self._future.result())
+        if isinstance(self._end, BaseException):
+            raise self._end
+        return self.value_of(self._end)
 
 
 @overload

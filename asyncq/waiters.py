@@ -1,17 +1,20 @@
 """Waiting for outcomes: one subscription per client, whatever waits.
 
-Records are pushed to the client's address. Pushing is best effort, so what is waited for is also
-read: once where a push could have been missed before, again after a lost connection, and every few
-seconds besides. Ids that another client sent are read alone, at growing intervals.
+Records are pushed to the client's address; what nobody has asked for yet is kept for the handles
+that are alive (`asyncq.arrivals`). Pushing is best effort, so what is waited for is also read: once
+where a push could have been missed before, together with what was sent beside it, again after a
+lost connection, and every few seconds besides. Ids that another client sent are read alone, at
+growing intervals.
 """
 
 import asyncio
-from collections import OrderedDict, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import anyio
 
-from asyncq.backends.base import Backend
+from asyncq.arrivals import LARGE, UNSURE, Arrivals, Batch
+from asyncq.backends.base import Backend, Mute, PushOnly
 from asyncq.errors import (
     BackendUnavailable,
     BrokerUnavailable,
@@ -21,19 +24,31 @@ from asyncq.errors import (
     UnknownResult,
 )
 from asyncq.loggers import get_logger
-from asyncq.message import Record, Status, Succeeded, new_id
+from asyncq.message import Record, Status, new_id, status_of
+from asyncq.outages import Outage
 from asyncq.policies import Retry
 
 log = get_logger(__name__)
 
 REREAD = 5.0  # seconds between two readings of everything that is waited for
-FOREIGN = Retry(times=0, base=0.02, factor=1.5, ceiling=1.0, jitter=False)  # for others' ids
-RECONNECT = Retry(times=0, base=0.05, ceiling=5.0)
+FOREIGN = Retry(times=0, base=0.02, factor=1.5, ceiling=0.3, jitter=False)  # for others' ids
+LOCATE_AFTER = 0.4  # seconds; whoever names an id may be a little earlier than who sends it
 LISTEN_TIMEOUT = 10.0  # seconds
+LATE = 0.5  # seconds that a backend may take to answer; then it is named as the reason
 READ_BATCH = 500
+READ_BYTES = 64 * LARGE  # that are read along, where it is known how much it is
 DEAD = "no worker ran it: its queue's dead letters have it, with the reason (asyncq dead list)"
-RECENT = 2_000  # outcomes that came before anybody asked, kept at most
-RECENT_SIZE = 4096  # bytes; a larger one is fetched when somebody asks
+TOLD_ONCE = (
+    "this app has no backend that keeps outcomes: RabbitMQ tells each once, to the client that "
+    "sent the task, and it is not this one or has handed it out; give the app a backend "
+    "(App(..., backend='redis://...')) to look up any id anywhere"
+)
+LOST = (
+    "the queue in RabbitMQ that outcomes come to was gone for a while, and what was told meanwhile "
+    "is lost; the task itself is not"
+)
+DROPPED = "its outcome came while too many others waited to be read, and this backend keeps none"
+TELLS_NOTHING = "the app's backend is null://, which keeps no outcomes and tells nobody"
 
 Locate = Callable[[Sequence[str]], Awaitable[Sequence[Status | None]]]
 
@@ -49,14 +64,21 @@ class Waiters:
         for within one era needs no reading."""
         self._backend = backend
         self._locate = locate
+        self._told_once = isinstance(backend, PushOnly)
+        self._mute = isinstance(backend, Mute)
+        self._arrivals = Arrivals(remembers=self._told_once)
         self._waiting: dict[str, list[asyncio.Future[Record]]] = defaultdict(list)
-        self._foreign: set[str] = set()
+        self._foreign: dict[str, float] = {}  # and since when it is waited for, in loop time
         self._unread: set[str] = set()
-        self._recent: OrderedDict[str, Record] = OrderedDict()
+        self._along: list[Batch] = []  # of which all that is missing is in `_unread`
+        self._absent: set[str] = set()  # neither kept nor queued when everything was last read
         self._wanted = asyncio.Event()
         self._to_read = asyncio.Event()
-        self._closed = False
+        self._closed: BaseException | None = None
         self._listening = asyncio.Event()
+        self._silence = Outage("waiting for results")
+        self._blindness = Outage("reading results")
+        self._asked_at: float | None = None  # loop time of a question that was not answered yet
 
     async def listen_at_once(self) -> None:
         """Begin to listen before anybody waits; returns once pushes come.
@@ -64,62 +86,120 @@ class Waiters:
         Raises:
             BackendUnavailable: they did not in ``LISTEN_TIMEOUT`` seconds.
         """
-        self._wanted.set()
+        self._begin()
         with anyio.move_on_after(LISTEN_TIMEOUT):
             await self._listening.wait()
             return
-        raise BackendUnavailable(f"outcomes cannot be listened for after {LISTEN_TIMEOUT} s")
+        if isinstance(self._silence.error, ConfigurationError):
+            raise self._silence.error
+        why = self._silence.error or "it does not answer"
+        raise BackendUnavailable(
+            f"outcomes cannot be listened for after {LISTEN_TIMEOUT} s: {why}"
+        ) from self._silence.error
 
-    def expect(self, id: str, era: int | None) -> "asyncio.Future[Record]":
+    # What was sent
+
+    def sent(self, id: str) -> Batch:
+        """Say that this client sends a message of this id; its handle keeps what is returned."""
+        return self._arrivals.sent(id, self.era)
+
+    def sent_together(self, ids: list[str]) -> Batch:
+        """As `sent`, for a batch."""
+        return self._arrivals.sent_together(ids, self.era)
+
+    def sent_as(self, id: str) -> Batch:
+        """As `sent`, for an id of the caller's own: it may be there already, or have ended, sent
+        by another client or an earlier run of this program, and nothing will be pushed to us."""
+        return self._arrivals.sent_together([id], UNSURE)
+
+    def batch_of(self, id: str) -> Batch | None:
+        """What was sent together with this id, if this client sent it and remembers."""
+        return self._arrivals.find(id)
+
+    def status(self, id: str) -> Status:
+        """What is known here of an id that neither backend nor brokers know anything of."""
+        batch = self._arrivals.find(id)
+        if batch is None:
+            return Status.UNKNOWN
+        record = batch.came.get(id)
+        if record is not None:
+            return status_of(record.outcome)
+        ended = id in batch.taken or id in batch.missed or batch.lost
+        return Status.UNKNOWN if ended else Status.QUEUED
+
+    # Who waits
+
+    def expect(self, id: str, batch: Batch | None) -> "asyncio.Future[Record]":
         """A future for this id's record; cancel it when nobody waits any more.
 
-        ``era`` is the one in which this client sent the message, None if it did not.
+        ``batch`` is the one in which this client sent the message, None if it did not.
         """
-        future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
-        self._wanted.set()
-        if record := self._recent.pop(id, None):
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Record] = loop.create_future()
+        self._begin()
+        if batch is not None and (record := batch.came.get(id)) is not None:
+            batch.take(id)
             future.set_result(record)
             return future
-        if self._closed:
-            self._refuse(future)
+        if (refusal := self._refusal(id, batch)) is not None:
+            future.set_exception(refusal)
             return future
         self._waiting[id].append(future)
-        future.add_done_callback(lambda done: self._drop(id, done))
-        if era is None:
-            self._foreign.add(id)
-        if era is None or era != self.era or era == 0:
-            self._unread.add(id)
-            self._to_read.set()
+        future.add_done_callback(lambda done: self._drop(id, batch, done))
+        if self._told_once:
+            return future
+        if batch is None or batch.era == UNSURE or id in batch.taken:
+            self._foreign.setdefault(id, loop.time())
+            self._ask([id])
+        elif batch.era != self.era or self.era == 0 or id in batch.missed:
+            self._ask([id])
+            self._ask_along(id, batch)
         return future
 
-    def close(self) -> None:
-        """Nothing comes any more: whoever waits, or begins to, hears of that."""
-        self._closed = True
+    def look(self, id: str) -> None:
+        """Read this one, if somebody still waits for it: his time is half over."""
+        if id in self._waiting:
+            self._ask([id])
+
+    def why_late(self) -> str | None:
+        """What keeps outcomes from being heard of, if anything does."""
+        why = self._blindness.explain() or self._silence.explain()
+        if why is None and self._asked_at is not None:
+            seconds = asyncio.get_running_loop().time() - self._asked_at
+            if seconds >= LATE:
+                why = f"the backend was asked {seconds:.1f} s ago and has not answered"
+        return why
+
+    def close(self, why: BaseException | None = None) -> None:
+        """Nothing comes any more: whoever waits, or begins to, hears of that, and why."""
+        self._closed = why or ConfigurationError(
+            "the app is not connected any more: await results inside of 'async with app:'"
+        )
         for futures in list(self._waiting.values()):
             for future in list(futures):
-                self._refuse(future)
+                _end(future, self._closed)
+
+    # What runs
 
     async def listen(self) -> None:
         """Take in pushes from the first time that somebody waits until cancelled."""
         await self._wanted.wait()
-        failures = 0
         while True:
             try:
                 async with self._backend.watch(self.address) as watch:
-                    failures = 0
+                    self._silence.end()
                     self._listening.set()
-                    self._miss()
+                    self._miss(lost=False)
                     while True:
                         records = await watch.receive()
                         if not records:
-                            self._miss()
+                            self._miss(lost=True)
                         for record in records:
                             self._resolve(record)
-            except BackendUnavailable as error:
-                if failures == 0:
-                    log.warning("waiting for results is interrupted: %s", error)
-                failures += 1
-                await anyio.sleep(RECONNECT.pause(failures))
+            # A component that must survive: whatever a driver raises here, what else the app does
+            # goes on, and who waits is told why nothing comes.
+            except Exception as error:  # noqa: BLE001
+                await anyio.sleep(self._silence.begin(error))
 
     async def read(self) -> None:
         """Read what must be read, until cancelled."""
@@ -132,74 +212,147 @@ class Waiters:
                 await self._to_read.wait()
             self._to_read.clear()
             new, self._unread = self._unread, set()
-            polls = 1 if new & self._foreign else polls + 1
-            full = loop.time() >= next_full
-            ids = list(self._waiting) if full else list(new | self._foreign)
+            along, self._along = self._along, []
+            polls = 1 if not new.isdisjoint(self._foreign) else polls + 1
+            full, era = loop.time() >= next_full, self.era
+            ids = new.union(self._waiting if full else self._foreign)
             try:
-                await self._fetch([id for id in ids if id in self._waiting], full=full)
-            except (BackendUnavailable, BrokerUnavailable) as error:
-                log.debug("results were not read: %s", error)
+                await self._fetch(list(ids), self._in_doubt(full=full))
+                for batch in along:
+                    batch.era = era  # what else of it ends is pushed
+                if ids:
+                    self._blindness.end()
+            # A component that must survive, as `listen`.
+            except Exception as error:  # noqa: BLE001
+                self._unread |= new
+                self._along += along
+                await anyio.sleep(self._blindness.begin(error))
+                if self._unread:
+                    self._to_read.set()
             if full:
                 next_full = loop.time() + REREAD
 
-    async def _fetch(self, ids: Sequence[str], *, full: bool) -> None:
+    def _in_doubt(self, *, full: bool) -> Collection[str]:
+        """What is to be looked for in the queues as well, lest it is waited for in vain."""
+        if full:
+            return set(self._waiting)
+        before = asyncio.get_running_loop().time() - LOCATE_AFTER
+        return {id for id, since in self._foreign.items() if since <= before}
+
+    async def _fetch(self, ids: Sequence[str], in_doubt: Collection[str]) -> None:
+        absent: set[str] = set()
         for start in range(0, len(ids), READ_BATCH):
             batch = ids[start : start + READ_BATCH]
             # Asked before reading: a message that ends in between is found by the second.
-            places = await self._locate(batch) if full else [Status.QUEUED] * len(batch)
-            for id, record, place in zip(
-                batch, await self._backend.fetch(batch), places, strict=True
-            ):
+            places = await self._places([id for id in batch if id in in_doubt])
+            self._asked_at = asyncio.get_running_loop().time()
+            try:
+                records = await self._backend.fetch(batch)
+            finally:
+                self._asked_at = None
+            for id, record in zip(batch, records, strict=True):
                 if record is not None:
-                    self._resolve(record)
-                elif place is None:
-                    self._disappoint(id, UnknownResult(id))
-                elif place is Status.FAILED:  # by its queue's bounds, so without a worker's word
+                    self._resolve(record, wanted=True)
+                elif id not in places:
+                    pass  # nobody was asked, or nobody can say
+                elif places[id] is Status.FAILED:  # by its queue's bounds, without a worker's word
                     self._disappoint(id, TaskFailed(id, "DeadLetter", DEAD))
+                elif places[id] is None:
+                    # What is ours may be on its way to us at this very moment.
+                    if id in self._foreign or id in self._absent:
+                        self._disappoint(id, UnknownResult(id))
+                    absent.add(id)
+        self._absent = absent
 
-    def _disappoint(self, id: str, error: TaskError) -> None:
-        for future in list(self._waiting.get(id, ())):
-            if not future.done():
-                future.set_exception(error)
+    async def _places(self, ids: Sequence[str]) -> dict[str, Status | None]:
+        if not ids:
+            return {}
+        try:
+            return dict(zip(ids, await self._locate(ids), strict=True))
+        except BrokerUnavailable as error:
+            log.debug("messages were not looked for: %s", error)
+            return {}
 
-    def _resolve(self, record: Record) -> None:
-        futures = self._waiting.get(record.id)
-        if not futures:
-            self._remember(record)
+    # Within
+
+    def _begin(self) -> None:
+        if not self._wanted.is_set():
+            self._wanted.set()
+            self._arrivals.listen()
+
+    def _ask(self, ids: Sequence[str]) -> None:
+        self._unread.update(ids)
+        self._to_read.set()
+
+    def _ask_along(self, id: str, batch: Batch) -> None:
+        """Read with it what was sent with it: that will be asked for next."""
+        if batch.era != self.era:
+            if batch.asked != self.era or self.era == 0:
+                batch.asked = self.era
+                self._unread.update(batch.missing())
+                if self.era:
+                    self._along.append(batch)
             return
-        for future in list(futures):
+        size = batch.missed.get(id, 0)
+        for other, more in batch.missed.items():
+            if (size := size + more) > READ_BYTES:
+                break
+            self._unread.add(other)
+
+    def _resolve(self, record: Record, *, wanted: bool = False) -> None:
+        id = record.id
+        futures, batch = self._waiting.get(id), self._arrivals.find(id)
+        if batch is not None and id not in batch.taken:
+            if futures:
+                batch.came[id] = record  # taken as soon as they hear of it; see `_drop`
+            else:
+                self._arrivals.keep(batch, record, wanted=wanted or self._told_once)
+        for future in list(futures or ()):
             if not future.done():
                 future.set_result(record)
 
-    def _remember(self, record: Record) -> None:
-        outcome = record.outcome
-        if isinstance(outcome, Succeeded) and len(memoryview(outcome.value)) > RECENT_SIZE:
-            self.era += 1
-            return
-        self._recent[record.id] = record
-        if len(self._recent) > RECENT:
-            self._recent.popitem(last=False)
-            self.era += 1
+    def _disappoint(self, id: str, error: TaskError) -> None:
+        for future in list(self._waiting.get(id, ())):
+            _end(future, error)
 
-    def _refuse(self, future: "asyncio.Future[Record]") -> None:
-        if not future.done():
-            future.set_exception(
-                ConfigurationError(
-                    "the app is not connected any more: await results inside of 'async with app:'"
-                )
-            )
+    def _refusal(self, id: str, batch: Batch | None) -> BaseException | None:
+        """Why this will never come, if that is known."""
+        if self._closed is not None:
+            return self._closed
+        if self._mute:
+            return UnknownResult(id, TELLS_NOTHING)
+        if not self._told_once:
+            return None
+        if batch is None or id in batch.taken:
+            return UnknownResult(id, TOLD_ONCE)
+        if id in batch.missed:
+            return UnknownResult(id, DROPPED)
+        return UnknownResult(id, LOST) if batch.lost else None
 
-    def _miss(self) -> None:
+    def _miss(self, *, lost: bool) -> None:
         """Pushes may have been missed: read everything, and trust nothing sent before."""
         self.era += 1
-        self._unread.update(self._waiting)
-        self._to_read.set()
+        if not self._told_once:
+            self._ask(list(self._waiting))
+        elif lost:
+            for batch in self._arrivals.living():
+                batch.lost = True
+            for id in list(self._waiting):
+                self._disappoint(id, UnknownResult(id, LOST))
 
-    def _drop(self, id: str, future: "asyncio.Future[Record]") -> None:
+    def _drop(self, id: str, batch: Batch | None, future: "asyncio.Future[Record]") -> None:
+        if batch is not None and not future.cancelled() and future.exception() is None:
+            batch.came.pop(id, None)
+            batch.taken.add(id)
         futures = self._waiting.get(id, [])
         if future in futures:
             futures.remove(future)
         if not futures:
             self._waiting.pop(id, None)
-            self._foreign.discard(id)
+            self._foreign.pop(id, None)
             self._unread.discard(id)
+
+
+def _end(future: "asyncio.Future[Record]", error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -14,8 +14,11 @@ class Watch(Protocol):
     async def receive(self) -> Sequence[Record]:
         """Wait for the next records.
 
-        Pushing is best effort: an empty batch means that some may have been missed (a connection
-        was lost and is back), so fetch what is waited for.
+        Pushing is best effort: an empty batch means that some may have been missed, so fetch what
+        is waited for. What is pushed and is no record is left out, and logged.
+
+        Raises:
+            BackendUnavailable: it hears nothing any more (a connection was lost): watch anew.
         """
         ...
 
@@ -76,6 +79,13 @@ class PushOnly(Protocol):
     """
 
     keeps_nothing: Literal[True]
+
+
+@runtime_checkable
+class Mute(Protocol):
+    """A backend that neither keeps outcomes nor tells anybody: waiting for one is in vain."""
+
+    tells_nothing: Literal[True]
 
 
 @runtime_checkable

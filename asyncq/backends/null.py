@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import anyio
 
@@ -15,6 +15,8 @@ from asyncq.message import Record
 
 class NullBackend:
     """Takes every record and keeps none."""
+
+    tells_nothing: Literal[True] = True
 
     def __init__(self, url: Url, clock: Clock) -> None:
         self._identity = (url, clock)

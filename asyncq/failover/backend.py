@@ -3,11 +3,11 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import anyio
 
-from asyncq.backends.base import Backend, ProgressBoard, Watch
+from asyncq.backends.base import Backend, ProgressBoard, PushOnly, Watch
 from asyncq.config import Url
 from asyncq.errors import BackendUnavailable
 from asyncq.failover.broker import LEAVE_TIMEOUT, Failover
@@ -95,6 +95,10 @@ class _WithProgress(FollowingBackend):
         return await self._on_present(lambda backend: backend.fetch_progress(ids))
 
 
+class _PushOnly(FollowingBackend):
+    keeps_nothing: Literal[True] = True
+
+
 class FollowingWatch:
     """A client's ear at one backend, until another is in use."""
 
@@ -112,5 +116,9 @@ class FollowingWatch:
 
 def follow(broker: Failover, urls: Sequence[Url], make: Make) -> FollowingBackend:
     """The backend at the URL that ``broker`` uses, not yet connected."""
-    keeps_progress = isinstance(make(urls[0]), ProgressBoard)
-    return (_WithProgress if keeps_progress else FollowingBackend)(broker, urls, make)
+    first = make(urls[0])
+    if isinstance(first, PushOnly):
+        return _PushOnly(broker, urls, make)
+    return (_WithProgress if isinstance(first, ProgressBoard) else FollowingBackend)(
+        broker, urls, make
+    )

@@ -4,7 +4,7 @@ What it does with one broker is a branch (`asyncq.worker.branch`); most workers 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -47,6 +47,7 @@ class Worker:
         startup: Sequence[Hook] = (),
         shutdown: Sequence[Hook] = (),
         burst: bool = False,
+        until_failed: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self.name = new_id()[-12:]
         self._tasks = tasks
@@ -59,6 +60,7 @@ class Worker:
         self._startup = startup
         self._shutdown = shutdown
         self._burst = burst
+        self._until_failed = until_failed  # raises what ends the client that its tasks use
         self._loop = asyncio.get_running_loop()
         self._state: dict[str, Any] = {}
         self._slots = Slots(config.concurrency)
@@ -107,6 +109,8 @@ class Worker:
             async with create_task_group() as watch:
                 if keep is None:
                     watch.start_soon(LoopWatch(self._slots).run)
+                if self._until_failed is not None:
+                    watch.start_soon(self._until_failed)
                 async with create_task_group() as group:
                     for branch in self._branches:
                         group.start_soon(branch.run, partial(announce, branch), keep)

@@ -2,14 +2,16 @@
 
 import gc
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
 from anyio import fail_after
 
-from asyncq import waiters
+from asyncq import arrivals, waiters
 from asyncq.app import App
+from asyncq.arrivals import Batch
 from asyncq.context import Context, current_context
 from asyncq.errors import (
     ConfigurationError,
@@ -19,7 +21,19 @@ from asyncq.errors import (
     UnknownResult,
 )
 from asyncq.message import Cancelled, Record, Status, new_id
+from asyncq.result import Result
 from tests.client.given import PATIENCE, Gate, new_app, until, until_status
+
+
+def batch_of(app: App) -> Callable[[Result[Any]], Batch]:
+    """What a result was sent with, which must be known."""
+
+    def find(result: Result[Any]) -> Batch:
+        batch = app.client._waiters.batch_of(result.id)  # pyright: ignore[reportPrivateUsage]
+        assert batch is not None
+        return batch
+
+    return find
 
 
 @pytest.fixture
@@ -199,7 +213,7 @@ async def test_an_outcome_that_came_before_anybody_asked_is_there(app: App) -> N
 async def test_outcomes_nobody_asks_for_are_kept_in_bounds(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiters, "RECENT", 5)
+    monkeypatch.setattr(arrivals, "MOST_KEPT", 5)
 
     @app.task
     async def task(n: int) -> int:
@@ -209,8 +223,9 @@ async def test_outcomes_nobody_asks_for_are_kept_in_bounds(
         await (await task.enqueue(0)).get(timeout=PATIENCE)
         results = await app.enqueue_many(task.s(n) for n in range(50))
         await until_status(results[-1], Status.SUCCEEDED)
-        waits = app.client._waiters  # pyright: ignore[reportPrivateUsage]
-        await until(lambda: len(waits._recent) == 5)  # pyright: ignore[reportPrivateUsage]
+        [batch] = {id(batch): batch for batch in map(batch_of(app), results)}.values()
+        await until(lambda: len(batch.came) + len(batch.missed) == 50)
+        assert len(batch.came) <= 5
 
         with fail_after(PATIENCE):
             assert [await result for result in results] == list(range(50))
@@ -219,15 +234,18 @@ async def test_outcomes_nobody_asks_for_are_kept_in_bounds(
 async def test_a_large_outcome_nobody_waited_for_is_fetched(app: App) -> None:
     @app.task
     async def task() -> bytes:
-        return bytes(waiters.RECENT_SIZE * 2)
+        return bytes(arrivals.LARGE * 2)
 
     async with app.worker():
         await (await task.enqueue()).get(timeout=PATIENCE)
         result = await task.enqueue()
         await until_status(result, Status.SUCCEEDED)
 
-        assert len(await result.get(timeout=2.0)) == waiters.RECENT_SIZE * 2
-        assert not app.client._waiters._recent  # pyright: ignore[reportPrivateUsage]
+        batch = batch_of(app)(result)
+        await until(lambda: result.id in batch.missed)
+
+        assert len(await result.get(timeout=2.0)) == arrivals.LARGE * 2
+        assert not batch.came
 
 
 async def test_a_result_that_is_not_kept_reaches_who_waits_for_it(app: App) -> None:
@@ -252,7 +270,9 @@ async def test_a_result_that_is_not_kept_reaches_who_waits_for_it(app: App) -> N
             gate.open()
 
         assert seen == [7]
-        assert await result.status() is Status.UNKNOWN
+        assert await result.get(timeout=PATIENCE) == 7  # the handle has seen it
+        assert await result.status() is Status.SUCCEEDED
+        assert await app.result(result.id).status() is Status.UNKNOWN
 
 
 async def test_who_stops_waiting_leaves_nothing_behind(app: App) -> None:

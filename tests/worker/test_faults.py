@@ -6,7 +6,7 @@ import anyio
 import pytest
 from anyio import fail_after
 
-from asyncq import publisher, waiters
+from asyncq import outages, publisher, waiters
 from asyncq.app import App
 from asyncq.brokers.admin import QueueAdmin
 from asyncq.brokers.memory import MemoryConsumer
@@ -27,7 +27,7 @@ TASKS = 200
 def short_pauses(monkeypatch: pytest.MonkeyPatch, faulty_drivers: None) -> None:
     for module in (publisher, completer, intake, branch):
         monkeypatch.setattr(module, "PAUSE", SHORT)
-    monkeypatch.setattr(waiters, "RECONNECT", SHORT)
+    monkeypatch.setattr(outages, "PAUSE", SHORT)
     monkeypatch.setattr(waiters, "REREAD", 0.1)
 
 

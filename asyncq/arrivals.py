@@ -1,0 +1,163 @@
+"""Arrivals: outcomes that were pushed before anybody asked, kept for the handles that are alive.
+
+Handles are known in batches, as they were made: to know each by itself would cost more than the
+other work of an enqueue on it. A batch is alive as long as one of its handles is.
+"""
+
+import weakref
+from collections import deque
+from collections.abc import Sequence
+
+from asyncq.message import Failed, Record, Succeeded
+
+BATCH = 500  # ids that calls one by one share
+LARGE = 16 * 1024  # bytes; a larger value is fetched when somebody asks
+MOST_KEPT = 100_000  # outcomes that nobody has asked for
+RECOUNT = 10_000  # are dropped before it is counted again what is kept
+MOST_BYTES = 32 * 1024 * 1024  # of their values
+UNSURE = -1  # no era: what was sent under an id of the caller's own may never be pushed to us
+REMEMBERED = (
+    40  # batches that are kept for a while where an outcome is told once and to nobody else
+)
+
+
+class Batch:
+    """Messages that were sent together, and what came for them."""
+
+    __slots__ = ("__weakref__", "asked", "came", "era", "ids", "lost", "missed", "ref", "taken")
+
+    def __init__(self, ids: list[str], era: int) -> None:
+        self.ids = ids
+        self.era = era
+        """Nothing that was pushed since this one began was missed."""
+        self.asked = 0
+        """The era in which all that is missing was asked for."""
+        self.came: dict[str, Record] = {}
+        """Nobody has asked for these yet."""
+        self.missed: dict[str, int] = {}
+        """What came and was not kept, with its size in bytes."""
+        self.taken: set[str] = set()
+        """A handle has these."""
+        self.lost = False
+        """Outcomes may have been pushed to where nobody listened, and are kept nowhere."""
+        self.ref: _Reference
+
+    def take(self, id: str) -> Record | None:
+        """What came for this handle; from now on it is the handle's."""
+        record = self.came.pop(id, None)
+        if record is not None:
+            self.taken.add(id)
+        return record
+
+    def missing(self) -> list[str]:
+        """What neither came nor was taken."""
+        return [id for id in self.ids if id not in self.came and id not in self.taken]
+
+
+class _Reference(weakref.ref[Batch]):
+    """Knows the ids of a batch when that is gone."""
+
+    __slots__ = ("ids",)
+    ids: Sequence[str]
+
+
+class Arrivals:
+    """The batches of one client, by the ids in them."""
+
+    def __init__(self, *, remembers: bool) -> None:
+        self._listening = remembers
+        self._batches: dict[str, _Reference] = {}  # empty until somebody listens
+        self._living: set[_Reference] = set()
+        self._gone: deque[_Reference] = deque()  # filled wherever the last handle goes, any thread
+        self._open = Batch([], UNSURE)  # what is sent one by one
+        self._remembered: deque[Batch] = deque(maxlen=REMEMBERED if remembers else 0)
+        self._room = MOST_KEPT
+        self._bytes = MOST_BYTES
+        self._dropped = 0  # since it was last counted what is kept
+
+    def listen(self) -> None:
+        """From now on something may come; who only ever sends is spared the keeping of books."""
+        if not self._listening:
+            self._listening = True
+            for batch in self.living():
+                self._batches.update(dict.fromkeys(batch.ids, batch.ref))
+
+    def sent(self, id: str, era: int) -> Batch:
+        """The batch of a message that is sent by itself."""
+        batch = self._open
+        ids = batch.ids
+        if batch.era != era or len(ids) >= BATCH:
+            batch = self._open = self.sent_together([], era)
+            ids = batch.ids
+        ids.append(id)
+        if self._listening:
+            self._batches[id] = batch.ref
+        return batch
+
+    def sent_together(self, ids: list[str], era: int) -> Batch:
+        """A batch of messages that are sent in one call."""
+        self._clear()
+        batch = Batch(ids, era)
+        batch.ref = reference = _Reference(batch, self._gone.append)
+        reference.ids = ids
+        self._living.add(reference)
+        if self._listening:
+            self._batches.update(dict.fromkeys(ids, reference))
+        self._remembered.append(batch)
+        return batch
+
+    def find(self, id: str) -> Batch | None:
+        """The batch that this id was sent in, if any of its handles is alive."""
+        reference = self._batches.get(id)
+        return None if reference is None else reference()
+
+    def living(self) -> list[Batch]:
+        return [batch for reference in self._living if (batch := reference()) is not None]
+
+    def keep(self, batch: Batch, record: Record, *, wanted: bool = False) -> None:
+        """Keep what came for somebody who has not asked yet, if there is room.
+
+        ``wanted``: it was fetched for somebody who is about to ask, however large it is.
+        """
+        size = size_of(record)
+        if not wanted and size > LARGE:
+            batch.missed[record.id] = size
+            return
+        if (self._room <= 0 or self._bytes < size) and not self._found_room(size):
+            batch.missed[record.id] = size
+            self._dropped += 1
+            return
+        self._room -= 1
+        self._bytes -= size
+        batch.came[record.id] = record
+        batch.missed.pop(record.id, None)
+
+    def _found_room(self, size: int) -> bool:
+        """Count anew what is kept: nobody says so when something of it was taken, or is gone."""
+        if self._dropped % RECOUNT > 0:
+            return False  # it was counted not long ago
+        kept = [record for batch in self.living() for record in batch.came.values()]
+        self._room = MOST_KEPT - len(kept)
+        self._bytes = MOST_BYTES - sum(map(size_of, kept))
+        return self._room > 0 and self._bytes >= size
+
+    def _clear(self) -> None:
+        """Forget the ids of batches that are gone."""
+        batches = self._batches
+        while self._gone:
+            reference = self._gone.popleft()
+            self._living.discard(reference)
+            if batches:
+                for id in reference.ids:
+                    if batches.get(id) is reference:
+                        del batches[id]
+
+
+def size_of(record: Record) -> int:
+    """Bytes of what a record holds; of a failure, nearly."""
+    outcome = record.outcome
+    if isinstance(outcome, Succeeded):
+        return len(memoryview(outcome.value))
+    if isinstance(outcome, Failed):
+        return len(outcome.error.message) + len(outcome.error.traceback)
+    return 0
