@@ -97,7 +97,7 @@ class Publisher:
         except BrokerUnavailable as error:
             self._keep(batch, error)
             if failures == 0:
-                log.warning("publishing is interrupted: %s", error)
+                log.warning("publishing is interrupted, trying again: %s", error)
             return failures + 1
         # A component that must survive: what a driver raises is for its callers to hear, and no
         # reason to end what else the app does.
@@ -117,7 +117,7 @@ class Publisher:
             if not waiting.stored.done():
                 waiting.stored.set_result(None)
         if failures:
-            log.warning("publishing goes on")
+            log.warning("publishing works again")
         return 0
 
     async def _publish(self, envelopes: Sequence[Envelope]) -> None:

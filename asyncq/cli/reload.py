@@ -87,7 +87,7 @@ class Reloader:
                 continue  # it is draining already: told twice, it would cut its tasks short
             paths = sorted({path for _, path in changes})
             more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-            log.info("%s%s changed: starting anew", paths[0], more)
+            log.info("%s%s changed: restarting", paths[0], more)
             self._news.set()
             self._tell(signal.SIGTERM)
 

@@ -57,6 +57,8 @@ def main() -> NoReturn:
         sys.exit(code)
     if end.why is not None:
         _say_why(end.why, plan)
+    elif end.code:
+        log.error("stopped with exit code %d: a worker process did not end well", end.code)
     else:
         log.info("stopped")
     sys.exit(end.code)

@@ -118,7 +118,7 @@ def worker(
     ] = False,
     burst: Annotated[bool, Option("--burst", help="Stop once the queues are empty.")] = False,
     reload: Annotated[
-        bool, Option("--reload", help="Start anew when a Python file here changes.")
+        bool, Option("--reload", help="Restart when a Python file here changes.")
     ] = False,
 ) -> None:
     """Run tasks until told to stop (SIGTERM, Ctrl-C).

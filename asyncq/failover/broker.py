@@ -171,7 +171,8 @@ class Failover:
 
     async def _move(self, at: int, driver: Broker) -> None:
         log.warning(
-            "%r does not answer; going on with %r. What waits there stays there until it is back",
+            "broker %r does not answer: going on with %r; messages in the "
+            "former wait there until it is back",
             self._urls[self.at],
             self._urls[at],
         )

@@ -138,7 +138,7 @@ class Child:
         recovered = await self._lease.release()
         await self._lease.close()
         if recovered:
-            log.warning("what %s held is given back: %d", self, recovered)
+            log.warning("requeued %d messages of %s", recovered, self)
 
     def stop(self, level: int) -> None:
         """Tell it to drain (1), to cancel what runs (2); or end it (3)."""

@@ -50,7 +50,9 @@ class HealthServer:
                 f"{error.strerror or error}"
             ) from error
         async with listener:
-            log.info("health is told at http://%s:%d/live and /ready", self._host, self._port)
+            log.info(
+                "answering health checks at http://%s:%d/live and /ready", self._host, self._port
+            )
             task_status.started()
             await listener.serve(self._serve)
 

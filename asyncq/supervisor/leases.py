@@ -54,7 +54,10 @@ class KeptLease:
             except BrokerUnavailable as error:
                 # The broker decides when the lease is over; without it, nobody else can claim.
                 if failures == 0:
-                    log.warning("%s", error)
+                    log.warning(
+                        "the lease of worker %s cannot be renewed, trying again: %s",
+                        self._incarnation, error,
+                    )  # fmt: skip
                 failures += 1
                 self.is_renewed = False
                 continue
@@ -78,10 +81,17 @@ class KeptLease:
                     )
                 except BrokerUnavailable as error:
                     if failures == 0:
-                        log.warning("%s", error)
+                        log.warning(
+                            "the messages of worker %s cannot be requeued, trying again: %s",
+                            self._incarnation, error,
+                        )  # fmt: skip
                     failures += 1
                     await anyio.sleep(PAUSE.pause(failures))
-        log.error("the lease of worker %s has to run out", self._incarnation)
+        log.error(
+            "the messages of worker %s could not be requeued: they run again when its lease of "
+            "%g s ends",
+            self._incarnation, self._seconds,
+        )  # fmt: skip
         return 0
 
     async def close(self) -> None:

@@ -22,7 +22,7 @@ from asyncq.policies import Retry
 from asyncq.supervisor.child import Child
 from asyncq.supervisor.health import HealthServer
 from asyncq.worker.channel import Goodbye, Orders
-from asyncq.worker.signals import SIGNALS
+from asyncq.worker.signals import CANCEL, DRAIN, LEAVE, SIGNALS
 
 log = get_logger(__name__)
 
@@ -119,11 +119,11 @@ class Supervisor:
                 self._level += 1
                 name = signal.Signals(number).name
                 if self._level == 1:
-                    log.warning("%s: no new tasks; running ones may end", name)
+                    log.warning(DRAIN, name)
                 elif self._level == 2:  # noqa: PLR2004 - the second signal
-                    log.warning("%s again: cancelling what runs", name)
+                    log.warning(CANCEL, name)
                 else:
-                    log.critical("%s for the third time: leaving at once", name)
+                    log.critical(LEAVE, name)
                 self._news.set()
 
     def _tend(self, place: Place, lives: TaskGroup) -> None:
@@ -179,7 +179,12 @@ class Supervisor:
         try:
             child = Child(place.number, orders)
         except OSError as error:
-            log.error("process %d cannot be started: %s", place.number, error)  # noqa: TRY400 - the system's
+            log.error(  # noqa: TRY400 - the system's
+                "process %d cannot be started: %s; trying again in %.0f s",
+                place.number,
+                error,
+                PAUSE.ceiling,
+            )
             place.not_before = time.monotonic() + PAUSE.ceiling
             return None
         lives.start_soon(self._live, child)
@@ -212,7 +217,10 @@ class Supervisor:
     def _stop(self, child: Child) -> None:
         child.stop(min(self._level, 3))
         if child.silence > max(child.grace, DEAF):
-            log.error("%s stands still and does not hear that it is to end: it is killed", child)
+            log.error(
+                "%s does not respond to being told to end, its event loop is blocked: killing it",
+                child,
+            )
             child.stop(3)
 
     def _take_leave(self, place: Place, child: Child) -> None:
@@ -231,7 +239,7 @@ class Supervisor:
             log.info("%s has ended", child)
             place.is_done = was_at_work and self._plan.orders.burst
         elif child.told:
-            log.error("%s %s as it drained", child, child.describe_end())
+            log.error("%s %s while it drained", child, child.describe_end())
         elif goodbye.why is not None:
             self._note_failure(place, child, goodbye)
         else:

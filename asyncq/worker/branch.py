@@ -108,10 +108,12 @@ class Branch:
                 failures, in_vain = 0, 0 if self._was_of_use(began) else in_vain + 1
                 pause = PAUSE_OF_VAIN.pause(in_vain) if in_vain > 1 else pause
                 later = f" in {pause:.1f} s" if in_vain > 1 else ""
-                log.warning("worker %s lost its lease and begins anew%s", worker, later)
+                log.warning("worker %s lost its lease: restarting under a new one%s", worker, later)
             except* BrokerUnavailable as errors:
                 if failures == 0:
-                    log.warning("worker %s cannot consume: %s", worker, first_error(errors))
+                    log.warning(
+                        "worker %s cannot consume: %s; trying again", worker, first_error(errors)
+                    )
                 failures += 1
                 pause = PAUSE.pause(failures)
             if self._stopped.is_set():

@@ -97,7 +97,11 @@ class Completer:
                 self._under_way = False
                 self._less.set()
         left = len(batch) + len(self._finished)
-        log.error("%d ended tasks were not settled; they run again after the lease", left)
+        log.error(
+            "%d tasks that ended could not be settled: they run again when the lease of worker %s "
+            "has ended",
+            left, self._lease.incarnation,
+        )  # fmt: skip
 
     async def _conclude(self, batch: Sequence[Conclusion]) -> None:
         failures = 0
@@ -107,11 +111,13 @@ class Completer:
                 self.settled += len(batch)
             except (BrokerUnavailable, BackendUnavailable) as error:
                 if failures == 0:
-                    log.warning("settling %d tasks is interrupted: %s", len(batch), error)
+                    log.warning(
+                        "settling %d tasks is interrupted, trying again: %s", len(batch), error
+                    )
                 failures += 1
                 await anyio.sleep(PAUSE.pause(failures))
             except LeaseLost as error:
-                log.warning("%d tasks were not settled: %s", len(batch), error)
+                log.warning("%d tasks were not settled, others run them: %s", len(batch), error)
                 return
             # A component that must survive: a message that no driver can settle is set aside,
             # where its neighbours and the next worker do not stumble over it.
@@ -121,7 +127,7 @@ class Completer:
                 return
             else:
                 if failures:
-                    log.warning("settling goes on")
+                    log.warning("settling works again")
                 return
 
     async def _set_aside(self, batch: Sequence[Conclusion], error: Exception) -> None:
@@ -151,7 +157,8 @@ class Completer:
     def _report(self, fenced: Sequence[Delivery]) -> None:
         if fenced:
             log.warning(
-                "worker %s was fenced: %d outcomes were not stored, others own these tasks now",
+                "worker %s was fenced, its lease had ended: %d outcomes were not stored, others "
+                "run these tasks",
                 self._lease.incarnation,
                 len(fenced),
             )

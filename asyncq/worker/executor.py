@@ -83,6 +83,7 @@ class Executor:
         try:
             conclusion = await self._conclusion(delivery)
         except asyncio.CancelledError:
+            self.notes.requeued += 1
             conclusion = Conclusion(Nack(delivery))  # before the task was begun
         except KeyboardInterrupt:
             conclude(Conclusion(Nack(delivery)))
@@ -242,7 +243,10 @@ class Executor:
         """What becomes of a delivery that may have run before; None if it is to run."""
         try:
             [record] = await self._backend.fetch([delivery.envelope.id])
-        except BackendUnavailable:
+        except BackendUnavailable as error:
+            self.notes.postponement(
+                delivery.envelope, f"whether it has run is not known: {error}", 1.0, self._now()
+            )
             return Conclusion(Nack(delivery, delay=1.0))
         if record is not None and not isinstance(record.outcome, Unreadable):
             self.notes.skip(delivery.envelope)

@@ -62,7 +62,9 @@ class Intake:
                     return
             except BrokerUnavailable as error:
                 if self._failures == 0:
-                    log.warning("consuming queue %s is interrupted: %s", self._queue, error)
+                    log.warning(
+                        "consuming queue %s is interrupted, trying again: %s", self._queue, error
+                    )
                 self._failures += 1
                 await anyio.sleep(PAUSE.pause(self._failures))
 
@@ -128,7 +130,7 @@ class Intake:
         """Note that the broker is there."""
         if self._failures:
             self._failures = 0
-            log.warning("consuming queue %s goes on", self._queue)
+            log.warning("consuming queue %s works again", self._queue)
 
     def _start(self, deliveries: Sequence[Delivery]) -> None:
         start, run, conclude = self._pool.start, self._executor.run, self._completer.add

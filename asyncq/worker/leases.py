@@ -88,7 +88,10 @@ class LeaseRenewal:
                     # The broker decides when the lease is over; without it, nobody else can claim.
                     next_renewal = now + TICK
                     if not away:
-                        log.warning("%s", error)
+                        log.warning(
+                            "the lease of worker %s cannot be renewed, trying again: %s",
+                            lease.incarnation, error,
+                        )  # fmt: skip
                     away = True
             else:
                 return

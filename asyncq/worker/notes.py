@@ -46,7 +46,7 @@ class Notes:
             "expired": self.expired,
             "skipped, for they had an outcome already": self.skipped,
         }
-        rest = started - sum(counts.values())
+        rest = max(started - sum(counts.values()), 0)
         said = [f"{rest} succeeded", *(f"{n} {what}" for what, n in counts.items() if n)]
         return f"{started} {'task' if started == 1 else 'tasks'}: {', '.join(said)}"
 

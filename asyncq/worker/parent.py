@@ -36,7 +36,7 @@ from asyncq.worker.channel import (
     Tick,
 )
 from asyncq.worker.leases import LeaseRenewal, Renewal
-from asyncq.worker.signals import Obedience, calm_the_collector, obey_signals
+from asyncq.worker.signals import DRAIN, Obedience, calm_the_collector, obey_signals
 from asyncq.worker.stacks import answer_no_more, answer_with_stacks
 from asyncq.worker.worker import Worker
 
@@ -143,7 +143,7 @@ class Parent:
         self._is_gone = True
         if self._kept is not None:
             self._kept.news.set()
-        log.warning("%s: no new tasks; running ones may end", GONE)
+        log.warning(DRAIN, GONE)
         obedience.raise_to(1, GONE)
 
     def _hear_of_lease(self, message: Renewed | Lost) -> None:

@@ -23,6 +23,11 @@ log = get_logger(__name__)
 R = TypeVar("R")
 LAST_CALL = 1.0  # seconds for what ignored its cancellation to listen to another
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+DRAIN = (
+    "%s: draining: no new tasks are taken, running ones may end (told again, they are cancelled)"
+)
+CANCEL = "%s again: cancelling what runs and requeuing it (told again: leaves at once)"
+LEAVE = "%s for the third time: leaving at once; what still ran runs elsewhere, as after a crash"
 
 
 async def run_until_signalled(worker: Worker) -> None:
@@ -63,13 +68,13 @@ class Obedience:
         for step in range(self._level + 1, level + 1):
             self._level = step
             if step == 1:
-                log.log(self._log_level, "%s: no new tasks; running ones may end", by)
+                log.log(self._log_level, DRAIN, by)
                 self._worker.stop()
             elif step == 2:  # noqa: PLR2004 - the second signal
-                log.log(self._log_level, "%s again: cancelling what runs", by)
+                log.log(self._log_level, CANCEL, by)
                 self._worker.hurry()
             else:
-                log.critical("%s for the third time: leaving at once", by)
+                log.critical(LEAVE, by)
                 logging.shutdown()
                 os._exit(1)
 
@@ -120,7 +125,7 @@ async def _end_what_is_left() -> None:
         task.cancel()
     _, deaf = await asyncio.wait(left, timeout=LAST_CALL)
     if deaf:
-        log.critical("leaving without %d that ignore their cancellation", len(deaf),
+        log.critical("leaving without %d asyncio tasks that ignore their cancellation", len(deaf),
                      exc_info=sys.exception())  # fmt: skip
         logging.shutdown()
         os._exit(1)

@@ -54,4 +54,4 @@ class Sweeper:
         while count := await self._broker.sweep(queue):
             recovered += count
         if recovered:
-            log.warning("recovered %d messages of a dead worker in queue %s", recovered, queue)
+            log.warning("requeued %d messages of a dead worker in queue %s", recovered, queue)

@@ -19,6 +19,7 @@ from asyncq.brokers.lanes import Lane
 from asyncq.clock import Clock
 from asyncq.codecs.base import Codec
 from asyncq.config import Config
+from asyncq.loggers import get_logger
 from asyncq.message import Progress, new_id
 from asyncq.task import Task
 from asyncq.worker.branch import Branch, Share
@@ -27,6 +28,8 @@ from asyncq.worker.executor import Executor
 from asyncq.worker.leases import Keep
 from asyncq.worker.pool import Slots
 from asyncq.worker.stalls import LoopWatch
+
+log = get_logger(__name__)
 
 Hook = Callable[[dict[str, Any]], Awaitable[None] | None]
 
@@ -61,6 +64,7 @@ class Worker:
         self._shutdown = shutdown
         self._burst = burst
         self._until_failed = until_failed  # raises what ends the client that its tasks use
+        self._is_told = False  # to stop
         self._loop = asyncio.get_running_loop()
         self._state: dict[str, Any] = {}
         self._slots = Slots(config.concurrency)
@@ -97,7 +101,7 @@ class Worker:
         ``keep`` says who renews leases, where the broker has any, and watches the loop: threads of
         ours, by default.
         """
-        async with self._hooks():
+        async with self._hooks(), self._summed_up():
             waiting = set(self._branches)
 
             def announce(branch: Branch) -> None:
@@ -118,16 +122,18 @@ class Worker:
 
     def stop(self) -> None:
         """Take in nothing more; `run` returns when what is running has ended, or its grace has."""
+        self._is_told = True
         for branch in self._branches:
             branch.stop()
 
     def hurry(self) -> None:
-        """Stop, and cancel at once what is running; it is given back."""
+        """Stop, and cancel at once what is running; it is requeued."""
+        self._is_told = True
         for branch in self._branches:
             branch.hurry()
 
     def _make_branches(self) -> list[Branch]:
-        executor = Executor(
+        executor = self._executor = Executor(
             tasks=self._tasks,
             codec=self._codec,
             backend=self._backend,
@@ -150,6 +156,16 @@ class Worker:
             burst=Burst(lines, self._slots) if self._burst else None,
         )
         return [Branch(self._brokers[name], queues, share) for name, queues in self._queues.items()]
+
+    @asynccontextmanager
+    async def _summed_up(self) -> AsyncGenerator[None]:
+        """Say at the end how many tasks came to which end."""
+        try:
+            yield
+        finally:
+            why = ", for its queues are empty" if self._burst and not self._is_told else ""
+            counts = self._executor.notes.summary(self.started)
+            log.info("worker %s ended%s: %s", self.name, why, counts)
 
     @asynccontextmanager
     async def _hooks(self) -> AsyncGenerator[None]:

@@ -123,7 +123,7 @@ async def test_a_worker_that_is_cut_off_in_silence_is_replaced_and_comes_back(
         gate.touch()
         await bench.settled()
         proxy.switch(Pass())
-        await lonely.says("begins anew", within=60)
+        await lonely.says("restarting under a new one", within=60)
         other.kill()
         await bench.send(app, 20)
 

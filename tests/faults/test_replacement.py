@@ -178,7 +178,7 @@ async def test_a_process_that_cannot_hear_is_killed_when_its_grace_is_over(
     report(took=took)
     assert code == 1
     assert took < 10
-    assert "does not hear that it is to end" in crew.log()
+    assert "does not respond to being told to end" in crew.log()
     bench.see_that_these_are(audit.waiting, [result.id])
     assert not audit.faults
 

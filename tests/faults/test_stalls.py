@@ -36,7 +36,7 @@ async def test_a_worker_that_slept_through_its_lease_is_fenced_and_works_again(
         await bench.settled()
         await until(lambda: now() > slept_at + 3 * LEASE, 60, "three leases have passed")
         sleeper.send(signal.SIGCONT)
-        await sleeper.says("begins anew")
+        await sleeper.says("restarting under a new one")
         other.send(signal.SIGTERM)
         await other.end()
         await bench.send(app, HELD)

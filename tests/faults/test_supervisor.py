@@ -149,7 +149,7 @@ async def test_a_process_that_stands_still_for_too_long_is_given_up_and_fenced(
         await until(lambda: ask(port, "/live")[0] == 503, 60, "it is given up")
         await until(lambda: len(bench.starts(result.id)) == 2, 60, "it runs elsewhere")
         await bench.settled()
-        await crew.says("begins anew")
+        await crew.says("restarting under a new one")
         await until(lambda: ask(port, "/ready")[0] == 200, 60, "it works again")
 
         findings = await bench.conclude()

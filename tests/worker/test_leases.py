@@ -85,7 +85,7 @@ async def test_what_ran_is_cancelled_and_a_new_incarnation_goes_on(
             assert told == ["cancelled"]
             assert not before & incarnations(app)
 
-    assert "lost its lease and begins anew" in caplog.text
+    assert "lost its lease: restarting under a new one" in caplog.text
 
 
 async def test_the_outcome_of_a_fenced_worker_does_not_count(short_lease: App) -> None:
@@ -223,7 +223,7 @@ async def test_a_loop_that_stands_still_for_too_long_is_given_up(
 
         assert not before & incarnations(app)
 
-    assert "lost its lease and begins anew" in caplog.text
+    assert "lost its lease: restarting under a new one" in caplog.text
 
 
 async def test_what_a_dead_worker_held_runs_elsewhere(app: App) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
+import anyio
 import pytest
 
 from asyncq.app import App
@@ -13,7 +14,7 @@ from asyncq.errors import RetryLater, TaskExpired, TaskFailed
 from asyncq.loggers import get_logger
 from asyncq.message import Status
 from asyncq.policies import Retry
-from tests.client.given import PATIENCE, until_status
+from tests.client.given import PATIENCE, Gate, until_status
 
 AT_ONCE = Retry(times=2, base=0.0)
 FORGED = "no way\n2026-01-01 00:00:00 CRITICAL root: \x1b[2J all is lost"
@@ -46,7 +47,7 @@ async def test_each_failed_attempt_says_which_it_was_of_how_many_and_why(
 
     id, _ = await run(app, mail, "ann")
 
-    lines = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if "failed in" in record.getMessage()]
     assert lines == [
         f"task mail[{id}] failed in attempt 1 of 3, next attempt in 0.0 s: ValueError: no ann",
         f"task mail[{id}] failed in attempt 2 of 3, next attempt in 0.0 s: ValueError: no ann",
@@ -254,3 +255,42 @@ def test_a_record_names_the_line_that_logged(caplog: pytest.LogCaptureFixture) -
     [record] = caplog.records
     assert record.pathname == __file__
     assert record.funcName == test_a_record_names_the_line_that_logged.__name__
+
+
+async def test_a_worker_that_ends_says_how_many_tasks_came_to_which_end(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.task(retry=Retry(times=1, base=0.0))
+    async def work(succeeds: bool) -> None:
+        if not succeeds:
+            raise ValueError
+
+    async with app:
+        await app.enqueue_many(work.s(n > 1) for n in range(5))
+        await work.options(expires=0.0).enqueue(True)
+        worker = app.make_worker(burst=True)
+        await worker.run()
+
+    [line] = [text for text in caplog.messages if "ended, for" in text]
+    assert line == (
+        f"worker {worker.name} ended, for its queues are empty: "
+        "8 tasks: 3 succeeded, 2 failed, 2 to be retried, 1 expired"
+    )
+
+
+async def test_what_a_stopping_worker_requeues_is_named_and_counted(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate()
+
+    @app.task(name="work")
+    async def work() -> None:
+        gate.open()
+        await anyio.sleep_forever()
+
+    async with app, app.worker(grace=0.0):
+        result = await work.enqueue()
+        await gate.pass_through()
+
+    assert f"task work[{result.id}] was cancelled and requeued" in caplog.text
+    assert " ended: 1 task: 0 succeeded, 1 requeued" in caplog.text

@@ -178,4 +178,4 @@ async def test_one_broker_that_is_away_holds_nobody_up_in_the_others(
             gate.open()
             assert await slow.get(timeout=PATIENCE) == "ran through"
 
-    assert caplog.text.count("lost its lease and begins anew") == 1
+    assert caplog.text.count("lost its lease: restarting under a new one") == 1

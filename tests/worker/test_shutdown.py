@@ -224,7 +224,7 @@ async def test_a_worker_ends_though_its_broker_never_answers_again(
             told = now()
         assert completer.SETTLE_TIMEOUT <= now() - told < completer.SETTLE_TIMEOUT + 1
 
-    assert "1 ended tasks were not settled" in caplog.text
+    assert "1 tasks that ended could not be settled" in caplog.text
 
 
 @on_virtual_time

@@ -158,7 +158,7 @@ class Reader:
         try:
             self._look(connection)
         except sqlite3.Error as error:
-            log.warning("%s cannot be read: %s", self._path, error)
+            log.warning("%s cannot be read, trying again: %s", self._path, error)
             self._pause = LONGEST_PAUSE
             with self._lock:
                 lookouts = list(self._lookouts)

@@ -121,7 +121,7 @@ class Writer:
         try:
             cut_log(connection, self._path)
         except sqlite3.Error as error:
-            log.warning("%s: its log cannot be cut: %s", self._path, error)
+            log.warning("%s: its write-ahead log cannot be truncated: %s", self._path, error)
         self._cut_at = time.monotonic() + CUT_EVERY
 
     def _sort_out(
@@ -134,6 +134,6 @@ class Writer:
             return
         [job] = group
         if job.loop is None:
-            log.warning("%s: a job that nobody waits for failed: %s", self._path, error)
+            log.warning("%s: a write that nobody waits for failed: %s", self._path, error)
         job.fail(error)
         answer(group)
