@@ -12,8 +12,10 @@ from types import ModuleType
 from asyncq.app import App
 from asyncq.brokers.admin import QueueAdmin
 from asyncq.cli.texts import describe_error
-from asyncq.config import Url
+from asyncq.config import Url, sqlite_path
 from asyncq.errors import ConfigurationError
+
+SHOWN = 20  # names of queues in one line
 
 
 def load_app(target: str) -> App:
@@ -43,13 +45,54 @@ def load_app(target: str) -> App:
 
 
 def load_store(target: str) -> App:
-    """The app that ``target`` names, or one without tasks around a broker's URL."""
-    return App(target) if "://" in target else load_app(target)
+    """The app that ``target`` names, or one without tasks around a broker's URL.
+
+    For those who look, and for those who change what is there: no database file is made for them.
+
+    Raises:
+        ConfigurationError: as `load_app`; or there is no such file.
+    """
+    app = App(target) if "://" in target else load_app(target)
+    for url in (*(urls[0] for urls in app.urls.values()), app.backend_url):
+        if url.scheme == "sqlite":
+            _check_file(sqlite_path(url))
+    return app
 
 
 def admin_of(app: App) -> QueueAdmin:
     """What an operator may ask of the app's queues; the app must be connected."""
     return app.client.operator
+
+
+def _check_file(path: str) -> None:
+    try:
+        is_there = os.stat(path).st_size > 0
+    except FileNotFoundError:
+        is_there = False
+    except OSError:
+        return  # whoever opens it says it better
+    if not is_there:
+        folder = os.path.dirname(os.path.abspath(path))
+        raise ConfigurationError(
+            f"there is no database {os.path.basename(path)} in {folder}: it is made by the first "
+            "worker or call (asyncq worker, asyncq call); is this the right folder?"
+        )
+
+
+async def known_queues(app: App) -> Sequence[str]:
+    """The queues that messages were sent to, those of the app's tasks, and the declared ones."""
+    return sorted({*await admin_of(app).queues(), *(app.queues() if app.tasks else ())})
+
+
+async def doubt_queues(app: App, queues: Sequence[str]) -> Sequence[str]:
+    """What to warn of: a line for each of these queues that nobody knows yet."""
+    known = await known_queues(app)
+    return [
+        f"queue {queue} is known neither to this app nor to its broker"
+        + (hint(queue, known) or (f"; there are: {', '.join(known[:SHOWN])}" if known else ""))
+        for queue in queues
+        if queue not in known
+    ]
 
 
 async def find_queues(app: App, queue: str | None) -> Sequence[str]:
@@ -58,13 +101,14 @@ async def find_queues(app: App, queue: str | None) -> Sequence[str]:
     Raises:
         ConfigurationError: no message was ever sent to it; says which there are.
     """
-    known = sorted({*await admin_of(app).queues(), *(app.queues() if app.tasks else ())})
+    known = await known_queues(app)
     if queue is None:
         return known
     if queue not in known:
         raise ConfigurationError(
             f"there is no queue {queue!r} at {app.url}; "
-            + (f"there are: {', '.join(known)}" if known else "there are none yet")
+            + (f"there are: {', '.join(known[:SHOWN])}" if known else "there are none yet")
+            + hint(queue, known)
         )
     return [queue]
 

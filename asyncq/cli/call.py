@@ -12,9 +12,9 @@ import typer
 from typer import Argument, Option
 
 from asyncq.app import App
-from asyncq.cli.apps import hint, load_app, load_store
+from asyncq.cli.apps import doubt_queues, hint, load_app, load_store
 from asyncq.cli.arguments import AppArgument, StoreArgument
-from asyncq.cli.output import print_facts, print_json
+from asyncq.cli.output import print_facts, print_json, print_traceback
 from asyncq.cli.texts import complain
 from asyncq.errors import ConfigurationError, UnknownResult
 from asyncq.message import Failed, Failure, Progress, Record, Status, Succeeded, status_of
@@ -22,6 +22,7 @@ from asyncq.result import Result
 from asyncq.signature import Signature
 from asyncq.task import Task
 from asyncq.texts import plain
+from asyncq.topology import check_queue_name
 from asyncq.worker.signals import run_loop
 
 Json = Annotated[bool, Option("--json", help="Print one JSON object.")]
@@ -77,10 +78,13 @@ def call(
 ) -> None:
     """Send one message, and print its id; or wait, and print what the task returned.
 
-    When the task was waited for and did not succeed, the exit code is 1.
+    When the task was waited for and did not succeed, the exit code is 1, and the traceback goes to
+    standard error.
     """
     loaded = load_app(app)
     found = find_task(loaded, task)
+    if queue is not None:
+        check_queue_name(queue)
     try:
         signature = found.options(queue=queue, delay=delay, priority=priority).s(
             *[_parse(argument, f"argument {argument}") for argument in args or ()],
@@ -144,6 +148,7 @@ def find_task(app: App, name: str) -> Task[..., Any]:
 async def send(app: App, signature: Signature[Any]) -> str:
     """Enqueue the call; returns its id."""
     async with app:
+        await _warn_of_new_queue(app, signature)
         return (await app.enqueue(signature)).id
 
 
@@ -154,7 +159,14 @@ async def send_and_wait(app: App, signature: Signature[Any], timeout: float | No
         TimeoutError: nothing, within ``timeout`` seconds.
     """
     async with app:
+        await _warn_of_new_queue(app, signature)
         return _report(await _record(await app.enqueue(signature), timeout))
+
+
+async def _warn_of_new_queue(app: App, signature: Signature[Any]) -> None:
+    if queue := signature.options.queue:
+        for doubt in await doubt_queues(app, [queue]):
+            complain(f"{doubt}; sent there all the same")
 
 
 async def look_up(app: App, id: str, patience: float | None) -> Report:
@@ -203,6 +215,8 @@ def _print_outcome(report: Report, *, as_json: bool) -> None:
     else:
         error = report.error
         why = "" if error is None else f": {error.type}: {error.message}"
+        if error is not None:
+            print_traceback(error.traceback)
         complain(f"task {report.id} {_past(report.status)}{why}")
     _exit_by(report)
 

@@ -7,17 +7,18 @@ the list of processes. Everything else comes over the channel.
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 
 import msgspec
 
 from asyncq.app import App
-from asyncq.cli.apps import load_app
+from asyncq.cli.apps import doubt_queues, load_app
 from asyncq.cli.logs import LogFormat, LogLevel, WorkerLogs
 from asyncq.cli.texts import explain
 from asyncq.dispatch import DEFAULT_BROKER
-from asyncq.errors import first_error
+from asyncq.errors import BrokerUnavailable, first_error
 from asyncq.loggers import get_logger
 from asyncq.texts import plain
 from asyncq.topology import check_queue_name
@@ -81,6 +82,8 @@ def _load(orders: Orders) -> App:
 
 async def _run(app: App, queues: list[str], parent: Parent, orders: Orders) -> None:
     async with connected(app, lambda: app.client.backend, required=orders.require_broker):
+        if orders.introduce and orders.queues:
+            await _warn_of_new_queues(app, queues)
         worker = app.make_worker(queues=queues, burst=orders.burst)
         try:
             # Of a list of URLs, and of other brokers, the worker keeps the leases itself.
@@ -88,6 +91,13 @@ async def _run(app: App, queues: list[str], parent: Parent, orders: Orders) -> N
             await parent.run(worker, app.client.broker, url, app.config)
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
+
+
+async def _warn_of_new_queues(app: App, queues: Sequence[str]) -> None:
+    """Queues that nobody knows may be misspelled; they are consumed all the same."""
+    with suppress(BrokerUnavailable):  # then the worker says so itself
+        for doubt in await doubt_queues(app, queues):
+            log.warning("%s; it is consumed all the same", doubt)
 
 
 def brokers_of(app: App) -> list[tuple[str, object]]:

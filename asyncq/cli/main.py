@@ -1,8 +1,10 @@
 """``asyncq``: all commands, and how it ends when one fails."""
 
 import io
+import os
 import sys
 from importlib.metadata import version
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -12,13 +14,14 @@ from asyncq.cli import call, dead, demo, queues, worker
 from asyncq.cli.texts import complain, explain
 from asyncq.loggers import get_logger
 
+SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
+
 log = get_logger(__name__)
 
 cli = typer.Typer(
     name="asyncq",
     help="A distributed task queue that is asyncio all the way down.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -36,6 +39,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # no terminal is too old to be told
+    _heed_named_shell()
     try:
         cli(prog_name="asyncq")
     # The end of the way: what comes from a hook or a broken set-up is said in a line, too.
@@ -44,6 +48,16 @@ def main() -> None:
         why, code = explain(error)
         complain(why)
         sys.exit(code)
+
+
+def _heed_named_shell() -> None:
+    """Let ``--install-completion zsh`` mean zsh, whatever shell it is typed in.
+
+    Typer takes a name only where it is told not to look for the shell itself.
+    """
+    for option, value in pairwise(sys.argv[1:3]):
+        if option in {"--install-completion", "--show-completion"} and value in SHELLS:
+            os.environ["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"
 
 
 def _print_version(wanted: bool) -> None:

@@ -52,6 +52,16 @@ def print_facts(facts: Sequence[tuple[str, object]], *, title: str = "", err: bo
         console.print(Text.assemble((f"{name:<{width}}  ", "dim"), plain(value)))
 
 
+def print_traceback(text: str) -> None:
+    """A traceback to standard error, line by line; in colour on a terminal."""
+    console = Console(stderr=True, soft_wrap=True)
+    *lines, last = text.splitlines() or [""]
+    for line in lines:
+        console.print(Text(plain(line), style="dim"))
+    if last:
+        console.print(Text(plain(last), style="bold red"))
+
+
 def ask(question: str) -> None:
     """Go on only if the answer is yes; no answer is none. The question goes to standard error."""
     print(f"{plain(question)} [y/N] ", end="", file=sys.stderr, flush=True)
