@@ -37,7 +37,7 @@ from asyncq.shared import check_free, shared_tasks, working_for
 from asyncq.signature import Signature
 from asyncq.spelling import parameters_of, unknown_option
 from asyncq.sync import SyncClient
-from asyncq.task import Task, TaskDecorator, TaskOptions
+from asyncq.task import Task, TaskDecorator, TaskOptions, make_task
 from asyncq.topology import Queue, check_queue_name
 from asyncq.worker.arrival import connected
 from asyncq.worker.signals import run_until_signalled
@@ -339,7 +339,7 @@ class App:
         self, function: Callable[..., Any], name: str, options: TaskOptions
     ) -> Task[..., Any]:
         self.check_name(function, name)
-        task: Task[..., Any] = Task(function, name, options, self)
+        task = make_task(function, name, options, self)
         self.adopt(task)
         return task
 

@@ -24,6 +24,12 @@ from asyncq.message import (
 from asyncq.quantities import Duration, wait
 
 R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+F = TypeVar("F")
 R_co = TypeVar("R_co", covariant=True)  # results of several types go in one list
 
 
@@ -237,8 +243,128 @@ class _Ended(Result[R]):
 
 @overload
 async def gather(
+    r1: Result[A], /, *, return_exceptions: Literal[False] = False, timeout: Duration | None = None
+) -> tuple[A]: ...
+@overload
+async def gather(
+    r1: Result[A],
+    r2: Result[B],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+    timeout: Duration | None = None,
+) -> tuple[A, B]: ...
+@overload
+async def gather(
+    r1: Result[A],
+    r2: Result[B],
+    r3: Result[C],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+    timeout: Duration | None = None,
+) -> tuple[A, B, C]: ...
+@overload
+async def gather(
+    r1: Result[A],
+    r2: Result[B],
+    r3: Result[C],
+    r4: Result[D],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+    timeout: Duration | None = None,
+) -> tuple[A, B, C, D]: ...
+@overload
+async def gather(
+    r1: Result[A],
+    r2: Result[B],
+    r3: Result[C],
+    r4: Result[D],
+    r5: Result[E],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+    timeout: Duration | None = None,
+) -> tuple[A, B, C, D, E]: ...
+@overload
+async def gather(
+    r1: Result[A],
+    r2: Result[B],
+    r3: Result[C],
+    r4: Result[D],
+    r5: Result[E],
+    r6: Result[F],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+    timeout: Duration | None = None,
+) -> tuple[A, B, C, D, E, F]: ...
+@overload
+async def gather(
     *results: Result[R], return_exceptions: Literal[False] = False, timeout: Duration | None = None
 ) -> list[R]: ...
+@overload
+async def gather(
+    r1: Result[A], /, *, return_exceptions: Literal[True], timeout: Duration | None = None
+) -> tuple[A | TaskError]: ...
+@overload
+async def gather(
+    r1: Result[A],
+    r2: Result[B],
+    /,
+    *,
+    return_exceptions: Literal[True],
+    timeout: Duration | None = None,
+) -> tuple[A | TaskError, B | TaskError]: ...
+@overload
+async def gather(
+    r1: Result[A],
+    r2: Result[B],
+    r3: Result[C],
+    /,
+    *,
+    return_exceptions: Literal[True],
+    timeout: Duration | None = None,
+) -> tuple[A | TaskError, B | TaskError, C | TaskError]: ...
+@overload
+async def gather(
+    r1: Result[A],
+    r2: Result[B],
+    r3: Result[C],
+    r4: Result[D],
+    /,
+    *,
+    return_exceptions: Literal[True],
+    timeout: Duration | None = None,
+) -> tuple[A | TaskError, B | TaskError, C | TaskError, D | TaskError]: ...
+@overload
+async def gather(
+    r1: Result[A],
+    r2: Result[B],
+    r3: Result[C],
+    r4: Result[D],
+    r5: Result[E],
+    /,
+    *,
+    return_exceptions: Literal[True],
+    timeout: Duration | None = None,
+) -> tuple[A | TaskError, B | TaskError, C | TaskError, D | TaskError, E | TaskError]: ...
+@overload
+async def gather(
+    r1: Result[A],
+    r2: Result[B],
+    r3: Result[C],
+    r4: Result[D],
+    r5: Result[E],
+    r6: Result[F],
+    /,
+    *,
+    return_exceptions: Literal[True],
+    timeout: Duration | None = None,
+) -> tuple[
+    A | TaskError, B | TaskError, C | TaskError, D | TaskError, E | TaskError, F | TaskError
+]: ...
 @overload
 async def gather(
     *results: Result[R], return_exceptions: Literal[True], timeout: Duration | None = None
@@ -246,7 +372,7 @@ async def gather(
 async def gather(
     *results: Result[R], return_exceptions: bool = False, timeout: Duration | None = None
 ) -> Any:
-    """The values of these results, in their order.
+    """The values of these results, in their order: a list, typed by its places up to six of them.
 
     The first failure to come is raised, unless ``return_exceptions`` puts failures in their places.
     The other tasks go on either way. `TimeoutError` if they have not all ended in ``timeout``

@@ -10,7 +10,7 @@ from asyncq.errors import ConfigurationError
 from asyncq.naming import is_same_definition, is_typed_in
 from asyncq.result import Result
 from asyncq.signature import Signature
-from asyncq.task import Home, Task, TaskDecorator, TaskOptions
+from asyncq.task import Home, Task, TaskDecorator, TaskOptions, make_task
 
 R = TypeVar("R")
 
@@ -49,7 +49,7 @@ class SharedTasks:
         Raises:
             ConfigurationError: the name is taken, here or in one of the apps.
         """
-        task: Task[..., Any] = Task(function, name, options, AppInUse(self))
+        task = make_task(function, name, options, AppInUse(self))
         with self._lock:
             check_free(self.tasks.get(name), function, name)
             for app in self._apps:

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
 from typing import Any, Concatenate, Generic, Never, ParamSpec, Protocol, TypeVar, overload
 
@@ -33,6 +33,7 @@ from asyncq.values import decoder, encode
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 _decode_headers = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
@@ -225,6 +226,35 @@ class Call(Generic[P, R]):
         return await self._home.enqueue(self.s(*args, **kwargs))
 
 
+class FunctionTask(Task[P, R], Generic[P, R, T]):
+    """A task that is called with the arguments that it is sent with; called, it gives ``T``."""
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run the function here and now, as if it were no task."""
+        return self.function(*args, **kwargs)
+
+
+class ContextTask(Task[P, R], Generic[P, R, T]):
+    """A task whose function takes a `Context` first: from the worker, or from who calls it here."""
+
+    def __call__(self, context: Context, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run the function here and now, as if it were no task."""
+        return self.function(context, *args, **kwargs)
+
+
+def make_task(
+    function: Callable[..., Any], name: str, options: TaskOptions, home: Home
+) -> Task[..., Any]:
+    """
+    Raises:
+        ConfigurationError: the name cannot be one, or a parameter cannot be sent.
+    """
+    task: Task[..., Any] = FunctionTask[..., Any, Any](function, name, options, home)
+    if task.parameters.context_first:
+        return ContextTask[..., Any, Any](function, name, options, home)
+    return task
+
+
 _BY_NAME = "options are given by their names, as in @app.task(name=..., queue=...)"
 
 
@@ -235,31 +265,50 @@ class _Anything:
 class TaskDecorator:
     """Makes functions tasks, with options or without; keeps their types for type checkers.
 
-    A first parameter of type `Context` is the worker's to give, and not the caller's.
+    A first parameter of type `Context` is the worker's to give, and not the caller's. What is
+    awaitable is awaited: the result is that of a coroutine function as of a decorator around one.
     """
 
     def __init__(self, register: Register, options: dict[str, Any]) -> None:
         self._register = register
         self._options = options
 
+    # The first that fits counts; what a later one says of the same function is right as well, only
+    # less exact.
     @overload
-    def __call__(
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
         self, function: Callable[Concatenate[_Anything, P], Coroutine[Any, Any, R]], /
-    ) -> Task[Concatenate[Any, P], R]: ...
+    ) -> FunctionTask[Concatenate[Any, P], R, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
+    ) -> ContextTask[P, R, Coroutine[Any, Any, R]]: ...
     @overload
     def __call__(
-        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
-    ) -> Task[P, R]: ...
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> FunctionTask[P, R, Coroutine[Any, Any, R]]: ...
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    def __call__(
+        self, function: Callable[Concatenate[_Anything, P], Awaitable[R]], /
+    ) -> FunctionTask[Concatenate[Any, P], R, Awaitable[R]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Context, P], Awaitable[R]], /
+    ) -> ContextTask[P, R, Awaitable[R]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[P, Awaitable[R]], /
+    ) -> FunctionTask[P, R, Awaitable[R]]: ...
     @overload
     def __call__(
         self, function: Callable[Concatenate[_Anything, P], R], /
-    ) -> Task[Concatenate[Any, P], R]: ...
+    ) -> FunctionTask[Concatenate[Any, P], R, R]: ...
     @overload
-    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
+    def __call__(
+        self, function: Callable[Concatenate[Context, P], R], /
+    ) -> ContextTask[P, R, R]: ...
     @overload
-    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    def __call__(self, function: Callable[P, R], /) -> FunctionTask[P, R, R]: ...
     @overload
     def __call__(
         self,

@@ -1,6 +1,6 @@
 """Arguments are compared with the task's parameters where it is called: nothing wrong is sent."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -126,7 +126,7 @@ async def test_what_has_no_representation_is_a_type_error_and_nothing_is_sent(
     @watched_app.task
     async def take(value: Any) -> None: ...
 
-    untyped: Untyped = take  # to a type checker, a first parameter of any type has no name
+    untyped = cast(Untyped, take)  # to a type checker, a first parameter of any type has no name
     async with watched_app:
         with pytest.raises(TypeError, match="cannot be sent"):
             await take.enqueue(value)

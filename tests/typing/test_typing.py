@@ -1,81 +1,150 @@
 """A type checker sees what is wrong with a call, and the type of what comes back."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-pytest.importorskip("pyright")
-
 SAMPLE = Path(__file__).with_name("sample.py")
 ROOT = SAMPLE.parents[2]
-DOCSTRING = 5  # lines, which show what a mark looks like
-EXPECTED = re.compile(r"# (error|type): (.+)$")
+MARK = re.compile(r"# (?:(error|type): (.+?))?(?: ?\[mypy: (.+)\])?$")
+TIMEOUT = 300.0  # seconds
 
 
-@pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[tuple[str, str]]]:
-    """What pyright says, in strict mode: line, then kind and message."""
-    project = tmp_path_factory.mktemp("pyright")  # the sample is excluded from the repository's own
-    (project / SAMPLE.name).write_text(SAMPLE.read_text())
+class Said(NamedTuple):
+    """What a checker says of one line."""
+
+    errors: list[str]
+    types: list[str]
+
+
+Report = dict[int, Said]
+
+
+class Expected(NamedTuple):
+    """What a line is marked with."""
+
+    error: str | None
+    type: str | None
+    mypy: str | None
+
+
+def run_pyright(folder: Path, mode: str) -> Report:
     settings = {
         "include": [SAMPLE.name],
         "extraPaths": [str(ROOT)],
-        "typeCheckingMode": "strict",
+        "typeCheckingMode": mode,
         "pythonVersion": "3.11",
         "reportUnusedCoroutine": False,
     }
-    (project / "pyrightconfig.json").write_text(json.dumps(settings))
+    (folder / "pyrightconfig.json").write_text(json.dumps(settings))
     command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable]
-    done = subprocess.run(
-        [*command, "-p", str(project)], capture_output=True, text=True, check=False, timeout=300
-    )
+    out = run([*command, "-p", str(folder)], folder)
     try:
-        report: dict[str, Any] = json.loads(done.stdout)
+        report: dict[str, Any] = json.loads(out)
     except json.JSONDecodeError:
-        pytest.skip(f"pyright does not run here: {(done.stdout + done.stderr)[-500:]}")
+        pytest.skip(f"pyright does not run here: {out[-500:]}")
     assert report["summary"]["filesAnalyzed"] == 1
-    lines: dict[int, list[tuple[str, str]]] = {}
+    said: Report = defaultdict(lambda: Said([], []))
     for entry in report["generalDiagnostics"]:
-        line = entry["range"]["start"]["line"] + 1
-        lines.setdefault(line, []).append((entry["severity"], entry["message"]))
-    return lines
+        of_line = said[entry["range"]["start"]["line"] + 1]
+        if entry["severity"] == "error":
+            of_line.errors.append(entry["message"])
+        elif match := re.search(r' is "(.*)"$', entry["message"]):
+            of_line.types.append(match[1])
+    return said
 
 
-def marked(kind: str) -> list[Any]:
-    """The lines of the sample that expect something of this kind."""
-    found: list[Any] = []
-    for number, line in enumerate(SAMPLE.read_text().splitlines(), 1):
-        match = EXPECTED.search(line) if number > DOCSTRING else None
-        if match and match[1] == kind:
-            found.append(pytest.param(number, match[2], id=line.strip()[:60]))
+def run_mypy(folder: Path, mode: str) -> Report:
+    command = [sys.executable, "-m", "mypy", "--follow-imports=silent", "--no-error-summary"]
+    strict = ["--strict"] if mode == "strict" else []
+    out = run([*command, "--python-version", "3.11", *strict, SAMPLE.name], folder)
+    said: Report = defaultdict(lambda: Said([], []))
+    for number, kind, text in re.findall(rf"^{SAMPLE.name}:(\d+): (\w+): (.*)$", out, re.MULTILINE):
+        of_line = said[int(number)]
+        if kind == "error":
+            of_line.errors.append(text)
+        elif match := re.search(r'Revealed type is "(.*)"$', text):
+            of_line.types.append(re.sub(r"[\w.]+\.(\w+)", r"\1", match[1]))  # in full: asyncq.x.Y
+    assert said, out
+    return said
+
+
+def run(command: list[str], folder: Path) -> str:
+    """What a checker prints, with our package before its eyes as if it were installed."""
+    environment = {**os.environ, "MYPYPATH": str(ROOT)}
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    return done.stdout or done.stderr
+
+
+def expectations() -> dict[int, Expected]:
+    lines = SAMPLE.read_text().splitlines()
+    begin = lines.index('"""', 1) + 1  # behind the docstring, which shows what a mark looks like
+    found: dict[int, Expected] = {}
+    for number, line in enumerate(lines[begin:], begin + 1):
+        if (match := MARK.search(line)) and match[0] != "# ":
+            kind, text, mypy = match.groups()
+            found[number] = Expected(
+                text if kind == "error" else None, text if kind == "type" else None, mypy
+            )
     return found
 
 
-@pytest.mark.parametrize(("line", "text"), marked("error"))
-def test_what_is_wrong_is_refused(
-    said: dict[int, list[tuple[str, str]]], line: int, text: str
-) -> None:
-    messages = [message for kind, message in said.get(line, ()) if kind == "error"]
+@pytest.mark.parametrize("mode", ["basic", "strict"])
+def test_pyright_sees_what_the_sample_says(tmp_path: Path, mode: str) -> None:
+    pytest.importorskip("pyright")
+    (tmp_path / SAMPLE.name).write_text(SAMPLE.read_text())
 
-    assert any(text in message for message in messages), messages or "it passes"
+    said = run_pyright(tmp_path, mode)
+
+    wrong: dict[int, Any] = {}
+    for number, expected in (wanted := expectations()).items():
+        errors, types = said[number]
+        if expected.error is not None and not any(expected.error in error for error in errors):
+            wrong[number] = ("is to be refused", expected.error, errors)
+        if expected.type is not None and expected.type not in types:
+            wrong[number] = ("has another type", expected.type, types)
+    assert not wrong
+    assert not unexpected(said, lambda number: number in wanted and wanted[number].error)
 
 
-@pytest.mark.parametrize(("line", "text"), marked("type"))
-def test_what_comes_back_has_its_type(
-    said: dict[int, list[tuple[str, str]]], line: int, text: str
-) -> None:
-    types = [message for kind, message in said.get(line, ()) if kind == "information"]
+@pytest.mark.parametrize("mode", ["basic", "strict"])
+def test_mypy_sees_what_the_sample_says(tmp_path: Path, mode: str) -> None:
+    pytest.importorskip("mypy")
+    (tmp_path / SAMPLE.name).write_text(SAMPLE.read_text())
 
-    assert any(message.endswith(f' is "{text}"') for message in types), said.get(line)
+    said = run_mypy(tmp_path, mode)
+
+    wrong: dict[int, Any] = {}
+    for number, expected in (wanted := expectations()).items():
+        errors, types = said[number]
+        if expected.error is not None and bool(errors) == (expected.mypy == "passes"):
+            wrong[number] = ("is to be refused", expected.error, errors)
+        if expected.type is not None and (expected.mypy or expected.type) not in types:
+            wrong[number] = ("has another type", expected.type, types)
+    assert not wrong
+    assert not unexpected(
+        said,
+        lambda number: (
+            number in wanted and (wanted[number].error or wanted[number].mypy == "refuses")
+        ),
+    )
 
 
-def test_what_is_right_passes(said: dict[int, list[tuple[str, str]]]) -> None:
-    expected = {param.values[0] for param in marked("error")}
-    refused = {line for line, found in said.items() if any(kind == "error" for kind, _ in found)}
-
-    assert not refused - expected, {line: said[line] for line in refused - expected}
+def unexpected(said: Report, may: Callable[[int], Any]) -> Report:
+    return {number: each for number, each in said.items() if each.errors and not may(number)}
