@@ -16,6 +16,7 @@ or with ``dictConfig`` (``uvicorn --log-config``)::
 
     {
         "version": 1,
+        "disable_existing_loggers": false,
         "filters": {"task": {"()": "asyncq.logs.TaskFilter"}},
         "formatters": {"json": {"()": "asyncq.logs.JsonFormatter"}},
         "handlers": {
