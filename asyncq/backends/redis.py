@@ -138,8 +138,12 @@ class RedisWatch:
             push: Any = await self._link.next_push(PING_EVERY)
             if push is None:
                 await self._check_life()
-            elif push.__class__ is list and push[0] == b"message":
-                return read_pushed(push[2])
+            elif (
+                push.__class__ is list
+                and push[0] == b"message"
+                and (records := read_pushed(push[2]))
+            ):
+                return records
 
     async def _check_life(self) -> None:
         """A half-open connection is silent for ever; PING is the one thing it must answer."""

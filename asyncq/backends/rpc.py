@@ -23,11 +23,12 @@ from asyncq.message import Record, new_id
 from asyncq.stores.amqp import CALL_TIMEOUT, AmqpSettings, Connector
 from asyncq.stores.amqp_content import Parcel, tag_of
 from asyncq.stores.amqp_sender import Sender
-from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content
+from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content, Wire
 from asyncq.stores.records import encode_record, pack_pushed, read_pushed
 
 KEPT_WITHOUT_CLIENT = 120.0  # seconds that a reply queue outlives its client
 PROBE_EVERY = 5.0  # seconds of silence after which the server is asked for life
+NOT_FOUND = 404  # AMQP's reply code
 MOST_UNREAD = 100  # messages pushed and not yet read
 MOST_BYTES = 8 * 1024 * 1024  # of outcomes in one message
 
@@ -43,6 +44,7 @@ class RpcBackend:
         self._sender = Sender(
             Connector(self._settings, "answers", BackendUnavailable), CALL_TIMEOUT
         )
+        self._heard: set[str] = set()  # addresses whose queue is there, unless somebody deleted it
 
     @property
     def store(self) -> Hashable:
@@ -81,7 +83,8 @@ class RpcBackend:
     async def watch(self, address: str) -> AsyncGenerator[Watch]:
         watch = RpcWatch(self._settings, _queue(address))
         try:
-            await watch.open()
+            await watch.open(must_exist=address in self._heard)
+            self._heard.add(address)
             yield watch
         finally:
             watch.close()
@@ -97,15 +100,24 @@ class RpcWatch:
         self._connector = Connector(settings, "listens", BackendUnavailable)
         self._queue = queue
         self._channel: Channel | None = None
+        self._cancelled = False  # by the server: the queue is gone
+        self._lost = False  # what came while the queue was gone
         self._unread: deque[Content] = deque()  # MOST_UNREAD at most: the server holds the rest
         self._news = asyncio.Event()
 
-    async def open(self) -> None:
+    async def open(self, *, must_exist: bool) -> None:
+        """Declare the queue and consume from it.
+
+        ``must_exist``: it was there before; if it is not, what was sent to it meanwhile is lost,
+        and the first `receive` says so.
+        """
         try:
             with anyio.fail_after(CALL_TIMEOUT):
                 wire = await self._connector.wire()
+                self._lost = must_exist and not await self._is_there(wire)
                 channel = self._channel = await wire.open_channel()
                 channel.on_delivery = self._on_delivery
+                channel.on_cancel = self._on_cancel
                 channel.on_close = self._on_close
                 await channel.call(
                     amqp.Queue.Declare(
@@ -120,12 +132,42 @@ class RpcWatch:
             self._connector.close_if_silent(error)
             raise self._connector.gone(error) from error
 
+    async def _is_there(self, wire: Wire) -> bool:
+        channel = await wire.open_channel()
+        try:
+            await channel.call(amqp.Queue.Declare(queue=self._queue, passive=True))
+        except ChannelClosed as error:
+            if error.code != NOT_FOUND:
+                raise
+            return False
+        finally:
+            channel.close()
+        return True
+
     async def receive(self) -> Sequence[Record]:
         """As `Watch.receive`; raises `BackendUnavailable` when it has to be opened anew."""
         channel = self._channel
         if channel is None or channel.closed is not None:
             raise BackendUnavailable("the connection that listens for outcomes was lost")
+        if self._lost:
+            self._lost = False
+            return ()
+        while True:
+            await self._wait(channel)
+            content = self._unread.popleft()
+            tag, _ = tag_of(content)
+            records = read_pushed(content.body)
+            try:
+                channel.send(channel.marshal(amqp.Basic.Ack(tag)))
+            except (OSError, ChannelClosed) as error:
+                raise self._connector.gone(error) from error
+            if records:
+                return records
+
+    async def _wait(self, channel: Channel) -> None:
         while not self._unread:
+            if self._cancelled:
+                raise BackendUnavailable("somebody deleted the queue that outcomes come to")
             if channel.closed is not None:
                 raise BackendUnavailable(f"no outcomes can be heard: {channel.closed}")
             self._news.clear()
@@ -133,29 +175,26 @@ class RpcWatch:
                 await self._news.wait()
                 continue
             await self._probe(channel)
-        content = self._unread.popleft()
-        tag, _ = tag_of(content)
-        try:
-            records = read_pushed(content.body)
-            channel.send(channel.marshal(amqp.Basic.Ack(tag)))
-        except (OSError, ChannelClosed) as error:
-            raise self._connector.gone(error) from error
-        return records
 
     async def _probe(self, channel: Channel) -> None:
-        """A half-open connection is silent for ever; this is what it must answer."""
+        """Is the server there, and the queue, and are we its consumer? It may not have told."""
         try:
             with anyio.fail_after(CALL_TIMEOUT):
-                await channel.call(amqp.Basic.Qos(0, MOST_UNREAD, False))
+                [queue] = await channel.call(amqp.Queue.Declare(queue=self._queue, passive=True))
         except (OSError, ChannelClosed) as error:
             self._connector.close()
             raise self._connector.gone(error) from error
+        self._cancelled = self._cancelled or queue.consumer_count == 0
 
     def close(self) -> None:
         self._connector.close()
 
     def _on_delivery(self, content: Content) -> None:
         self._unread.append(content)
+        self._news.set()
+
+    def _on_cancel(self, tag: str) -> None:
+        self._cancelled = True
         self._news.set()
 
     def _on_close(self, why: Exception) -> None:

@@ -1,13 +1,27 @@
 """Outcomes as messages: who sent a task hears of it, and nobody else."""
 
-import pytest
+import logging
 
-from asyncq import App, Status, TaskFailed, gather
+import anyio
+import msgspec
+import pamqp.commands as amqp
+import pytest
+from anyio import fail_after
+
+from asyncq import App, Status, TaskFailed, UnknownResult, gather
 from asyncq.backends.rpc import RpcBackend
+from asyncq.brokers.rabbitmq.post import Post
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.message import new_id
+from asyncq.stores.amqp_content import Parcel, frames
 from asyncq.testing.contracts.given import hear, record
+from tests.client.given import Gate, until
+from tests.contracts.rabbit_given import ask, post
+
+__all__ = ["post"]  # a fixture
+
+PATIENCE = 20.0  # seconds
 
 
 @pytest.fixture
@@ -62,3 +76,141 @@ async def test_what_comes_while_a_client_is_cut_off_is_there_when_it_is_back(
 async def test_a_client_that_is_gone_keeps_nobody_from_storing(backend: RpcBackend) -> None:
     async with backend:
         await backend.store_records([record(new_id(), reply_to="nobody")])
+
+
+def reply_queue(app: App) -> str:
+    return f"asyncq:reply:{app.client._waiters.address}"  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_a_handle_keeps_the_outcome_that_is_told_but_once(rabbitmq_url: str) -> None:
+    app = App(rabbitmq_url)
+
+    @app.task
+    async def answer() -> int:
+        return 42
+
+    async with app, app.worker():
+        result = await answer.enqueue()
+        with fail_after(PATIENCE):
+            assert [await result, await result, await result.get(timeout=5)] == [42] * 3
+        assert await result.status() is Status.SUCCEEDED
+
+        many = [await answer.enqueue() for _ in range(3)]
+        assert await gather(*many, timeout=PATIENCE) == [42] * 3
+        assert [await each.get(timeout=1) for each in many] == [42] * 3
+
+
+async def test_an_id_that_this_client_did_not_send_is_unknown_at_once(rabbitmq_url: str) -> None:
+    app, other = App(rabbitmq_url), App(rabbitmq_url)
+
+    @app.task
+    async def answer() -> int:
+        return 42
+
+    async with app, other, app.worker():
+        result = await answer.enqueue()
+        for foreign in (other.result(result.id), app.result(new_id())):
+            with fail_after(1.0), pytest.raises(UnknownResult, match="to the client that sent"):
+                await foreign
+        assert await result.get(timeout=PATIENCE) == 42
+        with fail_after(1.0), pytest.raises(UnknownResult, match="has handed it out"):
+            await app.result(result.id)
+
+
+async def test_another_handle_of_who_sent_it_hears_what_nobody_has_taken(rabbitmq_url: str) -> None:
+    app = App(rabbitmq_url)
+
+    @app.task
+    async def answer() -> int:
+        return 42
+
+    async with app, app.worker():
+        id = (await answer.enqueue()).id
+        assert await app.result(id).get(timeout=PATIENCE) == 42
+
+
+async def test_what_was_sent_and_has_no_end_is_queued_and_not_unknown(rabbitmq_url: str) -> None:
+    app = App(rabbitmq_url)
+    gate = Gate()
+
+    @app.task
+    async def wait() -> None:
+        await gate.pass_through()
+
+    async with app:
+        result = await wait.enqueue()
+        assert await result.status() is Status.QUEUED
+        assert await app.result(result.id).status() is Status.QUEUED
+        async with app.worker():
+            gate.open()
+            await result.get(timeout=PATIENCE)
+
+        assert await result.status() is Status.SUCCEEDED
+
+
+async def test_who_waits_when_the_reply_queue_is_deleted_hears_of_it_and_others_go_on(
+    rabbitmq_url: str, post: Post, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App(rabbitmq_url)
+    gate = Gate()
+
+    @app.task
+    async def wait() -> int:
+        await gate.pass_through()
+        return 1
+
+    @app.task
+    async def answer() -> int:
+        return 42
+
+    async with app, app.worker():
+        held = await wait.enqueue()
+        await gate.until_reached()
+        ends = list[Exception]()
+
+        async def hear_of_it() -> None:
+            try:
+                await held
+            except UnknownResult as error:
+                ends.append(error)
+
+        with fail_after(PATIENCE):
+            async with anyio.create_task_group() as group:
+                group.start_soon(hear_of_it)
+                waiting = app.client._waiters._waiting  # pyright: ignore[reportPrivateUsage]
+                await until(lambda: held.id in waiting)
+                await ask(post, amqp.Queue.Delete(queue=reply_queue(app)))
+        assert "what was told meanwhile is lost" in str(ends[0])
+
+        assert await (await answer.enqueue()).get(timeout=PATIENCE) == 42
+        gate.open()  # what ends only now is heard of after all
+        await until(lambda: held.at_hand() is not None)
+        assert await held == 1
+    assert "waiting for results is interrupted: somebody deleted the queue" in caplog.text
+    assert "waiting for results goes on after" in caplog.text
+
+
+async def test_garbage_in_the_reply_queue_is_logged_and_the_client_goes_on(
+    rabbitmq_url: str, post: Post, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App(rabbitmq_url)
+
+    @app.task
+    async def answer() -> int:
+        return 42
+
+    @app.task
+    async def parent() -> str:
+        return (await answer.enqueue()).id
+
+    odd = [b"", b"\xc1", b"\x91" * 5000, msgspec.msgpack.encode([{"no": "record"}, 7])]
+    async with app, app.worker():
+        channel = await post.open_channel()
+        with caplog.at_level(logging.WARNING):
+            for body in odd:
+                parcel = Parcel("", reply_queue(app), new_id(), body)
+                channel.send(frames(parcel, channel.number, channel.wire.frame_max))
+            for _ in range(3):
+                assert await (await answer.enqueue()).get(timeout=PATIENCE) == 42
+                assert await (await parent.enqueue()).get(timeout=PATIENCE)
+        channel.close()
