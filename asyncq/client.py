@@ -43,7 +43,6 @@ from asyncq.result import Result
 from asyncq.routing import Router
 from asyncq.signature import Signature
 from asyncq.task import Task
-from asyncq.values import encode
 from asyncq.waiters import Waiters
 
 log = get_logger(__name__)
@@ -320,11 +319,15 @@ class Client:
         expires = options.expires if options.expires is not None else plan.expires
         keep = options.keep_result if options.keep_result is not None else plan.keep_result
         context = find_context()
+        args, kwargs = EMPTY_ARGS, EMPTY_KWARGS
+        if signature.args or signature.kwargs:
+            parameters = self._tasks[signature.task].parameters
+            args, kwargs = parameters.encode(signature.args, signature.kwargs)
         return Message(
             id=options.id or new_id(),
             task=signature.task,
-            args=encode(signature.args) if signature.args else EMPTY_ARGS,
-            kwargs=encode(signature.kwargs) if signature.kwargs else EMPTY_KWARGS,
+            args=args,
+            kwargs=kwargs,
             queue=plan.queue if options.queue is None else options.queue,
             priority=plan.priority if options.priority is None else options.priority,
             eta=options.eta if options.delay is None else now + options.delay,

@@ -22,6 +22,8 @@ from asyncq.message import (
     status_of,
 )
 from asyncq.quantities import Duration, wait
+from asyncq.shapes import describe_refusal
+from asyncq.values import read_plain
 
 R = TypeVar("R")
 A = TypeVar("A")
@@ -161,11 +163,13 @@ class Result(Generic[R_co]):
         match record.outcome:
             case Succeeded(value):
                 if self._read is None:
-                    return cast("R_co", msgspec.msgpack.decode(value))
+                    return cast("R_co", read_plain(value))
                 try:
                     return self._read(value)
-                except msgspec.ValidationError as error:
-                    raise UnreadableResult(self.id, f"it is not as annotated: {error}") from error
+                # What the user's classes raise as they are made, among others.
+                except Exception as error:
+                    why = f"it is not as annotated: {describe_refusal(error)}"
+                    raise UnreadableResult(self.id, why) from error
             case Failed(error):
                 raise TaskFailed(self.id, error.type, error.message, error.traceback)
             case Cancelled():

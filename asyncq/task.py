@@ -1,18 +1,19 @@
 """Tasks: registered functions, and the ways to call them."""
 
-import inspect
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
-from typing import Any, Concatenate, Generic, Never, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, Generic, Never, ParamSpec, Protocol, TypeVar, cast, overload
 
 import msgspec
 
 from asyncq.context import Context
 from asyncq.errors import ConfigurationError, InvalidValue, shown
+from asyncq.functions import callable_of, check_nameable, is_asynchronous
+from asyncq.hints import resolve_result
 from asyncq.message import MAX_PRIORITY, MESSAGE_ID, TASK_NAME
 from asyncq.naming import qualified_name
-from asyncq.parameters import Parameters, type_hints
+from asyncq.parameters import Parameters
 from asyncq.policies import Retry, as_retry
 from asyncq.quantities import (
     Duration,
@@ -26,16 +27,15 @@ from asyncq.quantities import (
     seconds,
 )
 from asyncq.result import Result
+from asyncq.shapes import PLAIN_SHAPE, Shape, shape_of
 from asyncq.signature import CallOptions, Signature
 from asyncq.spelling import parameters_of, unknown_option
 from asyncq.topology import check_exchange_name, check_queue_name, check_routing_key
-from asyncq.values import decoder, encode
+from asyncq.values import encode, read_plain
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-_decode_headers = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 Register = Callable[[Callable[..., Any], str, "TaskOptions"], "Task[..., Any]"]
 
@@ -101,34 +101,36 @@ class Task(Generic[P, R]):
         self.function = function
         self.name = name
         self.settings = options
-        self.is_coroutine = inspect.iscoroutinefunction(function)
+        self.is_coroutine = is_asynchronous(function)
+        """Called on the event loop; otherwise in a thread."""
         self.parameters = Parameters(function, name)
         self._home = home
-        self._read: Callable[[msgspec.Raw], R] | None = None
+        self._result: Shape | None = None
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the function here and now, as if it were no task."""
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"
 
-    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+    def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """The call with these arguments, not sent yet.
 
         Raises:
-            TypeError: an argument is missing, unexpected or given twice.
+            TypeError: an argument is missing, unexpected, given twice, or of another type.
         """
         self.parameters.check(args, kwargs)
         return Signature(self.name, args, kwargs)
 
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
         """Send the call; returns once the broker keeps it.
 
         Raises:
-            TypeError: an argument is missing, unexpected, or cannot be sent. Nothing was sent.
+            TypeError: an argument is missing, unexpected, of another type, or cannot be sent as it
+                is. Nothing was sent.
             MessageTooLarge: with its arguments the message exceeds ``max_message_size``.
             BrokerUnavailable: not accepted within ``publish_timeout``.
             QueueFull: its queue has a ``max_length``, and so many wait.
@@ -176,8 +178,6 @@ class Task(Generic[P, R]):
         check_destination(queue, given, routing_key)
         if id is not None:
             check_id(id)
-        if headers is not None:
-            check_headers(headers)
         pause = delay if delay is not None else countdown
         options = CallOptions(
             id=id,
@@ -189,7 +189,7 @@ class Task(Generic[P, R]):
             delay=None if pause is None else seconds("delay", pause),
             expires=None if expires is None else _expiry(expires),
             keep_result=check_keep(keep_result),
-            headers=headers,
+            headers=None if headers is None else plain_headers(headers),
         )
         return Call(self, options, self._home)
 
@@ -199,13 +199,18 @@ class Task(Generic[P, R]):
 
     def read(self, value: msgspec.Raw) -> R:
         """A return value from its bytes, in the function's annotated type."""
-        if self._read is None:
-            hint = type_hints(self.function, self.name).get("return", Any)
+        return self.result_shape.decode(value)
+
+    @property
+    def result_shape(self) -> Shape:
+        """Of what the function returns; plain data where its annotation says nothing of use."""
+        if self._result is None:
             try:
-                self._read = decoder(hint)
-            except ConfigurationError:
-                self._read = decoder(Any)  # says nothing that bytes could tell: plain data then
-        return self._read(value)
+                self._result = shape_of(resolve_result(self.function))
+            # The user's text, run as Python: what it means is of interest to type checkers alone.
+            except Exception:  # noqa: BLE001
+                self._result = PLAIN_SHAPE
+        return self._result
 
 
 class Call(Generic[P, R]):
@@ -216,12 +221,12 @@ class Call(Generic[P, R]):
         self._options = options
         self._home = home
 
-    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+    def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """As `Task.s`."""
         self._task.parameters.check(args, kwargs)
         return Signature(self._task.name, args, kwargs, self._options)
 
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
         """As `Task.enqueue`."""
         return await self._home.enqueue(self.s(*args, **kwargs))
 
@@ -341,8 +346,18 @@ class TaskDecorator:
         TaskOptions(**{name: value for name, value in merged.items() if name != "name"})
         if not function:
             return TaskDecorator(self._register, merged)
-        name = merged.pop("name", None) or qualified_name(function[0])
-        return self._register(function[0], name, TaskOptions(**merged))
+        given = function[0]
+        if isinstance(given, Task):
+            raise ConfigurationError(
+                f"{given!r} is a task already: for one with other options, give its function, "
+                "app.task(name=...)(the_task.function)"
+            )
+        called = callable_of(given)
+        name = merged.pop("name", None)
+        if name is None:
+            check_nameable(called)
+            name = qualified_name(called)
+        return self._register(called, name, TaskOptions(**merged))
 
 
 def check_task_name(name: Any) -> None:
@@ -378,15 +393,23 @@ def check_priority(priority: Any) -> int:
     return count("priority", priority, most=MAX_PRIORITY)
 
 
-def check_headers(headers: dict[str, Any]) -> None:
-    """
+def plain_headers(headers: dict[str, Any]) -> dict[str, Any]:
+    """Headers as they will arrive: plain data.
+
     Raises:
-        TypeError: no broker could carry these.
+        TypeError: no broker could carry these; names the header.
     """
-    try:
-        _decode_headers(encode(headers))
-    except msgspec.ValidationError as error:
-        raise TypeError(f"headers are a dictionary with text keys: {error}") from error
+    if not isinstance(cast("Any", headers), dict):
+        raise TypeError(f"headers are a dictionary, not a {type(headers).__qualname__}")
+    plain: dict[str, Any] = {}
+    for name, value in headers.items():
+        if not isinstance(cast("Any", name), str):
+            raise TypeError(f"headers have text for names, not {name!r:.200}")
+        try:
+            plain[str.__str__(name)] = read_plain(encode(value))
+        except TypeError as error:
+            raise TypeError(f"header {name!r:.200}: {error}") from error
+    return plain
 
 
 def check_keep(keep: Any) -> float | None:

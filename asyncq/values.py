@@ -1,19 +1,26 @@
 """Users' values as bytes: arguments and return values, in MessagePack.
 
 Everything msgspec knows travels as it is (dataclasses, structs, datetime, UUID, Decimal, enums,
-bytes, unions), and pydantic models where pydantic is installed. What arrives without an annotation
-arrives as plain data: a dataclass as a dictionary, a tuple as a list.
+bytes, unions), what `asyncq.plain` knows as text, and pydantic's types where pydantic is installed.
+What arrives without an annotation arrives as plain data: a dataclass as a dictionary, a tuple as a
+list. A moment with a time zone arrives as the same moment in UTC.
 """
 
+import sys
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast, get_origin
 
 import msgspec
 
-from asyncq.errors import ConfigurationError
+from asyncq.marks import read_mark
+from asyncq.plain import Unsendable, as_plain, from_plain, is_known
 
 MAX_DEPTH_HINT = "it is nested too deeply"
 NOTHING = msgspec.Raw(b"\xc0")  # None
+
+Encode = Callable[[Any], msgspec.Raw]
+Decode = Callable[[msgspec.Raw | bytes], Any]
 
 
 def encode(value: Any) -> msgspec.Raw:
@@ -24,67 +31,90 @@ def encode(value: Any) -> msgspec.Raw:
     """
     if value is None:
         return NOTHING
-    try:
-        return msgspec.Raw(_encode(value))
-    except (OverflowError, ValueError, RecursionError) as error:
-        why = MAX_DEPTH_HINT if isinstance(error, RecursionError) else str(error)
-        raise TypeError(f"a value of {type(value).__name__} cannot be sent: {why}") from error
+    return _guarded(_encode, value)
 
 
-def decoder(annotation: Any) -> Callable[[msgspec.Raw | bytes], Any]:
-    """A function from bytes to a value of the annotated type.
+def encode_sparsely(value: Any) -> msgspec.Raw:
+    """As `encode`; fields of pydantic's models that were not set are not set where they arrive.
 
-    The function raises `msgspec.ValidationError` (a value of another type, with its path) or
-    `msgspec.DecodeError` (no MessagePack).
-
-    Raises:
-        ConfigurationError: no value of this type can be told from its bytes; says why.
+    For who reads them as what they are: as plain data they would be missing.
     """
+    return _guarded(_encode_sparsely, value)
+
+
+def encode_with(dump: Callable[[Any], Any], value: Any) -> msgspec.Raw:
+    """As `encode`, of what ``dump`` makes of the value."""
+    return _guarded(lambda given: _encode(dump(given)), value)
+
+
+def decoder(annotation: Any) -> Decode:
+    """A function from bytes to a value of the annotated type, of which `hooked` has no doubts.
+
+    The function raises `msgspec.ValidationError` (a value of another type, with its path),
+    `msgspec.DecodeError` (no MessagePack), or what a class of the user's raises.
+    """
+    return msgspec.msgpack.Decoder(annotation, dec_hook=_from_plain, ext_hook=read_mark).decode
+
+
+def is_pydantic(cls: type) -> bool:
+    """Whether pydantic made this class, or it says itself what pydantic is to do with it."""
+    if hasattr(cls, "__pydantic_validator__"):
+        return True
+    return hasattr(cls, "__get_pydantic_core_schema__") and "pydantic" in sys.modules
+
+
+def can_be_made(cls: type) -> bool:
+    """Whether values of this class, which msgspec does not know, can be made from plain data."""
+    return is_pydantic(cls) or is_known(cls)
+
+
+def _guarded(encode_it: Callable[[Any], bytes], value: Any) -> msgspec.Raw:
     try:
-        unknown = _first_unknown(msgspec.inspect.type_info(annotation))
-        if unknown is None:
-            return msgspec.msgpack.Decoder(annotation, dec_hook=_from_plain).decode
-    except TypeError as error:
-        raise ConfigurationError(str(error)) from error
-    raise ConfigurationError(
-        f"values of {unknown.__qualname__} cannot be made from bytes: use a dataclass, a "
-        "msgspec.Struct, a pydantic model, or plain data"
-    )
+        return msgspec.Raw(encode_it(value))
+    except (Unsendable, KeyboardInterrupt):
+        raise
+    # The value is the user's, and so is what its methods raise.
+    except BaseException as error:
+        name = type(value).__qualname__
+        raise Unsendable(f"a value of {name} cannot be sent: {_reason(error)}") from error
 
 
-def _is_pydantic(cls: Any) -> bool:
-    return hasattr(cls, "__pydantic_validator__")
+def _reason(error: BaseException) -> str:
+    match error:
+        case RecursionError():
+            return MAX_DEPTH_HINT
+        case OverflowError():
+            return f"{error}: send it as text, or as bytes"
+        case ValueError() if type(error).__module__ == "builtins":
+            return str(error)
+        case _:
+            return f"{type(error).__qualname__} was raised"
 
 
-def _to_plain(value: Any) -> Any:
-    if _is_pydantic(type(value)):
-        return value.model_dump(mode="json")
-    raise TypeError(
-        f"a value of {type(value).__qualname__} cannot be sent: use a dataclass, a msgspec.Struct, "
-        "a pydantic model, or plain data"
-    )
+def _to_plain(value: Any, *, sparse: bool = False) -> Any:
+    cls = cast("type[Any]", type(value))
+    if is_pydantic(cls):
+        from asyncq.models import adapter_of  # noqa: PLC0415 - only who uses pydantic imports it
+
+        return adapter_of(cls).dump(value, sparse=sparse)
+    return as_plain(value)
 
 
-def _from_plain(cls: type, plain: Any) -> Any:
-    # msgspec turns the ValueError that pydantic raises into a ValidationError with the path.
-    return cls.model_validate(plain)  # type: ignore[attr-defined] # only pydantic models come here
+def _from_plain(annotation: Any, plain: Any) -> Any:
+    # msgspec turns a ValueError into a ValidationError with the path.
+    cls = get_origin(annotation) or annotation
+    if is_known(cls):
+        return from_plain(annotation, plain, _convert)
+    from asyncq.models import adapter_of  # noqa: PLC0415 - only who uses pydantic imports it
+
+    return adapter_of(annotation).load(plain)
 
 
-def _first_unknown(info: Any) -> type | None:
-    """The first class in a type's description that neither msgspec nor pydantic knows."""
-    seen: set[int] = set()
-    todo = [info]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, tuple | list):
-            todo.extend(node)  # pyright: ignore[reportUnknownArgumentType] - of any nodes
-        elif isinstance(node, msgspec.inspect.CustomType):
-            if not _is_pydantic(node.cls):
-                return node.cls
-        elif isinstance(node, msgspec.Struct) and id(node) not in seen:
-            seen.add(id(node))
-            todo.extend(getattr(node, name) for name in node.__struct_fields__)
-    return None
+def _convert(plain: Any, annotation: Any) -> Any:
+    return msgspec.convert(plain, annotation, dec_hook=_from_plain)
 
 
 _encode = msgspec.msgpack.Encoder(enc_hook=_to_plain).encode
+_encode_sparsely = msgspec.msgpack.Encoder(enc_hook=partial(_to_plain, sparse=True)).encode
+read_plain: Decode = decoder(Any)
+"""Bytes as plain data."""

@@ -23,6 +23,7 @@ from asyncq.signature import Signature
 from asyncq.task import Task
 from asyncq.texts import plain
 from asyncq.topology import check_queue_name
+from asyncq.values import read_plain
 from asyncq.worker.signals import run_loop
 
 Json = Annotated[bool, Option("--json", help="Print one JSON object.")]
@@ -202,7 +203,7 @@ def _report(record: Record) -> Report:
         started_at=record.started_at or None,
         finished_at=record.finished_at or None,
         worker=record.worker or None,
-        value=msgspec.msgpack.decode(outcome.value) if isinstance(outcome, Succeeded) else None,
+        value=read_plain(outcome.value) if isinstance(outcome, Succeeded) else None,
         error=outcome.error if isinstance(outcome, Failed) else None,
     )
 

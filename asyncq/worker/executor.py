@@ -17,7 +17,13 @@ from asyncq.clock import Clock
 from asyncq.codecs.base import Codec
 from asyncq.config import Config
 from asyncq.context import Context, Report, set_context
-from asyncq.errors import BackendUnavailable, NewerVersion, RetryLater, Undecodable
+from asyncq.errors import (
+    BackendUnavailable,
+    ConfigurationError,
+    NewerVersion,
+    RetryLater,
+    Undecodable,
+)
 from asyncq.message import (
     Expired,
     Failed,
@@ -31,7 +37,7 @@ from asyncq.message import (
 from asyncq.parameters import BadArguments
 from asyncq.policies import Retry
 from asyncq.task import Task
-from asyncq.values import NOTHING, encode
+from asyncq.values import NOTHING
 from asyncq.worker.failures import NAME_LIMIT, comes_from, describe, is_a, trace_of
 from asyncq.worker.interrupts import is_interrupted
 from asyncq.worker.jobs import Job, RaisedInThread, call, make_job
@@ -65,7 +71,15 @@ class Executor:
         slots: Slots,
     ) -> None:
         threads = anyio.CapacityLimiter(config.concurrency)
-        self._jobs = {name: make_job(task, config, threads) for name, task in tasks.items()}
+        self.notes = Notes()
+        self._jobs: dict[str, Job] = {}
+        self._refused: dict[str, str] = {}  # tasks that cannot be run as they are written, and why
+        for name, task in tasks.items():
+            try:
+                self._jobs[name] = make_job(task, config, threads)
+            except ConfigurationError as error:
+                self._refused[name] = str(error)
+                self.notes.unusable(name, error)
         self._decode = codec.decode
         self._encode = codec.encode
         self._backend = backend
@@ -75,7 +89,6 @@ class Executor:
         self._state = state
         self._report = report
         self._slots = slots
-        self.notes = Notes()
         self._verbose = self.notes.verbose
 
     async def run(self, delivery: Delivery, conclude: Conclude) -> None:
@@ -113,7 +126,7 @@ class Executor:
         context = Context(message, self._state, self._report)
         set_context(context)
         try:
-            outcome = self._succeeded(await call(job, message, context))
+            outcome = self._succeeded(job, await call(job, message, context))
         except RetryLater as directive:
             delay = max(directive.delay, 0.0)
             self.notes.run_again(message, delay)
@@ -172,6 +185,7 @@ class Executor:
         size, limit = len(envelope.body), self._config.max_message_size
         if size > limit:
             return self._bury(delivery, "MessageTooLarge", f"{size} bytes, the limit is {limit}")
+        message: Message | None = None
         try:
             message = self._decode(envelope)
             return message, self._jobs[message.task]
@@ -180,14 +194,16 @@ class Executor:
         except Undecodable as error:
             return self._bury(delivery, "Undecodable", str(error))
         except KeyError as error:
+            if message is not None and (why := self._refused.get(message.task)) is not None:
+                return self._postpone(delivery, "UnusableTask", why)
             name = str(error)[:NAME_LIMIT]
             return self._postpone(delivery, "UnknownTask", f"no task named {name} here")
 
-    def _succeeded(self, value: Any) -> Outcome:
+    def _succeeded(self, job: Job, value: Any) -> Outcome:
         if value is None:
             return RETURNED_NOTHING
         try:
-            encoded = encode(value)
+            encoded = job.encode(value)
         except TypeError as error:
             return Failed(Failure("ResultNotEncodable", str(error)))
         size = len(memoryview(encoded))

@@ -1,6 +1,7 @@
 """Jobs: tasks as the executor needs them, made once when the worker starts."""
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -24,6 +25,8 @@ class Job(msgspec.Struct, frozen=True):
     name: str
     call: Callable[..., Awaitable[Any]]
     parameters: Parameters
+    encode: Callable[[Any], msgspec.Raw]
+    """Of what it returns."""
     context_first: bool
     context_keyword: str | None
     retry: Retry | None
@@ -71,15 +74,23 @@ async def call(job: Job, message: Message, context: Context) -> Any:
 
 
 def make_job(task: Task[..., Any], config: Config, threads: anyio.CapacityLimiter) -> Job:
+    """
+    Raises:
+        ConfigurationError: an annotation of its parameters cannot be resolved.
+    """
     task.parameters.prepare()
     call = task.function
     if not task.is_coroutine:
         call = partial(_in_thread, task.function, threads)
+    elif not inspect.iscoroutinefunction(call):
+        call = partial(_on_loop, call)
     keep = task.settings.keep_result
+    result = task.result_shape
     return Job(
         name=task.name,
         call=call,
         parameters=task.parameters,
+        encode=result.encode_result if result.has_models else result.encode_whole,
         context_first=task.parameters.context_first,
         context_keyword=task.parameters.context_keyword,
         retry=task.settings.retry,
@@ -87,6 +98,12 @@ def make_job(task: Task[..., Any], config: Config, threads: anyio.CapacityLimite
         keep=config.keep_result if keep is None else keep,
         dead_letter=task.settings.dead_letter,
     )
+
+
+async def _on_loop(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """A plain wrapper around a coroutine function: what it returns is still to be awaited."""
+    value = function(*args, **kwargs)
+    return await value if inspect.isawaitable(value) else value
 
 
 class RaisedInThread(Exception):
@@ -105,7 +122,7 @@ async def _in_thread(
         partial(_catch, function, args, kwargs), abandon_on_cancel=True, limiter=threads
     )
     if error is None:
-        return value
+        return await value if inspect.isawaitable(value) else value
     raise RaisedInThread(error) if is_a(error, StopIteration) else error
 
 

@@ -50,6 +50,13 @@ class Notes:
         said = [f"{rest} succeeded", *(f"{n} {what}" for what, n in counts.items() if n)]
         return f"{started} {'task' if started == 1 else 'tasks'}: {', '.join(said)}"
 
+    def unusable(self, task: str, error: Exception) -> None:
+        """It cannot be run as it is written; the worker's other tasks can."""
+        log.error(
+            "task %s is not run by this worker: %s",
+            task, shown(str(error), TEXT_LIMIT), extra={LOG_TASK: task, LOG_ID: ""},
+        )  # fmt: skip
+
     def received(self, message: Message) -> None:
         log.debug(
             "%s received: attempt %d, queue %s",

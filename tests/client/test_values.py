@@ -2,6 +2,7 @@
 
 import enum
 import math
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ import pytest
 
 from asyncq.app import App
 from asyncq.errors import ConfigurationError, TaskFailed
+from asyncq.signature import Signature
+from asyncq.task import Task
 from tests.client import deferred
-from tests.client.given import PATIENCE
+from tests.client.given import PATIENCE, watched
 
 
 @dataclass
@@ -108,6 +111,11 @@ VALUES: list[tuple[Any, Any]] = [
     (Small, 9),
     (Any, {"a": [1, "b", None]}),
 ]
+
+
+def unchecked(task: Task[..., Any], *args: Any, **kwargs: Any) -> Signature[Any]:
+    """A call as a client of another version sends it."""
+    return Signature(task.name, args, kwargs)
 
 
 def echo_task(app: App, annotation: Any) -> Any:
@@ -208,13 +216,32 @@ MISFITS: list[tuple[Any, Any, str]] = [
 
 
 @pytest.mark.parametrize(("annotation", "value", "why"), MISFITS, ids=repr)
-async def test_a_misfit_fails_its_own_task_and_names_the_argument(
+async def test_a_misfit_is_refused_where_it_is_called_and_names_task_and_argument(
+    watched_app: App, annotation: Any, value: Any, why: str
+) -> None:
+    echo = echo_task(watched_app, annotation)
+
+    async with watched_app:
+        with pytest.raises(
+            TypeError, match=f"task {re.escape(echo.name)}: argument value: "
+        ) as one:
+            await echo.enqueue(value, named=None)
+        with pytest.raises(TypeError) as other:
+            echo.s(value, named=None)
+
+        assert watched(watched_app).calls == 0
+    assert why in str(one.value)
+    assert str(other.value) == str(one.value)
+
+
+@pytest.mark.parametrize(("annotation", "value", "why"), MISFITS, ids=repr)
+async def test_a_misfit_from_elsewhere_fails_its_own_task_and_names_the_argument(
     app: App, annotation: Any, value: Any, why: str
 ) -> None:
     echo = echo_task(app, annotation)
 
     async with app.worker():
-        bad = await echo.enqueue(value, named=None)
+        bad = await app.enqueue(unchecked(echo, value, named=None))
         with pytest.raises(TaskFailed) as caught:
             await bad.get(timeout=PATIENCE)
 
@@ -228,9 +255,8 @@ async def test_after_a_misfit_the_worker_goes_on(app: App) -> None:
     async def double(x: int) -> int:
         return 2 * x
 
-    untyped: Any = double
     async with app.worker(concurrency=1):
-        bad = await untyped.enqueue("no number")
+        bad = await app.enqueue(unchecked(double, "no number"))
         good = await double.enqueue(4)
         with pytest.raises(TaskFailed, match="argument x"):
             await bad.get(timeout=PATIENCE)
@@ -277,13 +303,13 @@ async def test_a_return_value_that_is_too_large_fails_the_task(app: App) -> None
     assert caught.value.type == "ResultTooLarge"
 
 
-async def test_a_parameter_of_an_unknown_class_is_refused_when_the_worker_starts(app: App) -> None:
+def test_a_parameter_of_an_unknown_class_is_refused_where_the_task_is_declared(app: App) -> None:
     class Strange:
         pass
 
-    @app.task(name="strange")
     async def strange(a: Strange) -> None: ...
 
-    with pytest.raises(ConfigurationError, match="task strange, parameter a"):
-        async with app.worker():
-            pass
+    with pytest.raises(ConfigurationError, match=r"task strange, parameter a: .*Strange.* use a"):
+        app.task(name="strange")(strange)
+
+    assert not app.tasks
