@@ -22,7 +22,7 @@ from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, Refused
 from asyncq.stores.sqlite import connection as files
-from asyncq.stores.sqlite import mail, writer
+from asyncq.stores.sqlite import forks, mail, writer
 from asyncq.testing.contracts.given import (
     MAIL,
     PATIENCE,
@@ -268,7 +268,7 @@ async def test_a_full_disk_is_unavailable_and_nothing_is_half_stored(
         connection.execute("PRAGMA max_page_count = 200")
         return connection
 
-    monkeypatch.setattr(writer, "connect", connect)
+    monkeypatch.setattr(forks, "connect", connect)
     stored: list[Envelope] = []
 
     async def publish_without_end(broker: SqliteBroker) -> None:

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from asyncq.brokers.sqlite.queue import release_leases, renew_leases
 from asyncq.clock import Clock
 from asyncq.errors import BrokerUnavailable
-from asyncq.stores.sqlite.connection import SqliteSettings, connect, transaction, translated
+from asyncq.stores.sqlite.connection import SqliteSettings, transaction, translated
+from asyncq.stores.sqlite.forks import Seat
 
 
 class SqliteLeaseKeeper:
@@ -16,7 +17,7 @@ class SqliteLeaseKeeper:
     def __init__(self, settings: SqliteSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._connection: sqlite3.Connection | None = None
+        self._seat: Seat | None = None
 
     def renew(self, incarnation: str, queues: Sequence[str], seconds: float) -> bool:
         with self._transaction() as connection:
@@ -27,15 +28,15 @@ class SqliteLeaseKeeper:
             return release_leases(connection, incarnation, queues, self._clock.now())
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._seat is not None:
+            self._seat.close()
+            self._seat = None
 
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Connection]:
         with translated(self._settings.path, BrokerUnavailable):
-            if self._connection is None:
-                self._connection = connect(self._settings.path)
+            if self._seat is None:
+                self._seat = Seat(self._settings.path)
             # Not durable: a lease does not outlive the machine's power, and neither does a worker.
-            with transaction(self._connection, durable=False):
-                yield self._connection
+            with self._seat, transaction(self._seat.open(), durable=False):
+                yield self._seat.open()

@@ -12,7 +12,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from asyncq.loggers import get_logger
-from asyncq.stores.sqlite.connection import PATIENCE, connect
+from asyncq.stores.sqlite.connection import PATIENCE
+from asyncq.stores.sqlite.forks import Seat
 from asyncq.stores.sqlite.jobs import Job, answer
 
 SHORTEST_PAUSE = 0.005  # seconds between two questions, while something happens
@@ -48,6 +49,7 @@ class Reader:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._seat = Seat(path)
         self._jobs: SimpleQueue[Job[Any] | _Signal] = SimpleQueue()
         self._stopped = False
         self._lock = threading.Lock()
@@ -98,19 +100,16 @@ class Reader:
         self._jobs.put(_Signal.LOOK)
 
     def _run(self) -> None:
-        connection: sqlite3.Connection | None = None
         try:
             while (job := self._next()) is not _Signal.STOP:
-                if connection is None:
-                    connection = self._open(job)
-                    if connection is None:
+                with self._seat:
+                    if (connection := self._open(job)) is None:
                         continue
-                if isinstance(job, Job):
-                    self._do(job, connection)
-                self._look_out(connection)
+                    if isinstance(job, Job):
+                        self._do(job, connection)
+                    self._look_out(connection)
         finally:
-            if connection is not None:
-                connection.close()
+            self._seat.close()
 
     def _next(self) -> "Job[Any] | _Signal":
         try:
@@ -127,8 +126,10 @@ class Reader:
         return max(SHORTEST_PAUSE / 5, min(soonest, self._pause))
 
     def _open(self, job: "Job[Any] | _Signal") -> sqlite3.Connection | None:
+        if self._seat.connection is not None:
+            return self._seat.connection
         try:
-            connection = connect(self._path)
+            connection = self._seat.open()
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
             self._pause = LONGEST_PAUSE
             if isinstance(job, Job):

@@ -178,10 +178,7 @@ _left_by_parent: list[Any] = []
 
 
 def _forget_parent() -> None:
-    """Start anew in a forked child: it has none of the threads, and must not touch the files.
-
-    What they are is kept, because to collect it would close files that the parent has locked.
-    """
+    """Start anew in a forked child: it has none of the threads, and no connection any more."""
     global _registry_lock  # noqa: PLW0603 - the parent may have held it
     _left_by_parent.append(list(_stores.values()))
     _stores.clear()

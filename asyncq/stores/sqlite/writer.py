@@ -12,7 +12,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from asyncq.loggers import get_logger
-from asyncq.stores.sqlite.connection import begin, connect, cut_log, roll_back
+from asyncq.stores.sqlite.connection import begin, cut_log, roll_back
+from asyncq.stores.sqlite.forks import Seat
 from asyncq.stores.sqlite.jobs import Job, answer
 
 GROUP_SIZE = 64  # jobs in one transaction
@@ -27,6 +28,7 @@ class Writer:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._seat = Seat(path)
         self._jobs: SimpleQueue[Job[Any] | None] = SimpleQueue()
         self._waiting: deque[Job[Any] | None] = deque()  # taken from the queue, not yet done
         self._cut_at = 0.0  # on the monotonic clock
@@ -55,16 +57,19 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            connection = connect(self._path)
+            with self._seat:
+                connection = self._seat.open()
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
+            self._seat.close()
             self._refuse_all(error)
             return
         try:
             while (group := self._next_group()) is not None:
-                self._carry_out(connection, group)
-                self._tend_log(connection)
+                with self._seat:
+                    self._carry_out(connection, group)
+                    self._tend_log(connection)
         finally:
-            connection.close()
+            self._seat.close()
 
     def _refuse_all(self, error: Exception) -> None:
         while (job := self._jobs.get()) is not None:

@@ -1,0 +1,1 @@
+"""Small programs as users write them, which the tests run as processes."""
