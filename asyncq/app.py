@@ -10,7 +10,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Never, Self, TypeVar, cast, overload
 
@@ -40,6 +40,7 @@ from asyncq.sync import SyncClient
 from asyncq.task import Task, TaskDecorator, TaskOptions, make_task
 from asyncq.topology import Queue, check_queue_name
 from asyncq.worker.arrival import connected
+from asyncq.worker.drain import hastened_by_interrupts
 from asyncq.worker.signals import run_until_signalled
 from asyncq.worker.worker import Hook, Worker
 
@@ -220,11 +221,12 @@ class App:
         """A worker in this event loop: consuming when entered, drained when left.
 
         ``queues`` are those of the app's tasks if not given. Stop it early with ``stop()``. What
-        the block raises comes out as it is, after the drain; so does what ends the worker.
+        the block raises comes out as it is, after the drain; so does what ends the worker. While it
+        drains, SIGINT (another Ctrl-C) gives back at once what still runs.
         """
         failure: Exception | None = None
         try:
-            async with self, anyio.create_task_group() as group:
+            async with self, AsyncExitStack() as drain, anyio.create_task_group() as group:
                 worker = self.make_worker(
                     queues=queues, concurrency=concurrency, grace=grace, **unknown
                 )
@@ -234,6 +236,7 @@ class App:
                 except Exception as error:  # noqa: BLE001 - raised below, after the worker drained
                     failure = error
                 finally:
+                    drain.enter_context(hastened_by_interrupts(worker))
                     worker.stop()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None

@@ -71,6 +71,18 @@ class Worker:
         self._branches = self._make_branches()
 
     @property
+    def grace(self) -> float:
+        """Seconds that running tasks may go on after `stop`."""
+        return self._config.grace
+
+    @property
+    def running(self) -> list[str]:
+        """The ids of the messages whose tasks run now."""
+        return [
+            delivery.envelope.id for pool in self._slots.pools for delivery in pool.running.values()
+        ]
+
+    @property
     def started(self) -> int:
         """How many deliveries it ever ran."""
         return self._slots.started
