@@ -4,7 +4,6 @@
 
 import asyncio
 import gc
-import signal
 import threading
 import time
 import weakref
@@ -163,29 +162,6 @@ def test_a_thread_that_came_to_harm_is_replaced(app: App) -> None:
             waits.result(PATIENCE)
         wait_until(lambda: thread.is_over)
         assert result.status() is Status.QUEUED
-
-
-def test_an_interrupt_ends_a_wait_and_leaves(app: App) -> None:
-    @app.task
-    async def never() -> None: ...
-
-    def interrupt() -> None:
-        wait_until(lambda: _calls(client) == 1)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    # A shell's background job ignores the signal, and so would what it starts.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with app.sync() as client:
-            result = client.enqueue(never.s())
-            wait_until(lambda: not _calls(client))
-            threading.Thread(target=interrupt).start()
-            with pytest.raises(KeyboardInterrupt):
-                result.get()
-            wait_until(lambda: not _calls(client))
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert threads_of_clients() == 0
 
 
 def test_a_client_that_nobody_has_any_more_ends(app: App) -> None:

@@ -135,6 +135,27 @@ def test_a_client_that_was_never_left_does_not_keep_the_interpreter(shell: Shell
     assert ended.err.rstrip().endswith(complaint) if complaint else ended.err == ""
 
 
+INTERRUPTED = """
+import os, signal, threading
+from tasks import add, app
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+try:
+    with app.sync() as client:
+        result = client.enqueue(add.s(1, 2))
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        result.get()
+except KeyboardInterrupt:
+    print(sum(thread.name == "asyncq-sync" for thread in threading.enumerate()), "left")
+"""
+
+
+def test_an_interrupt_ends_a_wait_and_leaves(shell: Shell) -> None:
+    (shell.directory / "script.py").write_text(INTERRUPTED)
+
+    assert shell.run([sys.executable, "script.py"]) == Ended(0, "0 left\n", "")
+
+
 def test_an_app_that_was_never_left_does_not_keep_the_interpreter(shell: Shell) -> None:
     (shell.directory / "script.py").write_text(
         "import asyncio\nfrom tasks import add, app\n\n\n"
