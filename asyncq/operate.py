@@ -41,13 +41,18 @@ class Operator:
         admin = self._admin(queue)
         if isinstance(admin, MessageFinder):
             there = await admin.find(ids)
-            return [id for id, status in zip(ids, there, strict=True) if status is Status.FAILED]
+            wanted = {id for id, at in zip(ids, there, strict=True) if at is Status.FAILED}
+        else:
+            wanted = set(ids)
+        # What is dead may be so in another queue: only the letters themselves say in which.
         dead: set[str] = set()
         offset = 0
-        while letters := await admin.dead_letters(queue, limit=PAGE, offset=offset):
+        while wanted - dead and (
+            letters := await admin.dead_letters(queue, limit=PAGE, offset=offset)
+        ):
             dead.update(letter.envelope.id for letter in letters)
             offset += len(letters)
-        return [id for id in ids if id in dead]
+        return [id for id in ids if id in wanted and id in dead]
 
     async def purge(self, queue: str) -> int:
         return await self._admin(queue).purge(queue)

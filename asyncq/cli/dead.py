@@ -1,25 +1,38 @@
 """``asyncq dead``: messages that were taken out of circulation, and what to do with them."""
 
-import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich import filesize
 from typer import Argument, Option
 
 from asyncq.app import App
-from asyncq.brokers.admin import DeadLetter, QueueAdmin
-from asyncq.brokers.base import MAX_BATCH
-from asyncq.cli.apps import admin_of, find_queues, load_store
+from asyncq.brokers.admin import DeadLetter
+from asyncq.cli.apps import admin_of, load_store
 from asyncq.cli.arguments import StoreArgument
-from asyncq.cli.output import ask, print_json, print_line
+from asyncq.cli.letters import (
+    Change,
+    Changed,
+    Filter,
+    Selection,
+    change,
+    count,
+    find_one,
+    matching,
+    not_there,
+    parse_age,
+    resolve,
+    task_of,
+)
+from asyncq.cli.output import Progress, ask, duration, print_facts, print_json, print_line
 from asyncq.cli.texts import complain
-from asyncq.codecs.native import NativeCodec
-from asyncq.errors import ConfigurationError, Undecodable
-from asyncq.texts import bounded
+from asyncq.clock import SystemClock
+from asyncq.errors import ConfigurationError
+from asyncq.texts import bounded, plain
 from asyncq.worker.signals import run_loop
 
 SHOWN = 100
@@ -27,218 +40,313 @@ PREVIEW = 60  # bytes of a body
 REASON_SHOWN = 300  # bytes of a reason; --json has all of it
 
 commands = typer.Typer(
-    help="List, replay and delete dead letters.",
+    help="List, show, replay and delete dead letters.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
 
-Queue = Annotated[str | None, Argument(metavar="QUEUE", help="Their queue.", show_default="all")]
-Ids = Annotated[list[str] | None, Argument(metavar="IDS", help="Which of them.")]
+Queue = Annotated[
+    str | None, Option("--queue", "-q", metavar="QUEUE", help="Their queue.", show_default="all")
+]
+Words = Annotated[
+    list[str] | None,
+    Argument(metavar="QUEUE|IDS", help="Which: their ids; a queue before them is optional."),
+]
 All = Annotated[bool, Option("--all", help="All of them, instead of IDS.")]
 Limit = Annotated[
-    int | None, Option(metavar="N", min=1, help="With --all: the oldest, at most so many.")
+    int | None, Option(metavar="N", min=1, help="Without IDS: the oldest, at most so many.")
 ]
+Yes = Annotated[bool, Option("--yes", "-y", help="Do not ask.")]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
-
-Selection = Sequence[tuple[str, Sequence[str]]]  # queues, and ids of dead letters in each
+TaskPattern = Annotated[
+    str | None, Option("--task", metavar="PATTERN", help="Only of this task, as in `mail.*`.")
+]
+Reason = Annotated[
+    str | None,
+    Option(
+        "--reason", metavar="TEXT", help="Only with this in the reason, or like this: `*time*`."
+    ),
+]
+OlderThan = Annotated[
+    str | None, Option(metavar="AGE", help="Only what died longer ago, as in `2h` or `7d`.")
+]
+NewerThan = Annotated[str | None, Option(metavar="AGE", help="Only what died since, as in `15m`.")]
 
 
 @commands.command("list")
 def list_(
     app: StoreArgument,
-    queue: Queue = None,
+    name: Annotated[
+        str | None, Argument(metavar="QUEUE", help="Their queue.", show_default="all")
+    ] = None,
     *,
+    queue: Queue = None,
+    task: TaskPattern = None,
+    reason: Reason = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
     limit: Annotated[int, Option(metavar="N", min=1, help="Show at most so many.")] = SHOWN,
+    traceback: Annotated[bool, Option("--traceback", help="Show where each failed.")] = False,
     body: Annotated[
         bool, Option("--body", help="Show how the bodies begin; with --json, all in Base64.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Show dead letters, the oldest of each queue first, and why they are there."""
-    letters = run_loop(partial(list_dead, load_store(app), queue, limit))
+    chosen = Selection(
+        queue=queue or name,
+        filter=_filter(task, reason, older_than, newer_than),
+        limit=limit + 1,
+    )
+    found = run_loop(partial(list_dead, load_store(app), chosen))
+    letters, more = found[:limit], len(found) > limit
     if as_json:
         print_json([_as_data(letter, body=body) for letter in letters])
-        return
-    if not letters:
-        print("There are no dead letters.")
-        return
-    for letter in letters:
-        _print_letter(letter, body=body)
-    if len(letters) == limit:
-        complain(f"these are {limit}; there may be more: see --limit")
+    elif not letters:
+        print("There are no such dead letters." if chosen.filter != Filter() else NONE)
+    for letter in () if as_json else letters:
+        _print_letter(letter, body=body, traceback=traceback)
+    if more:
+        complain(f"these are {limit}; there are more: see --limit")
+
+
+NONE = "There are no dead letters."
+
+
+@commands.command()
+def show(
+    app: StoreArgument,
+    id: Annotated[str, Argument(metavar="ID", help="The message's id.")],
+    *,
+    queue: Queue = None,
+    as_json: Json = False,
+) -> None:
+    """Show all that is known of one dead letter, its traceback included."""
+    letter = run_loop(partial(show_dead, load_store(app), id, queue))
+    if as_json:
+        print_json(_as_data(letter, body=True))
+    else:
+        print_facts(_facts(letter))
 
 
 @commands.command()
 def replay(
     app: StoreArgument,
-    queue: Queue = None,
-    ids: Ids = None,
+    words: Words = None,
     *,
+    queue: Queue = None,
     every: All = False,
+    task: TaskPattern = None,
+    reason: Reason = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
     limit: Limit = None,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Put dead letters back into their queue, to be run once more.
+    """Put dead letters back into their queue, to be run once more, from the first attempt.
 
     What is recorded of their end is forgotten, so name the app where its backend is not its broker.
+    One whose `expires` has passed meanwhile is not run.
     """
-    wanted = _wanted(queue, ids, every=every)
-    change = partial(replay_dead, load_store(app), queue, wanted, limit)
-    _change("replayed", change, wanted, as_json)
+    wanted = Selection(
+        queue=queue, filter=_filter(task, reason, older_than, newer_than), limit=limit
+    )
+    _change("replay", load_store(app), words or (), wanted, every=every, yes=yes, as_json=as_json)
 
 
 @commands.command()
 def delete(
     app: StoreArgument,
-    queue: Queue = None,
-    ids: Ids = None,
+    words: Words = None,
     *,
+    queue: Queue = None,
     every: All = False,
+    task: TaskPattern = None,
+    reason: Reason = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
     limit: Limit = None,
-    yes: Annotated[bool, Option("--yes", "-y", help="Do not ask before --all.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Forget dead letters for good."""
-    wanted = _wanted(queue, ids, every=every)
-    if every and not yes:
-        which = f"of queue {queue}" if queue else "of every queue"
-        ask(f"Delete all dead letters {which}, for good?")
-    change = partial(delete_dead, load_store(app), queue, wanted, limit)
-    _change("deleted", change, wanted, as_json)
+    wanted = Selection(
+        queue=queue, filter=_filter(task, reason, older_than, newer_than), limit=limit
+    )
+    _change("delete", load_store(app), words or (), wanted, every=every, yes=yes, as_json=as_json)
 
 
-async def list_dead(app: App, queue: str | None, limit: int) -> Sequence[DeadLetter]:
-    """Up to ``limit`` dead letters of one queue, or of all."""
-    letters: list[DeadLetter] = []
+async def list_dead(app: App, chosen: Selection) -> Sequence[DeadLetter]:
+    """The dead letters that are chosen."""
     async with app:
-        admin = admin_of(app)
-        for name in await find_queues(app, queue):
-            if limit > len(letters):
-                letters += await admin.dead_letters(name, limit=limit - len(letters))
-    return letters
+        return [letter async for letter in matching(app, chosen)]
 
 
-async def replay_dead(
-    app: App, queue: str | None, ids: Sequence[str] | None, limit: int | None
-) -> int:
-    """Put these dead letters back into their queue, or all; returns how many there were."""
-    async with app:
-        return sum(
-            [
-                len(await app.client.replay(name, batch))
-                for name, batch in await _select(app, queue, ids, limit)
-            ]
-        )
+async def show_dead(app: App, id: str, queue: str | None) -> DeadLetter:
+    """The dead letter with this id.
 
-
-async def delete_dead(
-    app: App, queue: str | None, ids: Sequence[str] | None, limit: int | None
-) -> int:
-    """Forget these dead letters, or all of them; returns how many there were."""
-    async with app:
-        admin = admin_of(app)
-        return sum(
-            [
-                await admin.delete_dead(name, batch)
-                for name, batch in await _select(app, queue, ids, limit)
-            ]
-        )
-
-
-async def _select(
-    app: App, queue: str | None, ids: Sequence[str] | None, limit: int | None
-) -> Selection:
-    """The ids that are meant, in batches.
-
-    All of them are all that are there now: one that dies again meanwhile is not met twice.
+    Raises:
+        ConfigurationError: there is none.
     """
-    admin = admin_of(app)
-    room = sys.maxsize if limit is None else limit
-    chosen: list[tuple[str, Sequence[str]]] = []
-    for name in await find_queues(app, queue):
-        found = await _dead_ids(admin, name, room) if ids is None else ids
-        room -= len(found)
-        chosen += [(name, found[at : at + MAX_BATCH]) for at in range(0, len(found), MAX_BATCH)]
-    return chosen
+    async with app:
+        return await find_one(app, id, queue)
 
 
-async def _dead_ids(admin: QueueAdmin, queue: str, most: int) -> Sequence[str]:
-    found: list[str] = []
-    while len(found) < most:
-        page = await admin.dead_letters(
-            queue, limit=min(MAX_BATCH, most - len(found)), offset=len(found)
+async def change_dead(app: App, verb: str, chosen: Selection, progress: Progress) -> Changed:
+    """Replay or delete all that are chosen; complains of what was named and is not there."""
+    async with app:
+        changed = await change(app, chosen, _act(app, verb), progress.tell)
+        progress.end()
+        if changed.missing:
+            why = await not_there(app, changed.missing, chosen.queue)
+            complain(f"{len(changed.missing)} of {len(chosen.ids)} were not there: {why}")
+        return changed
+
+
+def _act(app: App, verb: str) -> Change:
+    async def replay(queue: str, ids: Sequence[str]) -> int:
+        return len(await app.client.replay(queue, ids))
+
+    return replay if verb == "replay" else admin_of(app).delete_dead
+
+
+async def _look(
+    app: App, words: Sequence[str], wanted: Selection, *, every: bool
+) -> tuple[Selection, int]:
+    """What is meant, and how many that are."""
+    async with app:
+        queue, ids = await resolve(app, words, wanted.queue)
+        chosen = msgspec.structs.replace(wanted, queue=queue, ids=ids)
+        _check(chosen, every=every)
+        return chosen, len(ids) if ids else await count(app, chosen)
+
+
+def _check(chosen: Selection, *, every: bool) -> None:
+    filtered = not chosen.filter.takes_all
+    if chosen.ids and (every or filtered):
+        raise ConfigurationError("name dead letters, or say --all or a filter; not both")
+    if not chosen.ids and not every and not filtered:
+        which = "dead letters" if chosen.queue is None else f"dead letters of queue {chosen.queue}"
+        raise ConfigurationError(
+            f"which {which}? Name their ids, say --task, --reason, --older-than or --newer-than, "
+            "or --all"
         )
-        if not page:
-            break
-        found += [letter.envelope.id for letter in page]
-    return found
-
-
-def _wanted(queue: str | None, ids: list[str] | None, *, every: bool) -> list[str] | None:
-    """The ids that were given, each once; None for all."""
-    if every and ids:
-        raise ConfigurationError("name dead letters, or say --all; not both")
-    if not every and not ids:
-        whose = f"the ids of dead letters of queue {queue}" if queue else "a queue and ids"
-        raise ConfigurationError(f"name {whose}, or say --all")
-    return None if every else list(dict.fromkeys(ids or ()))
 
 
 def _change(
-    done: str,
-    change: Callable[[], Coroutine[Any, Any, int]],
-    wanted: Sequence[str] | None,
+    verb: str,
+    app: App,
+    words: Sequence[str],
+    wanted: Selection,
+    *,
+    every: bool,
+    yes: bool,
     as_json: bool,
 ) -> None:
     """Carry out a change and say how many it met; exit code 1 when some were not there."""
-    count = run_loop(change)
+    chosen, total = run_loop(partial(_look, app, words, wanted, every=every))
+    done = f"{verb}ed" if verb == "replay" else "deleted"
+    if not chosen.ids and not yes and total:
+        where = f"of queue {chosen.queue}" if chosen.queue else "of all queues"
+        good = ", for good" if verb == "delete" else ""
+        ask(f"{verb.capitalize()} {_letters(total)} {where} at {app.url}{good}?")
+    progress = Progress(done, total)
+    try:
+        changed = run_loop(partial(change_dead, app, verb, chosen, progress))
+    except KeyboardInterrupt:
+        progress.end()
+        complain(f"interrupted: {_letters(progress.count)} {done}, the rest is as it was")
+        raise typer.Exit(130) from None
     if as_json:
-        print_json({done: count})
+        missing = {"missing": changed.missing} if changed.missing else {}
+        print_json({done: changed.count, **missing})
     else:
-        print(f"{count} {'dead letter' if count == 1 else 'dead letters'} {done}.")
-    if wanted is not None and count < len(wanted):
-        complain(f"{len(wanted) - count} of {len(wanted)} were not there")
+        print(f"{_letters(changed.count)} {done}.")
+    if changed.missing:
         raise typer.Exit(1)
 
 
+def _letters(count: int) -> str:
+    return f"{count} dead letter" + ("" if count == 1 else "s")
+
+
+def _filter(
+    task: str | None, reason: str | None, older_than: str | None, newer_than: str | None
+) -> Filter:
+    return Filter(
+        task=task,
+        reason=reason,
+        older_than=parse_age(older_than, "--older-than"),
+        newer_than=parse_age(newer_than, "--newer-than"),
+    )
+
+
 def _as_data(letter: DeadLetter, *, body: bool) -> dict[str, Any]:
+    last = letter.last
     data = {
         "id": letter.envelope.id,
         "queue": letter.envelope.queue,
-        "task": _task(letter),
+        "task": task_of(letter),
         "reason": letter.reason,
         "died_at": letter.died_at,
+        "attempt": last.attempt or None if last else None,
         "crashes": letter.crashes,
+        "worker": last.worker or None if last else None,
+        "error": msgspec.structs.asdict(last.error) if last else None,
         "size": len(letter.envelope.body),
     }
     return {**data, "body": letter.envelope.body} if body else data
 
 
-def _print_letter(letter: DeadLetter, *, body: bool) -> None:
+def _print_letter(letter: DeadLetter, *, body: bool, traceback: bool) -> None:
     """Its facts on one line, below it why it is there: ids stay whole on narrow terminals."""
-    envelope = letter.envelope
-    died = datetime.fromtimestamp(letter.died_at, UTC)
+    envelope, last = letter.envelope, letter.last
     facts = [
         f"queue {envelope.queue}",
-        f"task {_task(letter) or '?'}",
-        f"{died:%Y-%m-%d %H:%M:%S} UTC",
-        f"{letter.crashes} crashes",
+        f"task {task_of(letter) or '?'}",
+        *([f"attempt {last.attempt}"] if last and last.attempt else ()),
+        _died(letter),
+        *([f"{letter.crashes} crashes"] if letter.crashes else ()),
         filesize.decimal(len(envelope.body)),
     ]
     print_line(envelope.id, ", ".join(facts))
     print_line("", f"  {bounded(letter.reason, REASON_SHOWN)}")
     if body:
         print_line("", f"  {_preview(envelope.body)}")
+    if traceback and last:
+        for line in last.error.traceback.splitlines():
+            print_line("", f"    {line}")
+
+
+def _facts(letter: DeadLetter) -> Sequence[tuple[str, object]]:
+    envelope, last = letter.envelope, letter.last
+    facts: list[tuple[str, object]] = [
+        ("id", envelope.id),
+        ("queue", envelope.queue),
+        ("task", task_of(letter) or "?"),
+        ("reason", letter.reason),
+        ("died", _died(letter)),
+        ("crashes", letter.crashes),
+        ("size", filesize.decimal(len(envelope.body))),
+        ("body", _preview(envelope.body)),
+    ]
+    if last is not None:
+        facts += [("attempt", last.attempt or "?"), ("worker", last.worker or "?")]
+        facts += [("error" if not at else "", plain(line))
+                  for at, line in enumerate(last.error.traceback.splitlines())]  # fmt: skip
+    return facts
+
+
+def _died(letter: DeadLetter) -> str:
+    """When it died, and how long ago that is."""
+    if not letter.died_at:
+        return "died at an unknown time"
+    moment = datetime.fromtimestamp(letter.died_at, UTC)
+    age = max(0.0, SystemClock().now() - letter.died_at)
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC ({duration(age)} ago)"
 
 
 def _preview(body: bytes) -> str:
     """How a body begins, with escapes for what is no printable ASCII."""
     return repr(body[:PREVIEW])[2:-1] + ("…" if len(body) > PREVIEW else "")
-
-
-def _task(letter: DeadLetter) -> str | None:
-    """The name of its task, where the body can be read."""
-    try:
-        return NativeCodec().decode(letter.envelope).task
-    except Undecodable:
-        return None

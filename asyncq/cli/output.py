@@ -62,6 +62,29 @@ def print_traceback(text: str) -> None:
         console.print(Text(plain(last), style="bold red"))
 
 
+class Progress:
+    """How far a change of many things is, on one line of the terminal; none where there is none."""
+
+    def __init__(self, done: str, total: int) -> None:
+        self.count = 0
+        self._done = done
+        self._total = total
+        self._shown = False
+
+    def tell(self, count: int) -> None:
+        """So many are changed by now."""
+        self.count = count
+        if sys.stderr.isatty() and count < self._total:
+            self._shown = True
+            print(f"\r{count} of {self._total} {self._done}", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            self._shown = False
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
 def ask(question: str) -> None:
     """Go on only if the answer is yes; no answer is none. The question goes to standard error."""
     print(f"{plain(question)} [y/N] ", end="", file=sys.stderr, flush=True)

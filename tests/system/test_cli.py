@@ -1,7 +1,5 @@
 """The command line, run as processes: what it prints, how it ends, and what it survives."""
 
-import asyncio
-import base64
 import importlib.metadata
 import signal
 import sys
@@ -10,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from asyncq.app import App
-from asyncq.brokers.base import Envelope
 from asyncq.cli.child import brokers_of
 from tests.system.commands import Ended, Shell, wait_until_there
 
@@ -263,95 +260,6 @@ def test_purge_asks_before_it_removes(shell: Shell) -> None:
     assert again.data == {"queue": "default", "purged": 0}
 
 
-@pytest.fixture
-def dead(shell: Shell) -> list[str]:
-    """Three dead letters whose bytes, and one whose id, were made to do harm."""
-    ids = ["first", f"{ESCAPE}[31msecond", "third"]
-    asyncio.run(_publish(shell.directory / "queue.db", ids))
-    assert shell.asyncq("worker", "tasks:app", "--burst").code == 0
-    return ids
-
-
-async def _publish(path: Path, ids: list[str]) -> None:
-    body = b"\xff\x1b]0;owned\x07"
-    async with App(f"sqlite:///{path}") as app:
-        await app.client.broker.publish([Envelope(id=id, queue="default", body=body) for id in ids])
-
-
-def test_dead_letters_are_listed_without_steering_the_terminal(
-    shell: Shell, dead: list[str]
-) -> None:
-    table = shell.asyncq("dead", "list", "tasks:app", "--body")
-    listed = shell.asyncq("dead", "list", URL, "default", "--json", "--body")
-
-    assert table.code == 0
-    assert ESCAPE not in table.out
-    assert "\\x1b[31msecond" in table.out
-    assert "\\xff\\x1b]0;owned\\x07" in table.out
-    assert "Undecodable" in table.out
-    assert ESCAPE not in listed.out
-    assert [letter["id"] for letter in listed.data] == dead
-    first = listed.data[0]
-    assert first["reason"].startswith("Undecodable")
-    assert first["died_at"] > 0
-    assert base64.b64decode(first["body"]) == b"\xff\x1b]0;owned\x07"
-    assert {key: first[key] for key in ("queue", "task", "crashes", "size")} == {
-        "queue": "default",
-        "task": None,
-        "crashes": 0,
-        "size": 11,
-    }
-
-
-def test_the_list_of_dead_letters_ends_at_its_limit(shell: Shell, dead: list[str]) -> None:
-    listed = shell.asyncq("dead", "list", "tasks:app", "--limit", "2", "--json")
-    table = shell.asyncq("dead", "list", "tasks:app", "--limit", "2")
-
-    assert [letter["id"] for letter in listed.data] == dead[:2]
-    assert "there may be more" in table.err
-
-
-def test_dead_letters_are_replayed_by_id(shell: Shell, dead: list[str]) -> None:
-    replayed = shell.asyncq("dead", "replay", "tasks:app", "default", "first", "third")
-
-    assert replayed == Ended(0, "2 dead letters replayed.\n", "")
-    [queue] = shell.asyncq("queues", URL, "--json").data
-    assert (queue["ready"], queue["dead"]) == (2, 1)
-
-
-def test_a_dead_letter_replayed_runs_again(shell: Shell, dead: list[str]) -> None:
-    assert shell.asyncq("dead", "replay", "tasks:app", "--all", "--json").data == {"replayed": 3}
-    assert shell.asyncq("worker", "tasks:app", "--burst").code == 0
-
-    listed = shell.asyncq("dead", "list", "tasks:app", "--json")
-
-    assert {letter["id"] for letter in listed.data} == set(dead)
-
-
-def test_an_id_that_is_no_dead_letter_is_reported_and_keeps_its_outcome(shell: Shell) -> None:
-    with shell.worker():
-        called = shell.asyncq("call", "tasks:app", "add", "1", "2", "--wait", "--json").data
-
-    replayed = shell.asyncq("dead", "replay", "tasks:app", "default", called["id"], "nobody")
-
-    assert replayed.code == 1
-    assert "2 of 2 were not there" in replayed.err
-    assert shell.asyncq("result", "tasks:app", called["id"], "--json").data["value"] == 3
-
-
-def test_dead_letters_are_deleted(shell: Shell, dead: list[str]) -> None:
-    refused = shell.asyncq("dead", "delete", "tasks:app", "--all")
-    one = shell.asyncq("dead", "delete", "tasks:app", "default", dead[1])
-    limited = shell.asyncq("dead", "delete", "tasks:app", "--all", "--limit", "1", "--yes")
-    rest = shell.asyncq("dead", "delete", URL, "--all", "--yes", "--json")
-
-    assert refused.code == 1
-    assert one == Ended(0, "1 dead letter deleted.\n", "")
-    assert limited.out == one.out
-    assert rest.data == {"deleted": 1}
-    assert shell.asyncq("dead", "list", "tasks:app").out == "There are no dead letters.\n"
-
-
 # Errors
 
 
@@ -375,8 +283,6 @@ def test_dead_letters_are_deleted(shell: Shell, dead: list[str]) -> None:
         ("call tasks:app add 1 two", 2, ["argument two is no JSON", "'\"two\"'"]),
         ("call tasks:app add --kwargs [1]", 2, ["--kwargs takes an object"]),
         ("call tasks:app add 1 2 --queue a/b", 2, ["queue name"]),
-        ("dead replay tasks:app", 2, ["--all"]),
-        ("dead delete tasks:app default x --all", 2, ["not both"]),
     ],
 )
 def test_an_error_is_one_line_that_says_what_to_do(

@@ -13,7 +13,8 @@ LOOKS = [
     "result {} someid --wait --timeout 1",
     "dead list {}",
     "dead list {} --json",
-    "dead replay {} default someid",
+    "dead show {} someid",
+    "dead replay {} someid",
     "dead delete {} --all --yes",
 ]
 

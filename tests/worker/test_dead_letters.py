@@ -252,3 +252,17 @@ async def test_what_outlived_its_worker_and_has_failed_already_is_not_buried_aga
         assert await letters_of(app) == []
         assert (await broker.depth("default")).ready == 0
     assert len(runs) == 1
+
+
+async def test_a_dead_letter_of_another_queue_keeps_its_outcome(app: App) -> None:
+    @app.task
+    async def fail() -> None:
+        raise ValueError("no")
+
+    async with app, app.worker(queues=["default", "other"]):
+        result = await fail.enqueue()
+        await fails(result)
+
+        assert list(await app.client.replay("other", [result.id])) == []
+        assert (await fails(app.result(result.id))).message == "no"
+        assert len(await letters_of(app)) == 1
