@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from asyncq.brokers.admin import DeadLetter, Depth, MessageFinder, QueueAdmin
+from asyncq.brokers.admin import DeadLetter, Depth, MessageFinder, QueueAdmin, QueuePeeker, Waiting
 from asyncq.brokers.base import Broker
 from asyncq.errors import ConfigurationError
 from asyncq.message import Status
@@ -53,6 +53,20 @@ class Operator:
             dead.update(letter.envelope.id for letter in letters)
             offset += len(letters)
         return [id for id in ids if id in wanted and id in dead]
+
+    async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
+        """What waits in this queue, without taking it.
+
+        Raises:
+            ConfigurationError: its broker can show nothing without taking it (RabbitMQ).
+        """
+        admin = self._admin(queue)
+        if not isinstance(admin, QueuePeeker):
+            raise ConfigurationError(
+                f"the broker of queue {queue} cannot show messages without taking them (on "
+                "RabbitMQ each look would count as a delivery); asyncq queues says how many wait"
+            )
+        return await admin.peek(queue, limit=limit, offset=offset)
 
     async def purge(self, queue: str) -> int:
         return await self._admin(queue).purge(queue)

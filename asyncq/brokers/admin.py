@@ -33,6 +33,15 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """None where it died without one: it waited too long, or its queue overflowed."""
 
 
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that waits in a queue, as it was when somebody looked."""
+
+    envelope: Envelope
+    due: float | None = None
+    """Unix seconds; None for what is ready."""
+    crashes: int = 0
+
+
 @runtime_checkable
 class QueueAdmin(Protocol):
     """What an operator asks of a broker. None of it is on the path of a delivery."""
@@ -68,6 +77,17 @@ class QueueAdmin(Protocol):
 
     async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
         """Forget these dead letters for good; returns how many there were."""
+        ...
+
+
+@runtime_checkable
+class QueuePeeker(Protocol):
+    """A broker that can show what waits without taking it."""
+
+    async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
+        """What waits, in the order in which workers are handed it: suspects, what is ready, and
+        what is delayed by when it is due. Nothing is changed by it; while others change the queue,
+        some may be seen twice, or not."""
         ...
 
 

@@ -15,7 +15,7 @@ import msgspec
 from anyio import move_on_after
 from anyio.lowlevel import checkpoint
 
-from asyncq.brokers.admin import DeadLetter, Depth
+from asyncq.brokers.admin import DeadLetter, Depth, Waiting
 from asyncq.brokers.base import (
     Ack,
     Conclusion,
@@ -143,6 +143,15 @@ class MemoryBroker:
         await checkpoint()
         with self._store.lock:
             return self._store.queue(queue).purge()
+
+    async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
+        await checkpoint()
+        with self._store.lock:
+            page = list(islice(self._store.queue(queue).waiting(), offset, offset + limit))
+        return [
+            Waiting(envelope=_decode(entry.packed), due=due, crashes=entry.crashes)
+            for entry, due in page
+        ]
 
     async def dead_letters(
         self, queue: str, *, limit: int = 100, offset: int = 0

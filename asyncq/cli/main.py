@@ -28,7 +28,7 @@ cli = typer.Typer(
 cli.command()(worker.worker)
 cli.command(context_settings={"ignore_unknown_options": True})(call.call)  # -1 is an argument
 cli.command()(call.result)
-cli.command()(queues.queues)
+cli.add_typer(queues.commands, name="queues")
 cli.command()(queues.purge)
 cli.add_typer(dead.commands, name="dead")
 cli.command()(demo.demo)

@@ -1,22 +1,50 @@
-"""``asyncq queues`` and ``asyncq purge``: what waits, and away with it."""
+"""``asyncq queues``, ``asyncq queues peek`` and ``asyncq purge``: what waits, and away with it."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
+import typer
+from rich import filesize
 from rich.table import Column
 from typer import Argument, Option
+from typer.core import TyperGroup
 
 from asyncq.app import App
-from asyncq.brokers.admin import Depth
+from asyncq.brokers.admin import Depth, Waiting
 from asyncq.cli.apps import admin_of, find_queues, load_store
 from asyncq.cli.arguments import StoreArgument
-from asyncq.cli.output import ask, duration, print_json, print_table
-from asyncq.texts import plain
+from asyncq.cli.output import ask, duration, print_json, print_line, print_table
+from asyncq.clock import SystemClock
+from asyncq.codecs.native import NativeCodec
+from asyncq.errors import Undecodable
+from asyncq.message import UNREADABLE, Message
+from asyncq.texts import bounded, plain
 from asyncq.worker.signals import run_loop
 
+ARGUMENTS_SHOWN = 500  # bytes of them; --json has all
 
+
+class WithDefault(TyperGroup):
+    """A group whose first command needs no name: ``asyncq queues shop:app`` is its ``list``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # typer's own Context
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+commands = typer.Typer(
+    cls=WithDefault,
+    help="Show queues, and what waits in them: `asyncq queues APP` lists them.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@commands.command("list")
 def queues(
     app: StoreArgument,
     *,
@@ -41,6 +69,90 @@ def queues(
             for name, depth in depths.items()
         ],
     )
+
+
+@commands.command("peek")
+def peek(
+    app: StoreArgument,
+    queue: Annotated[str, Argument(metavar="QUEUE", help="The queue to look into.")],
+    *,
+    limit: Annotated[int, Option(metavar="N", min=1, help="Show at most so many.")] = 20,
+    args: Annotated[
+        bool, Option("--args", help="Show the arguments, too; there may be secrets in them.")
+    ] = False,
+    as_json: Annotated[bool, Option("--json", help="Print a JSON array.")] = False,
+) -> None:
+    """Show the next messages of a queue without taking them, in the order they will be taken."""
+    waiting = run_loop(partial(peek_queue, load_store(app), queue, limit))
+    if as_json:
+        print_json([_as_data(each, args=args) for each in waiting])
+    elif not waiting:
+        print(f"Nothing waits in queue {plain(queue)}.")
+    for each in () if as_json else waiting:
+        _print_waiting(each, args=args)
+
+
+async def peek_queue(app: App, queue: str, limit: int) -> Sequence[Waiting]:
+    """The next messages of this queue, which stay where they are.
+
+    Raises:
+        ConfigurationError: there is no such queue, or its broker cannot show them.
+    """
+    async with app:
+        [name] = await find_queues(app, queue)
+        return await app.client.operator.peek(name, limit=limit)
+
+
+def _read(waiting: Waiting) -> Message | None:
+    try:
+        return NativeCodec().decode(waiting.envelope)
+    except Undecodable:
+        return None
+
+
+def _arguments(message: Message) -> dict[str, Any]:
+    """As plain data, whatever their task makes of them."""
+    try:
+        found = [msgspec.msgpack.decode(raw) for raw in (message.args, message.kwargs)]
+    except UNREADABLE:
+        return {"args": None, "kwargs": None}
+    return {"args": found[0], "kwargs": found[1]}
+
+
+def _as_data(waiting: Waiting, *, args: bool) -> dict[str, Any]:
+    envelope, message = waiting.envelope, _read(waiting)
+    data: dict[str, Any] = {
+        "id": envelope.id,
+        "task": None if message is None else message.task,
+        "enqueued_at": envelope.sent_at or None,
+        "due": waiting.due,
+        "priority": envelope.priority,
+        "attempt": None if message is None else message.attempt,
+        "crashes": waiting.crashes,
+        "size": len(envelope.body),
+    }
+    return {**data, **_arguments(message)} if args and message is not None else data
+
+
+def _print_waiting(waiting: Waiting, *, args: bool) -> None:
+    """Its facts on one line, and its arguments on the next: ids stay whole on narrow terminals."""
+    envelope, message, now = waiting.envelope, _read(waiting), SystemClock().now()
+    facts = [f"task {'?' if message is None else message.task}"]
+    if envelope.sent_at:
+        facts.append(f"sent {duration(max(0.0, now - envelope.sent_at))} ago")
+    if waiting.due is not None:
+        late = waiting.due <= now
+        facts.append("due now" if late else f"due in {duration(waiting.due - now)}")
+    facts.append(f"priority {envelope.priority}")
+    if message is not None:
+        facts.append(f"attempt {message.attempt}")
+    if waiting.crashes:
+        facts.append(f"{waiting.crashes} crashes")
+    print_line(envelope.id, ", ".join([*facts, filesize.decimal(len(envelope.body))]))
+    if args and message is not None:
+        found = _arguments(message)
+        shown = json.dumps(msgspec.to_builtins(found, str_keys=True, enc_hook=repr))
+        print_line("", f"  {bounded(shown, ARGUMENTS_SHOWN)}")
 
 
 def purge(

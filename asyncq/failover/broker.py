@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 import anyio
 
-from asyncq.brokers.admin import DeadLetter, Depth, MessageFinder, QueueAdmin
+from asyncq.brokers.admin import DeadLetter, Depth, MessageFinder, QueueAdmin, QueuePeeker, Waiting
 from asyncq.brokers.base import (
     Broker,
     Consumer,
@@ -228,6 +228,11 @@ class _WithQueues(Failover):
         return await self.on_present(lambda driver: driver.delete_dead(queue, ids))
 
 
+class _WithPeeks(Failover):
+    async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
+        return await self.on_present(lambda driver: driver.peek(queue, limit=limit, offset=offset))
+
+
 class _WithIds(Failover):
     async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
         return await self.on_present(lambda driver: driver.find(ids))
@@ -241,6 +246,7 @@ class _WithExchanges(Failover):
 _ABILITIES = {
     Leased: _WithLeases,
     QueueAdmin: _WithQueues,
+    QueuePeeker: _WithPeeks,
     MessageFinder: _WithIds,
     Exchanges: _WithExchanges,
 }

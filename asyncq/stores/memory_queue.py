@@ -226,6 +226,14 @@ class MemoryQueue:
     def dead(self) -> Iterator[Dead]:
         return iter(self._dead.values())
 
+    def waiting(self) -> Iterator[tuple[Entry, float | None]]:
+        """What waits, in the order in which it is handed out, and when what is delayed is due."""
+        for line in (self._suspects, *reversed(self._lines)):
+            for entry in line.values():
+                yield entry, None
+        for due, _, message_id in sorted(self._due):
+            yield self._delayed[message_id], due
+
     def delete_dead(self, message_id: str) -> bool:
         return self._dead.pop(message_id, None) is not None
 

@@ -8,6 +8,7 @@ from tests.system.commands import Shell
 
 LOOKS = [
     "queues {}",
+    "queues peek {} default",
     "purge {} default --yes",
     "result {} someid",
     "result {} someid --wait --timeout 1",

@@ -30,7 +30,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
-from asyncq.brokers.admin import DeadLetter, Depth
+from asyncq.brokers.admin import DeadLetter, Depth, Waiting
 from asyncq.brokers.base import Consumer, Envelope, Lease, LeaseKeeper, QueueSpec
 from asyncq.brokers.dead import DeadLimits
 from asyncq.brokers.redis.admin import RedisQueueAdmin
@@ -144,6 +144,9 @@ class RedisBroker:
 
     async def purge(self, queue: str) -> int:
         return await self._admin.purge(queue)
+
+    async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
+        return await self._admin.peek(queue, limit=limit, offset=offset)
 
     async def dead_letters(
         self, queue: str, *, limit: int = 100, offset: int = 0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from asyncq.brokers.admin import DeadLetter, Depth
+from asyncq.brokers.admin import DeadLetter, Depth, Waiting
 from asyncq.brokers.base import MAX_BATCH
 from asyncq.brokers.dead import unpack_last
 from asyncq.brokers.redis.blobs import queue_key, unpack
@@ -66,6 +66,41 @@ class RedisQueueAdmin:
         while count := await self.link.script(_PURGE, queue_key(self._settings, queue)):
             removed += count
         return removed
+
+    async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
+        if limit <= 0:
+            return ()
+        base = queue_key(self._settings, queue)
+        lines = [f"{base}:suspects"] + [f"{base}:ready:{priority}" for priority in range(9, -1, -1)]
+        sizes = await self.link.pipeline([("LLEN", line) for line in lines])
+        found: list[tuple[bytes, float | None]] = []
+        for line, size in zip(lines, sizes, strict=True):
+            if offset < size and len(found) < limit:
+                last = offset + limit - len(found) - 1
+                found += [(id, None) for id in await self.link("LRANGE", line, offset, last)]
+            offset = max(0, offset - size)
+        if len(found) < limit:
+            last = offset + limit - len(found) - 1
+            reply = await self.link("ZRANGE", f"{base}:delayed", offset, last, "WITHSCORES")
+            found += [
+                (member[1:], float(score) / 1000)
+                for member, score in zip(reply[::2], reply[1::2], strict=True)
+            ]
+        if not found:
+            return ()
+        ids = [id for id, _ in found]
+        blobs, crashes = await self.link.pipeline(
+            [("HMGET", f"{base}:{what}", *ids) for what in ("bodies", "crashes")]
+        )
+        return [
+            Waiting(
+                envelope=unpack(id.decode(errors="backslashreplace"), queue, blob),
+                due=due,
+                crashes=int(count or 0),
+            )
+            for (id, due), blob, count in zip(found, blobs, crashes, strict=True)
+            if blob is not None  # taken and settled while we looked
+        ]
 
     async def dead_letters(
         self, queue: str, *, limit: int = 100, offset: int = 0

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
-from asyncq.brokers.admin import DeadLetter, Depth
+from asyncq.brokers.admin import DeadLetter, Depth, Waiting
 from asyncq.brokers.base import Consumer, Envelope, Lease, LeaseKeeper, QueueSpec
 from asyncq.brokers.dead import DeadLimits
 from asyncq.brokers.sqlite import admin
@@ -140,6 +140,9 @@ class SqliteBroker:
         while count := await self._write(lambda file: admin.purge_some(file, queue)):
             purged += count
         return purged
+
+    async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
+        return await self._read(lambda file: admin.peek(file, queue, limit, offset))
 
     async def dead_letters(
         self, queue: str, *, limit: int = 100, offset: int = 0

@@ -3,11 +3,11 @@
 import sqlite3
 from collections.abc import Sequence
 
-from asyncq.brokers.admin import DeadLetter, Depth
+from asyncq.brokers.admin import DeadLetter, Depth, Waiting
 from asyncq.brokers.dead import unpack_last
 from asyncq.brokers.sqlite.dead import forget
 from asyncq.brokers.sqlite.parcels import unpack
-from asyncq.brokers.sqlite.queue import append
+from asyncq.brokers.sqlite.queue import SUSPECTS, append
 from asyncq.message import Status
 from asyncq.stores.sqlite.records import as_json
 
@@ -91,6 +91,29 @@ def purge_some(connection: sqlite3.Connection, queue: str) -> int:
     connection.execute("DELETE FROM delayed WHERE seq IN (SELECT value FROM json_each(?))", chosen)
     connection.execute("DELETE FROM messages WHERE seq IN (SELECT value FROM json_each(?))", chosen)
     return len(seqs)
+
+
+def peek(connection: sqlite3.Connection, queue: str, limit: int, offset: int) -> list[Waiting]:
+    """What waits: suspects, then by priority, then by when it is due."""
+    line = (
+        "SELECT * FROM (SELECT {section} AS section, {first} AS a, {second} AS b, seq,"
+        " {due} AS due FROM {place} WHERE queue = ?1 {which} ORDER BY {first}, {second} LIMIT ?2)"
+    )
+    ready = {"first": "rank", "second": "place", "due": "NULL", "place": "ready"}
+    sections = [
+        line.format(section=0, which=f"AND rank = {SUSPECTS}", **ready),
+        line.format(section=1, which=f"AND rank < {SUSPECTS}", **ready),
+        line.format(section=2, which="", first="due", second="seq", due="due", place="delayed"),
+    ]
+    rows = connection.execute(
+        f"SELECT m.id, m.envelope, m.crashes, w.due FROM ({' UNION ALL '.join(sections)}) w"  # noqa: S608 - our own words
+        " JOIN messages m ON m.seq = w.seq ORDER BY w.section, w.a, w.b LIMIT ?3 OFFSET ?4",
+        (queue, limit + offset, limit, offset),
+    )
+    return [
+        Waiting(envelope=unpack(packed, message_id, queue), due=due, crashes=crashes)
+        for message_id, packed, crashes, due in rows
+    ]
 
 
 def list_dead(

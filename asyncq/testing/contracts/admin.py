@@ -110,6 +110,40 @@ class AdminContract(DriverFixtures):
         assert list(await broker.find(ids_of(sent))) == [Status.QUEUED] * MAX_BATCH
         assert list(await broker.find([])) == []
 
+    # Peeking
+
+    async def test_what_waits_is_shown_in_its_order_and_not_taken(self, broker: FullBroker) -> None:
+        suspect, later = envelope(b"suspect"), envelope(b"later", eta=now() + FAR)
+        sooner = envelope(b"sooner", eta=now() + FAR / 2)
+        low, high = envelope(b"low", headers={"a": 1}), envelope(b"high", priority=9)
+        last = envelope(b"last")
+        await make_suspects(broker, [suspect])
+        await broker.publish([later, low, high, sooner, last, envelope(queue=NEWS.name)])
+
+        seen = await broker.peek(MAIL.name)
+        pages = [await broker.peek(MAIL.name, limit=2, offset=at) for at in (0, 2, 4, 6)]
+
+        expected = [suspect, high, low, last, sooner, later]
+        assert [each.envelope for each in seen] == expected
+        assert [each.crashes for each in seen] == [1, 0, 0, 0, 0, 0]
+        assert [each.due for each in seen[:4]] == [None] * 4
+        assert [each.due for each in seen[4:]] == [
+            pytest.approx(sooner.eta, abs=0.01),
+            pytest.approx(later.eta, abs=0.01),
+        ]
+        assert [each for page in pages for each in page] == list(seen)
+        assert [len(page) for page in pages] == [2, 2, 2, 0]
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            taken = await take(consumer, 4)
+            assert ids_of(taken) == ids_of(expected[:4])
+            assert taken[0].crashes == 1
+            assert not any(each.suspect for each in taken[1:])
+            assert [each.envelope for each in await broker.peek(MAIL.name)] == [sooner, later]
+
+    async def test_nothing_waits_in_an_unknown_queue(self, broker: FullBroker) -> None:
+        assert list(await broker.peek("nowhere")) == []
+        assert list(await broker.peek("nowhere", limit=5, offset=5)) == []
+
     # Purging
 
     async def test_purging_removes_what_waits_and_nothing_else(self, broker: FullBroker) -> None:

@@ -9,7 +9,7 @@ from anyio import fail_after, to_thread
 from anyio.lowlevel import checkpoint
 
 from asyncq.backends.base import Backend, Watch
-from asyncq.brokers.admin import MessageFinder, QueueAdmin
+from asyncq.brokers.admin import MessageFinder, QueueAdmin, QueuePeeker
 from asyncq.brokers.base import (
     MAX_BATCH,
     Broker,
@@ -33,7 +33,7 @@ MAIL = QueueSpec("mail")
 NEWS = QueueSpec("news")
 
 
-class FullBroker(Broker, Leased, QueueAdmin, MessageFinder, Protocol):
+class FullBroker(Broker, Leased, QueueAdmin, QueuePeeker, MessageFinder, Protocol):
     """A broker that does all that a broker can."""
 
 
