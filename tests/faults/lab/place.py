@@ -25,7 +25,7 @@ from tests.faults.lab.tasks import APP, LATER, QUEUE, TOMORROW, ledger, make_app
 
 app = make_app(
     os.environ["LAB_URL"],
-    msgspec.json.decode(os.environ["LAB_CONFIG"], type=Config),
+    Config(**msgspec.json.decode(os.environ["LAB_CONFIG"])),
     os.environ.get("LAB_BACKEND"),
 )
 if LATER in os.environ:
