@@ -37,7 +37,7 @@ LISTEN_TIMEOUT = 10.0  # seconds
 LATE = 0.5  # seconds that a backend may take to answer; then it is named as the reason
 READ_BATCH = 500
 READ_BYTES = 64 * LARGE  # that are read along, where it is known how much it is
-DEAD = "no outcome of it is kept; it is a dead letter, with the reason (asyncq dead list)"
+DEAD = "no outcome is kept: its queue's dead letters have it, with the reason (asyncq dead list)"
 TOLD_ONCE = (
     "this app has no backend that keeps outcomes: RabbitMQ tells each once, to the client that "
     "sent the task, and it is not this one or has handed it out; give the app a backend "
