@@ -21,6 +21,7 @@ import anyio.lowlevel
 from asyncq.arrivals import Batch
 from asyncq.backends.base import Backend, ProgressBoard, PushOnly
 from asyncq.brokers.base import MAX_BATCH, Broker, Envelope, Exchanges
+from asyncq.calls import check_calls, not_a_call
 from asyncq.clock import Clock
 from asyncq.codecs.base import Codec
 from asyncq.config import Config
@@ -315,7 +316,10 @@ class Client:
         return envelope
 
     def _message(self, signature: Signature[Any], now: float) -> Message:
-        plan, options = self._plans[signature.task], signature.options
+        try:
+            plan, options = self._plans[signature.task], signature.options
+        except AttributeError:
+            raise not_a_call(signature) from None
         expires = options.expires if options.expires is not None else plan.expires
         keep = options.keep_result if options.keep_result is not None else plan.keep_result
         context = find_context()
@@ -358,6 +362,7 @@ class _Batches(AsyncIterator[list[Signature[R]]]):
 
     def __init__(self, signatures: Iterable[Signature[R]] | AsyncIterable[Signature[R]]) -> None:
         self._next: Callable[[], Any]
+        check_calls(signatures)
         if isinstance(signatures, AsyncIterable):
             source = aiter(signatures)
             self._take = self._take_async

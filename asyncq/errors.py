@@ -24,7 +24,7 @@ Directive                       what a running task says to its worker; not an e
 └── RetryLater
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
@@ -63,6 +63,11 @@ class BrokerError(AsyncqError):
 
 class BrokerUnavailable(BrokerError):
     """The broker did not answer in time. What was sent may have arrived; sending again is safe."""
+
+    def __init__(self, message: str, envelope_ids: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.envelope_ids = frozenset(envelope_ids)
+        """What it has not taken, where it has taken all the rest; empty where that is not known."""
 
 
 class Refused(BrokerError):

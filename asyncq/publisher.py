@@ -92,30 +92,27 @@ class Publisher:
         """Returns how many times in a row the broker has been away, this time included."""
         if not batch:
             return failures
-        try:
-            await self._publish([e for waiting in batch for e in waiting.envelopes])
-        except BrokerUnavailable as error:
-            self._keep(batch, error)
-            if failures == 0:
-                log.warning("publishing is interrupted, trying again: %s", error)
-            return failures + 1
-        # A component that must survive: what a driver raises is for its callers to hear, and no
-        # reason to end what else the app does.
-        except Exception as error:  # noqa: BLE001
-            # Refused, some are at fault: their callers hear of it, the others go again.
-            ids = error.envelope_ids if isinstance(error, Refused) else None
-            for waiting in batch:
-                at_fault = ids is None or any(e.id in ids for e in waiting.envelopes)
-                if at_fault and not waiting.stored.done():
-                    waiting.stored.set_exception(error)
-            self._keep(batch)
-            return 0
-        except BaseException:
-            self._keep(batch)
-            raise
-        for waiting in batch:
-            if not waiting.stored.done():
-                waiting.stored.set_result(None)
+        parts = [batch]  # the next one last
+        while parts:
+            part = parts.pop()
+            try:
+                await self._publish([e for waiting in part for e in waiting.envelopes])
+            except BrokerUnavailable as error:
+                if error.envelope_ids:
+                    _release([w for w in part if not _is_among(w, error.envelope_ids)])
+                self._keep([*part, *_in_order(parts)], error)
+                if failures == 0:
+                    log.warning("publishing is interrupted, trying again: %s", error)
+                return failures + 1
+            # A component that must survive: what a driver raises is for its callers to hear, and no
+            # reason to end what else the app does.
+            except Exception as error:  # noqa: BLE001
+                parts += _blame(part, error)
+            except BaseException:
+                self._keep([*part, *_in_order(parts)])
+                raise
+            else:
+                _release(part)
         if failures:
             log.warning("publishing works again")
         return 0
@@ -139,3 +136,37 @@ class Publisher:
             else:
                 again.append(waiting)
         self._pending.extendleft(reversed(again))
+
+
+def _blame(batch: list[_Waiting], error: Exception) -> list[list[_Waiting]]:
+    """Tell those at fault, as far as that is known; the others are to be sent again, last first.
+
+    An error that names no envelope may still be over one of them: each half is tried by itself,
+    down to the caller that it is about, and nobody else hears of it.
+    """
+    ids = error.envelope_ids if isinstance(error, Refused) else frozenset[str]()
+    guilty = [waiting for waiting in batch if _is_among(waiting, ids)]
+    if len(batch) == 1:
+        guilty = batch
+    for waiting in guilty:
+        if not waiting.stored.done():
+            waiting.stored.set_exception(error)
+    others = [waiting for waiting in batch if not waiting.stored.done()]
+    if guilty:
+        return [others] if others else []
+    middle = len(others) // 2
+    return [half for half in (others[middle:], others[:middle]) if half]
+
+
+def _release(batch: list[_Waiting]) -> None:
+    for waiting in batch:
+        if not waiting.stored.done():
+            waiting.stored.set_result(None)
+
+
+def _is_among(waiting: _Waiting, ids: frozenset[str]) -> bool:
+    return any(envelope.id in ids for envelope in waiting.envelopes)
+
+
+def _in_order(parts: list[list[_Waiting]]) -> list[_Waiting]:
+    return [waiting for part in reversed(parts) for waiting in part]

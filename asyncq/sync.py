@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
 from asyncq.brokers.base import MAX_BATCH
+from asyncq.calls import check_calls
 from asyncq.client import Client
 from asyncq.errors import ConfigurationError
 from asyncq.loop_thread import Ask, LoopThread
@@ -109,6 +110,7 @@ class SyncClient:
 
     def enqueue_many(self, signatures: Iterable[Signature[R]]) -> list[SyncResult[R]]:
         """Send many calls in batches. Raises as `Task.enqueue`."""
+        check_calls(signatures)
         # Iterated here and not in the loop: what makes them may block, or belong to this thread.
         source = iter(signatures)
         results: list[SyncResult[R]] = []

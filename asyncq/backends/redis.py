@@ -21,7 +21,7 @@ from asyncq.stores.records import (
     read_pushed,
     read_record,
 )
-from asyncq.stores.redis import Link, RedisSettings
+from asyncq.stores.redis import Link, RedisSettings, lifetime
 
 PING_EVERY = 10.0  # seconds of silence after which a subscribed connection is asked for life
 PONG_TIMEOUT = 5.0  # seconds; then it counts as gone
@@ -57,7 +57,7 @@ class RedisBackend:
         encoded = [encode_record(record) for record in records]
         replies = await self._link.pipeline(
             [
-                ("SET", self._record_key(record.id), blob, "PX", int(record.keep * 1000), "NX")
+                ("SET", self._record_key(record.id), blob, "PX", lifetime(record.keep), "NX")
                 if record.keep > 0
                 else ("PING",)
                 for record, blob in zip(records, encoded, strict=True)

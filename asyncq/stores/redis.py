@@ -6,6 +6,7 @@ is still under way. Here a call that does not end well closes its connection.
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -22,7 +23,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from asyncq.config import Url, query_of
-from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError
+from asyncq.errors import LONGEST, BackendUnavailable, BrokerUnavailable, ConfigurationError
 from asyncq.stores.redis_lines import CONNECT_TIMEOUT, Lines
 from asyncq.stores.redis_wire import ReplyError, Wire
 
@@ -45,6 +46,12 @@ _MEANING = {
 
 # redis-py packs in Python, at 1 µs an argument; a batch has thousands.
 pack_command: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis).pack_command
+
+
+def lifetime(seconds: float) -> int:
+    """How long a key is kept, as Redis counts it: in milliseconds, and not for none at all."""
+    return max(1, math.ceil(min(seconds, LONGEST) * 1000))
+
 
 Unavailable = type[BrokerUnavailable] | type[BackendUnavailable]
 

@@ -1,6 +1,7 @@
 """Sending: one by one, many at once, and from any kind of iterable."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import anyio
 import pytest
@@ -174,3 +175,44 @@ async def test_tasks_are_sent_to_the_queue_that_their_options_say(app: App) -> N
         assert await there.get(timeout=PATIENCE) == "slow"
         assert await elsewhere.get(timeout=PATIENCE) == "elsewhere"
         assert await nowhere.status() is Status.QUEUED
+
+
+GIVEN: list[tuple[Callable[[Any], Any], str]] = [
+    (lambda task: task, r"written add\.s\(\.\.\.\): <task .*> is a task without its arguments"),
+    (lambda task: task.options(priority=1), r"task\.s\(\.\.\.\)"),
+    (lambda task: task(1, 2), r"add\.s\(1, 2\): what add\(1, 2\) makes would run here"),
+    (lambda _: "add", r"add\.s\(1, 2\): 'add' is none"),
+    (lambda _: None, r"add\.s\(1, 2\): None is none"),
+    (lambda task: [task.s(1, 2)], r"add\.s\(1, 2\)"),
+]
+
+
+@pytest.mark.parametrize(("given", "complaint"), GIVEN)
+async def test_what_is_no_call_is_told_how_calls_are_written(
+    app: App, given: Callable[[Any], Any], complaint: str
+) -> None:
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    task = app.task(name="shop.add")(add)
+
+    async with app:
+        with pytest.raises(TypeError, match=complaint):
+            await app.enqueue(given(task))
+        with pytest.raises(TypeError, match=complaint):
+            await app.enqueue_many([given(task)])
+
+
+async def test_many_calls_that_are_none_are_told_how_calls_are_written(app: App) -> None:
+    @app.task
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    many: Any = app.enqueue_many
+    async with app:
+        with pytest.raises(TypeError, match=r"enqueue_many\(\[call\]\)"):
+            await many(add.s(1, 2))
+        with pytest.raises(TypeError, match="takes a list of calls"):
+            await many(add)
+        with pytest.raises(TypeError, match="takes a list of calls"):
+            await many(None)

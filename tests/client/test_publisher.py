@@ -145,13 +145,81 @@ async def test_an_error_of_another_kind_is_heard_and_the_publisher_goes_on(
     broker.fail = lambda _: next(failures, None)
 
     async with running(broker) as publisher:
-        futures = [publisher.submit([envelope()]) for _ in range(2)]
-        for future in futures:
-            with pytest.raises(type(error), match=str(error)):
-                await future
+        with pytest.raises(type(error), match=str(error)):
+            await publisher.submit([envelope()])
         await publisher.submit([envelope("next")])
 
     assert broker.batches == [["next"]]
+
+
+@pytest.mark.parametrize("guilty", [{"3"}, {"0"}, {"7"}, {"2", "5"}, {"0", "1", "6"}])
+async def test_an_error_that_names_nobody_is_heard_by_the_guilty_alone(
+    broker: WatchedBroker, guilty: set[str]
+) -> None:
+    def fail(envelopes: Sequence[Envelope]) -> Exception | None:
+        return TypeError("a bug") if guilty & {each.id for each in envelopes} else None
+
+    broker.fail = fail
+
+    async with running(broker) as publisher:
+        futures = {str(n): publisher.submit([envelope(str(n))]) for n in range(8)}
+        for id, future in futures.items():
+            if id in guilty:
+                with pytest.raises(TypeError, match="a bug"):
+                    await future
+            else:
+                await future
+
+    sent = [id for batch in broker.batches for id in batch]
+    assert sent == [id for id in futures if id not in guilty]
+
+
+async def test_a_broker_that_goes_away_while_the_guilty_is_sought_loses_nothing(
+    broker: WatchedBroker,
+) -> None:
+    def fail(envelopes: Sequence[Envelope]) -> Exception | None:
+        if broker.calls == 2:
+            return BrokerUnavailable("away")
+        return TypeError("a bug") if "1" in {each.id for each in envelopes} else None
+
+    broker.fail = fail
+
+    async with running(broker) as publisher:
+        futures = [publisher.submit([envelope(str(n))]) for n in range(4)]
+        with pytest.raises(TypeError, match="a bug"):
+            await futures[1]
+        for number in (0, 2, 3):
+            await futures[number]
+
+    assert [id for batch in broker.batches for id in batch] == ["0", "2", "3"]
+
+
+async def test_a_broker_that_takes_all_but_some_for_now_keeps_nobody_else_waiting(
+    broker: WatchedBroker,
+) -> None:
+    def fail(envelopes: Sequence[Envelope]) -> Exception | None:
+        stuck = {each.id for each in envelopes} & {"stuck"}
+        return BrokerUnavailable("no majority", stuck) if stuck else None
+
+    broker.fail = fail
+
+    async with running(broker, timeout=0.2) as publisher:
+        stuck = publisher.submit([envelope("stuck")])
+        other = publisher.submit([envelope("other")])
+        await other
+        assert not stuck.done()
+        with pytest.raises(BrokerUnavailable, match="no majority"):
+            await stuck
+
+
+async def test_a_refusal_that_names_what_was_not_sent_ends(broker: WatchedBroker) -> None:
+    broker.fail = lambda _: Refused("somebody else", "odd")
+
+    async with running(broker) as publisher:
+        futures = [publisher.submit([envelope()]) for _ in range(3)]
+        for future in futures:
+            with pytest.raises(Refused, match="odd"):
+                await future
 
 
 async def test_a_caller_that_is_cancelled_disturbs_nobody(broker: WatchedBroker) -> None:

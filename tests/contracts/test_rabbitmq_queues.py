@@ -1,15 +1,20 @@
 """What RabbitMQ makes of exchanges, bindings and the bounds of queues."""
 
+from collections.abc import Sequence
+
 import anyio
 import pamqp.commands as amqp
 import pytest
 
-from asyncq.brokers.base import Lease, QueueSpec
+from asyncq.brokers.base import Envelope, Lease, QueueSpec
 from asyncq.brokers.rabbitmq import RabbitBroker
 from asyncq.brokers.rabbitmq.post import Post
 from asyncq.clock import SystemClock
-from asyncq.errors import ConfigurationError, QueueFull, Unroutable
+from asyncq.config import Url
+from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueFull, Unroutable
 from asyncq.message import new_id
+from asyncq.stores.amqp_content import Parcel
+from asyncq.stores.amqp_sender import Sender, Sent
 from asyncq.testing.contracts.given import ids_of, take
 from asyncq.topology import Binding, Exchange, Queue
 from tests.contracts.rabbit_given import (
@@ -133,3 +138,27 @@ async def test_a_queue_that_others_made_otherwise_is_named(
 
     with pytest.raises(ConfigurationError, match=r"queue mail .* otherwise"):
         await broker.publish([envelope()])
+
+
+async def test_a_message_that_is_not_confirmed_by_a_queue_without_a_bound_may_go_later(
+    rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with RabbitBroker(Url(rabbitmq_url), SystemClock()) as broker:
+        real = Sender.send
+
+        async def refusing(self: Sender, parcels: Sequence[Parcel], kept: set[str]) -> Sent:
+            await real(self, [each for each in parcels if each.id != "bad"], kept)
+            return Sent(refused=["bad"])
+
+        monkeypatch.setattr(Sender, "send", refusing)
+        good, bad = (
+            Envelope(id="good", queue="a", body=b""),
+            Envelope(id="bad", queue="b", body=b""),
+        )
+        with pytest.raises(BrokerUnavailable, match="does not take messages for queue b") as away:
+            await broker.publish([good, bad])
+        assert away.value.envelope_ids == {"bad"}
+
+        monkeypatch.setattr(Sender, "send", real)
+        await broker.publish([good, bad])
+        assert [(await broker.depth(name)).ready for name in ("a", "b")] == [1, 1]

@@ -20,7 +20,7 @@ from asyncq.brokers.rabbitmq.parcels import wrap
 from asyncq.brokers.rabbitmq.post import Post
 from asyncq.clock import Clock
 from asyncq.config import Url
-from asyncq.errors import BrokerUnavailable, QueueFull, Refused, Unroutable
+from asyncq.errors import BrokerError, BrokerUnavailable, QueueFull, Refused, Unroutable
 from asyncq.stores.amqp import AmqpSettings, Connector
 from asyncq.stores.amqp_content import Parcel
 from asyncq.stores.amqp_sender import Sent
@@ -111,7 +111,7 @@ class RabbitBroker:
             for queue in queues
         ]  # fmt: skip
 
-    def _refusal(self, envelopes: Sequence[Envelope], sent: Sent) -> Refused:
+    def _refusal(self, envelopes: Sequence[Envelope], sent: Sent) -> BrokerError:
         """What to raise for the first of these that RabbitMQ did not keep."""
         missing = {*sent.returned, *sent.refused}
         envelope = next(each for each in envelopes if each.id in missing)
@@ -119,8 +119,15 @@ class RabbitBroker:
             ids = [each.id for each in envelopes
                    if each.id in sent.refused and each.queue == envelope.queue]  # fmt: skip
             spec = self._post.specs.get(envelope.queue)
-            limit = 0 if spec is None or spec.max_length is None else spec.max_length
-            return QueueFull(ids, envelope.queue, limit)
+            if spec is not None and spec.max_length is not None:
+                return QueueFull(ids, envelope.queue, spec.max_length)
+            # A queue without a bound says so while its leader changes, or while it has no majority.
+            where = f"queue {envelope.queue}" if envelope.queue else f"exchange {envelope.exchange}"
+            return BrokerUnavailable(
+                f"RabbitMQ does not take messages for {where} of {self._settings.url!r} just now "
+                "(no majority of its members, or a limit that a policy sets)",
+                missing,
+            )
         if envelope.exchange:
             return Unroutable(envelope.id, envelope.exchange, envelope.routing_key)
         return Refused(envelope.id, f"RabbitMQ has no queue {envelope.queue}")

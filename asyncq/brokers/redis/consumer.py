@@ -22,7 +22,7 @@ from asyncq.brokers.lanes import NO_ROOM, Room
 from asyncq.brokers.redis.blobs import dead_bounds, pack, queue_key, unpack
 from asyncq.errors import BrokerUnavailable, LeaseLost
 from asyncq.stores.records import encode_record
-from asyncq.stores.redis import UNKNOWN_SCRIPT, Link, RedisSettings, load_script
+from asyncq.stores.redis import UNKNOWN_SCRIPT, Link, RedisSettings, lifetime, load_script
 from asyncq.stores.redis_wire import ReplyError
 
 LONGEST_WAIT = 2.0  # seconds blocked at a time; then we know that the server still answers
@@ -287,7 +287,8 @@ class RedisConsumer:
         args: list[Any] = []
         for (number, keep, address), group in groups.items():
             sent += group.deliveries
-            args += (len(group.deliveries), number, int(keep * 1000), address or "", *group.args)
+            kept = lifetime(keep) if keep > 0 else 0
+            args += (len(group.deliveries), number, kept, address or "", *group.args)
         resent = bool(self._unsure) and not self._unsure.isdisjoint(map(_id, sent))
         try:
             positions: list[int] = await self._settles.script(

@@ -126,6 +126,17 @@ class BackendContract(DriverFixtures):
             while list(await backend.fetch(["1"])) != [second]:
                 await backend.store_records([second])
 
+    @pytest.mark.parametrize("keep", [1e-9, 0.0005, 0.0015, 1e9])
+    async def test_a_record_may_be_kept_for_any_time_at_all(
+        self, backend: Backend, keep: float
+    ) -> None:
+        stored = record(new_id(), keep=keep)
+
+        await backend.store_records([stored])
+
+        [found] = await backend.fetch([stored.id])
+        assert found == stored or (found is None and keep < 1)
+
     async def test_a_record_with_nothing_to_keep_is_told_and_not_kept(
         self, backend: Backend
     ) -> None:

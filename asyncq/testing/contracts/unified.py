@@ -130,6 +130,23 @@ class UnifiedContract(DriverFixtures):
             assert await hear(watch, 1) == [told]
         assert list(await backend.fetch([sent.id])) == [None]
 
+    @pytest.mark.parametrize("keep", [1e-9, 0.0005, 1e9])
+    async def test_a_conclusion_may_be_kept_for_any_time_at_all(
+        self, broker: FullBroker, backend: Backend, keep: float
+    ) -> None:
+        sent = envelope()
+        kept = record(sent.id, keep=keep, reply_to="me")
+        await broker.publish([sent])
+        async with (
+            backend.watch("me") as watch,
+            broker.consume(MAIL, new_lease()) as consumer,
+        ):
+            [delivery] = await take(consumer, 1)
+            assert list(await unified(consumer).conclude([Conclusion(Ack(delivery), kept)])) == []
+
+            assert await hear(watch, 1) == [kept]
+        assert list(await broker.find([sent.id])) == [None]
+
     async def test_a_concluded_record_is_kept_for_its_time(
         self, broker: FullBroker, backend: Backend
     ) -> None:
