@@ -26,7 +26,7 @@ from asyncq.codecs.native import NativeCodec
 from asyncq.config import DEFAULTS, Config, Url, broker_urls
 from asyncq.connections import Connections, Here
 from asyncq.dispatch import DEFAULT_BROKER
-from asyncq.drivers import make_backend, make_broker
+from asyncq.drivers import check_url, make_backend, make_broker
 from asyncq.errors import ConfigurationError, InvalidValue, first_error
 from asyncq.failover import Failover, follow, open_failover
 from asyncq.modules import TaskModules
@@ -92,6 +92,9 @@ class App:
         self.urls = _urls(broker, brokers)
         """Of each broker, by its name."""
         self.backend_url = Url(backend) if backend is not None else self.url
+        for each in (url for urls in self.urls.values() for url in urls):
+            check_url("broker", each)
+        check_url("backend", self.backend_url)
         self.config = config
         self._tasks: dict[str, Task[..., Any]] = {}
         self._modules = TaskModules(include)

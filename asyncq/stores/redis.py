@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import anyio
 import hiredis
@@ -86,7 +86,10 @@ class RedisSettings:
         self.prefix = query_of(url).get("prefix", "asyncq")
         parts = urlsplit(url.reveal())
         rest = [pair for pair in parse_qsl(parts.query) if pair[0] not in OWN_OPTIONS]
-        self._bare = urlunsplit(parts._replace(query=urlencode(rest)))
+        # Not `urlunsplit`, which leaves out the slashes of a unix:///path.
+        query = f"?{urlencode(rest)}" if rest else ""
+        self._is_local = parts.scheme == "unix"
+        self._bare = f"{parts.scheme}://{parts.netloc}{parts.path}{query}"
         try:
             pool = cast("Any", aioredis.ConnectionPool).from_url(self._bare, **self._options())
             kwargs: dict[str, Any] = pool.connection_kwargs
@@ -94,7 +97,8 @@ class RedisSettings:
         except (ValueError, TypeError):
             # Not "from": the original's text may hold the password.
             raise ConfigurationError(
-                f"{url!r} is not a Redis URL: write redis://[user:password@]host[:port][/db]"
+                f"{url!r} is not a Redis URL: write redis://[user:password@]host[:port][/db], or "
+                "unix:///path/of/the.sock[?db=0]"
             ) from None
         self._pool = pool
         self.lines = Lines(pool.make_connection)
@@ -102,13 +106,15 @@ class RedisSettings:
         self.identity = ("redis", where, kwargs.get("db", 0), self.prefix)
 
     def _options(self) -> dict[str, Any]:
-        return {
+        options: dict[str, Any] = {
             "protocol": 2,
             "socket_timeout": None,  # every call has a deadline of its own
             "socket_connect_timeout": CONNECT_TIMEOUT,
-            "socket_keepalive": True,
             "health_check_interval": 0,
         }
+        if not self._is_local:
+            options["socket_keepalive"] = True
+        return options
 
     def blocking_client(self) -> redis.Redis:
         """A client for a thread."""

@@ -103,10 +103,10 @@ async def test_a_password_shows_in_no_repr_log_or_error(
     said: list[str] = []
 
     with caplog.at_level(logging.DEBUG):
-        app = App(url)
-        said += [repr(app), str(app.url), repr(app.url), f"{app.url}", f"{app.url!r}"]
-        said += [repr(app.backend_url), repr(vars(app))]
         try:
+            app = App(url)
+            said += [repr(app), str(app.url), repr(app.url), f"{app.url}", f"{app.url!r}"]
+            said += [repr(app.backend_url), repr(vars(app))]
             with fail_after(PATIENCE):
                 async with app:
                     said.append("connected")
@@ -119,7 +119,7 @@ async def test_a_password_shows_in_no_repr_log_or_error(
 
 
 def test_the_password_reaches_the_library_that_connects() -> None:
-    url = f"redis://user:{SECRET}@127.0.0.1:1/{new_id()}"
+    url = f"redis://user:{SECRET}@127.0.0.1:1/0?prefix={new_id()}"
 
     assert App(url).url.reveal() == url
 
@@ -169,3 +169,32 @@ def test_several_brokers_have_names_and_the_default_ones_store_the_outcomes() ->
 
     assert app.urls == {"eu": ("memory://eu",), "default": ("memory://here",)}
     assert app.url == app.backend_url == "memory://here"
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("rabbitmq://host", "write amqp://"),
+        ("valkey://host", "write redis://"),
+        ("postgres://host/db", "cannot be used yet"),
+        ("reddis://host", "do you mean redis"),
+        ("localhost:6379", "no broker driver"),
+        ("sqlite://file.db", "sqlite:///file.db"),
+        ("redis://host:port/0", "no port that can be"),
+        ("redis://host:99999/0", "no port that can be"),
+        ("redis://host/zero", "a database of Redis is a number"),
+        ("redis://host/0?prefx=a", "do you mean prefix"),
+        ("amqp://host?heartbeat=soon", "heartbeat is from 0 to 65535"),
+        ("amqp://host?heartbeat=-1", "heartbeat is from 0 to 65535"),
+        ("amqp://host?prefetch=0", "prefetch is from 1 to 65535"),
+        ("amqps://host?verify=maybe", "verify is yes or no"),
+        ("amqp://host?heartbeet=5", "do you mean heartbeat"),
+        ("sqlite:///a.db?synchronous=never", "synchronous is full or normal"),
+        ("sqlite:///a.db?sync=full", "unknown option sync"),
+    ],
+)
+def test_a_url_is_checked_when_the_app_is_made(url: str, complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        App(url)
+    with pytest.raises(ConfigurationError, match=complaint.replace("broker", "backend")):
+        App("memory://", backend=url)

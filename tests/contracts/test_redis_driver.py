@@ -2,6 +2,8 @@
 
 import logging
 import re
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -11,6 +13,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from asyncq.app import App
 from asyncq.brokers.base import Ack, Envelope, Lease, Nack, QueueSpec
 from asyncq.brokers.redis import RedisBroker
 from asyncq.clock import SystemClock
@@ -317,3 +320,34 @@ async def _once_it_answers(broker: RedisBroker) -> int:
                 return (await broker.depth("mail")).ready
             except BrokerUnavailable:
                 await anyio.lowlevel.checkpoint()
+
+
+async def carry(url: str) -> None:
+    """Have a task run by a worker that is here, and hear of it."""
+    app = App(url)
+
+    @app.task(name="double")
+    async def double(n: int) -> int:
+        return 2 * n
+
+    with anyio.fail_after(20):
+        async with app.worker():
+            assert await (await double.enqueue(21)).get(timeout=10) == 42
+
+
+async def test_a_server_is_reached_by_its_socket(tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp())  # short: a socket's path has about a hundred characters
+    socket = folder / "redis.sock"
+    with start_redis(tmp_path, "--unixsocket", str(socket)):
+        await carry(f"unix://{socket}")
+        await carry(f"unix://{socket}?db=1&prefix=other")
+    shutil.rmtree(folder)
+
+
+async def test_a_user_without_the_dangerous_commands_can_work(
+    tmp_path: Path,
+) -> None:
+    worker = ("worker", "on", ">pw", "~*", "&*", "+@all", "-@dangerous")
+    acl = ("--user", "default", "off", "--user", *worker)
+    with start_redis(tmp_path, *acl) as server:
+        await carry(server.url.replace("redis://", "redis://worker:pw@"))

@@ -169,7 +169,14 @@ class RedisBroker:
 
     async def _check_server(self) -> None:
         """Refuse a server that is too old; warn of one that may throw tasks away."""
-        info = parse_info(await self._sender("INFO"))
+        try:
+            info = parse_info(await self._sender("INFO"))
+        except ConfigurationError as error:
+            if "NOPERM" not in str(error):
+                raise
+            # A user without the dangerous commands can do all that we need: nobody looks, then.
+            log.info("the version of %r cannot be asked for: %s", self._settings.url, error)
+            return
         version = info.get("redis_version", "0")
         if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
             raise ConfigurationError(
