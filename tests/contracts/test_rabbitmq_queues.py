@@ -162,3 +162,17 @@ async def test_a_message_that_is_not_confirmed_by_a_queue_without_a_bound_may_go
         monkeypatch.setattr(Sender, "send", real)
         await broker.publish([good, bad])
         assert [(await broker.depth(name)).ready for name in ("a", "b")] == [1, 1]
+
+
+async def test_a_queue_that_others_made_otherwise_does_not_stop_the_others(
+    broker: RabbitBroker, post: Post, caplog: pytest.LogCaptureFixture
+) -> None:
+    await ask(post, amqp.Queue.Declare(queue="odd", durable=True))
+
+    await broker.declare([Queue("odd", max_length=5), Queue("mail", max_length=5)])
+
+    await broker.publish([envelope()])
+    assert (await broker.depth("mail")).ready == 1
+    assert "queue odd cannot be used" in caplog.text
+    with pytest.raises(ConfigurationError, match=r"queue odd .* otherwise"):
+        await broker.publish([Envelope(id="1", queue="odd", body=b"")])

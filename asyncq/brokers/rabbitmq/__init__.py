@@ -17,14 +17,17 @@ from asyncq.brokers.dead import DeadLimits
 from asyncq.brokers.rabbitmq.admin import RabbitQueueAdmin
 from asyncq.brokers.rabbitmq.consumer import RabbitConsumer
 from asyncq.brokers.rabbitmq.parcels import wrap
-from asyncq.brokers.rabbitmq.post import Post
+from asyncq.brokers.rabbitmq.post import DeclaredOtherwise, Post
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.errors import BrokerError, BrokerUnavailable, QueueFull, Refused, Unroutable
+from asyncq.loggers import get_logger
 from asyncq.stores.amqp import AmqpSettings, Connector
 from asyncq.stores.amqp_content import Parcel
 from asyncq.stores.amqp_sender import Sent
 from asyncq.topology import Queue, copy_id, resolve
+
+log = get_logger(__name__)
 
 MOST_REMEMBERED = 100_000  # ids of what was sent in vain
 
@@ -135,7 +138,12 @@ class RabbitBroker:
     async def declare(self, queues: Sequence[Queue]) -> None:
         for queue in queues:
             self._post.specs[queue.name] = queue
-            await self._post.declare(queue.name, anew=True)
+        for queue in queues:
+            try:
+                await self._post.declare(queue.name, anew=True)
+            except DeclaredOtherwise as error:
+                # The others work all the same; who sends to this one hears of it as well.
+                log.error("queue %s cannot be used: %s", queue.name, error)  # noqa: TRY400 - no fault of ours
 
     async def bind(self, queues: Sequence[Queue]) -> None:
         await self.declare(queues)  # a queue is declared with its bindings

@@ -30,6 +30,10 @@ COUNT_EVERY = 60.0  # seconds between two looks at how many dead letters a queue
 log = get_logger(__name__)
 
 
+class DeclaredOtherwise(ConfigurationError):
+    """There is a queue or an exchange of this name, made differently."""
+
+
 class Post:
     """One connection that sends, and what it knows to be declared."""
 
@@ -55,7 +59,7 @@ class Post:
 
         Raises:
             BrokerUnavailable: no answer; call again.
-            ConfigurationError: there is another queue of this name, made differently.
+            DeclaredOtherwise: there is another queue of this name, made differently.
         """
         if queue in self.declared and not anew:
             return
@@ -66,7 +70,7 @@ class Post:
         except ChannelClosed as error:
             if error.code != PRECONDITION_FAILED:
                 raise self._connector.gone(error) from error
-            raise ConfigurationError(
+            raise DeclaredOtherwise(
                 f"queue {queue} in {self._settings.url!r}, or an exchange of it, was made "
                 f"otherwise than asyncq would: {error}. Delete it there, or declare it alike in "
                 "App(queues=…)"
