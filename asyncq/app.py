@@ -12,7 +12,7 @@ from collections.abc import (
 )
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import Any, Never, Self, TypeVar, cast, overload
+from typing import Any, Never, Self, TypeVar, overload
 
 import anyio
 import msgspec
@@ -38,9 +38,10 @@ from asyncq.signature import Signature
 from asyncq.spelling import parameters_of, unknown_option
 from asyncq.sync import SyncClient
 from asyncq.task import Task, TaskDecorator, TaskOptions, make_task
-from asyncq.topology import Queue, check_queue_name
+from asyncq.topology import Queue
 from asyncq.worker.arrival import connected
 from asyncq.worker.drain import hastened_by_interrupts
+from asyncq.worker.queues import Queues, check_queues
 from asyncq.worker.signals import run_until_signalled
 from asyncq.worker.worker import Hook, Worker
 
@@ -216,16 +217,20 @@ class App:
     async def worker(
         self,
         *,
-        queues: Sequence[str] | None = None,
+        queues: Queues | None = None,
         concurrency: int | None = None,
         grace: Duration | None = None,
         **unknown: Never,
     ) -> AsyncGenerator[Worker]:
         """A worker in this event loop: consuming when entered, drained when left.
 
-        ``queues`` are those of the app's tasks if not given. Stop it early with ``stop()``. What
-        the block raises comes out as it is, after the drain; so does what ends the worker. While it
-        drains, SIGINT (another Ctrl-C) gives back at once what still runs.
+        ``queues`` are those of the app's tasks if not given; ``{"mail": 10, "default": None}``
+        runs at most ten of ``mail`` at a time. Stop it early with ``stop()``. What the block raises
+        comes out as it is, after the drain; so does what ends the worker. While it drains, SIGINT
+        (another Ctrl-C) gives back at once what still runs.
+
+        Raises:
+            ConfigurationError: queues that cannot be.
         """
         failure: Exception | None = None
         try:
@@ -249,7 +254,7 @@ class App:
     async def run_worker(
         self,
         *,
-        queues: Sequence[str] | None = None,
+        queues: Queues | None = None,
         concurrency: int | None = None,
         grace: Duration | None = None,
         burst: bool = False,
@@ -285,7 +290,7 @@ class App:
     def make_worker(
         self,
         *,
-        queues: Sequence[str] | None = None,
+        queues: Queues | None = None,
         concurrency: int | None = None,
         grace: Duration | None = None,
         burst: bool = False,
@@ -299,13 +304,13 @@ class App:
         if unknown:
             known = parameters_of(self.make_worker)
             raise unknown_option("worker", unknown, known, Config.__struct_fields__)
-        queues = _queue_names(queues)
         given = {"concurrency": concurrency, "grace": grace}
         config = msgspec.structs.replace(
             self.config, **{name: value for name, value in given.items() if value is not None}
         )
+        bounds = check_queues(queues) or check_queues(self.queues())
         by_broker: dict[str, list[str]] = defaultdict(list)
-        for queue in queues or self.queues():
+        for queue in bounds:
             by_broker[self.client.broker_of(queue)].append(queue)
         return Worker(
             tasks=self.tasks,
@@ -315,6 +320,7 @@ class App:
             config=config,
             clock=self._clock,
             queues=by_broker,
+            bounds={queue: bound for queue, bound in bounds.items() if bound is not None},
             startup=[self._work_here, *self._startup],
             shutdown=self._shutdown,
             burst=burst,
@@ -402,21 +408,6 @@ def _urls(
     if unnamed := [name for name, urls in brokers.items() if not urls]:
         raise ConfigurationError(f"broker {unnamed[0]} has no URL")
     return {name: broker_urls(urls) for name, urls in brokers.items()}
-
-
-def _queue_names(queues: Any) -> list[str]:
-    """
-    Raises:
-        InvalidValue, ConfigurationError: no list of names that queues can have.
-    """
-    if queues is None:
-        return []
-    if isinstance(queues, str) or not isinstance(queues, Iterable):
-        raise InvalidValue("queues", queues, "a list of names, as in queues=['mail']")
-    names = list(cast("Iterable[Any]", queues))
-    for name in names:
-        check_queue_name(name)
-    return list(dict.fromkeys(names))
 
 
 def _check_brokers(queues: Iterable[Queue], known: Collection[str]) -> None:

@@ -29,6 +29,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=Suggesting):
 
     concurrency: int = 100
     """Tasks a worker runs at a time."""
+    max_waiting: int | None = None
+    """How many tasks of a worker may lend their slot while they wait for results of others; ten
+    times ``concurrency`` if None. One more keeps its slot as it waits, and the log says so."""
     grace: Seconds = default(30.0)
     """How long running tasks may go on after the worker was told to stop."""
     lease: Seconds = default(15.0)
@@ -59,8 +62,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=Suggesting):
             msgspec.structs.force_setattr(self, name, plain)
 
 
+def _most_waiting(name: str, value: Any) -> int | None:
+    return None if value is None else count(name, value, none="ten times the slots")
+
+
 _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "concurrency": partial(count, at_least=1),
+    "max_waiting": _most_waiting,
     "grace": seconds,
     "lease": partial(seconds, at_least=SHORTEST_LEASE),
     "stall_limit": partial(seconds, above=0),

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from asyncq.message import Message, Progress
 from asyncq.quantities import number
@@ -95,3 +95,36 @@ def current_context() -> Context:
 def find_context() -> Context | None:
     """The context of the task that runs here, if one does."""
     return _current.get(None)
+
+
+class Lender(Protocol):
+    """What knows which attempts of a worker wait for others, in any thread."""
+
+    def begin(self, context: Context, awaited: str) -> None: ...
+
+    def end(self, context: Context) -> None: ...
+
+
+_lender: ContextVar[Lender | None] = ContextVar("asyncq_lender", default=None)
+
+# A worker sets it once, and what it runs inherits it: nothing is done for each delivery.
+set_lender = _lender.set
+
+
+class waiting_for:  # noqa: N801 - read as what it does
+    """While the block waits for a task's outcome, the task that runs here lends its slot."""
+
+    __slots__ = ("_awaited", "_context", "_lender")
+
+    def __init__(self, awaited: str) -> None:
+        self._awaited = awaited
+        self._lender = _lender.get()
+        self._context = None if self._lender is None else _current.get(None)
+
+    def __enter__(self) -> None:
+        if self._lender is not None and self._context is not None:
+            self._lender.begin(self._context, self._awaited)
+
+    def __exit__(self, *_: object) -> None:
+        if self._lender is not None and self._context is not None:
+            self._lender.end(self._context)

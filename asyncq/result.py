@@ -9,6 +9,7 @@ import anyio
 import msgspec
 
 from asyncq.arrivals import Batch
+from asyncq.context import waiting_for
 from asyncq.errors import TaskCancelled, TaskError, TaskExpired, TaskFailed, UnreadableResult
 from asyncq.message import (
     Cancelled,
@@ -99,11 +100,12 @@ class Result(Generic[R_co]):
         future = self.expect()
         try:
             if timeout is None:
-                return await future
+                with waiting_for(self.id):
+                    return await future
             # Whether the backend answers is to be known by then.
             look = asyncio.get_running_loop().call_later(timeout / 2, self._desk.look, self.id)
             try:
-                with anyio.fail_after(timeout):
+                with waiting_for(self.id), anyio.fail_after(timeout):
                     return await future
             finally:
                 look.cancel()
@@ -190,14 +192,14 @@ class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name
         self._timeout = wait("timeout", timeout)
         self._ended: deque[Result[R]] = deque()
         self._news = asyncio.Event()
-        self._futures: set[asyncio.Future[Record]] = set()
+        self._futures: dict[asyncio.Future[Record], str] = {}  # and their ids
         for result in results:
             record = result.at_hand()
             if record is not None:
                 self._ended.append(_Ended(result, record))
                 continue
             future = result.expect()
-            self._futures.add(future)
+            self._futures[future] = result.id
             future.add_done_callback(lambda done, of=result: self._end(of, done))
 
     def __aiter__(self) -> Self:
@@ -209,7 +211,8 @@ class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name
                 raise StopAsyncIteration
             self._news.clear()
             try:
-                with anyio.fail_after(self._timeout):
+                awaited = next(iter(self._futures.values()))
+                with waiting_for(awaited), anyio.fail_after(self._timeout):
                     await self._news.wait()
             except BaseException:
                 self.close()
@@ -217,7 +220,7 @@ class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name
         return self._ended.popleft()
 
     def _end(self, result: Result[R], future: "asyncio.Future[Record]") -> None:
-        self._futures.discard(future)
+        self._futures.pop(future, None)
         if not future.cancelled():
             self._ended.append(_Ended(result, future.exception() or future.result()))
             self._news.set()

@@ -139,6 +139,7 @@ class Lease:
     """
 
     __slots__ = (
+        "_stretchers",
         "_watcher",
         "good_until",
         "held_to_the_end",
@@ -146,6 +147,7 @@ class Lease:
         "lane",
         "lost",
         "seconds",
+        "waiting",
     )
 
     def __init__(self, incarnation: str, seconds: float, lane: Lane | None = None) -> None:
@@ -159,7 +161,21 @@ class Lease:
         """Known to have ended; set once."""
         self.held_to_the_end = False
         """It is known when it ended, and what was done before then was done under it."""
+        self.waiting = 0
+        """How many of the deliveries in the worker's hands wait for others and take no slot. A
+        broker that bounds what is not settled (`QueueSpec.prefetch`) hands out as many more."""
         self._watcher: Callable[[], None] | None = None
+        self._stretchers: list[Callable[[], None]] = []
+
+    def stretch(self, waiting: int) -> None:
+        """So many wait now."""
+        self.waiting = waiting
+        for tell in self._stretchers:
+            tell()
+
+    def on_stretch(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` whenever `waiting` has changed."""
+        self._stretchers.append(tell)
 
     def watch(self, tell: Callable[[], None]) -> None:
         """Call ``tell`` when a driver says that the lease has ended."""

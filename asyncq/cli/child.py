@@ -6,7 +6,7 @@ the list of processes. Everything else comes over the channel.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
@@ -21,10 +21,10 @@ from asyncq.dispatch import DEFAULT_BROKER
 from asyncq.errors import BrokerUnavailable, first_error
 from asyncq.loggers import get_logger
 from asyncq.texts import plain
-from asyncq.topology import check_queue_name
 from asyncq.worker.arrival import connected
 from asyncq.worker.channel import Orders
 from asyncq.worker.parent import Parent
+from asyncq.worker.queues import Queues, check_queues, parse_queues, show_queues
 from asyncq.worker.signals import run_loop
 
 log = get_logger("asyncq.cli.child")  # it runs as `__main__`
@@ -58,13 +58,11 @@ def _work(orders: Orders, parent: Parent) -> None:
     else:
         os.environ["PYTHONPATH"] = orders.python_path
     app = _load(orders)
-    for name in orders.queues:
-        check_queue_name(name)
     given = {"lease": orders.lease, "grace": orders.grace, "concurrency": orders.concurrency}
     app.config = msgspec.structs.replace(
         app.config, **{name: value for name, value in given.items() if value is not None}
     )
-    queues = list(orders.queues) or app.queues()
+    queues = parse_queues(orders.queues) or check_queues(app.queues())
     if orders.introduce:
         introduce(orders, app, queues)
     run_loop(partial(_run, app, queues, parent, orders))
@@ -80,10 +78,10 @@ def _load(orders: Orders) -> App:
     return app
 
 
-async def _run(app: App, queues: list[str], parent: Parent, orders: Orders) -> None:
+async def _run(app: App, queues: Queues, parent: Parent, orders: Orders) -> None:
     async with connected(app, lambda: app.client.backend, required=orders.require_broker):
         if orders.introduce and orders.queues:
-            await _warn_of_new_queues(app, queues)
+            await _warn_of_new_queues(app, list(queues))
         worker = app.make_worker(queues=queues, burst=orders.burst)
         try:
             # Of a list of URLs, and of other brokers, the worker keeps the leases itself.
@@ -108,7 +106,7 @@ def brokers_of(app: App) -> list[tuple[str, object]]:
     return [(f"broker {name}", urls) for name, urls in shown.items()]
 
 
-def introduce(orders: Orders, app: App, queues: Sequence[str]) -> None:
+def introduce(orders: Orders, app: App, queues: Mapping[str, int | None]) -> None:
     """Say what is about to run, on standard error: where the log goes, too, and as it looks."""
     title = f"asyncq {version('asyncq')} worker"
     facts = facts_of(orders, app, queues)
@@ -120,14 +118,16 @@ def introduce(orders: Orders, app: App, queues: Sequence[str]) -> None:
     print_facts(facts, title=title, err=True)
 
 
-def facts_of(orders: Orders, app: App, queues: Sequence[str]) -> list[tuple[str, object]]:
+def facts_of(
+    orders: Orders, app: App, queues: Mapping[str, int | None]
+) -> list[tuple[str, object]]:
     """What there is to know of a worker before it starts."""
     tasks = sorted(app.tasks)
     rest = len(tasks) - TASKS_SHOWN
     facts: list[tuple[str, object]] = [
         ("app", orders.app),
         *brokers_of(app),
-        ("queues", ", ".join(queues)),
+        ("queues", show_queues(queues)),
         ("tasks", ", ".join(tasks[:TASKS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")),
         ("concurrency", app.config.concurrency),
     ]

@@ -14,8 +14,8 @@ Queues = Annotated[
     Option(
         "--queue",
         "-q",
-        metavar="QUEUE",
-        help="Consume this queue; repeat for more.",
+        metavar="QUEUE[:N]",
+        help="Consume this queue, and run at most N of its tasks at a time; repeat for more.",
         show_default="those of the app's tasks",
     ),
 ]
@@ -126,6 +126,9 @@ def worker(
     Told once, the worker takes nothing more and lets what runs end within the grace period. Told
     twice, it gives that back at once; the third time it leaves.
     """
+    from asyncq.worker.queues import parse_queues
+
+    parse_queues(queue or ())  # complained about before anything is started
     set_up_logs(log_level, log_format)
     if reload:
         from asyncq.cli.reload import run_reloading

@@ -71,6 +71,11 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     """How many queues the worker consumes, of all brokers."""
     burst: Burst | None
 
+    def most(self, queue: str) -> int:
+        """How many deliveries of this queue run at a time."""
+        line = self.slots.bounds.get(queue)
+        return self.config.concurrency if line is None else min(line, self.config.concurrency)
+
 
 class Branch:
     """Consumes some queues of one broker until stopped."""
@@ -147,14 +152,14 @@ class Branch:
             consumers: dict[str, Consumer] = {}
             for queue in self._queues:
                 consumers[queue] = await stack.enter_async_context(
-                    self._broker.consume(QueueSpec(queue, config.concurrency), lease)
+                    self._broker.consume(QueueSpec(queue, share.most(queue)), lease)
                 )
             completers: dict[str, Completer] = {}
 
             def give_back(delivery: Delivery) -> None:
                 completers[delivery.envelope.queue].add(Conclusion(Nack(delivery)))
 
-            pool = self._pool = Pool(share.slots, give_back)
+            pool = self._pool = Pool(share.slots, give_back=give_back, lease=lease)
             async with create_task_group() as upkeep:
                 upkeep.start_soon(_until_lost, lease)
                 if isinstance(self._broker, Leased):

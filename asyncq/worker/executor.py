@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import anyio
 import msgspec
 
 from asyncq.backends.base import Backend
@@ -70,13 +69,12 @@ class Executor:
         report: Report,
         slots: Slots,
     ) -> None:
-        threads = anyio.CapacityLimiter(config.concurrency)
         self.notes = Notes()
         self._jobs: dict[str, Job] = {}
         self._refused: dict[str, str] = {}  # tasks that cannot be run as they are written, and why
         for name, task in tasks.items():
             try:
-                self._jobs[name] = make_job(task, config, threads)
+                self._jobs[name] = make_job(task, config, slots.threads)
             except ConfigurationError as error:
                 self._refused[name] = str(error)
                 self.notes.unusable(name, error)

@@ -17,6 +17,7 @@ log = get_logger(__name__)
 
 RECEIVE_TIMEOUT = 15.0  # seconds; a driver gives up on its own well before
 TURNS_TO_SETTLE = 3  # of the loop: a short task's run, its completer's, and the write to the socket
+LOOK = 0.1  # seconds between two looks of a burst for what its tasks wait for
 PAUSE = Retry(times=0, base=0.05, ceiling=1.0)
 
 
@@ -48,6 +49,7 @@ class Intake:
         # Half the slots at a time: while one half runs, the other half's claim and settlement are
         # on their way.
         self._portion = min(MAX_BATCH, max(1, (pool.slots.size + 1) // 2))
+        self._line = pool.slots.lines.get(queue)
 
     @property
     def is_interrupted(self) -> bool:
@@ -77,7 +79,11 @@ class Intake:
                 pass
             return False
         # What still runs may send more, or make room for a suspect.
-        await self._pool.wait_until_idle()
+        while not await self._pool.wait_until_idle():
+            # Some of it waits for what may be in here.
+            with anyio.move_on_after(LOOK):
+                await self._consumer.wait()
+            await self._receive()
         await self._completer.wait_until_settled()
         before = self._pool.slots.started
         await self._receive()
@@ -86,8 +92,8 @@ class Intake:
     async def _receive(self) -> bool:
         """Claim for the slots that are free and start what comes; whether there may be more."""
         await self._completer.wait_for_room()
-        await self._pool.wait_for_room()
-        slots = self._pool.take(self._portion)
+        await self._pool.wait_for_room(self._line)
+        slots = self._pool.take(self._portion, self._line)
         deliveries: Sequence[Delivery] = ()
         try:
             # Shielded: what the broker has handed out while we are told to stop would be ours
@@ -97,7 +103,7 @@ class Intake:
                 deliveries = await self._consumer.receive(slots)
                 self._answered()
         finally:
-            self._pool.give(slots - len(deliveries))
+            self._pool.give(slots - len(deliveries), self._line)
         self._start(deliveries)
         return len(deliveries) == slots
 
@@ -107,7 +113,7 @@ class Intake:
         A consumer that waits holds no slots that others may need: one idle queue would starve
         them. Where many are free it waits with a few in hand, and saves a round trip.
         """
-        slots = 0 if self._waiting is None else self._pool.take_spare(self._lines)
+        slots = 0 if self._waiting is None else self._pool.take_spare(self._lines, self._line)
         if self._waiting is None or slots == 0:
             await self._consumer.wait()
             self._answered()
@@ -116,7 +122,7 @@ class Intake:
         try:
             deliveries = await self._waiting.wait_and_receive(slots)
         finally:
-            self._pool.give(slots - len(deliveries))
+            self._pool.give(slots - len(deliveries), self._line)
         self._answered()
         self._start(deliveries)
         if deliveries:

@@ -6,13 +6,13 @@ The one file that starts bare tasks: 2 µs each, where a task group takes 11 µs
 
 import asyncio
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 from weakref import WeakSet
 
 import anyio
 
-from asyncq.brokers.base import Delivery
+from asyncq.brokers.base import Delivery, Lease
 from asyncq.loggers import get_logger
 from asyncq.worker.failures import describe
 
@@ -22,17 +22,63 @@ MOST_SPARE = 8  # slots one consumer may wait with
 CANCEL_TIMEOUT = 5.0  # seconds a task gets to end once it was cancelled
 
 
-class Slots:
-    """How many deliveries a worker may run at a time, and whose they are."""
+class Line:
+    """The slots of one queue that has a bound of its own."""
+
+    __slots__ = ("free",)
 
     def __init__(self, size: int) -> None:
+        self.free = size
+
+
+class Slots:
+    """How many deliveries a worker may run at a time, and whose they are.
+
+    ``bounds`` are those of queues that have one, beside the worker's own ``size``. An attempt that
+    waits for others may lend its slot; when it goes on there are more at work than there are slots,
+    and less than nothing is free until one has ended.
+    """
+
+    def __init__(self, size: int, bounds: Mapping[str, int] | None = None) -> None:
         self.size = size
-        self.free = size  # written by consumers (take, give) and by ending tasks
+        self.free = size  # written by consumers (take, give), by ending tasks, and by loans
+        self.bounds = bounds or {}
+        self.lines = {queue: Line(bound) for queue, bound in self.bounds.items()}
+        self.lent = 0
+        self.threads = anyio.CapacityLimiter(size)
+        """As many as there are slots, those that were lent included."""
         self.changed = asyncio.Event()
         self.started = 0
         """How many deliveries they were ever used for."""
         self.pools: set[Pool] = set()
         self._cancelled = WeakSet[asyncio.Task[Any]]()
+
+    def take(self, wanted: int, line: Line | None = None) -> int:
+        """Take up to ``wanted``; returns how many."""
+        taken = min(wanted, self.free)
+        if line is not None:
+            taken = min(taken, line.free)
+        if taken <= 0:
+            return 0
+        self.free -= taken
+        if line is not None:
+            line.free -= taken
+        return taken
+
+    def give(self, count: int, line: Line | None = None) -> None:
+        """Give back what was taken."""
+        self.free += count
+        if line is not None:
+            line.free += count
+        self.changed.set()
+
+    def lend(self, queue: str, count: int) -> None:
+        """Let others have this attempt's slot (1), or have it again, at once (-1)."""
+        self.lent += count
+        self.threads.total_tokens = self.size + self.lent
+        for pool in self.pools:
+            pool.lease_stretch(self.lent)
+        self.give(count, self.lines.get(queue))
 
     def cancel(self, task: "asyncio.Task[Any]", why: str) -> None:
         """End what this task runs, and know later who has ended it."""
@@ -61,44 +107,57 @@ class Pool:
     A slot is taken before a delivery is claimed for it.
     """
 
-    def __init__(self, slots: Slots, give_back: Callable[[Delivery], None] | None = None) -> None:
+    def __init__(
+        self,
+        slots: Slots,
+        *,
+        give_back: Callable[[Delivery], None] | None = None,
+        lease: Lease | None = None,
+    ) -> None:
         self.slots = slots
         self._give_back = give_back
         """Told of what was ended before it began."""
+        self._lease = lease
+        """Told how many of what it holds wait for others."""
         self.running: dict[asyncio.Task[None], Delivery] = {}
         self._patience = anyio.CancelScope()
         self._loop = asyncio.get_running_loop()
         slots.pools.add(self)
 
-    async def wait_for_room(self) -> None:
-        """Return once a slot is free. Holds nothing."""
+    async def wait_for_room(self, line: Line | None = None) -> None:
+        """Return once a slot is free, also of this line. Holds nothing."""
         slots = self.slots
-        while slots.free <= 0:
+        while slots.free <= 0 or (line is not None and line.free <= 0):
             slots.changed.clear()
             await slots.changed.wait()
 
-    async def wait_until_idle(self) -> None:
-        """Return once nothing runs, here or in another pool."""
+    async def wait_until_idle(self) -> bool:
+        """Return once nothing runs, here or in another pool; False if what runs waits for more."""
         slots = self.slots
         while any(pool.running for pool in slots.pools):
+            if slots.lent:
+                return False
             slots.changed.clear()
             await slots.changed.wait()
+        return True
 
-    def take(self, wanted: int) -> int:
+    def take(self, wanted: int, line: Line | None = None) -> int:
         """Take up to ``wanted`` slots; returns how many."""
-        taken = min(wanted, self.slots.free)
-        self.slots.free -= taken
-        return taken
+        return self.slots.take(wanted, line)
 
-    def take_spare(self, lines: int) -> int:
+    def take_spare(self, lines: int, line: Line | None = None) -> int:
         """Take a few slots to wait with, where ``lines`` consumers could and most stay free."""
-        return self.take(min(MOST_SPARE, self.slots.free // (4 * lines)))
+        return self.take(min(MOST_SPARE, self.slots.free // (4 * lines)), line)
 
-    def give(self, slots: int) -> None:
+    def give(self, slots: int, line: Line | None = None) -> None:
         """Give back slots that were taken and not used."""
         if slots:
-            self.slots.free += slots
-            self.slots.changed.set()
+            self.slots.give(slots, line)
+
+    def lease_stretch(self, lent: int) -> None:
+        """Say that so many deliveries of ours may be held beyond the slots."""
+        if self._lease is not None:
+            self._lease.stretch(lent)
 
     def start(self, delivery: Delivery, run: Coroutine[Any, Any, None]) -> None:
         """Run this delivery in a slot that was taken for it."""
@@ -138,8 +197,11 @@ class Pool:
 
     def _end(self, task: "asyncio.Task[None]") -> None:
         delivery = self.running.pop(task)
-        self.slots.free += 1
-        self.slots.changed.set()
+        slots = self.slots
+        slots.free += 1
+        if slots.lines and (line := slots.lines.get(delivery.envelope.queue)) is not None:
+            line.free += 1
+        slots.changed.set()
         if task.cancelled():
             if self._give_back is not None and _never_began(task):
                 self._give_back(delivery)

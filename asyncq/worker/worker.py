@@ -4,8 +4,16 @@ What it does with one broker is a branch (`asyncq.worker.branch`); most workers 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -19,6 +27,7 @@ from asyncq.brokers.lanes import Lane
 from asyncq.clock import Clock
 from asyncq.codecs.base import Codec
 from asyncq.config import Config
+from asyncq.context import set_lender
 from asyncq.loggers import get_logger
 from asyncq.message import Progress, new_id
 from asyncq.task import Task
@@ -26,6 +35,7 @@ from asyncq.worker.branch import Branch, Share
 from asyncq.worker.burst import Burst
 from asyncq.worker.executor import Executor
 from asyncq.worker.leases import Keep
+from asyncq.worker.loans import Loans
 from asyncq.worker.pool import Slots
 from asyncq.worker.stalls import LoopWatch
 
@@ -47,6 +57,7 @@ class Worker:
         config: Config,
         clock: Clock,
         queues: Mapping[str, Sequence[str]],
+        bounds: Mapping[str, int] | None = None,
         startup: Sequence[Hook] = (),
         shutdown: Sequence[Hook] = (),
         burst: bool = False,
@@ -67,7 +78,7 @@ class Worker:
         self._is_told = False  # to stop
         self._loop = asyncio.get_running_loop()
         self._state: dict[str, Any] = {}
-        self._slots = Slots(config.concurrency)
+        self._slots = Slots(config.concurrency, bounds)
         self._branches = self._make_branches()
 
     @property
@@ -81,6 +92,11 @@ class Worker:
         return [
             delivery.envelope.id for pool in self._slots.pools for delivery in pool.running.values()
         ]
+
+    @property
+    def slots(self) -> Slots:
+        """How many run, and may."""
+        return self._slots
 
     @property
     def started(self) -> int:
@@ -128,9 +144,20 @@ class Worker:
                 if self._until_failed is not None:
                     watch.start_soon(self._until_failed)
                 async with create_task_group() as group:
-                    for branch in self._branches:
-                        group.start_soon(branch.run, partial(announce, branch), keep)
+                    with self._lending():
+                        for branch in self._branches:
+                            group.start_soon(branch.run, partial(announce, branch), keep)
                 watch.cancel_scope.cancel()
+
+    @contextmanager
+    def _lending(self) -> Generator[None]:
+        """What is started in the block can lend its slot while it waits for results."""
+        most = self._config.max_waiting
+        token = set_lender(Loans(self._slots, 10 * self._slots.size if most is None else most))
+        try:
+            yield
+        finally:
+            token.var.reset(token)
 
     def stop(self) -> None:
         """Take in nothing more; `run` returns when what is running has ended, or its grace has."""

@@ -125,13 +125,13 @@ def test_a_delayed_call_waits_in_its_queue(shell: Shell) -> None:
 
 
 def test_the_worker_introduces_itself(shell: Shell) -> None:
-    with shell.worker("-q", "bad", "-q", "default", "-c", "7") as worker:
+    with shell.worker("-q", "bad", "-q", "default:3", "-c", "7") as worker:
         pass
 
     banner = "".join(worker.lines)
     assert f"asyncq {importlib.metadata.version('asyncq')} worker\n" in banner
     assert "broker       sqlite:///queue.db\n" in banner
-    assert "queues       bad, default\n" in banner
+    assert "queues       bad, default:3\n" in banner
     assert "tasks        tasks.add, tasks.fail, tasks.hold\n" in banner
     assert "concurrency  7\n" in banner
 
@@ -276,6 +276,7 @@ def test_purge_asks_before_it_removes(shell: Shell) -> None:
         ("worker tasks:app -q a/b", 2, ["queue name"]),
         ("worker sqlite:///queue.db", 2, ["needs the app"]),
         ("worker hooked:app", 1, ["RuntimeError: no bank", "hooked.py, line 6"]),
+        ("worker tasks:app -q mail:0", 2, ["--queue mail:0", "at least 1", "--queue mail:10"]),
         ("queues nothing://here", 2, ["no broker driver", "redis://"]),
         ("queues sqlite:///tasks.py", 2, ["no SQLite database"]),
         ("call tasks:app ad 1 2", 2, ["no task 'ad'", "did you mean add?"]),

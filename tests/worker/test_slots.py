@@ -1,12 +1,17 @@
 """Slots: never more run than there are, and no queue starves another."""
 
+import math
+from typing import Any
+
 import anyio
 import pytest
 from anyio import fail_after
 
 from asyncq.app import App
+from asyncq.errors import ConfigurationError
 from asyncq.result import gather
 from asyncq.worker.pool import Pool, Slots
+from asyncq.worker.queues import parse_queues, show_queues
 from tests.client.given import PATIENCE, Gate, until
 
 
@@ -118,3 +123,68 @@ async def test_slots_taken_are_given_back() -> None:
     with fail_after(PATIENCE):
         await pool.wait_for_room()
     assert pool.take(5) == 2
+
+
+async def test_a_queue_may_have_a_bound_beside_the_workers_own(app: App) -> None:
+    running = {"mail": Most(), "other": Most()}
+    gate = Gate()
+
+    async def work(queue: str) -> None:
+        with running[queue]:
+            await gate.pass_through()
+
+    tasks = [app.task(name=name, queue=name)(work) for name in running]
+    async with app.worker(queues={"mail": 2, "other": None}, concurrency=6):
+        results = await app.enqueue_many(task.s(task.name) for task in tasks for _ in range(20))
+        await until(lambda: (running["mail"].now, running["other"].now) == (2, 4))
+        gate.open()
+        await gather(*results, timeout=PATIENCE)
+
+    assert (running["mail"].most, running["other"].most <= 6) == (2, True)
+
+
+async def test_who_waits_takes_no_slot_of_its_queue_either(app: App) -> None:
+    @app.task(queue="family")
+    async def generation(depth: int) -> int:
+        return 1 + await (await generation.enqueue(depth - 1)) if depth else 0
+
+    async with app.worker(queues={"family": 1, "default": None}, concurrency=8):
+        results = [await generation.enqueue(3) for _ in range(5)]
+        assert await gather(*results, timeout=PATIENCE) == [3] * 5
+
+
+async def test_a_bound_above_the_workers_own_is_no_bound(app: App) -> None:
+    @app.task(queue="mail")
+    async def work() -> int:
+        return 1
+
+    async with app.worker(queues={"mail": 1000}, concurrency=2):
+        results = await app.enqueue_many(work.s() for _ in range(50))
+        assert await gather(*results, timeout=PATIENCE) == [1] * 50
+
+
+@pytest.mark.parametrize("bound", [0, -1, "10", 1.5, True, math.nan])
+async def test_a_bound_that_cannot_be_is_refused_by_its_queue(app: App, bound: Any) -> None:
+    with pytest.raises(ConfigurationError, match="slots of queue mail is from 1"):
+        async with app.worker(queues={"mail": bound}):
+            pass
+
+
+@pytest.mark.parametrize("queues", ["mail", [7], ["a b"], {"": 1}])
+async def test_queues_that_cannot_be_are_refused(app: App, queues: Any) -> None:
+    with pytest.raises(ConfigurationError, match="queue"):
+        async with app.worker(queues=queues):
+            pass
+
+
+def test_queues_are_written_with_their_slots() -> None:
+    queues = parse_queues(["mail:10", "default", "slow:1", "mail:3"])
+
+    assert queues == {"mail": 3, "default": None, "slow": 1}
+    assert show_queues(queues) == "mail:3, default, slow:1"
+
+
+@pytest.mark.parametrize("text", ["mail:", "mail:0", "mail:-1", "mail:x", "mail:1:2", "mail:٣"])
+def test_slots_that_cannot_be_written_say_what_can(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="as in --queue mail:10"):
+        parse_queues([text])

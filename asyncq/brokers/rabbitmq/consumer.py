@@ -57,6 +57,7 @@ class RabbitConsumer:
         self._channel: Channel | None = None
         self._tag: str | None = None  # of the consumer that is pushed to, if there is one
         self._tags = 0
+        self._extra: dict[str, int] = {}  # consumers beside it, and what each may be pushed
         self._buffer: deque[Received] = deque()
         self._pushed = asyncio.Event()
         self._silences = 0  # times in a row that nothing was pushed for LONGEST_WAIT
@@ -68,6 +69,7 @@ class RabbitConsumer:
         self._next_look = 0.0  # loop time, for suspects
         self._fetching = False  # one of them
         self._cancelled_by_server = False
+        lease.on_stretch(self._pushed.set)  # whoever waits is to look again
 
     async def enter(self) -> None:
         await self._post.declare(self._name, anew=True)
@@ -170,8 +172,8 @@ class RabbitConsumer:
             await self._pushed.wait()
 
     async def _start_pushing(self) -> None:
-        self._tags += 1
-        self._tag = f"{self._lease.incarnation}.{self._tags}"
+        self._tag = self._new_tag()
+        self._extra.clear()
         self._cancelled_by_server = False
         # Shielded: a consumer that is cancelled before the server has said that it has one takes
         # RabbitMQ's channel down (3.10.8). It ends: what is asked has a deadline.
@@ -181,6 +183,36 @@ class RabbitConsumer:
                 amqp.Basic.Consume(queue=self._name, consumer_tag=self._tag),
             )
 
+    def _new_tag(self) -> str:
+        self._tags += 1
+        return f"{self._lease.incarnation}.{self._tags}"
+
+    @property
+    def _window(self) -> int:
+        """How many unsettled deliveries there may be."""
+        return min(self._prefetch + sum(self._extra.values()), MOST_PREFETCH)
+
+    async def _stretch(self) -> None:
+        """Be pushed as many more as wait for others, by a consumer beside the first.
+
+        What RabbitMQ pushes to a consumer is fixed when that begins, so each time that more is
+        needed another is added, for at least half of what there is; all end when none waits.
+        """
+        waiting, stretched = self._lease.waiting, sum(self._extra.values())
+        if waiting == 0 and self._extra:
+            tags = list(self._extra)
+            self._extra.clear()
+            await self._ask(*[amqp.Basic.Cancel(consumer_tag=tag) for tag in tags])
+        elif waiting > stretched:
+            tag, more = self._new_tag(), max(waiting - stretched, stretched // 2)
+            self._extra[tag] = more = min(more, MOST_PREFETCH)
+            # Shielded as where the first begins.
+            with anyio.CancelScope(shield=True):
+                await self._ask(
+                    amqp.Basic.Qos(0, more, False),
+                    amqp.Basic.Consume(queue=self._name, consumer_tag=tag),
+                )
+
     async def _stop_pushing(self) -> None:
         """Be pushed to no more.
 
@@ -189,13 +221,14 @@ class RabbitConsumer:
         """
         if self._tag is None or self._cancelled_by_server:
             return
-        while len(self._open) < self._prefetch:
+        while len(self._open) < self._window:
             before = len(self._open)
             await self._next_push(QUIET)
             if len(self._open) == before:
                 break
-        tag, self._tag = self._tag, None
-        await self._ask(amqp.Basic.Cancel(consumer_tag=tag))
+        tags, self._tag = [self._tag, *self._extra], None
+        self._extra.clear()
+        await self._ask(*[amqp.Basic.Cancel(consumer_tag=tag) for tag in tags])
 
     async def _see_that_it_pushes(self) -> None:
         """If the server ended it (the queue was deleted, say), all begins anew on a new channel.
@@ -205,6 +238,10 @@ class RabbitConsumer:
         self._living_channel()
         if self._cancelled_by_server:
             raise self._lost(f"it does not push from queue {self._name} any more")
+        if self._lease.waiting > sum(self._extra.values()) or (
+            self._extra and not self._lease.waiting
+        ):
+            await self._stretch()
 
     async def _take(self, limit: int) -> list[Delivery]:
         """Up to ``limit`` of what was pushed; what a lost worker had goes to the suspects."""

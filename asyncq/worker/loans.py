@@ -1,0 +1,113 @@
+"""Loans: an attempt that waits for the results of others lends them its slot.
+
+Else parents that wait for their children in all slots would wait for ever, as none is left for a
+child. An attempt lends one slot, however many of its coroutines wait, and has it again when the
+last of them has what it waits for: had it to be given back with the first, the others might wait
+for what cannot run. It goes on at once, also if that makes one too many for a moment.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from asyncq.context import Context
+from asyncq.loggers import get_logger
+from asyncq.texts import shown
+from asyncq.worker.pool import Slots
+
+log = get_logger(__name__)
+
+REMIND = 60.0  # seconds between two lines about attempts that may not lend
+NAME_LIMIT = 200  # bytes of a name or an id
+
+
+class _Wait:
+    """One attempt that waits."""
+
+    __slots__ = ("awaited", "count", "has_lent", "since")
+
+    def __init__(self, awaited: str, since: float) -> None:
+        self.awaited = awaited
+        self.since = since
+        self.count = 1
+        """How many of its coroutines do."""
+        self.has_lent = False
+
+
+class Loans:
+    """Who waits in one worker; at most ``most`` lend their slot. May be asked in any thread."""
+
+    def __init__(self, slots: Slots, most: int) -> None:
+        self._slots = slots
+        self._most = most
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._waits: dict[Context, _Wait] = {}
+        self._refused: dict[Context, _Wait] = {}  # those that keep their slot, in their order
+        self._reminder: asyncio.TimerHandle | None = None
+
+    def begin(self, context: Context, awaited: str) -> None:
+        """This attempt waits for a task with that id."""
+        if threading.get_ident() != self._thread:
+            self._call(lambda: self.begin(context, awaited))
+            return
+        wait = self._waits.get(context)
+        if wait is not None:
+            wait.count += 1
+            return
+        wait = self._waits[context] = _Wait(awaited, self._loop.time())
+        if self._slots.lent < self._most:
+            self._lend(context, wait)
+            return
+        self._refused[context] = wait
+        if self._reminder is None:
+            self._remind()
+
+    def end(self, context: Context) -> None:
+        """One of its waits is over."""
+        if threading.get_ident() != self._thread:
+            self._call(lambda: self.end(context))
+            return
+        wait = self._waits[context]
+        wait.count -= 1
+        if wait.count:
+            return
+        del self._waits[context]
+        self._refused.pop(context, None)
+        if not wait.has_lent:
+            return
+        self._slots.lend(context.queue, -1)
+        if self._refused:
+            first = next(iter(self._refused))
+            self._lend(first, self._refused.pop(first))
+
+    def _lend(self, context: Context, wait: _Wait) -> None:
+        wait.has_lent = True
+        self._slots.lend(context.queue, 1)
+
+    def _remind(self) -> None:
+        """Say who waits in a slot, now and while somebody does."""
+        self._reminder = None
+        if not self._refused:
+            return
+        context, wait = next(iter(self._refused.items()))
+        log.warning(
+            "task %s[%s] waits for task %s and keeps its slot (since %.0f s, with %d more): %d "
+            "wait already without one, which is max_waiting; if nothing goes on any more, raise it "
+            "with App(config=Config(max_waiting=...)), start more workers, or wait less deeply",
+            shown(context.task, NAME_LIMIT), shown(context.id, NAME_LIMIT),
+            shown(wait.awaited, NAME_LIMIT), self._loop.time() - wait.since,
+            len(self._refused) - 1, self._slots.lent,
+        )  # fmt: skip
+        self._reminder = self._loop.call_later(REMIND, self._remind)
+
+    def close(self) -> None:
+        """Remind nobody any more."""
+        if self._reminder is not None:
+            self._reminder.cancel()
+
+    def _call(self, function: Callable[[], None]) -> None:
+        """From a thread, in order with what else it says."""
+        with suppress(RuntimeError):  # the loop is closed, and the worker gone
+            self._loop.call_soon_threadsafe(function)
