@@ -25,7 +25,7 @@ from asyncq.worker.arrival import connected
 from asyncq.worker.channel import Orders
 from asyncq.worker.parent import Parent
 from asyncq.worker.queues import Queues, check_queues, parse_queues, show_queues
-from asyncq.worker.signals import run_loop
+from asyncq.worker.signals import leave_at_once, run_loop
 
 log = get_logger("asyncq.cli.child")  # it runs as `__main__`
 
@@ -42,6 +42,8 @@ def main() -> None:
     try:
         _work(orders, parent)
         parent.say_goodbye(0)
+        if parent.left_threads:
+            leave_at_once()
     except KeyboardInterrupt:
         sys.exit(130)  # before the loop could hear of it: nothing was begun
     # The end of the way, and the user's code is in there: a hook may raise anything.

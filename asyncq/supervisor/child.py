@@ -15,6 +15,7 @@ from asyncq.loggers import get_logger
 from asyncq.supervisor.leases import KeptLease
 from asyncq.supervisor.stalls import Standstill, is_whole, read_answer
 from asyncq.worker.channel import (
+    TICK,
     Channel,
     FromWorker,
     Goodbye,
@@ -28,10 +29,12 @@ from asyncq.worker.channel import (
     import_path,
 )
 from asyncq.worker.stacks import ASK
+from asyncq.worker.stalls import told_afterwards
 
 log = get_logger(__name__)
 
 STALL = 0.7  # seconds without a tick after which a loop is said to stand still; it is logged in 1 s
+LONG = 1.25  # seconds, a tick included, after which a stall is logged when it is over
 LOOK = 0.05  # seconds between two looks at it
 IDLE = 2.0  # seconds without a tick after which a process does not count as consuming
 ANSWER_TIMEOUT = 0.1  # seconds for a process to say where it stands
@@ -60,6 +63,7 @@ class Child:
         """When it was first seen consuming, by `time.monotonic`."""
         self._hello: Hello | None = None
         self._consuming = False
+        self._is_named = False  # a stall that goes on, or is just over, was logged
         self._heard_at = time.monotonic()
         self._lease: KeptLease | None = None
         self._renewing: anyio.CancelScope | None = None
@@ -177,6 +181,7 @@ class Child:
                     self._renewing.cancel()
                 self._lease = KeptLease(message)
             case Tick():
+                self._look_back(message)
                 self.started = message.started
                 self.memory = message.memory
                 self._consuming = message.consuming
@@ -195,19 +200,28 @@ class Child:
     def _tell(self, message: Renewed | Lost) -> None:
         self._channel.tell(message)
 
+    def _look_back(self, tick: Tick) -> None:
+        """Log a stall that is over, if it was not as it went on: we may have stood still, too."""
+        is_named, self._is_named = self._is_named, False
+        if tick.stood > LONG and not is_named:
+            log.error("the event loop of %s %s", self, told_afterwards(tick.stood, tick.running))
+
     async def _watch(self) -> None:
         """Log where the loop stands when it begins to stand still, and when it moves again."""
         stood = False
         while True:
             due = time.monotonic() + (LOOK if stood else max(STALL - self.silence, LOOK))
             await anyio.sleep(due - time.monotonic())
-            late = time.monotonic() - due
+            if time.monotonic() - due > LOOK:
+                # We stood still ourselves. What was said meanwhile is read before we judge, and who
+                # stood still with us may say that it moves again.
+                await anyio.sleep(TICK)
             stands = self.silence > STALL
             if stood and not stands:
                 log.warning("the event loop of %s moves again", self)
                 stood = False
-            elif stands and not stood and late < LOOK:  # or it was us who stood still
-                stood = True
+            elif stands and not stood:
+                stood = self._is_named = True
                 silence = self.silence
                 where = await self._ask_where()
                 log.error(

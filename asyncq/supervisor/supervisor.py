@@ -21,6 +21,7 @@ from asyncq.loggers import get_logger
 from asyncq.policies import Retry
 from asyncq.supervisor.child import Child
 from asyncq.supervisor.health import HealthServer
+from asyncq.supervisor.orphans import bury_orphans
 from asyncq.worker.channel import Goodbye, Orders
 from asyncq.worker.signals import CANCEL, DRAIN, LEAVE, SIGNALS
 
@@ -92,6 +93,7 @@ class Supervisor:
         """
         async with anyio.create_task_group() as upkeep:
             await upkeep.start(self._obey_signals)
+            upkeep.start_soon(bury_orphans, self._pids)
             if self._plan.health_port is not None:
                 checks = {"/live": self._check_life, "/ready": self._check_readiness}
                 server = HealthServer(checks, self._plan.health_host, self._plan.health_port)
@@ -105,6 +107,9 @@ class Supervisor:
                         await self._news.wait()
             upkeep.cancel_scope.cancel()
         return self._end
+
+    def _pids(self) -> set[int]:
+        return {child.pid for place in self._places for child in place.children}
 
     def _is_over(self) -> bool:
         if any(place.children for place in self._places):

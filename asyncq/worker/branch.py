@@ -44,6 +44,7 @@ from asyncq.policies import Retry
 from asyncq.worker.burst import Burst
 from asyncq.worker.completer import Completer
 from asyncq.worker.executor import Executor
+from asyncq.worker.farewell import Farewell
 from asyncq.worker.intake import Intake
 from asyncq.worker.leases import Keep, LeaseRenewal, Renewal
 from asyncq.worker.pool import Pool, Slots
@@ -58,7 +59,7 @@ STEADY = 10.0  # seconds; a lease that lasted so long was of use, also if nothin
 TO_THE_BROKER = 0.85  # of the lease; in the rest, others look who has died: 15 s is 15 s in all
 
 
-class Share(msgspec.Struct, frozen=True, kw_only=True):
+class Share(msgspec.Struct, kw_only=True):
     """What the branches of a worker have in common."""
 
     worker: str
@@ -70,6 +71,8 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     lines: int
     """How many queues the worker consumes, of all brokers."""
     burst: Burst | None
+    farewell: Farewell | None = None
+    """Of a worker that runs."""
 
     def most(self, queue: str) -> int:
         """How many deliveries of this queue run at a time."""
@@ -187,7 +190,12 @@ class Branch:
                         raise
                     finally:
                         at_once = self._hurrying or lease.lost  # then it belongs to others
-                        await pool.close(0.0 if at_once else config.grace)
+                        try:
+                            await pool.close(0.0 if at_once else config.grace)
+                            if pool.running and not lease.lost and share.farewell is not None:
+                                await share.farewell.part(pool, completers.values(), give_back)
+                        finally:
+                            await pool.abandon()
                 upkeep.cancel_scope.cancel()
 
     def _was_of_use(self, began: float) -> bool:

@@ -90,6 +90,10 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, tag="tick"):
     consuming: bool
     memory: int
     """Resident bytes."""
+    stood: float = 0.0
+    """The longest time that it did not turn, in seconds, since the tick before."""
+    running: tuple[str, ...] = ()
+    """If that was long, some of the messages that it had at hand."""
 
 
 class Goodbye(msgspec.Struct, frozen=True, tag="goodbye"):

@@ -39,9 +39,10 @@ from asyncq.task import Task
 from asyncq.values import NOTHING
 from asyncq.worker.failures import NAME_LIMIT, comes_from, describe, is_a, trace_of
 from asyncq.worker.interrupts import is_interrupted
-from asyncq.worker.jobs import Job, RaisedInThread, call, make_job
+from asyncq.worker.jobs import Job, call, make_job
 from asyncq.worker.notes import Notes
 from asyncq.worker.pool import Slots
+from asyncq.worker.threads import RaisedInThread
 
 LONGEST_KEEP = 10 * 365 * 86400.0  # seconds
 UNKNOWN_SINCE = "asyncq-unknown-since"  # header: when a worker first could not run this message

@@ -2,12 +2,11 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
 from typing import Any
 
-import anyio
 import msgspec
 
 from asyncq.config import Config
@@ -16,7 +15,7 @@ from asyncq.message import Message
 from asyncq.parameters import Parameters
 from asyncq.policies import Retry
 from asyncq.task import Task
-from asyncq.worker.failures import is_a
+from asyncq.worker.threads import Threads
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -73,7 +72,7 @@ async def call(job: Job, message: Message, context: Context) -> Any:
         return await job.call(*args, **kwargs)
 
 
-def make_job(task: Task[..., Any], config: Config, threads: anyio.CapacityLimiter) -> Job:
+def make_job(task: Task[..., Any], config: Config, threads: Threads) -> Job:
     """
     Raises:
         ConfigurationError: an annotation of its parameters cannot be resolved.
@@ -81,7 +80,7 @@ def make_job(task: Task[..., Any], config: Config, threads: anyio.CapacityLimite
     task.parameters.prepare()
     call = task.function
     if not task.is_coroutine:
-        call = partial(_in_thread, task.function, threads)
+        call = partial(threads.run, task.function)
     elif not inspect.iscoroutinefunction(call):
         call = partial(_on_loop, call)
     keep = task.settings.keep_result
@@ -104,33 +103,3 @@ async def _on_loop(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -
     """A plain wrapper around a coroutine function: what it returns is still to be awaited."""
     value = function(*args, **kwargs)
     return await value if inspect.isawaitable(value) else value
-
-
-class RaisedInThread(Exception):
-    """Carries out of a thread what no coroutine can raise as it is: `StopIteration`."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
-
-
-async def _in_thread(
-    function: Callable[..., Any], threads: anyio.CapacityLimiter, /, *args: Any, **kwargs: Any
-) -> Any:
-    # A thread cannot be cancelled: at its time limit, or when the worker stops, it is left behind.
-    value, error = await anyio.to_thread.run_sync(
-        partial(_catch, function, args, kwargs), abandon_on_cancel=True, limiter=threads
-    )
-    if error is None:
-        return await value if inspect.isawaitable(value) else value
-    raise RaisedInThread(error) if is_a(error, StopIteration) else error
-
-
-def _catch(
-    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[Any, BaseException | None]:
-    """The thread's side. An exception is handed over as a value: no future takes every kind."""
-    try:
-        return function(*args, **kwargs), None
-    except BaseException as error:  # noqa: BLE001 - raised again where the task is awaited
-        return None, error

@@ -102,11 +102,6 @@ class Loans:
         )  # fmt: skip
         self._reminder = self._loop.call_later(REMIND, self._remind)
 
-    def close(self) -> None:
-        """Remind nobody any more."""
-        if self._reminder is not None:
-            self._reminder.cancel()
-
     def _call(self, function: Callable[[], None]) -> None:
         """From a thread, in order with what else it says."""
         with suppress(RuntimeError):  # the loop is closed, and the worker gone

@@ -36,8 +36,15 @@ from asyncq.worker.channel import (
     Tick,
 )
 from asyncq.worker.leases import LeaseRenewal, Renewal
-from asyncq.worker.signals import DRAIN, Obedience, calm_the_collector, obey_signals
+from asyncq.worker.signals import (
+    DRAIN,
+    Obedience,
+    calm_the_collector,
+    leave_at_once,
+    obey_signals,
+)
 from asyncq.worker.stacks import answer_no_more, answer_with_stacks
+from asyncq.worker.stalls import STALL
 from asyncq.worker.worker import Worker
 
 log = get_logger(__name__)
@@ -56,6 +63,8 @@ class Parent:
         self._channel: Channel[FromParent] | None = None
         self._kept: _KeptLease | None = None
         self._is_gone = False
+        self.left_threads = False
+        """A worker has ended whose threads, past their time limit, have not."""
 
     def await_orders(self) -> Orders:
         """Block until they come.
@@ -104,10 +113,15 @@ class Parent:
                 await group.start(obey_signals, obedience)
                 group.start_soon(self._listen, obedience)
                 group.start_soon(self._tick, worker)
-                await worker.run(keep=keep)
+                await worker.run(keep=keep, leave=self._leave)
+                self.left_threads = bool(worker.slots.threads.alive)
                 group.cancel_scope.cancel()
         finally:
             answer_no_more()
+
+    def _leave(self) -> None:
+        self.say_goodbye(0)
+        leave_at_once()
 
     def keep(self, kept: "_KeptLease", holding: Holding) -> None:
         """Have this lease kept, and no other."""
@@ -122,11 +136,25 @@ class Parent:
 
     async def _tick(self, worker: Worker) -> None:
         assert self._channel is not None  # noqa: S101 - the orders have come
+        last, stood = time.monotonic(), 0.0
         while True:
             consuming = worker.is_consuming
-            now = Tick(started=worker.started, consuming=consuming, memory=resident_memory())
+            last, before = time.monotonic(), last
+            stood = max(stood, last - before)
             # A supervisor that stands still is to find a few when it moves again, not thousands.
-            self._channel.tell(None if self._channel.is_jammed else now)
+            if self._channel.is_jammed:
+                self._channel.tell(None)
+            else:
+                running = tuple(worker.slots.some_running()) if stood > STALL else ()
+                now = Tick(
+                    started=worker.started,
+                    consuming=consuming,
+                    memory=resident_memory(),
+                    stood=stood,
+                    running=running,
+                )
+                self._channel.tell(now)
+                stood = 0.0
             await anyio.sleep(TICK if consuming else TICK / 5)  # it is waited for
 
     async def _listen(self, obedience: Obedience) -> None:

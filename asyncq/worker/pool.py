@@ -7,6 +7,7 @@ The one file that starts bare tasks: 2 µs each, where a task group takes 11 µs
 import asyncio
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
+from itertools import islice
 from typing import Any
 from weakref import WeakSet
 
@@ -15,10 +16,13 @@ import anyio
 from asyncq.brokers.base import Delivery, Lease
 from asyncq.loggers import get_logger
 from asyncq.worker.failures import describe
+from asyncq.worker.threads import Threads
 
 log = get_logger(__name__)
 
+MOST_NAMED = 3  # messages that may have held up the loop
 MOST_SPARE = 8  # slots one consumer may wait with
+REMIND = 10.0  # seconds between two lines about threads that are waited for
 CANCEL_TIMEOUT = 5.0  # seconds a task gets to end once it was cancelled
 
 
@@ -45,7 +49,7 @@ class Slots:
         self.bounds = bounds or {}
         self.lines = {queue: Line(bound) for queue, bound in self.bounds.items()}
         self.lent = 0
-        self.threads = anyio.CapacityLimiter(size)
+        self.threads = Threads(size)
         """As many as there are slots, those that were lent included."""
         self.changed = asyncio.Event()
         self.started = 0
@@ -75,7 +79,7 @@ class Slots:
     def lend(self, queue: str, count: int) -> None:
         """Let others have this attempt's slot (1), or have it again, at once (-1)."""
         self.lent += count
-        self.threads.total_tokens = self.size + self.lent
+        self.threads.limiter.total_tokens = self.size + self.lent
         for pool in self.pools:
             pool.lease_stretch(self.lent)
         self.give(count, self.lines.get(queue))
@@ -100,6 +104,11 @@ class Slots:
                     return delivery.envelope.id
         return None
 
+    def some_running(self) -> list[str]:
+        """The ids of a few messages whose tasks run."""
+        running = (delivery for pool in self.pools for delivery in pool.running.values())
+        return [delivery.envelope.id for delivery in islice(running, MOST_NAMED)]
+
 
 class Pool:
     """What one broker's consumers run, in slots that they share with those of other brokers.
@@ -121,6 +130,8 @@ class Pool:
         """Told how many of what it holds wait for others."""
         self.running: dict[asyncio.Task[None], Delivery] = {}
         self._patience = anyio.CancelScope()
+        self._last_patience = anyio.CancelScope()
+        self._cancelled: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         slots.pools.add(self)
 
@@ -167,33 +178,49 @@ class Pool:
         task.add_done_callback(self._end)
 
     async def close(self, grace: float) -> None:
-        """Let what runs end, for ``grace`` seconds; cancel the rest. Returns when nothing runs.
+        """Let what runs end, for ``grace`` seconds; cancel the rest.
 
-        A task that does not end even then is left behind: the process that ends, ends it.
+        Returns when nothing runs, or only what cannot be ended: threads, and coroutines that
+        ignore their cancellation. `abandon` has to follow.
         """
         try:
             with self._patience:
                 if self.running:
                     await asyncio.wait(self.running, timeout=grace)
         finally:
-            await self.cancel("the worker is stopping")
-            self.slots.pools.discard(self)
+            await self._cancel(lambda task: not self.slots.threads.has_begun(task))
+
+    async def wait_for_threads(self) -> None:
+        """Return when none is left, or we are told to `hurry`."""
+        with self._last_patience:
+            while left := [task for task in self.running if self.slots.threads.has_begun(task)]:
+                await asyncio.wait(left, timeout=REMIND)
+                if self.running:
+                    log.warning("still waiting for %d tasks in threads", len(self.running))
+
+    async def abandon(self) -> None:
+        """Leave behind what could not be ended; the process that ends, ends it."""
+        await self._cancel(lambda _: True)
+        for delivery in self.running.values():
+            log.error("task %s ignores its cancellation and is left behind", delivery.envelope.id)
+        self.slots.pools.discard(self)
 
     def hurry(self) -> None:
-        """Cut the grace period of `close` short."""
+        """Cut the grace period of `close` short, and wait for no thread."""
         self._patience.cancel()
+        self._last_patience.cancel()
 
-    async def cancel(self, why: str) -> None:
-        """Cancel what runs, and wait until it has ended."""
-        for task in self.running:
-            self.slots.cancel(task, why)
+    async def _cancel(self, which: Callable[["asyncio.Task[None]"], bool]) -> None:
+        """Cancel some of what runs, and was not cancelled before; wait until it has ended."""
+        ending = {task for task in self.running if task not in self._cancelled and which(task)}
+        for task in ending:
+            self.slots.cancel(task, "the worker is stopping")
+        self._cancelled |= ending
         # Shielded: what was cancelled must still say what becomes of its delivery. Bounded: it
         # may not listen.
         with anyio.move_on_after(CANCEL_TIMEOUT, shield=True):
-            if self.running:
-                await asyncio.wait(self.running)
-        for delivery in self.running.values():
-            log.error("task %s ignores its cancellation and is left behind", delivery.envelope.id)
+            if ending:
+                await asyncio.wait(ending)
 
     def _end(self, task: "asyncio.Task[None]") -> None:
         delivery = self.running.pop(task)

@@ -8,9 +8,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
@@ -34,12 +35,14 @@ async def run_until_signalled(worker: Worker) -> None:
     """Run ``worker`` until it ends, or until SIGTERM or SIGINT and then to its end.
 
     The first signal lets running tasks go on for the grace period, the second cancels them and
-    gives them back, the third ends the process at once: the lease takes care of what it held.
+    gives them back, the third ends the process at once: the lease takes care of what it held. What
+    runs on in threads past its grace ends with the process, which leaves when all else is settled.
     """
     calm_the_collector()
     async with anyio.create_task_group() as group:
         await group.start(obey_signals, Obedience(worker))
-        await worker.run()
+        is_ours = threading.current_thread() is threading.main_thread()  # the process, that is
+        await worker.run(leave=leave_at_once if is_ours else None)
         group.cancel_scope.cancel()
 
 
@@ -77,6 +80,15 @@ class Obedience:
                 log.critical(LEAVE, by)
                 logging.shutdown()
                 os._exit(1)
+
+
+def leave_at_once(code: int = 0) -> NoReturn:
+    """End this process, with whatever still runs in its threads."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # closed, or nobody reads it: no reason to stay
+            stream.flush()
+    os._exit(code)
 
 
 def calm_the_collector() -> None:

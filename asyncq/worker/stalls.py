@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import anyio
@@ -36,16 +36,24 @@ class LoopWatch:
         self._loop_thread = threading.get_ident()
         self._end = threading.Event()
         self._last_tick = time.monotonic()  # written by the loop, read by the thread
+        self._is_named = False  # set by the thread, which has told of what goes on
 
     async def run(self) -> None:
         """Watch until cancelled."""
         threading.Thread(target=self._watch, name="asyncq-watch", daemon=True).start()
         try:
             while True:
-                self._last_tick = time.monotonic()
+                self._last_tick, before = time.monotonic(), self._last_tick
+                self._look_back(self._last_tick - before)
                 await anyio.sleep(TICK)
         finally:
             self._end.set()
+
+    def _look_back(self, stood: float) -> None:
+        """Tell of a stall that is over, where the thread could not: it was stopped as well."""
+        is_named, self._is_named = self._is_named, False
+        if stood > STALL + TICK and not is_named:
+            log.error("the event loop %s", told_afterwards(stood, self._slots.some_running()))
 
     def _watch(self) -> None:
         """The thread: log when the loop begins to stand still, and when it moves again."""
@@ -57,13 +65,19 @@ class LoopWatch:
                     log.warning("the event loop moves again")
                 stands = False
             elif not stands:
-                stands = True
+                stands = self._is_named = True
                 log.error(
                     "the event loop has stood still for %.1f s in task %s:\n%s",
                     silence,
                     self._slots.message_of(asyncio.current_task(self._loop)) or "(none of ours)",
                     _where(current_frames().get(self._loop_thread)),
                 )
+
+
+def told_afterwards(stood: float, running: Sequence[str]) -> str:
+    """A stall that is over, as far as is known of it."""
+    had = f"it had tasks {', '.join(running)} at hand" if running else "it had no task at hand"
+    return f"stood still for {stood:.1f} s and moves again; {had} as that ended"
 
 
 def _where(frame: FrameType | None) -> str:

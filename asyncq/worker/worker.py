@@ -34,6 +34,7 @@ from asyncq.task import Task
 from asyncq.worker.branch import Branch, Share
 from asyncq.worker.burst import Burst
 from asyncq.worker.executor import Executor
+from asyncq.worker.farewell import Farewell
 from asyncq.worker.leases import Keep
 from asyncq.worker.loans import Loans
 from asyncq.worker.pool import Slots
@@ -122,14 +123,19 @@ class Worker:
         self,
         *,
         keep: Keep | None = None,
+        leave: Callable[[], None] | None = None,
         task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
     ) -> None:
         """Consume until stopped; return once every delivery is settled or given back.
 
         ``keep`` says who renews leases, where the broker has any, and watches the loop: threads of
-        ours, by default.
+        ours, by default. ``leave`` ends the process at once, where that is the worker's to end: it
+        is called when tasks run on in threads past their grace, after all else is settled. Without
+        it, in somebody else's process, those threads are waited for.
         """
-        async with self._hooks(), self._summed_up():
+        async with self._hooks() as hooks, self._summed_up():
+            leaving = None if leave is None else partial(self._leave, leave)
+            farewell = self._share.farewell = Farewell(len(self._branches), leaving, hooks.aclose)
             waiting = set(self._branches)
 
             def announce(branch: Branch) -> None:
@@ -146,7 +152,9 @@ class Worker:
                 async with create_task_group() as group:
                     with self._lending():
                         for branch in self._branches:
-                            group.start_soon(branch.run, partial(announce, branch), keep)
+                            group.start_soon(
+                                _run_branch, branch, partial(announce, branch), keep, farewell
+                            )
                 watch.cancel_scope.cancel()
 
     @contextmanager
@@ -184,7 +192,7 @@ class Worker:
             slots=self._slots,
         )
         lines = sum(len(queues) for queues in self._queues.values())
-        share = Share(
+        share = self._share = Share(
             worker=self.name,
             backend=self._backend,
             executor=executor,
@@ -202,19 +210,26 @@ class Worker:
         try:
             yield
         finally:
-            why = ", for its queues are empty" if self._burst and not self._is_told else ""
-            counts = self._executor.notes.summary(self.started)
-            log.info("worker %s ended%s: %s", self.name, why, counts)
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        why = ", for its queues are empty" if self._burst and not self._is_told else ""
+        counts = self._executor.notes.summary(self.started)
+        log.info("worker %s ended%s: %s", self.name, why, counts)
+
+    def _leave(self, leave: Callable[[], None]) -> None:
+        self._sum_up()
+        leave()
 
     @asynccontextmanager
-    async def _hooks(self) -> AsyncGenerator[None]:
+    async def _hooks(self) -> AsyncGenerator[AsyncExitStack]:
         """Run the start-up hooks, and on the way out the shutdown hooks of what was started."""
         async with AsyncExitStack() as stack:
             for hook in reversed(self._shutdown):
                 stack.push_async_callback(self._shut_down, hook)  # all of them, also if one fails
             for hook in self._startup:
                 await _call(hook, self._state)
-            yield
+            yield stack
 
     async def _shut_down(self, hook: Hook) -> None:
         # Shielded: a worker that is cancelled still closes what it opened. Bounded: it must end.
@@ -232,6 +247,13 @@ class Worker:
     async def _store_progress(self, id: str, progress: Progress) -> None:
         if isinstance(self._backend, ProgressBoard):
             await self._backend.post_progress(id, progress, self._config.keep_result)
+
+
+async def _run_branch(
+    branch: Branch, announce: Callable[[], None], keep: Keep | None, farewell: Farewell
+) -> None:
+    await branch.run(announce, keep)
+    farewell.ended()
 
 
 async def _call(hook: Hook, state: dict[str, Any]) -> None:

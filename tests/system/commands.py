@@ -38,6 +38,10 @@ class Running:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def wait_for(self, text: str) -> str:
         """Return the next line with ``text`` in it."""
         deadline = time.monotonic() + TIMEOUT

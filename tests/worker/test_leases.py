@@ -355,3 +355,29 @@ async def test_a_suspect_that_cannot_be_judged_waits(
         monkeypatch.setattr(MemoryBackend, "fetch", away)
         async with app.worker():
             assert await result.get(timeout=PATIENCE) == "ran"
+
+
+async def test_a_stall_that_the_watching_thread_slept_through_is_named_when_it_is_over(
+    app: App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def sleep_through(_self: stalls.LoopWatch) -> None:
+        pass
+
+    monkeypatch.setattr(stalls, "TICK", 0.01)
+    monkeypatch.setattr(stalls, "STALL", 0.1)
+    monkeypatch.setattr(stalls.LoopWatch, "_watch", sleep_through)
+    gate = Gate()
+
+    @app.task
+    async def block() -> None:
+        time.sleep(0.5)  # noqa: ASYNC251 - the point
+        await gate.pass_through()
+
+    async with app.worker():
+        result = await block.enqueue()
+        await until(lambda: "moves again" in caplog.text)
+        gate.open()
+        await result.get(timeout=PATIENCE)
+
+    [line] = [line for line in caplog.messages if "stood still for" in line]
+    assert result.id in line

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import anyio
@@ -19,7 +20,7 @@ from asyncq.errors import BrokerUnavailable
 from asyncq.message import Status
 from asyncq.result import Result
 from asyncq.worker import completer
-from tests.client.given import PATIENCE, Gate, new_app
+from tests.client.given import PATIENCE, Gate, new_app, until, until_status
 from tests.worker.virtual import on_virtual_time, virtual_app
 
 
@@ -291,21 +292,119 @@ async def outcome(result: Result[int]) -> int | str:
         return getattr(error, "type", repr(error))
 
 
-async def test_a_thread_that_runs_on_does_not_hold_up_the_end(app: App) -> None:
-    release, started = threading.Event(), threading.Event()
+class Hanging:
+    """A plain function that runs until it is released."""
 
-    @app.task
-    def hang() -> None:
-        started.set()
-        release.wait()
+    def __init__(self, app: App) -> None:
+        self.started, self.release = threading.Event(), threading.Event()
+        self.runs = 0
+
+        @app.task
+        def hang() -> str:
+            self.runs += 1
+            self.started.set()
+            self.release.wait(PATIENCE)
+            return "done"
+
+        self.task = hang
+
+    async def until_started(self) -> None:
+        await anyio.to_thread.run_sync(self.started.wait)
+
+
+async def test_inside_a_program_the_worker_waits_for_its_threads_and_their_results_stand(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    hanging = Hanging(app)
+
+    async with app:
+        with fail_after(PATIENCE):
+            async with app.worker(grace=0.01) as worker:
+                result = await hanging.task.enqueue()
+                await hanging.until_started()
+                worker.stop()
+                await until(lambda: any("go on in threads" in line for line in caplog.messages))
+                assert await result.status() is Status.RUNNING
+                hanging.release.set()
+
+        assert await result.get(timeout=PATIENCE) == "done"
+    assert hanging.runs == 1
+
+
+async def test_a_hurry_leaves_threads_behind(app: App) -> None:
+    hanging = Hanging(app)
 
     try:
         async with app:
             with fail_after(PATIENCE):
-                async with app.worker(grace=0.01):
-                    result = await hang.enqueue()
-                    await anyio.to_thread.run_sync(started.wait)
+                async with app.worker(grace=0.01) as worker:
+                    result = await hanging.task.enqueue()
+                    await hanging.until_started()
+                    worker.hurry()
 
             assert await result.status() is Status.QUEUED
     finally:
-        release.set()
+        hanging.release.set()
+
+
+async def test_a_cancelled_host_leaves_threads_behind(app: App) -> None:
+    hanging = Hanging(app)
+
+    try:
+        async with app:
+            result = await hanging.task.enqueue()
+            with anyio.CancelScope() as host:
+                async with app.worker(grace=30):
+                    await hanging.until_started()
+                    host.cancel()
+                    await anyio.sleep_forever()
+
+            assert await result.status() is Status.QUEUED
+    finally:
+        hanging.release.set()
+
+
+async def test_a_process_is_left_once_all_but_its_threads_is_settled(app: App) -> None:
+    hanging = Hanging(app)
+    told: list[str] = []
+
+    @app.task(queue="other")
+    async def slow() -> str:
+        await anyio.sleep(0.1)
+        return "slow"
+
+    @app.on_shutdown
+    async def close(_state: dict[str, Any]) -> None:
+        told.append(f"hook, then {await thread.status()}")
+
+    async with app:
+        thread, other = await hanging.task.enqueue(), await slow.enqueue()
+        worker = app.make_worker(queues=["default", "other"], grace=0.5)
+        left = anyio.Event()
+
+        async def look() -> None:
+            await left.wait()
+            told.append(f"left, then {await thread.status()} and {await other.status()}")
+            hanging.release.set()
+
+        with fail_after(PATIENCE):
+            async with anyio.create_task_group() as group:
+                group.start_soon(look)
+                group.start_soon(partial(worker.run, leave=left.set))
+                await hanging.until_started()
+                worker.stop()
+
+    assert told == ["hook, then running", "left, then queued and succeeded"]
+
+
+async def test_a_thread_that_has_not_begun_never_does(app: App) -> None:
+    hanging = Hanging(app)
+
+    async with app:
+        async with app.worker(grace=0.01, concurrency=2) as worker:
+            await worker.slots.threads.limiter.acquire_on_behalf_of("one")
+            await worker.slots.threads.limiter.acquire_on_behalf_of("two")
+            result = await hanging.task.enqueue()
+            await until_status(result, Status.RUNNING)
+        assert await result.status() is Status.QUEUED
+    assert hanging.runs == 0

@@ -155,7 +155,7 @@ async def test_an_attempt_lends_one_slot_until_its_last_wait_is_over(app: App) -
         held.open("b")
         await result.get(timeout=PATIENCE)
         assert slots.lent == 0
-        assert slots.threads.total_tokens == 5
+        assert slots.threads.limiter.total_tokens == 5
 
 
 async def test_nested_iteration_lends_once(app: App) -> None:

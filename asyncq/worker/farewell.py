@@ -1,0 +1,93 @@
+"""The farewell: how a worker ends whose tasks run on in threads, past their grace period.
+
+Nobody can end a thread but with its process. Until it has ended, what it runs must not be given to
+others, or it runs twice at once.
+"""
+
+from collections.abc import Awaitable, Callable, Collection
+
+import anyio
+
+from asyncq.brokers.base import Delivery
+from asyncq.loggers import get_logger
+from asyncq.worker.completer import SETTLE_TIMEOUT, Completer
+from asyncq.worker.pool import Pool
+
+log = get_logger(__name__)
+
+SHOWN = 5  # ids in one line
+
+
+class Farewell:
+    """Of one worker, all of its branches.
+
+    In a process of its own it leaves with that (``leave``, which does not return) once everything
+    else is settled, and the last that it does is to give back what the threads run. In somebody
+    else's it waits for them, as that process would on its way out.
+    """
+
+    def __init__(
+        self, branches: int, leave: Callable[[], None] | None, tidy: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._expected = branches
+        self._leave = leave
+        self._tidy = tidy
+        self._waiting = 0
+        self._tidied = anyio.Event()
+        self._here = anyio.Event()
+
+    def ended(self) -> None:
+        """A branch has ended, and holds nothing."""
+        self._expected -= 1
+        self._look()
+
+    async def part(
+        self,
+        pool: Pool,
+        completers: Collection[Completer],
+        give_back: Callable[[Delivery], None],
+    ) -> None:
+        """End a branch in which something cannot be ended: returns when nothing runs in it."""
+        ids = ", ".join(delivery.envelope.id for delivery in [*pool.running.values()][:SHOWN])
+        if self._leave is None:
+            log.warning(
+                "%d tasks go on in threads, which cannot be cancelled (%s): the worker keeps them "
+                "and waits; cancel or hurry it, and they are requeued while they run",
+                len(pool.running), ids,
+            )  # fmt: skip
+            await pool.wait_for_threads()
+            return
+        log.warning(
+            "%d tasks do not end (%s): once all else is settled they are requeued, and the process "
+            "leaves at once",
+            len(pool.running), ids,
+        )  # fmt: skip
+        await _until_settled(completers)
+        self._waiting += 1
+        first = self._waiting == 1
+        self._look()
+        await self._here.wait()
+        if first:
+            await self._tidy()
+            self._tidied.set()
+        await self._tidied.wait()
+        for delivery in pool.running.values():
+            give_back(delivery)
+        await _until_settled(completers)
+        self._waiting -= 1
+        if not self._waiting:
+            self._leave()
+        else:
+            await anyio.sleep_forever()
+
+    def _look(self) -> None:
+        if self._waiting == self._expected:
+            self._here.set()
+
+
+async def _until_settled(completers: Collection[Completer]) -> None:
+    # Shielded: what is in hand is to be settled, whatever else ends. Bounded: a dead broker must
+    # not keep the process.
+    with anyio.move_on_after(SETTLE_TIMEOUT, shield=True):
+        for completer in completers:
+            await completer.wait_until_settled()
