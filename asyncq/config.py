@@ -29,11 +29,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=Suggesting):
 
     concurrency: int = 100
     """Tasks a worker runs at a time."""
+    grace: Seconds = default(30.0)
+    """How long running tasks may go on after the worker was told to stop."""
     max_waiting: int | None = None
     """How many tasks of a worker may lend their slot while they wait for results of others; ten
     times ``concurrency`` if None. One more keeps its slot as it waits, and the log says so."""
-    grace: Seconds = default(30.0)
-    """How long running tasks may go on after the worker was told to stop."""
     lease: Seconds = default(15.0)
     """How long a worker that gives no sign of life keeps what it holds."""
     stall_limit: Seconds = default(60.0)
