@@ -182,10 +182,20 @@ class TaskCancelled(TaskError):
 
 
 class TaskExpired(TaskError):
-    """The task's ``expires`` passed before a worker started it."""
+    """The task's ``expires`` passed before a worker started it, or started it again.
 
-    def __init__(self, task_id: str) -> None:
-        super().__init__(task_id, f"task {task_id} expired before it was started")
+    ``attempts`` is how often it had failed by then, and ``last_error`` what the last one raised.
+    """
+
+    def __init__(self, task_id: str, attempt: int = 1, last_error: str = "") -> None:
+        self.attempts = attempt - 1
+        self.last_error = last_error
+        text = f"task {task_id} expired before it was started"
+        if self.attempts > 0:
+            times = "once" if self.attempts == 1 else f"{self.attempts} times"
+            text += f" again; it had failed {times}"
+            text += f", the last time with {last_error}" if last_error else ""
+        super().__init__(task_id, text)
 
 
 class UnknownResult(TaskError):

@@ -77,7 +77,10 @@ class Cancelled(msgspec.Struct, frozen=True, tag="cancelled", array_like=True):
 
 
 class Expired(msgspec.Struct, frozen=True, tag="expired", array_like=True):
-    """``expires`` passed before the task was started."""
+    """``expires`` passed before the task was started, or started again."""
+
+    error: str = ""
+    """What the attempt before raised, if there was one: its type and text."""
 
 
 class Unreadable(msgspec.Struct, frozen=True, tag="unreadable", array_like=True):

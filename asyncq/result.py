@@ -176,8 +176,8 @@ class Result(Generic[R_co]):
                 raise TaskFailed(self.id, error.type, error.message, error.traceback)
             case Cancelled():
                 raise TaskCancelled(self.id)
-            case Expired():
-                raise TaskExpired(self.id)
+            case Expired(error):
+                raise TaskExpired(self.id, record.attempt, error)
             case Unreadable(why):
                 raise UnreadableResult(self.id, why)
 

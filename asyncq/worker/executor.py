@@ -37,7 +37,7 @@ from asyncq.parameters import BadArguments
 from asyncq.policies import Retry
 from asyncq.task import Task
 from asyncq.values import NOTHING
-from asyncq.worker.failures import NAME_LIMIT, comes_from, describe, is_a, trace_of
+from asyncq.worker.failures import NAME_LIMIT, comes_from, describe, is_a, summarize, trace_of
 from asyncq.worker.interrupts import is_interrupted
 from asyncq.worker.jobs import Job, call, make_job
 from asyncq.worker.notes import Notes
@@ -48,6 +48,9 @@ LONGEST_KEEP = 10 * 365 * 86400.0  # seconds
 UNKNOWN_SINCE = "asyncq-unknown-since"  # header: when a worker first could not run this message
 
 IGNORED_EXIT = "coroutine ignored GeneratorExit"  # Python's words
+
+LAST_ERROR = "asyncq-last-error"  # header: what the attempt before this one raised
+ERROR_LIMIT = 500  # bytes that a retried message carries of it
 
 RETURNED_NOTHING = Succeeded(NOTHING)
 
@@ -121,7 +124,9 @@ class Executor:
             self.notes.received(message)
         if message.expires is not None and started >= message.expires:
             self.notes.expiry(message, started - message.expires)
-            return self._end(delivery, message, job, Expired(), started)
+            before = message.headers.get(LAST_ERROR)
+            outcome = Expired(before if isinstance(before, str) else "")
+            return self._end(delivery, message, job, outcome, started)
         context = Context(message, self._state, self._report)
         set_context(context)
         try:
@@ -161,7 +166,7 @@ class Executor:
         if job.retry is not None and _may_retry(job.retry, error, message.attempt):
             delay = job.retry.pause(message.attempt)
             self.notes.retry(message, job.retry, error, delay)
-            return self._retry(delivery, message, delay)
+            return self._retry(delivery, message, delay, error)
         return self._end(delivery, message, job, self._raised(message, job, error), started)
 
     def _close(self, delivery: Delivery, error: BaseException) -> Conclusion:
@@ -250,8 +255,19 @@ class Executor:
         self.notes.failure(message, job.retry, failure, error, trace)
         return Failed(failure)
 
-    def _retry(self, delivery: Delivery, message: Message, delay: float) -> Conclusion:
-        again = msgspec.structs.replace(message, attempt=message.attempt + 1, eta=None)
+    def _retry(
+        self,
+        delivery: Delivery,
+        message: Message,
+        delay: float,
+        error: BaseException | None = None,
+    ) -> Conclusion:
+        headers = message.headers
+        if error is not None:  # should the message expire before it is tried again
+            headers = {**headers, LAST_ERROR: summarize(error, ERROR_LIMIT)}
+        again = msgspec.structs.replace(
+            message, attempt=message.attempt + 1, eta=None, headers=headers
+        )
         return Conclusion(Nack(delivery, delay, self._encode(again)))
 
     async def _judge(self, delivery: Delivery) -> Conclusion | None:

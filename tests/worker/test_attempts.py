@@ -452,3 +452,23 @@ async def test_tasks_that_wait_run_side_by_side(app: App) -> None:
         with fail_after(PATIENCE):
             for result in results:
                 await result
+
+
+@on_virtual_time
+async def test_what_expires_between_attempts_says_what_the_last_one_raised() -> None:
+    app = virtual_app()
+
+    @app.task(retry=Retry(times=5, base=40.0, factor=1.0, jitter=False))
+    async def fail(ctx: Context) -> None:
+        raise ValueError(f"no {ctx.attempt}" + "!" * 10_000)
+
+    async with app.worker():
+        result = await fail.options(expires=100).enqueue()
+        with pytest.raises(
+            TaskExpired, match="it had failed 3 times, the last time with"
+        ) as caught:
+            await result.get(timeout=1000)
+
+    assert caught.value.attempts == 3
+    assert caught.value.last_error.startswith("ValueError: no 3!!!")
+    assert len(caught.value.last_error) < 600
