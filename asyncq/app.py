@@ -6,13 +6,14 @@ from collections.abc import (
     AsyncIterable,
     Callable,
     Collection,
+    Generator,
     Iterable,
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Any, Never, Self, TypeVar, overload
+from typing import Any, Never, Protocol, Self, TypeVar, overload
 
 import anyio
 import msgspec
@@ -47,6 +48,19 @@ from asyncq.worker.worker import Hook, Worker
 
 R = TypeVar("R")
 H = TypeVar("H", bound=Hook)
+
+
+class Elsewhere(Protocol):
+    """Where an app connects instead of where its URLs say."""
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def open_broker(self, url: Url) -> Broker: ...
+
+    def open_backend(self, url: Url) -> Backend: ...
+
+    def make_client(self, **parts: Any) -> Client: ...
 
 
 class App:
@@ -106,6 +120,7 @@ class App:
         self._startup: list[Hook] = []
         self._shutdown: list[Hook] = []
         self._connections = Connections(self._make_client)
+        self._elsewhere: Elsewhere | None = None
         self.task = TaskDecorator(self._register, {})
         """Makes a function a task: ``@app.task`` or ``@app.task(queue="mail", ...)``."""
         shared_tasks.join(self)
@@ -279,6 +294,21 @@ class App:
             except BaseExceptionGroup as errors:
                 raise first_error(errors) from None
 
+    @contextmanager
+    def connect_through(self, elsewhere: Elsewhere) -> Generator[None]:
+        """Connect to what this opens, and live in its time, until the block ends: for tests.
+
+        What is connected now stays so, and is what the app uses again afterwards. See
+        `asyncq.testing.run`.
+        """
+        before = self._elsewhere, self._clock, self._connections
+        self._elsewhere, self._clock = elsewhere, elsewhere.clock
+        self._connections = Connections(self._make_client)
+        try:
+            yield
+        finally:
+            self._elsewhere, self._clock, self._connections = before
+
     def sync(self) -> SyncClient:
         """A client for code without an event loop. Its connections are its own.
 
@@ -361,7 +391,8 @@ class App:
 
     def _make_client(self, here: Here) -> Client:
         brokers = {name: self._make_broker(urls) for name, urls in self.urls.items()}
-        return Client(
+        make = Client if self._elsewhere is None else self._elsewhere.make_client
+        return make(
             tasks=self._tasks,
             brokers=brokers,
             router=self._router,
@@ -373,7 +404,7 @@ class App:
         )
 
     def _make_broker(self, urls: Sequence[Url]) -> Broker:
-        if len(urls) == 1:
+        if len(urls) == 1 or self._elsewhere is not None:
             return self._open_broker(urls[0])
         return open_failover(urls, self._open_broker, self.config.publish_timeout / 3)
 
@@ -384,10 +415,14 @@ class App:
         return self._open_backend(self.backend_url)
 
     def _open_broker(self, url: Url) -> Broker:
+        if self._elsewhere is not None:
+            return self._elsewhere.open_broker(url)
         limits = DeadLimits(self.config.max_dead_letters, self.config.keep_dead_letters)
         return make_broker(url, self._clock, limits)
 
     def _open_backend(self, url: Url) -> Backend:
+        if self._elsewhere is not None:
+            return self._elsewhere.open_backend(url)
         return make_backend(url, self._clock)
 
 

@@ -140,9 +140,19 @@ _left_by_parent: list[object] = []  # whose locks may be held, and whose bells r
 _stores_lock = threading.Lock()
 
 
+def drop_store(url: Url) -> None:
+    """Forget a store that nobody uses any more, with all that it holds."""
+    with _stores_lock:
+        _stores.pop(_name_of(url), None)
+
+
+def _name_of(url: Url) -> str:
+    return url.reveal().partition("://")[2].partition("?")[0]
+
+
 def open_store(url: Url) -> MemoryStore:
     """The store that ``memory://name`` means in this process."""
-    name = url.reveal().partition("://")[2].partition("?")[0]
+    name = _name_of(url)
     with _stores_lock:
         if name not in _stores:
             _stores[name] = MemoryStore(name)

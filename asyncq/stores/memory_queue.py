@@ -125,6 +125,11 @@ class MemoryQueue:
             return 0.0
         return self._due[0][0] - now if self._due else None
 
+    def next_due(self, now: float) -> float | None:
+        """When the first of the delayed is due."""
+        self._move_due(now)
+        return self._due[0][0] if self._due else None
+
     # Moves
 
     def add(self, entry: Entry, due: float, now: float, limits: DeadLimits) -> bool:

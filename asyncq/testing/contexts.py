@@ -1,0 +1,58 @@
+"""A context to call a task's function with, as a unit test does."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from asyncq.clock import SystemClock
+from asyncq.context import Context, set_context
+from asyncq.message import Message, Progress, new_id
+
+
+class TestContext(Context):
+    """A `Context` that no worker made. Inside of ``with`` it is what `current_context` gives."""
+
+    __test__ = False  # pytest looks for classes that are called so
+    __slots__ = ("_token", "reported")
+
+    def __init__(self, message: Message, state: dict[str, Any]) -> None:
+        super().__init__(message, state, self._keep)
+        self.reported: list[Progress] = []
+        """What was said with `Context.progress`."""
+        self._token: Any = None
+
+    def __enter__(self) -> Self:
+        self._token = set_context(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        self._token.var.reset(self._token)
+
+    async def _keep(self, id: str, progress: Progress) -> None:
+        self.reported.append(progress)
+
+
+def context(
+    *,
+    id: str | None = None,
+    task: str = "test",
+    queue: str = "default",
+    attempt: int = 1,
+    state: dict[str, Any] | None = None,
+    headers: dict[str, Any] | None = None,
+) -> TestContext:
+    """The context of a run that a test makes up: ``await send(testing.context(), ...)``."""
+    message = Message(
+        id=id or new_id(),
+        task=task,
+        queue=queue,
+        attempt=attempt,
+        enqueued_at=SystemClock().now(),
+        headers=headers or {},
+    )
+    return TestContext(message, {} if state is None else state)
