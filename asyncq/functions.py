@@ -12,20 +12,16 @@ CACHED = "cache_info"  # what functools' caches have and nothing else does
 
 
 def callable_of(given: Any) -> Callable[..., Any]:
-    """The function that a decorator was given: what a ``staticmethod`` holds, else itself.
+    """The function that a decorator was given, which can be called: what a ``staticmethod`` holds,
+    else itself.
 
     Raises:
         ConfigurationError: it can be no task; says what to write.
     """
     if isinstance(given, staticmethod):
         given = cast("Callable[..., Any]", given.__func__)
-    _refuse_descriptors(given)
     if isinstance(given, type):
         _refuse(given, "is a class", "write a function that makes what you need")
-    if not callable(given):
-        if isinstance(given, str):
-            _refuse(given, "is no function", f"write @app.task(name={given!r})")
-        _refuse(given, "is no function", "decorate a function")
     function = cast("Callable[..., Any]", given)
     _refuse_generators(function)
     _refuse_unbound_methods(function)
@@ -77,7 +73,11 @@ def _called(function: Any) -> Any:
     return type(function).__call__
 
 
-def _refuse_descriptors(given: Any) -> None:
+def refuse_descriptors(given: Any) -> None:
+    """
+    Raises:
+        ConfigurationError: it belongs to a class or an object, or is a call already.
+    """
     if isinstance(given, classmethod):
         _refuse(
             given,

@@ -52,7 +52,10 @@ def mark(value: Any, plain: Callable[[Any], Any]) -> Any:
     if cls is dict:
         return _mark_map(value, plain)
     if cls in _SERIES:
-        return _extend(_SERIES[cls], [mark(item, plain) for item in value])
+        items = [mark(item, plain) for item in value]
+        if cls is not tuple:
+            items.sort(key=_encode)  # one set, one text
+        return _extend(_SERIES[cls], items)
     if cls in _SCALARS:
         code, write, _ = _SCALARS[cls]
         return _extend(code, write(value))
@@ -76,10 +79,11 @@ def read_mark(code: int, data: memoryview) -> Any:
 
 
 def _mark_map(pairs: dict[Any, Any], plain: Callable[[Any], Any]) -> Any:
-    if all(type(key) is str or type(key) is int for key in pairs):
-        return {key: mark(value, plain) for key, value in pairs.items()}
+    entries = [[mark(key, plain), mark(value, plain)] for key, value in pairs.items()]
+    if all(type(key) is str or type(key) is int for key, _ in entries):
+        return {key: value for key, value in entries}  # noqa: C416 - they are lists, not tuples
     # MessagePack has maps with any keys, and msgspec has none with extensions for keys.
-    return _extend(_PAIRS, [[mark(key, plain), mark(value, plain)] for key, value in pairs.items()])
+    return _extend(_PAIRS, entries)
 
 
 def _extend(code: int, value: Any) -> Ext:

@@ -7,8 +7,10 @@ worker's.
 import os
 import re
 import time
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any
+from functools import partial
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -52,7 +54,52 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     headers: dict[str, Any] = {}
 
 
-class Failure(msgspec.Struct, frozen=True, array_like=True):
+class Shown(msgspec.Struct, frozen=True):
+    """What is shown to users as it is: FastAPI and pydantic take it for a dictionary."""
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Pairs of names and values, as of a pydantic model: ``dict(progress)``."""
+        return iter([(name, getattr(self, name)) for name in self.__struct_fields__])
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+        """How pydantic reads and writes it, in its own words, without an import of it."""
+        hints = get_type_hints(cls)
+        required = {field.name for field in msgspec.structs.fields(cls) if field.required}
+        fields = {
+            name: {
+                "type": "typed-dict-field",
+                "schema": handler.generate_schema(hints[name]),
+                "required": name in required,
+            }
+            for name in cls.__struct_fields__
+        }
+        shape = {"type": "typed-dict", "fields": fields, "cls_name": cls.__name__}
+        return {
+            "type": "function-before",
+            "function": {"type": "no-info", "function": _as_dict},
+            "schema": {
+                "type": "function-after",
+                "function": {"type": "no-info", "function": partial(_make, cls)},
+                "schema": shape,
+            },
+            "serialization": {
+                "type": "function-plain",
+                "function": _as_dict,
+                "return_schema": shape,
+            },
+        }
+
+
+def _make(cls: type[Shown], given: dict[str, Any]) -> Shown:
+    return cls(**given)
+
+
+def _as_dict(value: Any) -> Any:
+    return dict(value) if isinstance(value, Shown) else value
+
+
+class Failure(Shown, frozen=True, array_like=True):
     """What a task raised, as text: no class is ever imported or made from it."""
 
     type: str
@@ -108,7 +155,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a client may be waiting for it."""
 
 
-class Progress(msgspec.Struct, frozen=True, array_like=True):
+class Progress(Shown, frozen=True, array_like=True):
     """How far a running task says it is."""
 
     value: float

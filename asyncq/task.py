@@ -9,7 +9,12 @@ import msgspec
 
 from asyncq.context import Context
 from asyncq.errors import ConfigurationError, InvalidValue, shown
-from asyncq.functions import callable_of, check_nameable, is_asynchronous
+from asyncq.functions import (
+    callable_of,
+    check_nameable,
+    is_asynchronous,
+    refuse_descriptors,
+)
 from asyncq.hints import resolve_result
 from asyncq.message import MAX_PRIORITY, MESSAGE_ID, TASK_NAME
 from asyncq.naming import qualified_name
@@ -338,6 +343,8 @@ class TaskDecorator:
             ConfigurationError: the name is taken or cannot be one; a parameter cannot be sent; an
                 option is unknown (`UnknownOption`) or makes no sense (`InvalidValue`).
         """
+        if function:
+            refuse_descriptors(function[0])
         if function and not callable(function[0]):
             raise InvalidValue("what @app.task decorates", function[0], f"a function; {_BY_NAME}")
         if not options.keys() <= set(OPTIONS):
