@@ -28,6 +28,7 @@ from asyncq.values import (
     Decode,
     Encode,
     can_be_made,
+    check_model,
     decoder,
     encode,
     encode_sparsely,
@@ -150,14 +151,16 @@ def shape_of(annotation: Any) -> Shape:
         return _shape_by_pydantic(
             annotation, f"values of {found.unknown.__qualname__} cannot be made from bytes"
         )
+    for model in found.models:
+        check_model(model)
     return Shape(
         exact=_exact_types(annotation),
-        encode=encode_sparsely if found.has_models else encode,
+        encode=encode_sparsely if found.models else encode,
         encode_whole=encode,
         decode=decoder(annotation),
         annotation=annotation,
         strict=not found.has_any,
-        has_models=found.has_models,
+        has_models=bool(found.models),
     )
 
 
@@ -205,7 +208,8 @@ class _Findings:
     def __init__(self, info: Any) -> None:
         self.unknown: type | None = None
         """The first class that nothing is known of."""
-        self.has_models = False
+        self.models: list[type] = []
+        """Of pydantic's."""
         self.has_any = False
         seen: set[int] = set()
         todo = [info]
@@ -224,7 +228,8 @@ class _Findings:
                 self.has_any = True
             case msgspec.inspect.CustomType(cls=cls):
                 self.has_any |= cls is object
-                self.has_models |= is_pydantic(cls)
+                if is_pydantic(cls):
+                    self.models.append(cls)
                 if not can_be_made(cls):
                     self.unknown = self.unknown or cls
             case msgspec.inspect.DataclassType(cls=cls) if is_pydantic(cls):

@@ -63,6 +63,17 @@ def is_pydantic(cls: type) -> bool:
     return hasattr(cls, "__get_pydantic_core_schema__") and "pydantic" in sys.modules
 
 
+def check_model(cls: type) -> None:
+    """
+    Raises:
+        NameError: this class of pydantic's names something that is not defined (yet).
+        ConfigurationError: pydantic lacks what it needs for it.
+    """
+    from asyncq.models import adapter_of  # noqa: PLC0415 - only who uses pydantic imports it
+
+    adapter_of(cls)
+
+
 def can_be_made(cls: type) -> bool:
     """Whether values of this class, which msgspec does not know, can be made from plain data."""
     return is_pydantic(cls) or is_known(cls)

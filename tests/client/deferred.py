@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
 import asyncq
 from asyncq.app import App
 from asyncq.context import Context
@@ -31,6 +33,14 @@ def make_tasks(app: App) -> dict[str, Task[..., Any]]:
     return dict(app.tasks)
 
 
+def make_model_task(app: App) -> Task[..., Any]:
+    @app.task
+    async def size_of(box: Box) -> int:
+        return box.inside.size
+
+    return size_of
+
+
 def make_context_task(app: App) -> Task[..., Any]:
     @app.task
     async def id_of(ctx: Context, thing: Thing) -> str:
@@ -44,4 +54,18 @@ def make_context_task(app: App) -> Task[..., Any]:
 class Thing:
     """Defined below the tasks that take it."""
 
+    size: int
+
+
+class Box(BaseModel):
+    """Of something that is defined below it, and after its tasks if they are declared early."""
+
+    inside: Inside
+
+
+EARLY = App("memory://deferred")
+early = make_model_task(EARLY)  # at this line nobody knows what is inside of a box
+
+
+class Inside(BaseModel):
     size: int

@@ -190,6 +190,15 @@ async def test_annotations_that_are_strings_are_resolved(app: App) -> None:
             assert thing == deferred.Thing(6), name
 
 
+async def test_a_model_may_be_complete_only_below_its_task() -> None:
+    box = deferred.Box(inside=deferred.Inside(size=5))
+
+    async with deferred.EARLY, deferred.EARLY.worker():
+        result = await deferred.early.enqueue(box)
+
+        assert await result.get(timeout=PATIENCE) == 5
+
+
 async def test_a_string_annotation_for_the_context_is_recognised(app: App) -> None:
     task = deferred.make_context_task(app)
 
