@@ -6,6 +6,7 @@ AsyncqError
 │   └── UnknownOption           there is no such setting; a TypeError too
 ├── BrokerError
 │   ├── BrokerUnavailable       try again later; publishing again is safe
+│   │   └── QueueUnavailable    ... for this queue; others can be used
 │   ├── Refused                 this envelope is not taken
 │   │   ├── MessageTooLarge
 │   │   ├── Unroutable          no queue is bound where it was sent
@@ -68,6 +69,14 @@ class BrokerUnavailable(BrokerError):
         super().__init__(message)
         self.envelope_ids = frozenset(envelope_ids)
         """What it has not taken, where it has taken all the rest; empty where that is not known."""
+
+
+class QueueUnavailable(BrokerUnavailable):
+    """One queue cannot be used just now, or as it is there; the broker's others can."""
+
+    def __init__(self, queue: str, message: str) -> None:
+        super().__init__(message)
+        self.queue = queue
 
 
 class Refused(BrokerError):

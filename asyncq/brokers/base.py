@@ -323,7 +323,12 @@ class Broker(Protocol):
         """Take deliveries from ``queue`` for the worker that holds ``lease``.
 
         Entering starts the lease for this queue. On exit it ends, and what was received and not
-        settled goes back, uncounted.
+        settled goes back, uncounted. It may be left in another task than it was entered in.
+
+        Raises, when it is entered:
+            QueueUnavailable: not this queue just now; consumers of others are not touched by that.
+            ConfigurationError: not this queue until something is changed; likewise.
+            BrokerUnavailable: the broker is away.
         """
         ...
 

@@ -8,7 +8,8 @@ import anyio
 
 from asyncq.config import Url, query_of
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError
-from asyncq.stores.amqp_wire import ConnectionRefused, Wire
+from asyncq.stores.amqp_rights import access_refused
+from asyncq.stores.amqp_wire import ChannelClosed, ConnectionRefused, Wire
 from asyncq.stores.tries import first_to_connect
 
 CONNECT_TIMEOUT = 5.0  # seconds
@@ -86,7 +87,8 @@ class Connector:
         except ConnectionRefused as error:
             if self._was_connected:  # a server that starts refuses for a while whom it knew
                 raise self.gone(error) from error
-            raise ConfigurationError(f"{settings.url!r} refuses us: {error}") from error
+            refused = access_refused(repr(settings.url), str(error))
+            raise refused or ConfigurationError(f"{settings.url!r} refuses us: {error}") from error
         except ssl.SSLCertVerificationError as error:
             raise ConfigurationError(
                 f"{settings.url!r} has a certificate that we do not trust: {error.verify_message}; "
@@ -126,8 +128,11 @@ class Connector:
 
     def gone(self, error: BaseException) -> Exception:
         """Our exception for a connection that was lost, or a server that says no."""
-        what = str(error) or type(error).__name__
-        return self._unavailable(f"no answer from {self._settings.url!r}: {what}")
+        what, url = str(error) or type(error).__name__, repr(self._settings.url)
+        if isinstance(error, ChannelClosed):
+            refused = access_refused(url, what, error.method)
+            return refused or self._unavailable(f"{url} says no: {what}")
+        return self._unavailable(f"no answer from {url}: {what}")
 
     def close_if_silent(self, error: BaseException) -> None:
         """Close the connection after a call that was not answered in time."""

@@ -41,11 +41,15 @@ class ConnectionRefused(ConnectionError):
 
 
 class ChannelClosed(Exception):
-    """The server closed the channel; ``code`` is AMQP's (404 not found, 406 failed)."""
+    """The server closed the channel; ``code`` is AMQP's (404 not found, 406 failed).
 
-    def __init__(self, code: int, text: str) -> None:
+    ``method`` is what it was over, by AMQP's numbers of its class and itself.
+    """
+
+    def __init__(self, code: int, text: str, method: tuple[int, int] = (0, 0)) -> None:
         super().__init__(f"{code} {text}")
         self.code = code
+        self.method = method
 
 
 class Content:
@@ -156,7 +160,8 @@ class Channel:
         match method:
             case amqp.Channel.Close():
                 self.wire.write(self.marshal(amqp.Channel.CloseOk()))
-                self.end(ChannelClosed(method.reply_code or 0, str(method.reply_text)))
+                over = (method.class_id or 0, method.method_id or 0)
+                self.end(ChannelClosed(method.reply_code or 0, str(method.reply_text), over))
                 self.wire.drop(self)
             case amqp.Basic.Cancel():
                 self.on_cancel(str(method.consumer_tag))

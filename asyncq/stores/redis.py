@@ -25,6 +25,7 @@ from redis.retry import Retry
 from asyncq.config import Url, query_of
 from asyncq.errors import LONGEST, BackendUnavailable, BrokerUnavailable, ConfigurationError
 from asyncq.stores.redis_lines import CONNECT_TIMEOUT, Lines
+from asyncq.stores.redis_refusals import PASSING, asked_for, refusal
 from asyncq.stores.redis_wire import ReplyError, Wire
 
 DOUBT = 1.0  # seconds without an answer until another connection is asked
@@ -35,15 +36,6 @@ OWN_OPTIONS = ("prefix",)
 
 UNKNOWN_SCRIPT = "NOSCRIPT"
 _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)  # a line of a script
-_FORBIDDEN = ("NOAUTH", "WRONGPASS", "NOPERM")
-# The server is there but cannot serve us now: reconnecting (to the next master, say) may help.
-_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "OOM",
-            "TRYAGAIN", "UNKILLABLE", "BUSY")  # fmt: skip
-_MEANING = {
-    "OOM": "its memory is full (OOM, maxmemory is reached): make room, or raise maxmemory",
-    "MISCONF": "it cannot write its files (MISCONF): see its log, and the room on its disk",
-}
-
 # redis-py packs in Python, at 1 µs an argument; a batch has thousands.
 pack_command: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis).pack_command
 
@@ -182,7 +174,7 @@ class Link:
                 raise self._gone(error) from error
             for reply in replies:
                 if reply.__class__ is ReplyError:
-                    raise self._explain(reply)
+                    raise self._explain(reply, packed)
             return replies
 
     async def _connect(self) -> Wire:
@@ -236,23 +228,27 @@ class Link:
 
     def _refused(self, error: exceptions.RedisError) -> Exception:
         """Our exception for redis-py's, which it raises while it connects."""
-        said_no = isinstance(error, exceptions.AuthenticationError | exceptions.ResponseError)
-        return self._forbidden(error) if said_no else self._gone(error)
+        url, said = repr(self._settings.url), str(error)
+        if isinstance(error, exceptions.BusyLoadingError):
+            return self._unable("LOADING", said)
+        if not isinstance(error, exceptions.AuthenticationError | exceptions.ResponseError):
+            return self._gone(error)
+        no = refusal(url, said.partition(" ")[0], said)
+        return no or ConfigurationError(f"{url} refuses us: {said}")
 
-    def _explain(self, error: ReplyError) -> Exception:
+    def _explain(self, error: ReplyError, packed: bytes) -> Exception:
         """Our exception for what the server says; its own where a caller takes it apart."""
-        if error.code in _FORBIDDEN:
-            return self._forbidden(error)
-        if error.code not in _PASSING:
-            return error
-        # What it says of itself may be true of this connection alone (of a replica, say).
-        if self._wire is not None:
-            self._wire.close()
-        why = _MEANING.get(error.code, str(error))
-        return self._unavailable(f"{self._settings.url!r} cannot serve us now: {why}")
+        code, said = error.code, str(error)
+        if code in PASSING:
+            # What it says of itself may be true of this connection alone (of a replica, say).
+            if self._wire is not None:
+                self._wire.close()
+            return self._unable(code, said)
+        return refusal(repr(self._settings.url), code, said, asked_for(packed)) or error
 
-    def _forbidden(self, error: Exception) -> ConfigurationError:
-        return ConfigurationError(f"{self._settings.url!r} refuses us: {error}")
+    def _unable(self, code: str, said: str) -> Exception:
+        why = PASSING[code] or said
+        return self._unavailable(f"{self._settings.url!r} cannot serve us now: {why}")
 
     @property
     def is_connected(self) -> bool:

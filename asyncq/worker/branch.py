@@ -13,7 +13,6 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Mapping,
     Sequence,
 )
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -22,6 +21,7 @@ from functools import partial
 import anyio
 import msgspec
 from anyio import create_task_group, current_time
+from anyio.abc import TaskStatus
 
 from asyncq.backends.base import Backend
 from asyncq.brokers.base import (
@@ -33,7 +33,6 @@ from asyncq.brokers.base import (
     Leased,
     Nack,
     PushedConsumer,
-    QueueSpec,
 )
 from asyncq.brokers.lanes import Lane
 from asyncq.config import Config
@@ -43,10 +42,11 @@ from asyncq.message import new_id
 from asyncq.policies import Retry
 from asyncq.worker.burst import Burst
 from asyncq.worker.completer import Completer
+from asyncq.worker.entrance import Entrance
 from asyncq.worker.executor import Executor
 from asyncq.worker.farewell import Farewell
 from asyncq.worker.intake import Intake
-from asyncq.worker.leases import Keep, LeaseRenewal, Renewal
+from asyncq.worker.leases import Keep, LeaseRenewal
 from asyncq.worker.pool import Pool, Slots
 from asyncq.worker.sweeper import Sweeper
 
@@ -55,6 +55,8 @@ log = get_logger(__name__)
 PAUSE = Retry(times=0, base=0.1, ceiling=1.0)  # while a broker is away
 PAUSE_OF_VAIN = Retry(times=0, base=0.2, ceiling=30.0, jitter=False)  # after leases without use
 STEADY = 10.0  # seconds; a lease that lasted so long was of use, also if nothing was to do
+
+Announce = Callable[[], None]
 
 TO_THE_BROKER = 0.85  # of the lease; in the rest, others look who has died: 15 s is 15 s in all
 
@@ -91,17 +93,18 @@ class Branch:
         self._pool: Pool | None = None
         self._stopped = anyio.Event()
         self._hurrying = False
-        self._intakes: list[Intake] = []
+        self._intakes: dict[str, Intake] = {}  # of the queues that are entered
+        self._renewing = anyio.CancelScope()
         self._completers: Collection[Completer] = ()  # of this lease, or the last one
 
     @property
     def is_consuming(self) -> bool:
         """Whether it takes from each of its queues."""
-        if not self._intakes or self._stopped.is_set():
+        if len(self._intakes) < len(self._queues) or self._stopped.is_set():
             return False
-        return not any(intake.is_interrupted for intake in self._intakes)
+        return not any(intake.is_interrupted for intake in self._intakes.values())
 
-    async def run(self, announce: Callable[[], None], keep: Keep | None = None) -> None:
+    async def run(self, announce: Announce, keep: Keep | None = None) -> None:
         """Consume until stopped, and say when that begins; return once all is settled."""
         worker = self._share.worker
         failures, in_vain, ended = 0, 0, False
@@ -142,7 +145,7 @@ class Branch:
         if self._pool is not None:
             self._pool.hurry()
 
-    async def _serve(self, announce: Callable[[], None], keep: Keep | None) -> None:
+    async def _serve(self, announce: Announce, keep: Keep | None) -> None:
         """One incarnation: consume under one lease until stopped, or until the lease is lost.
 
         The blocks close from the inside out, and that is the shutdown: nothing more comes in, what
@@ -152,12 +155,10 @@ class Branch:
         lease = Lease(new_id(), config.lease * TO_THE_BROKER, share.lane)
         unified = self._broker.store == share.backend.store
         async with AsyncExitStack() as stack:
-            consumers: dict[str, Consumer] = {}
-            for queue in self._queues:
-                consumers[queue] = await stack.enter_async_context(
-                    self._broker.consume(QueueSpec(queue, share.most(queue)), lease)
-                )
+            entrance = Entrance(self._broker, lease, share.most, stack)
+            await entrance.open(self._queues)
             completers: dict[str, Completer] = {}
+            self._completers = completers.values()
 
             def give_back(delivery: Delivery) -> None:
                 completers[delivery.envelope.queue].add(Conclusion(Nack(delivery)))
@@ -166,25 +167,13 @@ class Branch:
             async with create_task_group() as upkeep:
                 upkeep.start_soon(_until_lost, lease)
                 if isinstance(self._broker, Leased):
-                    await upkeep.start(self._renewal(self._broker, lease, keep).run)
-                    await upkeep.start(Sweeper(self._broker, self._queues, lease).run)
-                async with self._completing(consumers, lease, unified=unified) as made:
-                    completers.update(made)
+                    await upkeep.start(self._renew, self._broker, lease, keep, entrance.queues)
+                    await upkeep.start(Sweeper(self._broker, entrance.queues, lease).run)
+                async with self._completing(completers, lease, unified=unified) as complete:
                     try:
-                        intakes = [
-                            Intake(
-                                queue,
-                                consumer,
-                                pool,
-                                share.executor,
-                                completers[queue],
-                                lines=share.lines,
-                                is_over=self._end_of_burst(queue),
-                            )
-                            for queue, consumer in consumers.items()
-                        ]
-                        await self._take_in(intakes, announce)
-                        await _take_no_more(consumers.values())
+                        lines = partial(self._line, pool, complete)
+                        await self._take_in(entrance, lines, announce)
+                        await _take_no_more(entrance.consumers.values())
                     except* LeaseLost:
                         lease.lost = True
                         raise
@@ -207,41 +196,86 @@ class Branch:
         burst = self._share.burst
         return None if burst is None else partial(burst.is_over, (self, queue))
 
-    def _renewal(self, broker: Leased, lease: Lease, keep: Keep | None) -> Renewal:
-        queues, config = self._queues, self._share.config
-        return (keep or LeaseRenewal)(broker, lease, queues, config)
+    async def _renew(
+        self,
+        broker: Leased,
+        lease: Lease,
+        keep: Keep | None,
+        queues: list[str],
+        *,
+        task_status: TaskStatus[None],
+    ) -> None:
+        """Renew the lease in the queues that are entered; begins anew when they become more."""
+        while True:
+            with anyio.CancelScope() as self._renewing:
+                renewal = (keep or LeaseRenewal)(broker, lease, list(queues), self._share.config)
+                await renewal.run(task_status=task_status)
+            task_status = anyio.TASK_STATUS_IGNORED
 
-    async def _take_in(self, intakes: list[Intake], announce: Callable[[], None]) -> None:
+    def _line(
+        self, pool: Pool, complete: Callable[[str, Consumer], Completer], queue: str, of: Consumer
+    ) -> Intake:
+        """A consumer's way into the pool, and out of it."""
+        share = self._share
+        intake = self._intakes[queue] = Intake(
+            queue,
+            of,
+            pool,
+            share.executor,
+            complete(queue, of),
+            lines=share.lines,
+            is_over=self._end_of_burst(queue),
+            may_wait=self._is_one_well,
+        )
+        return intake
+
+    async def _take_in(
+        self, entrance: Entrance, line: Callable[[str, Consumer], Intake], announce: Announce
+    ) -> None:
         """Consume until stopped, or in a burst until the queues are empty."""
-        self._intakes = intakes
         try:
             with self._intake:
                 async with create_task_group() as group:
-                    for intake in intakes:
-                        group.start_soon(intake.run)
-                    log.info("worker %s consumes %s", self._share.worker, ", ".join(self._queues))
+                    for queue, consumer in entrance.consumers.items():
+                        group.start_soon(line(queue, consumer).run)
+                    log.info("worker %s consumes %s", self._share.worker, ", ".join(self._intakes))
+                    for queue in self._queues:
+                        if queue not in self._intakes:
+                            group.start_soon(self._join, queue, entrance, line)
                     announce()
         finally:
-            self._intakes = []
+            self._intakes.clear()
+
+    async def _join(
+        self, queue: str, entrance: Entrance, line: Callable[[str, Consumer], Intake]
+    ) -> None:
+        """Consume a queue as soon as it can be."""
+        consumer = await entrance.enter_later(queue, self._end_of_burst(queue))
+        if consumer is not None:
+            self._renewing.cancel()
+            await line(queue, consumer).run()
+
+    def _is_one_well(self) -> bool:
+        """Whether one of the queues can be consumed."""
+        return any(not intake.is_interrupted for intake in self._intakes.values())
 
     @asynccontextmanager
     async def _completing(
-        self, consumers: Mapping[str, Consumer], lease: Lease, *, unified: bool
-    ) -> AsyncGenerator[dict[str, Completer]]:
-        """A completer for each consumer, which ends when what the block left is settled."""
+        self, completers: dict[str, Completer], lease: Lease, *, unified: bool
+    ) -> AsyncGenerator[Callable[[str, Consumer], Completer]]:
+        """What begins a completer for a consumer; each ends when what the block left is settled."""
         share = self._share
-        completers = {
-            queue: Completer(
-                consumer, share.backend, lease, unified=unified, room=share.config.concurrency
-            )
-            for queue, consumer in consumers.items()
-        }
-        self._completers = completers.values()
         async with create_task_group() as group:
-            for completer in completers.values():
+
+            def complete(queue: str, consumer: Consumer) -> Completer:
+                completer = completers[queue] = Completer(
+                    consumer, share.backend, lease, unified=unified, room=share.config.concurrency
+                )
                 group.start_soon(completer.run)
+                return completer
+
             try:
-                yield completers
+                yield complete
             finally:
                 for completer in completers.values():
                     completer.close()

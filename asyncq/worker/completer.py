@@ -20,7 +20,7 @@ from asyncq.brokers.base import (
     Reject,
     UnifiedConsumer,
 )
-from asyncq.errors import BackendUnavailable, BrokerUnavailable, LeaseLost
+from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, LeaseLost
 from asyncq.loggers import get_logger
 from asyncq.message import Failed, Failure, Record
 from asyncq.policies import Retry
@@ -109,7 +109,8 @@ class Completer:
             try:
                 self._report(await self._carry_out(batch))
                 self.settled += len(batch)
-            except (BrokerUnavailable, BackendUnavailable) as error:
+            except (BrokerUnavailable, BackendUnavailable, ConfigurationError) as error:
+                # The last: rights that were taken away come back, and what has run is kept.
                 if failures == 0:
                     log.warning(
                         "settling %d tasks is interrupted, trying again: %s", len(batch), error

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 
 from asyncq.brokers.base import MAX_BATCH, Consumer, Delivery, WaitingConsumer
-from asyncq.errors import BrokerUnavailable
+from asyncq.errors import BrokerUnavailable, ConfigurationError
 from asyncq.loggers import get_logger
 from asyncq.policies import Retry
 from asyncq.worker.completer import Completer
@@ -19,6 +19,7 @@ RECEIVE_TIMEOUT = 15.0  # seconds; a driver gives up on its own well before
 TURNS_TO_SETTLE = 3  # of the loop: a short task's run, its completer's, and the write to the socket
 LOOK = 0.1  # seconds between two looks of a burst for what its tasks wait for
 PAUSE = Retry(times=0, base=0.05, ceiling=1.0)
+PAUSE_OF_WRONG = Retry(times=0, base=0.5, ceiling=15.0)  # while only a change would help
 
 
 class Intake:
@@ -34,6 +35,7 @@ class Intake:
         *,
         lines: int,
         is_over: Callable[[], Awaitable[bool]] | None = None,
+        may_wait: Callable[[], bool],
     ) -> None:
         self._queue = queue
         self._consumer = consumer
@@ -45,6 +47,8 @@ class Intake:
         """How many consumers share the pool."""
         self._is_over = is_over
         """Of a burst: asked whenever nothing was found and nothing runs."""
+        self._may_wait = may_wait
+        """Whether another queue is consumed while this one cannot be; else the worker ends."""
         self._failures = 0  # in a row
         # Half the slots at a time: while one half runs, the other half's claim and settlement are
         # on their way.
@@ -53,7 +57,7 @@ class Intake:
 
     @property
     def is_interrupted(self) -> bool:
-        """The broker is away."""
+        """The broker is away, or does not let us consume this queue."""
         return self._failures > 0
 
     async def run(self) -> None:
@@ -62,13 +66,18 @@ class Intake:
             try:
                 if await self._step():
                     return
-            except BrokerUnavailable as error:
-                if self._failures == 0:
+            except (BrokerUnavailable, ConfigurationError) as error:
+                self._failures += 1
+                # Rights that were taken away, say: wrong for this queue, and well for others.
+                is_wrong = isinstance(error, ConfigurationError)
+                if is_wrong and not self._may_wait():
+                    raise
+                if self._failures == 1:
                     log.warning(
                         "consuming queue %s is interrupted, trying again: %s", self._queue, error
                     )
-                self._failures += 1
-                await anyio.sleep(PAUSE.pause(self._failures))
+                pause = PAUSE_OF_WRONG if is_wrong else PAUSE
+                await anyio.sleep(pause.pause(self._failures))
 
     async def _step(self) -> bool:
         """Take in all there is, then wait for more; True when a burst is over."""

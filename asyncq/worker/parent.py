@@ -6,6 +6,7 @@ Should it die, we renew for ourselves and drain.
 
 import asyncio
 import logging
+import math
 import os
 import resource
 import socket
@@ -197,7 +198,8 @@ class _KeptLease:
         self._own = own
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        self.lease.good_until = time.monotonic() + self.lease.seconds
+        if math.isinf(self.lease.good_until):  # nobody has renewed it until now
+            self.lease.good_until = time.monotonic() + self.lease.seconds
         self._parent.keep(self, self._holding)
         task_status.started()
         await self.news.wait()

@@ -8,7 +8,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from asyncq.brokers.base import Lease, Leased
-from asyncq.errors import BrokerUnavailable
+from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueUnavailable
 from asyncq.loggers import get_logger
 
 log = get_logger(__name__)
@@ -41,7 +41,7 @@ class Sweeper:
             if now - calm_since < half:
                 continue
             try:
-                for queue in self._queues:
+                for queue in tuple(self._queues):  # more may come
                     await self._sweep(queue)
             except BrokerUnavailable as error:
                 log.debug("sweeping is interrupted: %s", error)
@@ -51,7 +51,10 @@ class Sweeper:
 
     async def _sweep(self, queue: str) -> None:
         recovered = 0
-        while count := await self._broker.sweep(queue):
-            recovered += count
+        try:
+            while count := await self._broker.sweep(queue):
+                recovered += count
+        except (ConfigurationError, QueueUnavailable) as error:
+            log.debug("queue %s cannot be swept: %s", queue, error)  # its consumer says it louder
         if recovered:
             log.warning("requeued %d messages of a dead worker in queue %s", recovered, queue)

@@ -1,8 +1,10 @@
 """A store that drops, repeats and delays: memory, now and then not there."""
 
 import random
+from collections import Counter
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
+from typing import ClassVar
 
 import anyio
 
@@ -63,6 +65,39 @@ class FaultyBroker(MemoryBroker):
         async with super().consume(queue, lease) as consumer:
             assert isinstance(consumer, UnifiedConsumer)
             yield FaultyConsumer(consumer, self.chance)
+
+
+class BarringBroker(MemoryBroker):
+    """``barring://name``: raises what a test wrote down for a queue, when it is to be consumed."""
+
+    barred: ClassVar[dict[str, Exception]] = {}  # by queue; tests change it as they go
+    attempts: ClassVar[Counter[str]] = Counter()
+
+    @asynccontextmanager
+    async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
+        self.attempts[queue.name] += 1
+        if queue.name in self.barred:
+            raise self.barred[queue.name]
+        async with super().consume(queue, lease) as consumer:
+            assert isinstance(consumer, UnifiedConsumer)
+            yield BarringConsumer(consumer, queue.name)
+
+
+class BarringConsumer:
+    def __init__(self, consumer: UnifiedConsumer, queue: str) -> None:
+        self._consumer = consumer
+        self._queue = queue
+        self.settle = consumer.settle
+        self.conclude = consumer.conclude
+
+    async def wait(self) -> None:
+        with anyio.move_on_after(0.05):
+            await self._consumer.wait()
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        if self._queue in BarringBroker.barred:
+            raise BarringBroker.barred[self._queue]
+        return await self._consumer.receive(limit)
 
 
 class FaultyConsumer:

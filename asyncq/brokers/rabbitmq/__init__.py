@@ -20,10 +20,18 @@ from asyncq.brokers.rabbitmq.parcels import wrap
 from asyncq.brokers.rabbitmq.post import DeclaredOtherwise, Post
 from asyncq.clock import Clock
 from asyncq.config import Url
-from asyncq.errors import BrokerError, BrokerUnavailable, QueueFull, Refused, Unroutable
+from asyncq.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    QueueFull,
+    QueueUnavailable,
+    Refused,
+    Unroutable,
+)
 from asyncq.loggers import get_logger
 from asyncq.stores.amqp import AmqpSettings, Connector
 from asyncq.stores.amqp_content import Parcel
+from asyncq.stores.amqp_rights import AccessRefused
 from asyncq.stores.amqp_sender import Sent
 from asyncq.topology import Queue, copy_id, resolve
 
@@ -141,7 +149,7 @@ class RabbitBroker:
         for queue in queues:
             try:
                 await self._post.declare(queue.name, anew=True)
-            except DeclaredOtherwise as error:
+            except (DeclaredOtherwise, AccessRefused, QueueUnavailable) as error:
                 # The others work all the same; who sends to this one hears of it as well.
                 log.error("queue %s cannot be used: %s", queue.name, error)  # noqa: TRY400 - no fault of ours
 

@@ -18,7 +18,7 @@ import pamqp.commands as amqp
 
 from asyncq.brokers.base import Ack, Delivery, Lease, Nack, QueueSpec, Reject, Settlement
 from asyncq.brokers.lanes import NO_ROOM, Room
-from asyncq.brokers.rabbitmq import names
+from asyncq.brokers.rabbitmq import names, remedies
 from asyncq.brokers.rabbitmq.parcels import Received, unwrap, wrap
 from asyncq.brokers.rabbitmq.post import Post
 from asyncq.errors import BrokerUnavailable, LeaseLost
@@ -37,7 +37,6 @@ MOST_FETCHED = 20  # suspects at a time
 QUIET = 0.05  # seconds without a push after which none is on its way
 PREFETCH = 100  # where nobody says
 MOST_PREFETCH = 65535  # AMQP's
-OVERDUE = "delivery acknowledgement"  # what RabbitMQ says of a delivery that was held for too long
 LEAVE_TIMEOUT = 5.0  # seconds to give back what is held; then the server does, and counts it
 
 
@@ -76,7 +75,10 @@ class RabbitConsumer:
         try:
             async with deadline(CALL_TIMEOUT):
                 await self._open_channel()
-        except (OSError, ChannelClosed) as error:
+        except ChannelClosed as error:
+            # Of this channel alone: the queues of others on this connection go on.
+            raise remedies.not_consumed(self._name, self._connector.gone(error)) from error
+        except OSError as error:
             self._connector.close_if_silent(error)
             raise self._connector.gone(error) from error
 
@@ -85,8 +87,8 @@ class RabbitConsumer:
         channel = self._channel = await wire.open_channel()
         channel.on_delivery = self._on_delivery
         channel.on_cancel = self._on_cancel
-        channel.on_close = self._on_close
-        await self._start_pushing()
+        await self._start_pushing(channel)
+        channel.on_close = self._on_close  # from now on it is the lease
 
     async def leave(self) -> None:
         """Give back what is still held, uncounted."""
@@ -162,7 +164,12 @@ class RabbitConsumer:
         never gets them (3.10.8), and nothing tells. Closing the old channel sets them free.
         """
         old = self._channel
-        await self._open_channel()
+        try:
+            await self._open_channel()
+        except (OSError, ChannelClosed) as error:
+            if self._channel is not None:
+                self._channel.wire.close()
+            raise self._lost(error) from error
         if old is not None:
             old.close()
 
@@ -171,17 +178,18 @@ class RabbitConsumer:
         with anyio.move_on_after(seconds):
             await self._pushed.wait()
 
-    async def _start_pushing(self) -> None:
+    async def _start_pushing(self, channel: Channel) -> None:
         self._tag = self._new_tag()
         self._extra.clear()
         self._cancelled_by_server = False
         # Shielded: a consumer that is cancelled before the server has said that it has one takes
         # RabbitMQ's channel down (3.10.8). It ends: what is asked has a deadline.
         with anyio.CancelScope(shield=True):
-            await self._ask(
-                amqp.Basic.Qos(0, self._prefetch, False),
-                amqp.Basic.Consume(queue=self._name, consumer_tag=self._tag),
-            )
+            async with deadline(PROBE_TIMEOUT):
+                await channel.call(
+                    amqp.Basic.Qos(0, self._prefetch, False),
+                    amqp.Basic.Consume(queue=self._name, consumer_tag=self._tag),
+                )
 
     def _new_tag(self) -> str:
         self._tags += 1
@@ -479,14 +487,9 @@ class RabbitConsumer:
     def _on_close(self, why: Exception) -> None:
         self._pushed.set()
         self._lease.lose()
-        log.warning("the channel of queue %s was closed: %s%s", self._name, why, _remedy(why))
-
-
-def _remedy(why: Exception) -> str:
-    """What to do about a channel that was closed, where anything can be done."""
-    if OVERDUE not in str(why):
-        return ""
-    return (
-        "; a task took longer than RabbitMQ's consumer_timeout (30 minutes, unless rabbitmq.conf"
-        " says otherwise) and runs again: set that to more than your longest task"
-    )
+        log.warning(
+            "the channel of queue %s was closed: %s%s",
+            self._name,
+            why,
+            remedies.of_closed_channel(why),
+        )

@@ -15,7 +15,7 @@ from asyncq.brokers.dead import DeadLimits, pack_last
 from asyncq.brokers.rabbitmq import names
 from asyncq.brokers.rabbitmq.parcels import DIED_AT, REASON, wrap
 from asyncq.clock import Clock
-from asyncq.errors import ConfigurationError
+from asyncq.errors import ConfigurationError, QueueUnavailable
 from asyncq.loggers import get_logger
 from asyncq.stores.amqp import CALL_TIMEOUT, AmqpSettings, Connector
 from asyncq.stores.amqp_content import Parcel
@@ -23,7 +23,7 @@ from asyncq.stores.amqp_sender import Sender, Sent
 from asyncq.stores.amqp_wire import Channel, ChannelClosed
 from asyncq.topology import Queue
 
-NOT_FOUND, PRECONDITION_FAILED = 404, 406  # AMQP's reply codes
+NOT_FOUND, RESOURCE_LOCKED, PRECONDITION_FAILED = 404, 405, 406  # AMQP's reply codes
 LONGEST_REASON = 2000  # characters that a header takes of it
 COUNT_EVERY = 60.0  # seconds between two looks at how many dead letters a queue has
 
@@ -60,6 +60,8 @@ class Post:
         Raises:
             BrokerUnavailable: no answer; call again.
             DeclaredOtherwise: there is another queue of this name, made differently.
+            AccessRefused: the user may not.
+            QueueUnavailable: it is the exclusive queue of another connection.
         """
         if queue in self.declared and not anew:
             return
@@ -68,6 +70,12 @@ class Post:
         try:
             await self._call(*names.queue_methods(spec), *names.binding_methods(spec))
         except ChannelClosed as error:
+            if error.code == RESOURCE_LOCKED:
+                raise QueueUnavailable(
+                    queue,
+                    f"queue {queue} in {self._settings.url!r} belongs to another connection, which "
+                    f"declared it exclusive: end that one, or take another name ({error})",
+                ) from error
             if error.code != PRECONDITION_FAILED:
                 raise self._connector.gone(error) from error
             raise DeclaredOtherwise(

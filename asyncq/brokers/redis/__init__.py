@@ -37,12 +37,15 @@ from asyncq.brokers.redis.admin import RedisQueueAdmin
 from asyncq.brokers.redis.blobs import dead_bounds, pack, queue_key
 from asyncq.brokers.redis.consumer import RedisConsumer
 from asyncq.brokers.redis.keeper import RedisLeaseKeeper
+from asyncq.brokers.redis.refusals import not_sent, queue_unavailable
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueFull
 from asyncq.loggers import get_logger
 from asyncq.message import Status
 from asyncq.stores.redis import OLDEST, Link, RedisSettings, load_script
+from asyncq.stores.redis_refusals import NoPermission
+from asyncq.stores.redis_wire import ReplyError
 from asyncq.topology import Queue
 
 log = get_logger(__name__)
@@ -99,16 +102,26 @@ class RedisBroker:
         bounds = dead_bounds(self._limits)
         for queue, messages in queues.items():
             await self._announce(queue)
-            gone, limit, refused = await self._sender.script(
-                _PUBLISH, self._base(queue), records, *bounds, *messages
-            )
+            try:
+                gone, limit, refused = await self._sender.script(
+                    _PUBLISH, self._base(queue), records, *bounds, *messages
+                )
+            except ReplyError as error:
+                raise not_sent(self._settings, queue, error) from error
             self._limits.note(queue, gone)
             if refused:
                 raise QueueFull([raw.decode() for raw in refused], queue, limit)
 
     async def declare(self, queues: Sequence[Queue]) -> None:
         for queue in queues:
-            await self._sender.script(_DECLARE, self._base(queue.name), *_bounds(queue))
+            try:
+                await self._sender.script(_DECLARE, self._base(queue.name), *_bounds(queue))
+            except (ReplyError, NoPermission) as error:
+                # The others work all the same; who sends to this one hears of it as well.
+                why = error
+                if isinstance(error, ReplyError):
+                    why = not_sent(self._settings, queue.name, error)
+                log.error("queue %s cannot be used: %s", queue.name, why)  # noqa: TRY400 - no fault of ours
 
     @asynccontextmanager
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
@@ -131,7 +144,10 @@ class RedisBroker:
         if time.monotonic() - asked > FRESH:
             return 0
         latest = (int(seconds) + FRESH) * 1000 + int(micros) // 1000
-        return await self._upkeep.script(_SWEEP, self._base(queue), int(latest))
+        try:
+            return await self._upkeep.script(_SWEEP, self._base(queue), int(latest))
+        except ReplyError as error:
+            raise queue_unavailable(self._settings, queue, error) from error
 
     async def queues(self) -> Sequence[str]:
         return await self._admin.queues()
@@ -171,9 +187,7 @@ class RedisBroker:
         """Refuse a server that is too old; warn of one that may throw tasks away."""
         try:
             info = parse_info(await self._sender("INFO"))
-        except ConfigurationError as error:
-            if "NOPERM" not in str(error):
-                raise
+        except NoPermission as error:
             # A user without the dangerous commands can do all that we need: nobody looks, then.
             log.info("the version of %r cannot be asked for: %s", self._settings.url, error)
             return

@@ -20,7 +20,8 @@ from asyncq.brokers.base import (
 from asyncq.brokers.dead import DeadLimits, pack_last
 from asyncq.brokers.lanes import NO_ROOM, Room
 from asyncq.brokers.redis.blobs import dead_bounds, pack, queue_key, unpack
-from asyncq.errors import BrokerUnavailable, LeaseLost
+from asyncq.brokers.redis.refusals import queue_unavailable
+from asyncq.errors import BrokerUnavailable, ConfigurationError, LeaseLost
 from asyncq.stores.records import encode_record
 from asyncq.stores.redis import UNKNOWN_SCRIPT, Link, RedisSettings, lifetime, load_script
 from asyncq.stores.redis_wire import ReplyError
@@ -50,6 +51,7 @@ class RedisConsumer:
     def __init__(
         self, settings: RedisSettings, queue: str, lease: Lease, limits: DeadLimits
     ) -> None:
+        self._settings = settings
         self._queue = queue
         self._limits = limits
         self._bounds = dead_bounds(limits)
@@ -71,7 +73,11 @@ class RedisConsumer:
         self._next_due: float | None = None  # seconds, as of the last claim
 
     async def enter(self) -> None:
-        await self._announce(must_exist=False)
+        try:
+            await self._announce(must_exist=False)
+        except BaseException:
+            self._claims.close()
+            raise
 
     async def leave(self) -> None:
         """Give back what is still held, and end the lease in this queue."""
@@ -79,7 +85,7 @@ class RedisConsumer:
         # lease to run out. Bounded: then the lease decides after all.
         with (
             anyio.move_on_after(LEAVE_TIMEOUT, shield=True),
-            contextlib.suppress(BrokerUnavailable),
+            contextlib.suppress(BrokerUnavailable, ConfigurationError, ReplyError),
         ):
             self._claims.close()
             script = (_GIVE_BACK, self._base, self._lease.incarnation, "1")
@@ -246,7 +252,7 @@ class RedisConsumer:
     def _explain(self, error: ReplyError) -> BrokerUnavailable | LeaseLost:
         if error.code == "LEASELOST":
             return LeaseLost(self._lease.incarnation)
-        return BrokerUnavailable(f"queue {self._queue}: {error}")
+        return queue_unavailable(self._settings, self._queue, error)
 
     async def _wait_for_lane(self, too_little: Room) -> None:
         # No wake-up can be relied on: the one for the end of our suspect is often heard before

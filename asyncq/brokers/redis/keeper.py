@@ -34,9 +34,16 @@ class RedisLeaseKeeper:
                         incarnation,
                         str(int(seconds * 1000)),
                     )
-                return all(pipe.execute())
+                answers: list[Any] = pipe.execute(raise_on_error=False)
         except (exceptions.RedisError, OSError) as error:
             raise BrokerUnavailable(f"lease not renewed at {self._settings.url!r}") from error
+        errors = [answer for answer in answers if isinstance(answer, exceptions.RedisError)]
+        if errors and len(errors) == len(answers):
+            raise BrokerUnavailable(
+                f"lease not renewed at {self._settings.url!r}: {errors[0]}"
+            ) from errors[0]
+        # A queue whose keys are of another type, or not ours to use, ends no lease in the others.
+        return all(answer for answer in answers if answer not in errors)
 
     def release(self, incarnation: str, queues: Sequence[str]) -> int:
         recovered = 0

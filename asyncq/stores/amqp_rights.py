@@ -1,0 +1,59 @@
+"""What RabbitMQ means when it refuses access: the right that is missing, and how it is given."""
+
+import re
+from collections.abc import Mapping
+
+from asyncq.errors import ConfigurationError
+
+ACCESS_REFUSED = 403  # AMQP's reply code
+NOT_A_RIGHT = "exclusive use"  # what the code stands for as well: another consumer came first
+
+Method = tuple[int, int]  # AMQP's numbers of a class and its method
+
+_REFUSED = re.compile(
+    r"access to (?P<kind>queue|exchange|vhost) '(?P<name>.*?)'(?: in vhost '(?P<vhost>.*)')?"
+    r" refused for user '(?P<user>.*?)'"
+)
+# Which right a method asks for, of the queue or the exchange that it is refused for
+# (https://www.rabbitmq.com/access-control.html): 3.10 does not say.
+_QUEUES: Mapping[Method, str] = {
+    (50, 10): "configure (or read)",  # Queue.Declare; to read, if it has a dead-letter exchange
+    (50, 20): "write",  # Queue.Bind
+    (50, 30): "read",  # Queue.Purge
+    (60, 20): "read",  # Basic.Consume
+    (60, 70): "read",  # Basic.Get
+}
+_EXCHANGES: Mapping[Method, str] = {
+    (40, 10): "configure",  # Exchange.Declare
+    (40, 30): "read and write",  # Exchange.Bind: of the one, and of the other
+    (50, 10): "write",  # Queue.Declare; of its dead-letter exchange
+    (50, 20): "read",  # Queue.Bind
+    (60, 40): "write",  # Basic.Publish
+}
+
+
+class AccessRefused(ConfigurationError):
+    """The user lacks a right; the message says which, and how it is given."""
+
+
+def access_refused(url: str, said: str, method: Method = (0, 0)) -> AccessRefused | None:
+    """What to raise for what the server ``said`` of ``method``; None if it is not about rights."""
+    found = _REFUSED.search(said)
+    if found is None:
+        return None
+    kind, name, user = found["kind"], found["name"], found["user"]
+    if kind == "vhost":
+        what, vhost = f"may not enter vhost {name!r}", name
+    else:
+        vhost = found["vhost"] or "/"
+        rights = (_QUEUES if kind == "queue" else _EXCHANGES).get(method, "every")
+        what = f"lacks the {rights} right to {kind} {name!r} in vhost {vhost!r}"
+    return AccessRefused(
+        f"{url}: user {user!r} {what}. Give it: rabbitmqctl set_permissions -p {_quoted(vhost)} "
+        f"{_quoted(user)} '.*' '.*' '.*' (to configure, write and read; patterns of names that are "
+        f"narrower have to let asyncq's own pass). RabbitMQ said: {said}"
+    )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"

@@ -1,0 +1,85 @@
+"""What Redis means when it cannot do what it was asked, and what to do about that."""
+
+import re
+from collections.abc import Mapping
+
+from asyncq.errors import ConfigurationError
+
+# The set-up is wrong: nothing but a change mends it.
+FORBIDDEN: Mapping[str, str] = {
+    "NOAUTH": "it wants a password: write redis://:password@host, or redis://user:password@host",
+    "WRONGPASS": "user or password is wrong, or the user is disabled: see ACL LIST",
+}
+# The server is there but cannot serve us now: reconnecting (to the next master, say) may help.
+PASSING: Mapping[str, str] = {
+    "OOM": "its memory is full (OOM, maxmemory is reached): make room, or raise maxmemory",
+    "MISCONF": "it cannot write its files (MISCONF): see its log, and the room on its disk",
+    "LOADING": "it loads its data from disk (LOADING), which ends by itself",
+    "READONLY": "it is a replica, which takes no writes (READONLY): name its master in the URL, "
+    "unless it is about to become one",
+    "MASTERDOWN": "it is a replica that has lost its master (MASTERDOWN)",
+    "NOREPLICAS": "it has too few replicas to write (NOREPLICAS): see min-replicas-to-write",
+    "BUSY": "a script of somebody keeps it busy (BUSY): SCRIPT KILL ends it",
+    "CLUSTERDOWN": "",
+    "TRYAGAIN": "",
+    "UNKILLABLE": "",
+}
+_NO_COMMAND = re.compile(r"unknown command")
+_NO_DATABASE = re.compile(r"DB index is out of range|invalid DB index", re.IGNORECASE)
+_NO_PASSWORD = re.compile(r"without any password configured")
+
+ENOUGH = 4  # words of a command, until its key has come: EVALSHA, sha, 1, key
+
+
+class NoPermission(ConfigurationError):
+    """The user may not use a command or a key; the message says what was asked."""
+
+
+def refusal(url: str, code: str, said: str, asked: str = "") -> ConfigurationError | None:
+    """What to raise for an answer that only a change of the set-up mends; else None."""
+    if code == "NOPERM":
+        return NoPermission(
+            f"{url} refuses us: the user lacks rights{asked}; ACL SETUSER gives them: "
+            f"+command to a command, ~prefix:* to keys, &prefix:* to channels ({said})"
+        )
+    if code in FORBIDDEN:
+        return ConfigurationError(f"{url} refuses us: {FORBIDDEN[code]} ({said})")
+    if _NO_DATABASE.search(said):
+        return ConfigurationError(
+            f"{url}: the server has no database of this number ({said}): write a lower one, or "
+            "raise 'databases' in redis.conf (16 unless it says otherwise)"
+        )
+    if _NO_PASSWORD.search(said):
+        return ConfigurationError(
+            f"{url} refuses us: the server has no password, and the URL has one: take it out "
+            f"({said})"
+        )
+    if _NO_COMMAND.search(said):
+        return ConfigurationError(
+            f"{url} cannot be used: it lacks a command that asyncq needs{asked}, or another name "
+            f"was given to it ({said})"
+        )
+    return None
+
+
+def asked_for(packed: bytes) -> str:
+    """How a message goes on that says what was asked with this packed command, the first of some.
+
+    Only asked when it was refused, so nothing is kept for it.
+    """
+    words: list[str] = []
+    rest = packed
+    if rest.startswith(b"*"):
+        rest = rest.partition(b"\r\n")[2]
+        while rest.startswith(b"$") and len(words) < ENOUGH:
+            size, _, rest = rest[1:].partition(b"\r\n")
+            words.append(rest[: int(size)][:200].decode(errors="replace"))
+            rest = rest[int(size) + 2 :]
+            if rest.startswith(b"*"):
+                break
+    if not words:
+        return ""
+    is_script = words[0] in {"EVAL", "EVALSHA"}
+    keys = words[3:4] if is_script else words[1:2]
+    about = f" on {keys[0]!r}" if keys else ""
+    return f" for {words[0]}{about}{' and the keys that begin so' if is_script else ''}"

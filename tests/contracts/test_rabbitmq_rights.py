@@ -1,0 +1,187 @@
+"""What RabbitMQ does not let a user do, and queues that others have: said as what they are."""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pamqp.commands as amqp
+import pytest
+from anyio import fail_after
+
+from asyncq.app import App
+from asyncq.brokers.rabbitmq import RabbitBroker
+from asyncq.brokers.rabbitmq.post import Post
+from asyncq.clock import SystemClock
+from asyncq.config import Url
+from asyncq.errors import ConfigurationError, QueueUnavailable
+from asyncq.message import new_id
+from asyncq.stores.amqp_rights import access_refused
+from asyncq.topology import Queue
+from tests.contracts.rabbit_given import MAIL, PATIENCE, ask, broker, envelope, lease, post
+from tests.servers import RabbitServer
+
+__all__ = ["broker", "post"]  # fixtures
+
+ALL = ".*"
+NONE = "^$"
+
+
+class Narrow:
+    """A user of a vhost who may do what a test says."""
+
+    def __init__(self, server: RabbitServer, url: str) -> None:
+        self._server = server
+        self.vhost = urlsplit(url).path[1:]
+        self.name = f"narrow-{self.vhost}"
+        self.url = f"amqp://{self.name}:secret@127.0.0.1:{server.port}/{self.vhost}"
+        server.evaluate(
+            f'rabbit_auth_backend_internal:add_user(<<"{self.name}">>, <<"secret">>, <<"tests">>)'
+        )
+
+    def may(self, configure: str, write: str, read: str) -> None:
+        self._server.evaluate(
+            f'rabbit_auth_backend_internal:set_permissions(<<"{self.name}">>, <<"{self.vhost}">>,'
+            f' <<"{configure}">>, <<"{write}">>, <<"{read}">>, <<"tests">>)'
+        )
+
+    def leave(self) -> None:
+        self._server.evaluate(
+            f'rabbit_auth_backend_internal:delete_user(<<"{self.name}">>, <<"tests">>)'
+        )
+
+    def remedy(self) -> str:
+        return f"rabbitmqctl set_permissions -p '{self.vhost}' '{self.name}' '.*' '.*' '.*'"
+
+
+@pytest.fixture
+def narrow(rabbitmq_url: str, rabbitmq_server: RabbitServer) -> Iterator[Narrow]:
+    user = Narrow(rabbitmq_server, rabbitmq_url)
+    yield user
+    user.leave()
+
+
+def assert_says(error: BaseException, user: Narrow, *parts: str) -> None:
+    text = str(error)
+    assert isinstance(error, ConfigurationError)
+    assert "secret" not in text
+    for part in (f"user '{user.name}'", f"'{user.vhost}'", user.remedy(), *parts):
+        assert part in text
+
+
+async def test_a_vhost_that_the_user_may_not_enter_is_named(narrow: Narrow) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        async with App(narrow.url):
+            pass
+
+    assert_says(caught.value, narrow, f"may not enter vhost '{narrow.vhost}'")
+
+
+async def test_who_may_not_declare_hears_so_where_he_sends(narrow: Narrow) -> None:
+    narrow.may(NONE, ALL, ALL)
+    app = App(narrow.url, backend=f"memory://{new_id()}")
+
+    @app.task(queue="mail")
+    async def send() -> None: ...
+
+    with fail_after(PATIENCE), pytest.raises(ConfigurationError) as caught:
+        async with app:
+            await send.enqueue()
+
+    assert_says(caught.value, narrow, "lacks the configure", "queue 'mail:dead'")
+
+
+async def test_who_may_not_write_hears_so_where_he_sends(
+    broker: RabbitBroker, narrow: Narrow
+) -> None:
+    await broker.publish([envelope()])  # somebody has made all there is
+    narrow.may(ALL, "mail.*|asyncq.*", ALL)
+
+    async with RabbitBroker(Url(narrow.url), SystemClock()) as refused:
+        with fail_after(PATIENCE), pytest.raises(ConfigurationError) as caught:
+            await refused.publish([envelope()])
+
+    assert_says(caught.value, narrow, "lacks the write right to exchange")
+
+
+async def test_who_may_not_read_hears_so_where_he_consumes(
+    broker: RabbitBroker, narrow: Narrow
+) -> None:
+    await broker.publish([envelope()])
+    narrow.may(ALL, ALL, "^(?!mail$)")
+
+    with fail_after(PATIENCE), pytest.raises(ConfigurationError) as caught:
+        async with App(narrow.url).worker(queues=["mail"]):
+            pass
+
+    assert_says(caught.value, narrow, "read right to queue 'mail'")
+
+
+async def test_a_queue_without_rights_stops_no_other_of_the_worker(
+    broker: RabbitBroker, narrow: Narrow
+) -> None:
+    await broker.publish([envelope()])
+    narrow.may(ALL, ALL, "^(?!mail$)")
+    app = App(narrow.url, backend=f"memory://{new_id()}")
+
+    @app.task(queue="other")
+    async def double(n: int) -> int:
+        return 2 * n
+
+    with fail_after(2 * PATIENCE):
+        async with app.worker(queues=["mail", "other"]) as worker:
+            assert await (await double.enqueue(2)).get(timeout=PATIENCE) == 4
+            assert not worker.is_consuming
+
+
+async def test_a_queue_that_another_consumer_has_for_itself_stops_no_other(
+    rabbitmq_url: str, broker: RabbitBroker, post: Post
+) -> None:
+    classic = Queue("mail", kind="classic")
+    await broker.declare([classic])
+    hers = await post.open_channel()
+    await post.ask(hers, amqp.Basic.Consume(queue="mail", exclusive=True))
+    app = App(rabbitmq_url, backend=f"memory://{new_id()}", queues=[classic])
+
+    @app.task(queue="other")
+    async def double(n: int) -> int:
+        return 2 * n
+
+    with pytest.raises(QueueUnavailable, match="another consumer has it for itself"):
+        async with broker.consume(MAIL, lease()):
+            pass
+    with fail_after(2 * PATIENCE):
+        async with app.worker(queues=["mail", "other"]) as worker:
+            for n in range(3):
+                assert await (await double.enqueue(n)).get(timeout=PATIENCE) == 2 * n
+            assert not worker.is_consuming
+
+
+async def test_a_queue_that_was_made_otherwise_stops_no_other_until_it_is_deleted(
+    rabbitmq_url: str, post: Post
+) -> None:
+    await ask(post, amqp.Queue.Declare(queue="mail", durable=True))
+    app = App(rabbitmq_url, backend=f"memory://{new_id()}", queues=[Queue("other")])
+
+    @app.task(queue="other")
+    async def double(n: int) -> int:
+        return 2 * n
+
+    @app.task(queue="mail")
+    async def send(n: int) -> int:
+        return n
+
+    with fail_after(3 * PATIENCE):
+        async with app.worker(queues=["mail", "other"]) as worker:
+            assert await (await double.enqueue(2)).get(timeout=PATIENCE) == 4
+            with pytest.raises(ConfigurationError, match="was made otherwise"):
+                await send.enqueue(1)
+            assert not worker.is_consuming
+
+            await ask(post, amqp.Queue.Delete(queue="mail"))
+            assert await (await send.enqueue(1)).get(timeout=2 * PATIENCE) == 1
+            assert worker.is_consuming
+
+
+def test_what_is_not_about_rights_is_not_taken_for_it() -> None:
+    said = "403 ACCESS_REFUSED - queue 'mail' in vhost '/' in exclusive use"
+
+    assert access_refused("url", said) is None
