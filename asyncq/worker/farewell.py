@@ -58,8 +58,8 @@ class Farewell:
             await pool.wait_for_threads()
             return
         log.warning(
-            "%d tasks do not end (%s): once all else is settled they are requeued, and the process "
-            "leaves at once",
+            "what ignores its cancellation, as threads do, goes on: %d tasks (%s); once all else "
+            "is settled they are requeued, and the process leaves at once",
             len(pool.running), ids,
         )  # fmt: skip
         await _until_settled(completers)
