@@ -11,11 +11,10 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Never, Protocol, Self, TypeVar, overload
 
-import anyio
 import msgspec
 
 from asyncq.backends.base import Backend
@@ -41,7 +40,7 @@ from asyncq.sync import SyncClient
 from asyncq.task import Task, TaskDecorator, TaskOptions, make_task
 from asyncq.topology import Queue
 from asyncq.worker.arrival import connected
-from asyncq.worker.drain import hastened_by_interrupts
+from asyncq.worker.embedded import Embedded
 from asyncq.worker.queues import Queues, check_queues
 from asyncq.worker.signals import run_until_signalled
 from asyncq.worker.worker import Hook, Worker
@@ -242,29 +241,18 @@ class App:
         ``queues`` are those of the app's tasks if not given; ``{"mail": 10, "default": None}``
         runs at most ten of ``mail`` at a time. Stop it early with ``stop()``. What the block raises
         comes out as it is, after the drain; so does what ends the worker. While it drains, SIGINT
-        (another Ctrl-C) gives back at once what still runs.
+        (another Ctrl-C) gives back at once what still runs. The block may be left by another task
+        than entered it, as fixtures are.
 
         Raises:
             ConfigurationError: queues that cannot be.
         """
-        failure: Exception | None = None
-        try:
-            async with self, AsyncExitStack() as drain, anyio.create_task_group() as group:
-                worker = self.make_worker(
-                    queues=queues, concurrency=concurrency, grace=grace, **unknown
-                )
-                await group.start(worker.run)
-                try:
-                    yield worker
-                except Exception as error:  # noqa: BLE001 - raised below, after the worker drained
-                    failure = error
-                finally:
-                    drain.enter_context(hastened_by_interrupts(worker))
-                    worker.stop()
-        except BaseExceptionGroup as errors:
-            raise first_error(errors) from None
-        if failure is not None:
-            raise failure
+        async with self:
+            worker = self.make_worker(
+                queues=queues, concurrency=concurrency, grace=grace, **unknown
+            )
+            async with Embedded(worker):
+                yield worker
 
     async def run_worker(
         self,
