@@ -10,7 +10,14 @@ import msgspec
 
 from asyncq.arrivals import Batch
 from asyncq.context import waiting_for
-from asyncq.errors import TaskCancelled, TaskError, TaskExpired, TaskFailed, UnreadableResult
+from asyncq.errors import (
+    ConfigurationError,
+    TaskCancelled,
+    TaskError,
+    TaskExpired,
+    TaskFailed,
+    UnreadableResult,
+)
 from asyncq.message import (
     Cancelled,
     Expired,
@@ -185,11 +192,13 @@ class Result(Generic[R_co]):
 class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name for it
     """Iterate over results in the order in which they end; awaiting one of them returns at once.
 
-    Raises `TimeoutError` when ``timeout`` seconds pass with nothing ending.
+    Raises `TimeoutError` when ``timeout`` seconds pass with nothing ending, and
+    `ConfigurationError` where it is iterated in another event loop than it was made in.
     """
 
     def __init__(self, results: Iterable[Result[R]], *, timeout: Duration | None = None) -> None:
         self._timeout = wait("timeout", timeout)
+        self._loop: asyncio.AbstractEventLoop | None = None  # that wakes us, if anything has to
         self._ended: deque[Result[R]] = deque()
         self._news = asyncio.Event()
         self._futures: dict[asyncio.Future[Record], str] = {}  # and their ids
@@ -199,6 +208,7 @@ class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name
                 self._ended.append(_Ended(result, record))
                 continue
             future = result.expect()
+            self._loop = future.get_loop()
             self._futures[future] = result.id
             future.add_done_callback(lambda done, of=result: self._end(of, done))
 
@@ -206,6 +216,11 @@ class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name
         return self
 
     async def __anext__(self) -> Result[R]:
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise ConfigurationError(
+                "as_completed was made in another event loop, and only that one hears of what ends:"
+                " call it in the loop that iterates over it"
+            )
         while not self._ended:
             if not self._futures:
                 raise StopAsyncIteration

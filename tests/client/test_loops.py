@@ -1,6 +1,7 @@
 """One app, several event loops: each has a client of its own, or an error says what to write."""
 
 import asyncio
+import gc
 import inspect
 import threading
 from collections.abc import Callable, Coroutine
@@ -16,7 +17,7 @@ from anyio import fail_after
 import asyncq
 from asyncq.app import App
 from asyncq.errors import ConfigurationError
-from asyncq.message import Progress, Status
+from asyncq.message import Progress, Status, new_id
 from asyncq.result import Result
 from tests.client.given import PATIENCE, new_app
 
@@ -26,10 +27,12 @@ ELSEWHERE = "not connected in this event loop, but in another event loop.*'async
 CLOSED = "not connected in this event loop, but was in another .* closed.*'async with app:'"
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def any_app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> App:
     if request.param == "memory":
         return new_app(grace=1.0)
+    if request.param == "redis":
+        return App(f"{request.getfixturevalue('redis_url')}?prefix={new_id()}")
     return App(f"sqlite:///{tmp_path_factory.mktemp('store')}/queue.db")
 
 
@@ -311,6 +314,54 @@ async def test_a_thread_of_the_loop_sends_through_the_loop(any_app: App) -> None
     async with any_app:
         id = await anyio.to_thread.run_sync(endpoint)
         assert await any_app.result(id).status() is Status.QUEUED
+
+
+async def test_what_ends_in_one_loop_is_not_waited_for_in_another(any_app: App) -> None:
+    @any_app.task
+    async def one() -> int:
+        return 1
+
+    async with any_app:
+        ended = asyncq.as_completed([await one.enqueue(), await one.enqueue()])
+
+        async def iterate() -> None:
+            async with any_app:
+                await anext(ended)
+
+        with pytest.raises(ConfigurationError, match=r"made in another event loop.*call it in"):
+            await in_another_loop(iterate)
+        async with any_app.worker():
+            values = [await result async for result in ended]
+
+    assert values == [1, 1]
+
+
+async def test_what_has_ended_may_be_carried_to_another_loop(any_app: App) -> None:
+    @any_app.task
+    async def one() -> int:
+        return 1
+
+    async with any_app.worker():
+        [handle] = [result async for result in asyncq.as_completed([await one.enqueue()])]
+
+        async def use() -> int:
+            async with any_app:
+                assert await handle.status() is Status.SUCCEEDED
+                [again] = await asyncq.gather(handle, timeout=PATIENCE)
+                [last] = [result async for result in asyncq.as_completed([handle])]
+                return await handle + again + await last
+
+        assert await in_another_loop(use) == 3
+
+
+async def test_a_worker_leaves_the_programs_garbage_collector_alone(app: App) -> None:
+    thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
+
+    async with app:
+        await app.run_worker(burst=True)
+        await in_another_loop(lambda: app.run_worker(burst=True))
+
+    assert (gc.get_threshold(), gc.get_freeze_count()) == (thresholds, frozen)
 
 
 async def test_run_worker_in_a_thread_does_without_signals(any_app: App) -> None:

@@ -16,7 +16,7 @@ PROGRAM = str(Path(__file__).parent / "programs" / "forks.py")
 SQLITE = "sqlite:///queue.db"
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "rabbitmq"])
 def url(request: pytest.FixtureRequest) -> str:
     return SQLITE if request.param == "sqlite" else request.getfixturevalue("redis_url")
 
