@@ -9,11 +9,16 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import RabbitServer, ServerMissing, start_rabbitmq, start_redis
 from tests.servers.required import give_up
 
 pytest.register_assert_rewrite("asyncq.testing.contracts")
+
+# What an example takes says how busy the machine is, and nothing of us.
+settings.register_profile("asyncq", deadline=None)
+settings.load_profile("asyncq")
 
 
 @pytest.fixture(scope="session")

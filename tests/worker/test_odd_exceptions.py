@@ -323,7 +323,7 @@ def hostile(draw: st.DrawFn) -> BaseException:
 
 
 @given(hostile())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_exception_can_be_told(error: BaseException) -> None:
     failure = describe(error)
 
@@ -336,7 +336,7 @@ def test_any_exception_can_be_told(error: BaseException) -> None:
 
 
 @given(st.lists(hostile(), min_size=1, max_size=10))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_any_exceptions_have_one_end_each(errors: list[BaseException]) -> None:
     runs: list[int] = []
 
