@@ -1,6 +1,7 @@
 """Results: the awaitable handles to outcomes."""
 
 import asyncio
+import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast, overload
@@ -17,6 +18,7 @@ from asyncq.errors import (
     TaskExpired,
     TaskFailed,
     UnreadableResult,
+    shown,
 )
 from asyncq.message import (
     Cancelled,
@@ -203,7 +205,12 @@ class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name
         self._news = asyncio.Event()
         self._futures: dict[asyncio.Future[Record], str] = {}  # and their ids
         for result in results:
-            record = result.at_hand()
+            try:
+                at_hand = result.at_hand
+            except AttributeError:
+                self.close()
+                raise _no_result(result) from None
+            record = at_hand()
             if record is not None:
                 self._ended.append(_Ended(result, record))
                 continue
@@ -244,6 +251,20 @@ class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name
         """Wait for none of them any more; for who leaves before the last has ended."""
         for future in list(self._futures):
             future.cancel()
+
+
+def _no_result(*given: object) -> TypeError:
+    """Something that was given to be waited for is no handle: a coroutine, most likely."""
+    found = next(each for each in given if not isinstance(each, Result))
+    if inspect.iscoroutine(found):
+        return TypeError(
+            f"this waits for results, and {shown(found)} has sent nothing yet: write "
+            "'await task.enqueue(...)'"
+        )
+    return TypeError(
+        f"this waits for results, as 'await task.enqueue(...)' returns them, not {shown(found)}; "
+        "one of app.sync() has a get() of its own"
+    )
 
 
 class _Ended(Result[R]):
@@ -401,7 +422,11 @@ async def gather(
     seconds.
     """
     values: dict[str, Any] = {}
-    ended = as_completed({result.id: result for result in results}.values())
+    try:
+        different = {result.id: result for result in results}.values()
+    except AttributeError:
+        raise _no_result(*results) from None
+    ended = as_completed(different)
     try:
         with anyio.fail_after(wait("timeout", timeout)):
             async for result in ended:

@@ -38,6 +38,9 @@ class SyncResult(Generic[R]):
         self._result = result
         self._client = client
 
+    def __repr__(self) -> str:
+        return f"<synchronous result of {self.id}>"
+
     @property
     def id(self) -> str:
         return self._result.id

@@ -5,6 +5,7 @@ the list of processes. Everything else comes over the channel.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -34,7 +35,14 @@ TASKS_SHOWN = 10
 
 def main() -> None:
     """Do as the supervisor says, and tell it why if that ends badly."""
-    parent = Parent(channel=int(sys.argv[1]), pipe=int(sys.argv[2]))
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by the supervisor
+        _serve(Parent(channel=int(sys.argv[1]), pipe=int(sys.argv[2])))
+    except KeyboardInterrupt:
+        sys.exit(130)  # before the loop could hear of it: nothing was begun
+
+
+def _serve(parent: Parent) -> None:
     try:
         orders = parent.await_orders()
     except EOFError as error:
@@ -44,8 +52,6 @@ def main() -> None:
         parent.say_goodbye(0)
         if parent.left_threads:
             leave_at_once()
-    except KeyboardInterrupt:
-        sys.exit(130)  # before the loop could hear of it: nothing was begun
     # The end of the way, and the user's code is in there: a hook may raise anything.
     except (Exception, SystemExit) as error:
         log.debug("the worker failed", exc_info=error)

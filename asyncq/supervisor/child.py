@@ -247,10 +247,18 @@ class Child:
 
 
 def _spawn(orders: Orders, channel: int, pipe: int) -> "subprocess.Popen[bytes]":
-    """A fresh interpreter that imports as this one does."""
-    return subprocess.Popen(  # noqa: S603 - ourselves
-        # -P: what is in the current directory must not stand in for what this process imports.
-        [sys.executable, "-P", "-m", PROGRAM, str(channel), str(pipe), orders.app],
-        env={**os.environ, "PYTHONPATH": import_path()},
-        pass_fds=(channel, pipe),
-    )
+    """A fresh interpreter that imports as this one does.
+
+    It is born deaf to SIGINT, and listens once it can answer: a Ctrl-C that finds it importing
+    would leave a traceback among the log's lines.
+    """
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return subprocess.Popen(  # noqa: S603 - ourselves
+            # -P: what is in the current directory must not stand in for what this process imports.
+            [sys.executable, "-P", "-m", PROGRAM, str(channel), str(pipe), orders.app],
+            env={**os.environ, "PYTHONPATH": import_path()},
+            pass_fds=(channel, pipe),
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)

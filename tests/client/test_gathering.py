@@ -1,6 +1,6 @@
 """Waiting for many results at once: `as_completed` and `gather`."""
 
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -165,3 +165,22 @@ async def test_a_thousand_results_are_gathered(app: App) -> None:
         results = await app.enqueue_many(square.s(n) for n in range(1_000))
 
         assert await gather(*results, timeout=PATIENCE) == [n * n for n in range(1_000)]
+
+
+async def take_first(result: Result[Any]) -> object:
+    return await anext(as_completed([result]))
+
+
+async def test_what_is_no_result_is_named_with_what_to_write(app: App) -> None:
+    @app.task
+    async def one() -> int:
+        return 1
+
+    async with app:
+        unsent: Any = one.enqueue()
+        for wait in (gather, take_first):
+            with pytest.raises(TypeError, match=r"has sent nothing yet: write 'await task\.enq"):
+                await wait(unsent)
+            with pytest.raises(TypeError, match=r"waits for results, .* not 'some-id'"):
+                await wait(cast("Any", "some-id"))
+        unsent.close()

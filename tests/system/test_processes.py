@@ -56,6 +56,28 @@ def test_a_burst_ends_when_no_process_finds_anything(shell: Shell) -> None:
     assert "the next is started" not in ended.err
 
 
+INTERRUPT = """
+import os, signal, sys
+
+if "asyncq.cli.child" in sys.orig_argv:  # the terminal's Ctrl-C goes to all of its processes
+    os.kill(os.getppid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_an_interrupt_of_a_process_that_begins_leaves_no_traceback(shell: Shell) -> None:
+    site = shell.directory / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(INTERRUPT)
+    here = Shell(shell.directory, {**os.environ, "PYTHONPATH": str(site)})
+
+    with here.start("worker", "tasks:app") as worker:
+        assert worker.wait() == 0
+
+    assert "Traceback" not in "".join(worker.lines)
+    assert "SIGINT: draining" in "".join(worker.lines)
+
+
 def test_no_process_is_told_the_password_by_its_arguments(shell: Shell) -> None:
     (shell.directory / "secret.py").write_text(
         "import asyncq\n\napp = asyncq.App('sqlite:///queue.db?password=pa55word')\n\n"
