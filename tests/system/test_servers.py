@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -24,6 +24,7 @@ from asyncq.message import Status
 from tests.system.commands import TIMEOUT, Shell, wait_until_there
 
 PROGRAMS = Path(__file__).parent / "programs"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 AT_ONCE = 15.0  # seconds, on a busy machine; the grace is 30, and what runs here never ends
 WAITS = "stops and waits up to 30 s for what runs"
 
@@ -50,6 +51,11 @@ class Server:
 
     def get(self, path: str) -> Any:
         with urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=TIMEOUT) as answer:
+            return json.load(answer)
+
+    def post(self, path: str) -> Any:
+        request = Request(f"http://127.0.0.1:{self._port}{path}", method="POST")
+        with urlopen(request, timeout=TIMEOUT) as answer:
             return json.load(answer)
 
     def wait_for(self, path: str, value: Any) -> None:
@@ -139,6 +145,29 @@ def test_a_server_with_a_worker_inside_answers_and_ends(project: Shell, kind: st
         server.interrupt()
 
         assert server.wait() == 0
+        assert_no_harm(server)
+
+
+GUNICORN = ("-m", "gunicorn", "--preload", "--no-control-socket", "-w", "2", "-b", "127.0.0.1:PORT")
+DJANGO = {
+    "wsgi": (*GUNICORN, "examples.django_app:wsgi"),
+    "asgi": uvicorn("examples.django_app:asgi"),
+}
+
+
+@pytest.mark.parametrize("kind", DJANGO)
+def test_the_example_of_django_sends_and_reads(shell: Shell, kind: str) -> None:
+    shutil.copytree(EXAMPLES, shell.directory / "examples")
+
+    with serving(shell, *DJANGO[kind]) as server:
+        server.wait_for("/results/of-nothing", {"status": "unknown"})
+        ids = [server.post(f"/orders/{n}/receipt")["id"] for n in range(6)]
+        assert [server.get(f"/results/{id}") for id in ids] == [{"status": "queued"}] * 6
+        assert shell.asyncq("worker", "examples.shop:app", "--burst").code == 0
+        assert [server.get(f"/results/{id}") for id in ids] == [{"status": "succeeded"}] * 6
+        server.terminate()
+
+        server.wait()
         assert_no_harm(server)
 
 
