@@ -136,7 +136,8 @@ class Arrivals:
         """Count anew what is kept: nobody says so when something of it was taken, or is gone."""
         if self._dropped % RECOUNT > 0:
             return False  # it was counted not long ago
-        kept = [record for batch in self.living() for record in batch.came.values()]
+        # Copied in one step: handles take theirs in any thread.
+        kept = [record for batch in self.living() for record in list(batch.came.values())]
         self._room = MOST_KEPT - len(kept)
         self._bytes = MOST_BYTES - sum(map(size_of, kept))
         return self._room > 0 and self._bytes >= size

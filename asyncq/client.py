@@ -85,7 +85,8 @@ class Client:
         self._waiters = Waiters(backend, self._locate)
         self._loop = asyncio.get_running_loop()
         self.forgotten: set[str] = set()
-        """Outcomes that were removed from here, the latest of them."""
+        """Outcomes that were removed from here, the latest of them. Handles that were carried to
+        other threads look here and add to it: each change is one step."""
         self._here = here
         self._failure: BaseException | None = None
         self._entered = 0
