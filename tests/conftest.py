@@ -6,6 +6,7 @@ ASYNCQ_TEST_REQUIRE        names what must be there ("redis,rabbitmq"): missing,
 """
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,10 @@ pytest.register_assert_rewrite("asyncq.testing.contracts")
 # What an example takes says how busy the machine is, and nothing of us.
 settings.register_profile("asyncq", deadline=None)
 settings.load_profile("asyncq")
+
+# A job in a shell's background ignores Ctrl-C, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

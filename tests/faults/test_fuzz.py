@@ -8,12 +8,13 @@ from asyncq.brokers.base import MAX_BATCH, Envelope
 from asyncq.codecs.native import VERSION, NativeCodec
 from asyncq.errors import Undecodable
 from asyncq.message import new_id
+from asyncq.parameters import BadArguments, Parameters
 from tests.faults.conftest import Report
 from tests.faults.lab.beds import Bed
 from tests.faults.lab.bench import Bench
 from tests.faults.lab.ledger import Attempted, now
 from tests.faults.lab.scale import scaled
-from tests.faults.lab.tasks import QUEUE
+from tests.faults.lab.tasks import QUEUE, echo
 
 BODIES = scaled(1000, 95_000)  # mangled messages, put in by the driver
 BLOBS = scaled(100, 5000)  # mangled envelopes, put in behind its back
@@ -21,6 +22,7 @@ SEED = 1
 NEIGHBOURS = 50
 SAMPLE = 100  # dead letters whose bytes are compared
 TASK = "echo"
+ECHO = Parameters(echo, TASK)
 
 
 async def test_every_mangled_message_is_dead_once_and_the_worker_is_well(
@@ -56,11 +58,15 @@ async def test_every_mangled_message_is_dead_once_and_the_worker_is_well(
 
 
 def is_bad(envelope: Envelope) -> bool:
-    """Whether no worker can run it."""
+    """Whether no worker can run it, or its task takes no such arguments."""
     try:
-        return NativeCodec().decode(envelope).task != TASK
-    except Undecodable:
+        message = NativeCodec().decode(envelope)
+        if message.task != TASK:
+            return True
+        ECHO.decode(message.args, message.kwargs)
+    except (Undecodable, BadArguments):
         return True
+    return False
 
 
 def a_body() -> bytes:

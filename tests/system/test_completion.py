@@ -24,7 +24,7 @@ ASKS = {
     "zsh": """
         compdef() {{ }}
         _arguments() {{ print -r -- "$@" }}
-        words=({line})
+        words=({line}) CURRENT={count}
         source ~/.zfunc/_asyncq
         _asyncq_completion
     """,
@@ -54,7 +54,8 @@ def home(tmp_path: Path) -> Shell:
 
 def ask(home: Shell, name: str, *words: str) -> Ended:
     line = " ".join(f'"{word}"' for word in words)
-    program = ASKS[name].format(line=line, text=" ".join(words), last=len(words) - 1)
+    count = len(words)
+    program = ASKS[name].format(line=line, text=" ".join(words), last=count - 1, count=count)
     return home.run([name, "-c", program])
 
 

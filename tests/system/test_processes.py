@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,10 +79,13 @@ def test_an_interrupt_of_a_process_that_begins_leaves_no_traceback(shell: Shell)
     assert "SIGINT: draining" in "".join(worker.lines)
 
 
-def test_no_process_is_told_the_password_by_its_arguments(shell: Shell) -> None:
+def test_no_process_is_told_the_password_by_its_arguments(shell: Shell, redis_url: str) -> None:
+    user = ["ACL", "SETUSER", "secretive", "on", ">pa55word", "~*", "&*", "+@all"]
+    subprocess.run(["redis-cli", "-u", redis_url, *user], check=True, timeout=30)
+    url = redis_url.replace("://", "://secretive:pa55word@")
     (shell.directory / "secret.py").write_text(
-        "import asyncq\n\napp = asyncq.App('sqlite:///queue.db?password=pa55word')\n\n"
-        "@app.task\ndef add(x, y):\n    return x + y\n"
+        f"import asyncq\n\napp = asyncq.App('{url}')\n\n"
+        "@app.task(queue='secretive')\ndef add(x, y):\n    return x + y\n"
     )
     with shell.start("worker", "secret:app", "--log-level", "debug") as worker:
         [pid] = wait_for_all(worker, 1)
