@@ -233,7 +233,12 @@ class Link:
             return self._unable("LOADING", said)
         if not isinstance(error, exceptions.AuthenticationError | exceptions.ResponseError):
             return self._gone(error)
-        no = refusal(url, said.partition(" ")[0], said)
+        code = said.partition(" ")[0]
+        if isinstance(error, exceptions.AuthenticationError):  # it has taken the code away
+            code = "NOAUTH" if said.startswith("Authentication") else "WRONGPASS"
+        elif isinstance(error, exceptions.NoPermissionError):
+            code = "NOPERM"
+        no = refusal(url, code, said)
         return no or ConfigurationError(f"{url} refuses us: {said}")
 
     def _explain(self, error: ReplyError, packed: bytes) -> Exception:

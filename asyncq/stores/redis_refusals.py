@@ -7,8 +7,8 @@ from asyncq.errors import ConfigurationError
 
 # The set-up is wrong: nothing but a change mends it.
 FORBIDDEN: Mapping[str, str] = {
-    "NOAUTH": "it wants a password: write redis://:password@host, or redis://user:password@host",
-    "WRONGPASS": "user or password is wrong, or the user is disabled: see ACL LIST",
+    "NOAUTH": "it wants a password (NOAUTH): write redis://:password@host, or redis://user:password@host",
+    "WRONGPASS": "user or password is wrong (WRONGPASS), or the user is disabled: see ACL LIST",
 }
 # The server is there but cannot serve us now: reconnecting (to the next master, say) may help.
 PASSING: Mapping[str, str] = {
@@ -42,17 +42,17 @@ def refusal(url: str, code: str, said: str, asked: str = "") -> ConfigurationErr
             f"{url} refuses us: the user lacks rights{asked}; ACL SETUSER gives them: "
             f"+command to a command, ~prefix:* to keys, &prefix:* to channels ({said})"
         )
+    if _NO_PASSWORD.search(said):
+        return ConfigurationError(
+            f"{url} refuses us: the server has no password, and the URL has one: take it out "
+            f"({said})"
+        )
     if code in FORBIDDEN:
         return ConfigurationError(f"{url} refuses us: {FORBIDDEN[code]} ({said})")
     if _NO_DATABASE.search(said):
         return ConfigurationError(
             f"{url}: the server has no database of this number ({said}): write a lower one, or "
             "raise 'databases' in redis.conf (16 unless it says otherwise)"
-        )
-    if _NO_PASSWORD.search(said):
-        return ConfigurationError(
-            f"{url} refuses us: the server has no password, and the URL has one: take it out "
-            f"({said})"
         )
     if _NO_COMMAND.search(said):
         return ConfigurationError(

@@ -69,17 +69,33 @@ for i = 1, total do
   end
 end
 
-local wake = false
+-- A key that other hands made another type takes nothing: what was for it must not be known either,
+-- or it would count as sent when it is sent again.
+local wake, failure, failed = false, nil, {}
 for priority, line in pairs(ready) do
-  redis.call('RPUSH', base .. ':ready:' .. priority, unpack(line))
-  wake = true
+  local pushed = redis.pcall('RPUSH', base .. ':ready:' .. priority, unpack(line))
+  if type(pushed) == 'table' then
+    failure = pushed
+    for i = 1, #line do failed[#failed + 1] = line[i] end
+  else
+    wake = true
+  end
 end
 if #ends > 0 then redis.call('HSET', base .. ':until', unpack(ends)) end
 if #delayed > 0 then
-  local head = redis.call('ZRANGE', base .. ':delayed', 0, 0, 'WITHSCORES')
-  redis.call('ZADD', base .. ':delayed', unpack(delayed))
+  local head = redis.pcall('ZRANGE', base .. ':delayed', 0, 0, 'WITHSCORES')
+  local added = redis.pcall('ZADD', base .. ':delayed', unpack(delayed))
+  if type(added) == 'table' then
+    failure = added
+    for i = 2, #delayed, 2 do failed[#failed + 1] = string.sub(delayed[i], 2) end
   -- Idle consumers sleep until the earliest; they must hear of an earlier one.
-  if not head[2] or first_due < tonumber(head[2]) then wake = true end
+  elseif not head[2] or first_due < tonumber(head[2]) then
+    wake = true
+  end
+end
+if failure then
+  redis.call('HDEL', bodies, unpack(failed))
+  if #ends > 0 then redis.call('HDEL', base .. ':until', unpack(failed)) end
 end
 local given_way = 0
 if drops and length > most then
@@ -102,4 +118,5 @@ end
 if wake and redis.call('EXISTS', base .. ':wake') == 0 then
   redis.call('LPUSH', base .. ':wake', 1)
 end
+if failure then return failure end
 return {given_way, most or 0, refused}
