@@ -245,8 +245,10 @@ class App:
         than entered it, as fixtures are.
 
         Raises:
-            ConfigurationError: queues that cannot be.
+            ConfigurationError: queues or options that cannot be; before it connects.
         """
+        self._check_worker(concurrency, grace, unknown)
+        check_queues(queues)
         async with self:
             worker = self.make_worker(
                 queues=queues, concurrency=concurrency, grace=grace, **unknown
@@ -271,8 +273,11 @@ class App:
 
         Raises:
             BrokerUnavailable, BackendUnavailable: at once, with ``require_broker``.
-            ConfigurationError: something there answers and cannot be used.
+            ConfigurationError: an option that cannot be, at once; or something there answers and
+                cannot be used.
         """
+        self._check_worker(concurrency, grace, unknown)
+        check_queues(queues)
         async with connected(self, lambda: self.client.backend, required=require_broker):
             worker = self.make_worker(
                 queues=queues, concurrency=concurrency, grace=grace, burst=burst, **unknown
@@ -319,13 +324,7 @@ class App:
         Raises:
             InvalidValue, UnknownOption: an option that cannot be; says what can.
         """
-        if unknown:
-            known = parameters_of(self.make_worker)
-            raise unknown_option("worker", unknown, known, Config.__struct_fields__)
-        given = {"concurrency": concurrency, "grace": grace}
-        config = msgspec.structs.replace(
-            self.config, **{name: value for name, value in given.items() if value is not None}
-        )
+        config = self._check_worker(concurrency, grace, unknown)
         bounds = check_queues(queues) or check_queues(self.queues())
         by_broker: dict[str, list[str]] = defaultdict(list)
         for queue in bounds:
@@ -343,6 +342,18 @@ class App:
             shutdown=self._shutdown,
             burst=burst,
             until_failed=self.client.until_failed,
+        )
+
+    def _check_worker(
+        self, concurrency: int | None, grace: Duration | None, unknown: Mapping[str, object]
+    ) -> Config:
+        """The settings of a worker; raises as `make_worker`, also before the app is connected."""
+        if unknown:
+            known = parameters_of(self.make_worker)
+            raise unknown_option("worker", unknown, known, Config.__struct_fields__)
+        given = {"concurrency": concurrency, "grace": grace}
+        return msgspec.structs.replace(
+            self.config, **{name: value for name, value in given.items() if value is not None}
         )
 
     def queues(self) -> list[str]:
