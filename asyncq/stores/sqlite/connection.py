@@ -29,6 +29,17 @@ _STEPS = [
     (files(__package__ or __name__) / f"schema-{version}.sql").read_text()
     for version in range(1, SCHEMA_VERSION + 1)
 ]
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: ": make room on its disk, it goes on by itself",
+    sqlite3.SQLITE_BUSY: f": another program has had its write lock for more than {PATIENCE:g} s; "
+    "end its transaction (lsof names who has the file open)",
+    sqlite3.SQLITE_READONLY: ": the user of this process has to be able to write the file and its "
+    "folder",
+    sqlite3.SQLITE_CANTOPEN: ": see that its folder is there and can be written to",
+    sqlite3.SQLITE_IOERR: ": see what the system's log says of its disk",
+    sqlite3.SQLITE_CORRUPT: ": it is damaged, restore it or name another file",
+    sqlite3.SQLITE_NOTADB: ": it is no database any more, restore it or name another file",
+}
 _FOREIGN = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
@@ -53,11 +64,13 @@ class SqliteSettings:
 
 @contextmanager
 def translated(path: str, unavailable: type[Exception]) -> Generator[None]:
-    """Raise ``unavailable`` for what SQLite raises within."""
+    """Raise ``unavailable`` for what SQLite raises within, with what to do where that is known."""
     try:
         yield
     except sqlite3.Error as error:
-        raise unavailable(f"{path}: {error}") from error
+        code = getattr(error, "sqlite_errorcode", None)
+        remedy = "" if code is None else _REMEDIES.get(code & 0xFF, "")
+        raise unavailable(f"{path}: {error}{remedy}") from error
 
 
 def connect(path: str) -> sqlite3.Connection:
