@@ -123,7 +123,9 @@ def introduce(orders: Orders, app: App, queues: Mapping[str, int | None]) -> Non
         return
     from asyncq.cli.output import print_facts
 
-    print_facts(facts, title=title, err=True)
+    # Where nobody reads it, or its disk is full, that is no reason not to work; rich would exit.
+    with suppress(OSError, SystemExit):
+        print_facts(facts, title=title, err=True)
 
 
 def facts_of(

@@ -35,7 +35,7 @@ from asyncq.config import DEFAULTS, Url, sqlite_path
 from asyncq.dispatch import DEFAULT_BROKER
 from asyncq.errors import ConfigurationError, TaskError, TaskFailed
 from asyncq.result import Result, as_completed, gather
-from asyncq.worker.signals import SIGNALS, run_loop
+from asyncq.worker.signals import run_loop, stop_signals
 from asyncq.worker.worker import Worker
 
 T = TypeVar("T")
@@ -219,7 +219,7 @@ async def forget_last_run() -> None:
 
 async def stop_on_signals(work: anyio.CancelScope, worker: Worker) -> None:
     """The first signal ends the work, and lets what runs end; the second gives that back."""
-    with anyio.open_signal_receiver(*SIGNALS) as signals:
+    with anyio.open_signal_receiver(*stop_signals()) as signals:
         async for _ in signals:
             if work.cancel_called:
                 worker.hurry()

@@ -36,6 +36,7 @@ cli.command()(demo.demo)
 
 def main() -> None:
     """What the console script runs."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # no terminal is too old to be told
@@ -48,6 +49,22 @@ def main() -> None:
         why, code = explain(error)
         complain(why)
         sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Have what was started without standard streams (``2>&-``) write to nowhere.
+
+    Otherwise the next file or connection would get the number of standard error, and what anybody
+    prints there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            os.set_inheritable(number, True)  # for what this process becomes and starts
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 
 def _heed_named_shell() -> None:

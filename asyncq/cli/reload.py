@@ -11,7 +11,7 @@ from anyio.abc import Process, TaskStatus
 
 from asyncq.errors import ConfigurationError
 from asyncq.loggers import get_logger
-from asyncq.worker.signals import SIGNALS, run_loop
+from asyncq.worker.signals import run_loop, stop_signals
 
 log = get_logger(__name__)
 
@@ -92,7 +92,7 @@ class Reloader:
             self._tell(signal.SIGTERM)
 
     async def _forward_signals(self, *, task_status: TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(*SIGNALS) as signals:
+        with anyio.open_signal_receiver(*stop_signals()) as signals:
             task_status.started()
             async for number in signals:
                 self._stopping = True

@@ -7,6 +7,7 @@ environment variable, and its own arguments stay in the list of processes.
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 import anyio
@@ -18,7 +19,7 @@ from asyncq.loggers import get_logger
 from asyncq.supervisor.supervisor import Plan, Supervisor
 from asyncq.texts import plain
 from asyncq.worker.channel import import_path
-from asyncq.worker.signals import SIGNALS
+from asyncq.worker.signals import stop_signals
 
 log = get_logger("asyncq.cli.supervisor")  # it runs as `__main__`
 
@@ -28,8 +29,9 @@ PLAN = "ASYNCQ_WORKER_PLAN"
 def become_supervisor(plan: Plan) -> NoReturn:
     """Let this process be the supervisor and nothing else; a signal meanwhile is not lost."""
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        with suppress(OSError):  # nobody reads it any more, or its disk is full
+            stream.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
     environ = {
         **os.environ,
         PLAN: msgspec.json.encode(plan).decode(),

@@ -121,7 +121,7 @@ def worker(
         bool, Option("--reload", help="Restart when a Python file here changes.")
     ] = False,
 ) -> None:
-    """Run tasks until told to stop (SIGTERM, Ctrl-C).
+    """Run tasks until told to stop (SIGTERM, Ctrl-C, a terminal that is closed).
 
     Told once, the worker takes nothing more and lets what runs end within the grace period. Told
     twice, it gives that back at once; the third time it leaves.

@@ -23,7 +23,7 @@ from asyncq.supervisor.child import Child
 from asyncq.supervisor.health import HealthServer
 from asyncq.supervisor.orphans import bury_orphans
 from asyncq.worker.channel import Goodbye, Orders
-from asyncq.worker.signals import CANCEL, DRAIN, LEAVE, SIGNALS
+from asyncq.worker.signals import CANCEL, DRAIN, LEAVE, count_signals, stop_signals
 
 log = get_logger(__name__)
 
@@ -117,12 +117,12 @@ class Supervisor:
         return self._level > 0 or all(place.is_done for place in self._places)
 
     async def _obey_signals(self, *, task_status: TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(*SIGNALS) as signals:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # what came earlier has waited
+        ours = stop_signals()
+        with anyio.open_signal_receiver(*ours) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)  # what came earlier has waited
             task_status.started()
-            async for number in signals:
-                self._level += 1
-                name = signal.Signals(number).name
+            async for level, name in count_signals(signals):
+                self._level = level
                 if self._level == 1:
                     log.warning(DRAIN, name)
                 elif self._level == 2:  # noqa: PLR2004 - the second signal

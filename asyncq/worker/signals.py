@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 R = TypeVar("R")
 LAST_CALL = 1.0  # seconds for what ignored its cancellation to listen to another
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+TOGETHER = 0.1  # seconds; a second signal that comes so soon is not a second wish
 DRAIN = (
     "%s: draining: no new tasks are taken, running ones may end (told again, they are cancelled)"
 )
@@ -32,7 +32,7 @@ LEAVE = "%s for the third time: leaving at once; what still ran runs elsewhere, 
 
 
 async def run_until_signalled(worker: Worker) -> None:
-    """Run ``worker`` until it ends, or until SIGTERM or SIGINT and then to its end.
+    """Run ``worker`` until it ends, or until SIGTERM, SIGINT or SIGHUP and then to its end.
 
     The first signal lets running tasks go on for the grace period, the second cancels them and
     gives them back, the third ends the process at once: the lease takes care of what it held. What
@@ -43,6 +43,31 @@ async def run_until_signalled(worker: Worker) -> None:
         is_ours = threading.current_thread() is threading.main_thread()  # the process, that is
         await worker.run(leave=leave_at_once if is_ours else None)
         group.cancel_scope.cancel()
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that tell a process to stop.
+
+    A terminal that is closed sends SIGHUP; it is not ours where somebody has decided what it does,
+    as ``nohup`` and programs that read their settings anew.
+    """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        return (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    return (signal.SIGTERM, signal.SIGINT)
+
+
+async def count_signals(signals: AsyncIterable[int]) -> AsyncIterator[tuple[int, str]]:
+    """How often we were told to stop by now, with the name of the signal that said so.
+
+    Those that come together count once: ``timeout`` sends its signal to the process and then to
+    its group, and systemd may let a SIGHUP follow a SIGTERM.
+    """
+    count, counted_at = 0, 0.0
+    async for number in signals:
+        now = anyio.current_time()
+        if count == 0 or now - counted_at >= TOGETHER:
+            count, counted_at = count + 1, now
+            yield count, signal.Signals(number).name
 
 
 class Stoppable(Protocol):
@@ -108,12 +133,10 @@ async def obey_signals(obedience: Obedience, *, task_status: TaskStatus[None]) -
     if threading.current_thread() is not threading.main_thread():
         task_status.started()
         return
-    with anyio.open_signal_receiver(*SIGNALS) as signals:
+    with anyio.open_signal_receiver(*stop_signals()) as signals:
         task_status.started()
-        count = 0
-        async for number in signals:
-            count += 1
-            obedience.raise_to(count, signal.Signals(number).name)
+        async for count, name in count_signals(signals):
+            obedience.raise_to(count, name)
 
 
 def run_loop(main: Callable[[], Coroutine[Any, Any, R]]) -> R:
