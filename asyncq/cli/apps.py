@@ -11,7 +11,7 @@ from types import ModuleType
 
 from asyncq.app import App
 from asyncq.brokers.admin import QueueAdmin
-from asyncq.cli.texts import describe_error
+from asyncq.cli.texts import describe_error, outside_of_us
 from asyncq.config import Url, sqlite_path
 from asyncq.errors import ConfigurationError
 
@@ -141,7 +141,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _failed(name: str, error: BaseException) -> str:
-    return f"importing {name} failed: {describe_error(error)}"
+    return f"importing {name} failed: {describe_error(error, outside_of_us)}"
 
 
 def _find_app(module: ModuleType, name: str, attribute: str) -> App:

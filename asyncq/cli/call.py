@@ -88,7 +88,7 @@ def call(
         check_queue_name(queue)
     try:
         signature = found.options(queue=queue, delay=delay, priority=priority).s(
-            *[_parse(argument, f"argument {argument}") for argument in args or ()],
+            *[_parse_argument(argument) for argument in args or ()],
             **_parse_object(kwargs),
         )
     except (TypeError, ValueError) as error:
@@ -262,18 +262,22 @@ def _facts(report: Report) -> Sequence[tuple[str, object]]:
     return facts
 
 
-def _parse(text: str, what: str) -> Any:
+def _parse(text: str, what: str, remedy: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         why = error if isinstance(error, ValueError) else "nested too deeply"
-        raise ConfigurationError(
-            f"{what} is no JSON ({why}); text goes in two kinds of quotes: '{json.dumps(text)}'"
-        ) from error
+        raise ConfigurationError(f"{what} is no JSON ({why}); {remedy}") from error
+
+
+def _parse_argument(text: str) -> Any:
+    remedy = f"text goes in two kinds of quotes: '{json.dumps(text)}'"
+    return _parse(text, f"argument {text}", remedy)
 
 
 def _parse_object(text: str) -> dict[str, Any]:
-    parsed = _parse(text, "--kwargs")
+    remedy = '--kwargs takes an object, as in \'{"name": "value"}\''
+    parsed = _parse(text, f"--kwargs {text}", remedy)
     if not isinstance(parsed, dict):
-        raise ConfigurationError('--kwargs takes an object, as in \'{"name": "value"}\'')
+        raise ConfigurationError(remedy)
     return parsed  # pyright: ignore[reportUnknownVariableType] - JSON: the keys are text

@@ -63,12 +63,17 @@ def queues(
         [Column("queue", overflow="fold"), *numbers, Column("oldest", justify="right")],
         [
             (
-                *(name, depth.ready, depth.delayed, depth.held, depth.dead),
+                name,
+                *map(_count, (depth.ready, depth.delayed, depth.held, depth.dead)),
                 "" if depth.oldest_age is None else duration(depth.oldest_age),
             )
             for name, depth in depths.items()
         ],
     )
+
+
+def _count(messages: int | None) -> str:
+    return "?" if messages is None else str(messages)  # AMQP does not tell all of them
 
 
 @commands.command("peek")

@@ -273,6 +273,7 @@ def test_purge_asks_before_it_removes(shell: Shell) -> None:
         ("worker tasks.py", 2, ["is a file", "tasks:app"]),
         ("worker :app", 2, ["names no module"]),
         ("worker broken:app", 2, ["importing broken", "ModuleNotFoundError", "line 2"]),
+        ("worker refused:app", 2, ["ConfigurationError: no broker driver", "refused.py, line 3"]),
         ("worker tasks:app -q a/b", 2, ["queue name"]),
         ("worker sqlite:///queue.db", 2, ["needs the app"]),
         ("worker hooked:app", 1, ["RuntimeError: no bank", "hooked.py, line 6"]),
@@ -283,6 +284,7 @@ def test_purge_asks_before_it_removes(shell: Shell) -> None:
         ("call tasks:app add 1", 2, ["missing argument 'y'"]),
         ("call tasks:app add 1 two", 2, ["argument two is no JSON", "'\"two\"'"]),
         ("call tasks:app add --kwargs [1]", 2, ["--kwargs takes an object"]),
+        ("call tasks:app add --kwargs {x:1}", 2, ["no JSON", "; --kwargs takes an object, as in"]),
         ("call tasks:app add 1 2 --queue a/b", 2, ["queue name"]),
     ],
 )
@@ -290,6 +292,7 @@ def test_an_error_is_one_line_that_says_what_to_do(
     shell: Shell, arguments: str, code: int, words: list[str]
 ) -> None:
     (shell.directory / "broken.py").write_text("\nimport nothing_like_it\n")
+    (shell.directory / "refused.py").write_text("import asyncq\n\napp = asyncq.App('nil://')\n")
     (shell.directory / "hooked.py").write_text(
         "import asyncq\n\napp = asyncq.App('memory://')\n\n"
         "def hook(state):\n    raise RuntimeError('no bank')\n\napp.on_startup(hook)\n"
