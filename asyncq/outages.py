@@ -20,14 +20,14 @@ class Outage:
         self.error: Exception | None = None
         """Why it does not work; None while it does."""
 
-    def begin(self, error: Exception) -> float:
+    def begin(self, error: Exception, pause: Retry | None = None) -> float:
         """It failed, perhaps not for the first time; returns seconds until it is tried again."""
         if not self._failures:
             self._since = asyncio.get_running_loop().time()
-            log.warning("%s is interrupted: %s", self._what, error)
+            log.warning("%s is interrupted, trying again: %s", self._what, error)
         self.error = error
         self._failures += 1
-        return PAUSE.pause(self._failures)
+        return (pause or PAUSE).pause(self._failures)
 
     def end(self) -> None:
         """It works, again or still."""

@@ -13,10 +13,8 @@ import msgspec
 
 from asyncq.brokers.base import MAX_BATCH, Broker, Envelope
 from asyncq.errors import BrokerUnavailable, Refused
-from asyncq.loggers import get_logger
+from asyncq.outages import Outage
 from asyncq.policies import Retry
-
-log = get_logger(__name__)
 
 PAUSE = Retry(times=0, base=0.05, ceiling=1.0)  # between attempts while the broker is away
 
@@ -36,6 +34,7 @@ class Publisher:
         self._pending: deque[_Waiting] = deque()
         self._news = asyncio.Event()
         self._closed: BaseException | None = None
+        self._outage = Outage("publishing")
 
     def submit(self, envelopes: Sequence[Envelope]) -> "asyncio.Future[None]":
         """A future that is done once the broker keeps all of these, at most a batch.
@@ -54,15 +53,13 @@ class Publisher:
 
     async def run(self) -> None:
         """Send what was submitted, until cancelled."""
-        failures = 0
         try:
             while True:
                 if not self._pending:
                     self._news.clear()
                     await self._news.wait()
-                failures = await self._send(self._next_batch(), failures)
-                if failures:
-                    await anyio.sleep(PAUSE.pause(failures))
+                if pause := await self._send(self._next_batch()):
+                    await anyio.sleep(pause)
         except Exception as error:
             self.close(error)
             raise
@@ -88,10 +85,10 @@ class Publisher:
                 room -= len(waiting.envelopes)
         return batch
 
-    async def _send(self, batch: list[_Waiting], failures: int) -> int:
-        """Returns how many times in a row the broker has been away, this time included."""
+    async def _send(self, batch: list[_Waiting]) -> float:
+        """Returns the seconds to wait for the broker, if it is away."""
         if not batch:
-            return failures
+            return 0.0
         parts = [batch]  # the next one last
         while parts:
             part = parts.pop()
@@ -101,9 +98,7 @@ class Publisher:
                 if error.envelope_ids:
                     _release([w for w in part if not _is_among(w, error.envelope_ids)])
                 self._keep([*part, *_in_order(parts)], error)
-                if failures == 0:
-                    log.warning("publishing is interrupted, trying again: %s", error)
-                return failures + 1
+                return self._outage.begin(error, PAUSE)
             # A component that must survive: what a driver raises is for its callers to hear, and no
             # reason to end what else the app does.
             except Exception as error:  # noqa: BLE001
@@ -113,9 +108,8 @@ class Publisher:
                 raise
             else:
                 _release(part)
-        if failures:
-            log.warning("publishing works again")
-        return 0
+        self._outage.end()
+        return 0.0
 
     async def _publish(self, envelopes: Sequence[Envelope]) -> None:
         try:

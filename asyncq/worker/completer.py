@@ -23,6 +23,7 @@ from asyncq.brokers.base import (
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, LeaseLost
 from asyncq.loggers import get_logger
 from asyncq.message import Failed, Failure, Record
+from asyncq.outages import Outage
 from asyncq.policies import Retry
 
 log = get_logger(__name__)
@@ -51,6 +52,7 @@ class Completer:
         self._less = asyncio.Event()
         self._under_way = False
         self._closed_at: float | None = None
+        self._outage = Outage("settling tasks")
         self._shield = anyio.CancelScope(shield=True)
 
     def add(self, conclusion: Conclusion) -> None:
@@ -104,19 +106,13 @@ class Completer:
         )  # fmt: skip
 
     async def _conclude(self, batch: Sequence[Conclusion]) -> None:
-        failures = 0
         while True:
             try:
                 self._report(await self._carry_out(batch))
                 self.settled += len(batch)
             except (BrokerUnavailable, BackendUnavailable, ConfigurationError) as error:
                 # The last: rights that were taken away come back, and what has run is kept.
-                if failures == 0:
-                    log.warning(
-                        "settling %d tasks is interrupted, trying again: %s", len(batch), error
-                    )
-                failures += 1
-                await anyio.sleep(PAUSE.pause(failures))
+                await anyio.sleep(self._outage.begin(error, PAUSE))
             except LeaseLost as error:
                 log.warning("%d tasks were not settled, others run them: %s", len(batch), error)
                 return
@@ -127,8 +123,7 @@ class Completer:
                 await self._set_aside(batch, error)
                 return
             else:
-                if failures:
-                    log.warning("settling works again")
+                self._outage.end()
                 return
 
     async def _set_aside(self, batch: Sequence[Conclusion], error: Exception) -> None:

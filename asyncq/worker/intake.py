@@ -7,13 +7,11 @@ import anyio
 
 from asyncq.brokers.base import MAX_BATCH, Consumer, Delivery, WaitingConsumer
 from asyncq.errors import BrokerUnavailable, ConfigurationError
-from asyncq.loggers import get_logger
+from asyncq.outages import Outage
 from asyncq.policies import Retry
 from asyncq.worker.completer import Completer
 from asyncq.worker.executor import Executor
 from asyncq.worker.pool import Pool
-
-log = get_logger(__name__)
 
 RECEIVE_TIMEOUT = 15.0  # seconds; a driver gives up on its own well before
 TURNS_TO_SETTLE = 3  # of the loop: a short task's run, its completer's, and the write to the socket
@@ -37,7 +35,6 @@ class Intake:
         is_over: Callable[[], Awaitable[bool]] | None = None,
         may_wait: Callable[[], bool],
     ) -> None:
-        self._queue = queue
         self._consumer = consumer
         self._waiting = consumer if isinstance(consumer, WaitingConsumer) else None
         self._pool = pool
@@ -49,7 +46,7 @@ class Intake:
         """Of a burst: asked whenever nothing was found and nothing runs."""
         self._may_wait = may_wait
         """Whether another queue is consumed while this one cannot be; else the worker ends."""
-        self._failures = 0  # in a row
+        self._outage = Outage(f"consuming queue {queue}")
         # Half the slots at a time: while one half runs, the other half's claim and settlement are
         # on their way.
         self._portion = min(MAX_BATCH, max(1, (pool.slots.size + 1) // 2))
@@ -58,7 +55,7 @@ class Intake:
     @property
     def is_interrupted(self) -> bool:
         """The broker is away, or does not let us consume this queue."""
-        return self._failures > 0
+        return self._outage.error is not None
 
     async def run(self) -> None:
         """Claim what there are slots for, until cancelled; in a burst, until nothing is left."""
@@ -67,17 +64,12 @@ class Intake:
                 if await self._step():
                     return
             except (BrokerUnavailable, ConfigurationError) as error:
-                self._failures += 1
                 # Rights that were taken away, say: wrong for this queue, and well for others.
                 is_wrong = isinstance(error, ConfigurationError)
                 if is_wrong and not self._may_wait():
                     raise
-                if self._failures == 1:
-                    log.warning(
-                        "consuming queue %s is interrupted, trying again: %s", self._queue, error
-                    )
                 pause = PAUSE_OF_WRONG if is_wrong else PAUSE
-                await anyio.sleep(pause.pause(self._failures))
+                await anyio.sleep(self._outage.begin(error, pause))
 
     async def _step(self) -> bool:
         """Take in all there is, then wait for more; True when a burst is over."""
@@ -110,7 +102,7 @@ class Intake:
             # it out.
             with anyio.move_on_after(RECEIVE_TIMEOUT, shield=True):
                 deliveries = await self._consumer.receive(slots)
-                self._answered()
+                self._outage.end()
         finally:
             self._pool.give(slots - len(deliveries), self._line)
         self._start(deliveries)
@@ -125,14 +117,14 @@ class Intake:
         slots = 0 if self._waiting is None else self._pool.take_spare(self._lines, self._line)
         if self._waiting is None or slots == 0:
             await self._consumer.wait()
-            self._answered()
+            self._outage.end()
             return True
         deliveries: Sequence[Delivery] = ()
         try:
             deliveries = await self._waiting.wait_and_receive(slots)
         finally:
             self._pool.give(slots - len(deliveries), self._line)
-        self._answered()
+        self._outage.end()
         self._start(deliveries)
         if deliveries:
             # What came runs and is settled first, and only then do we ask for more: on an idle
@@ -140,12 +132,6 @@ class Intake:
             for _ in range(TURNS_TO_SETTLE):
                 await asyncio.sleep(0)
         return len(deliveries) == slots
-
-    def _answered(self) -> None:
-        """Note that the broker is there."""
-        if self._failures:
-            self._failures = 0
-            log.warning("consuming queue %s works again", self._queue)
 
     def _start(self, deliveries: Sequence[Delivery]) -> None:
         start, run, conclude = self._pool.start, self._executor.run, self._completer.add

@@ -186,7 +186,10 @@ async def test_who_waits_when_the_reply_queue_is_deleted_hears_of_it_and_others_
         gate.open()  # what ends only now is heard of after all
         await until(lambda: held.at_hand() is not None)
         assert await held == 1
-    assert "waiting for results is interrupted: somebody deleted the queue" in caplog.text
+    assert (
+        "waiting for results is interrupted, trying again: somebody deleted the queue"
+        in caplog.text
+    )
     assert "waiting for results goes on after" in caplog.text
 
 

@@ -1,5 +1,6 @@
 """A broker and a backend that fail now and then: nothing is lost, and each task has one outcome."""
 
+import re
 from collections import Counter
 
 import anyio
@@ -85,6 +86,26 @@ async def test_in_the_end_no_message_is_left_anywhere(seed: int) -> None:
     assert (depth.ready, depth.held, depth.delayed, depth.dead) == (0, 0, 0, 0)
     assert len(outcomes) == TASKS
     assert all(isinstance(outcome, Succeeded) for outcome in outcomes.values())
+
+
+async def test_what_was_interrupted_says_after_how_long_it_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = App(f"faulty://1.{new_id()}", backend=f"memory://{new_id()}")
+
+    @app.task
+    async def note(n: int) -> int:
+        return n
+
+    with fail_after(30):
+        async with app.worker():
+            for n in range(40):
+                assert await (await note.enqueue(n)).get(timeout=PATIENCE) == n
+
+    for what in ("publishing", "consuming queue default", "settling tasks"):
+        lines = [text for text in caplog.messages if text.startswith(f"{what} ")]
+        assert lines[0].startswith(f"{what} is interrupted, trying again: ")
+        assert re.fullmatch(rf"{what} goes on after \d+\.\d s", lines[1])
 
 
 async def test_two_stores_work_as_one(app: App) -> None:
