@@ -161,7 +161,14 @@ async def send_and_wait(app: App, signature: Signature[Any], timeout: float | No
     """
     async with app:
         await _warn_of_new_queue(app, signature)
-        return _report(await _record(await app.enqueue(signature), timeout))
+        handle = await app.enqueue(signature)
+        try:
+            return _report(await _record(handle, timeout))
+        except anyio.get_cancelled_exc_class():
+            complain(
+                f"waits no more; task {handle.id} was sent, and asyncq result shows its outcome"
+            )
+            raise
 
 
 async def _warn_of_new_queue(app: App, signature: Signature[Any]) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 R = TypeVar("R")
 LAST_CALL = 1.0  # seconds for what ignored its cancellation to listen to another
-TOGETHER = 0.1  # seconds; a second signal that comes so soon is not a second wish
+TOGETHER = 0.05  # seconds in which further signals mean no more than the first
 DRAIN = (
     "%s: draining: no new tasks are taken, running ones may end (told again, they are cancelled)"
 )
@@ -56,18 +56,20 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     return (signal.SIGTERM, signal.SIGINT)
 
 
-async def count_signals(signals: AsyncIterable[int]) -> AsyncIterator[tuple[int, str]]:
+async def count_signals(signals: AsyncIterator[int]) -> AsyncIterator[tuple[int, str]]:
     """How often we were told to stop by now, with the name of the signal that said so.
 
     Those that come together count once: ``timeout`` sends its signal to the process and then to
-    its group, and systemd may let a SIGHUP follow a SIGTERM.
+    its group, and systemd may let a SIGHUP follow a SIGTERM. Nothing is done and logged before that
+    time is over: whoever has seen that we heard the first is heard with the second.
     """
-    count, counted_at = 0, 0.0
+    count = 0
     async for number in signals:
-        now = anyio.current_time()
-        if count == 0 or now - counted_at >= TOGETHER:
-            count, counted_at = count + 1, now
-            yield count, signal.Signals(number).name
+        with anyio.move_on_after(TOGETHER):
+            while True:
+                await anext(signals)
+        count += 1
+        yield count, signal.Signals(number).name
 
 
 class Stoppable(Protocol):

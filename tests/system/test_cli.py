@@ -342,3 +342,18 @@ def test_the_console_script_and_the_module_are_the_same(shell: Shell) -> None:
     assert by_module.out == f"asyncq {importlib.metadata.version('asyncq')}\n"
     assert shell.run([script, "call", "tasks:app", "add", "1", "2"]).code == 0
     assert shell.run([script, "queues", "tasks:app", "--json"]).code == 0
+
+
+def test_an_interrupted_wait_tells_the_id(shell: Shell) -> None:
+    with shell.start("call", "tasks:app", "add", "1", "1", "--wait") as call:
+        database = shell.directory / "queue.db"
+        wait_until_there(database)
+        while not (
+            waiting := shell.asyncq("queues", "peek", "tasks:app", "default", "--json").data
+        ):
+            pass
+        call.send(signal.SIGINT)
+
+        assert call.wait() == 130
+    [line] = call.lines
+    assert f"task {waiting[0]['id']} was sent" in line

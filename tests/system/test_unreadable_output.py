@@ -75,7 +75,7 @@ def test_signals_that_come_together_to_all_its_processes_drain_it(
         # as a terminal that is closed, `timeout`, or systemd with SendSIGHUP=yes
         os.killpg(group, first)
         os.kill(group, signal.SIGTERM)
-        worker.wait_for(f"{first.name}: draining")
+        worker.wait_for(": draining")
         (shell.directory / "a.end").touch()
 
         assert worker.wait() == 0
