@@ -256,7 +256,8 @@ def _change(
         changed = run_loop(partial(change_dead, app, verb, chosen, progress))
     except KeyboardInterrupt:
         progress.end()
-        complain(f"interrupted: {_letters(progress.count)} {done}, the rest is as it was")
+        # What was under way may have been done all the same: who asked did not hear of it.
+        complain(f"interrupted: at least {_letters(progress.count)} {done}, no others are begun")
         raise typer.Exit(130) from None
     if as_json:
         missing = {"missing": changed.missing} if changed.missing else {}

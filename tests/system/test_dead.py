@@ -2,12 +2,13 @@
 
 import asyncio
 import base64
+import signal
 from pathlib import Path
 
 import pytest
 
 from asyncq.app import App
-from asyncq.brokers.base import Envelope
+from asyncq.brokers.base import MAX_BATCH, Envelope
 from tests.system.commands import Ended, Shell
 
 URL = "sqlite:///queue.db"
@@ -197,6 +198,47 @@ def test_more_dead_letters_than_a_page_are_changed_and_those_left_out_stay(shell
 
     assert deleted.data == {"deleted": 1200}
     assert [letter["id"] for letter in shell.asyncq("dead", "list", URL, "--json").data] == [failed]
+
+
+STANDS_STILL = """
+import sys
+
+import anyio
+from asyncq.client import Client
+from tasks import app
+
+replay, batches = Client.replay, 0
+
+
+async def replay_one_batch(self, queue, ids):
+    global batches
+    batches += 1
+    if batches > 1:
+        print("second batch", file=sys.stderr, flush=True)
+        await anyio.sleep_forever()
+    return await replay(self, queue, ids)
+
+
+Client.replay = replay_one_batch
+"""
+
+
+def test_ctrl_c_in_a_long_replay_says_how_far_it_came_and_ends(shell: Shell) -> None:
+    asyncio.run(_publish(shell.directory / "queue.db", [f"{n:04}" for n in range(1200)]))
+    assert shell.asyncq("worker", "tasks:app", "--burst").code == 0
+    (shell.directory / "still.py").write_text(STANDS_STILL)
+
+    with shell.start("dead", "replay", "still:app", "--all", "--yes") as command:
+        command.wait_for("second batch")
+        command.send(signal.SIGINT)
+        said = command.wait_for("interrupted")
+        code = command.wait()
+    left = shell.asyncq("queues", URL, "--json").data
+
+    assert code == 130
+    assert f"at least {MAX_BATCH} dead letters replayed" in said
+    assert not any("Traceback" in line for line in command.lines)
+    assert [(queue["ready"], queue["dead"]) for queue in left] == [(MAX_BATCH, 1200 - MAX_BATCH)]
 
 
 @pytest.mark.parametrize(
