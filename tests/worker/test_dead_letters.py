@@ -9,8 +9,8 @@ import pytest
 from asyncq.app import App
 from asyncq.brokers.admin import DeadLetter, QueueAdmin
 from asyncq.brokers.base import Leased, QueueSpec
-from asyncq.errors import RetryLater, TaskExpired, TaskFailed
-from asyncq.message import Status, new_id
+from asyncq.errors import RetryLater, TaskCancelled, TaskExpired, TaskFailed
+from asyncq.message import Cancelled, Record, Status, new_id
 from asyncq.policies import Retry
 from asyncq.result import Result
 from asyncq.signature import Signature
@@ -266,3 +266,47 @@ async def test_a_dead_letter_of_another_queue_keeps_its_outcome(app: App) -> Non
         assert list(await app.client.replay("other", [result.id])) == []
         assert (await fails(app.result(result.id))).message == "no"
         assert len(await letters_of(app)) == 1
+
+
+async def test_what_a_stopping_worker_cancels_is_no_dead_letter(app: App) -> None:
+    began = anyio.Event()
+
+    @app.task
+    async def wait() -> None:
+        began.set()
+        await anyio.sleep_forever()
+
+    async with app:
+        async with app.worker(grace=0.0):
+            result = await wait.enqueue()
+            with anyio.fail_after(PATIENCE):
+                await began.wait()
+
+        assert await letters_of(app) == []
+        assert await result.status() is Status.QUEUED
+
+
+async def test_what_was_cancelled_for_good_is_neither_run_again_nor_a_dead_letter(app: App) -> None:
+    runs: list[int] = []
+
+    @app.task
+    async def work() -> None:
+        runs.append(1)
+
+    async with app:
+        result = await work.enqueue()
+        broker = app.client.broker
+        assert isinstance(broker, Leased)
+        lease = new_lease()
+        async with broker.consume(QueueSpec("default"), lease) as consumer:
+            await take(consumer, 1)
+            # Its worker says so, and dies before it could settle.
+            await app.client.backend.store_records([Record(result.id, Cancelled(), keep=60.0)])
+            await end_lease(broker, lease, "default")
+            await sweep(broker, 1, "default")
+        await app.make_worker(burst=True).run()
+
+        with pytest.raises(TaskCancelled):
+            await result.get(timeout=PATIENCE)
+        assert await letters_of(app) == []
+    assert runs == []
