@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Any, cast
+from types import CodeType, FrameType, TracebackType
+from typing import Any
 
 from asyncq.message import Failure
 from asyncq.texts import shown
@@ -24,6 +24,8 @@ NAME_LIMIT = 200  # characters of a name that comes from outside
 SHOWN = 20  # exceptions of a chain or a group
 FRAMES = 50  # the innermost of each
 MOST_FRAMES = 100_000  # looked at: an exception that is raised again and again collects them
+REPEATED = 3  # how often one line is told in a row; then how often it was, as Python does
+MOST_PLACES = 1000  # whose text is kept
 NOTES = 20
 LEVELS = 10  # of groups within groups
 OURS = str(Path(__file__).parent)  # below here, frames are not the task's
@@ -33,6 +35,10 @@ BY_ITSELF = "it was cancelled, by itself or by what it awaited, and not by its w
 
 CAUSE = "The above exception was the direct cause of the following exception:"
 CONTEXT = "During handling of the above exception, another exception occurred:"
+
+# What is at fault fails again and again at the same lines. To look at their files each time made
+# 20,000 failures take 2.6 times a worker's time for 20,000 successes; so they take 1.6 times that.
+_places: dict[tuple[int, int], tuple[CodeType, str]] = {}
 
 # Python's own fields, past whatever the user's class has put over them.
 _name_of: Callable[[type], str] = vars(type)["__qualname__"].__get__
@@ -153,12 +159,47 @@ def _frames(error: BaseException) -> list[str]:
     trace = trace_of(error)
     if trace is None:
         return []
-    last = deque(islice(traceback.walk_tb(trace), MOST_FRAMES), maxlen=FRAMES)
+    last: deque[tuple[FrameType, int]] = deque(maxlen=FRAMES)
+    looked_at = 0
+    while trace is not None and looked_at < MOST_FRAMES:
+        last.append((trace.tb_frame, trace.tb_lineno))
+        trace = trace.tb_next
+        looked_at += 1
+    told: list[str] = []
+    before, times = "", 0
+    for frame, line in last:
+        text = _place(frame, line)
+        if text != before:
+            _tell_repeats(told, times)
+            before, times = text, 0
+        times += 1
+        if times <= REPEATED:
+            told.append(text)
+    _tell_repeats(told, times)
+    return told
+
+
+def _tell_repeats(told: list[str], times: int) -> None:
+    if (more := times - REPEATED) > 0:
+        told.append(f"  [Previous line repeated {more} more time{'s' * (more > 1)}]\n")
+
+
+def _place(frame: FrameType, line: int) -> str:
+    """A frame as Python writes it: file, line, function, and the text of the line."""
+    code = frame.f_code
+    key = id(code), line
+    known = _places.get(key)
+    if known is not None:
+        return known[1]
     try:
-        return traceback.StackSummary.extract(iter(last)).format()
+        text = traceback.StackSummary.extract(iter([(frame, line)])).format()[0]
     # Lines of the source come from the user's loaders, which may do anything.
     except Exception:  # noqa: BLE001
-        return ["  (where cannot be told)\n"]
+        text = f'  File "{code.co_filename}", line {line}, in {code.co_name}\n'
+    if len(_places) >= MOST_PLACES:
+        _places.clear()
+    _places[key] = code, text  # the code too, so that no other has its id
+    return text
 
 
 def _own_text(error: BaseException, limit: int) -> str:
@@ -177,8 +218,8 @@ def _text_of(error: BaseException, limit: int) -> str:
 
 def _notes_of(error: BaseException) -> list[str]:
     try:
-        notes = cast("Any", error).__notes__
-        if not issubclass(type(notes), list | tuple):
+        notes = getattr(error, "__notes__", None)
+        if notes is None or not issubclass(type(notes), list | tuple):
             return []
         texts = [note for note in islice(iter(notes), NOTES) if issubclass(type(note), str)]
     except BaseException:  # noqa: BLE001 - none, or the user's class again
@@ -189,6 +230,8 @@ def _notes_of(error: BaseException) -> list[str]:
 def _sendable(text: str, limit: int) -> str:
     """Text that UTF-8 can carry: the name of a file may hold what it cannot (lone surrogates)."""
     cut = str.__getitem__(text, slice(0, limit))  # a subclass may have another idea of cutting
+    if str.isascii(cut):
+        return cut
     return str.encode(cut, errors="backslashreplace").decode()
 
 

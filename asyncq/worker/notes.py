@@ -76,6 +76,8 @@ class Notes:
     ) -> None:
         """It failed for good; with ``error``, because the task raised that."""
         self.failed += 1
+        if not log.isEnabledFor(logging.ERROR):
+            return
         log.error(
             "%s failed in attempt %s: %s",
             _name(message),
