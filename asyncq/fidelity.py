@@ -6,6 +6,7 @@ purpose is no loss: text for a `datetime`, a list for a set, a dictionary for a 
 
 import dataclasses
 import enum
+from datetime import UTC, datetime
 from typing import Any, cast
 
 _TEXT_AND_NUMBERS = frozenset({str, int, float, bool, bytes, bytearray, memoryview, type(None)})
@@ -54,12 +55,25 @@ def _find_loss_in_scalar(sent: Any, arrived: Any, *, strict: bool, where: str) -
     if kind is came or (issubclass(kind, came) and not issubclass(kind, enum.Enum)):
         # What is no number equals nothing, itself included.
         same = sent is arrived or bool(sent == arrived) or (sent != sent and arrived != arrived)  # noqa: PLR0124
-        return None if same else _changed(where, sent, arrived)
+        if same or _is_same_moment(sent, arrived):
+            return None
+        return _changed(where, sent, arrived)
     if kind is int and came is float:
         return None if sent == arrived else _changed(where, sent, arrived)
     if kind in _MAY_BE_PARSED or issubclass(kind, came) or not strict:
         return None
     return _changed(where, sent, arrived)
+
+
+def _is_same_moment(sent: Any, arrived: Any) -> bool:
+    """Whether two that are not equal for Python are one moment.
+
+    In the hour that comes twice when summer time ends, a datetime equals none of another time zone
+    (PEP 495), and what is sent arrives in UTC.
+    """
+    if not isinstance(sent, datetime) or sent.utcoffset() is None or arrived.utcoffset() is None:
+        return False
+    return sent.astimezone(UTC) == arrived.astimezone(UTC)
 
 
 def _find_loss_in_record(sent: Any, arrived: Any, *, strict: bool, where: str) -> str | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pydantic
@@ -142,6 +143,18 @@ async def test_a_value_arrives_and_comes_back_as_it_was(
 
     assert came_back == value
     assert type(came_back) is type(value)
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+async def test_the_hour_that_comes_twice_arrives_as_the_moment_it_is(app: App, fold: int) -> None:
+    # Python has such a datetime equal to none of another time zone, the same moment included.
+    moment = datetime(2024, 10, 27, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=fold)
+    echo = echo_task(app, datetime)
+
+    async with app.worker():
+        came_back = await (await echo.enqueue(moment, named=moment)).get(timeout=PATIENCE)
+
+    assert came_back == datetime(2024, 10, 27, fold, 30, tzinfo=UTC)
 
 
 async def test_without_an_annotation_values_are_plain_data(app: App) -> None:
