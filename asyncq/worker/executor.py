@@ -6,7 +6,7 @@ settled. That is the completer's business.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -37,7 +37,15 @@ from asyncq.parameters import BadArguments
 from asyncq.policies import Retry
 from asyncq.task import Task
 from asyncq.values import NOTHING
-from asyncq.worker.failures import NAME_LIMIT, comes_from, describe, is_a, summarize, trace_of
+from asyncq.worker.failures import (
+    NAME_LIMIT,
+    comes_from,
+    describe,
+    is_a,
+    members_of,
+    summarize,
+    trace_of,
+)
 from asyncq.worker.interrupts import is_interrupted
 from asyncq.worker.jobs import Job, call, make_job
 from asyncq.worker.notes import Notes
@@ -45,6 +53,7 @@ from asyncq.worker.pool import Slots
 from asyncq.worker.threads import RaisedInThread
 
 LONGEST_KEEP = 10 * 365 * 86400.0  # seconds
+MOST_MEMBERS = 1000  # of a group that are looked at
 UNKNOWN_SINCE = "asyncq-unknown-since"  # header: when a worker first could not run this message
 
 IGNORED_EXIT = "coroutine ignored GeneratorExit"  # Python's words
@@ -163,6 +172,9 @@ class Executor:
             return Conclusion(Nack(delivery))
         if type(error) is KeyboardInterrupt and is_interrupted(error):
             raise error
+        if is_a(error, BaseExceptionGroup) and (delay := _asked_delay(error)) is not None:
+            self.notes.run_again(message, delay)
+            return self._retry(delivery, message, delay)
         if job.retry is not None and _may_retry(job.retry, error, message.attempt):
             delay = job.retry.pause(message.attempt)
             self.notes.retry(message, job.retry, error, delay)
@@ -336,6 +348,17 @@ def _may_retry(retry: Retry, error: BaseException, attempt: int) -> bool:
     if is_a(error, asyncio.CancelledError) and retry.allows(Exception(), attempt):
         return True
     return retry.allows(error, attempt)
+
+
+def _asked_delay(group: BaseException) -> float | None:
+    """The pause that a task asked for inside of a task group, which raises nothing as it was.
+
+    Only if nobody in there raised anything else; of several pauses the longest.
+    """
+    members = members_of(group, MOST_MEMBERS)
+    if not members or not all(is_a(each, RetryLater) for each in members):
+        return None
+    return max(max(cast("RetryLater", each).delay, 0.0) for each in members)
 
 
 def _is_ignored_exit(error: BaseException) -> bool:

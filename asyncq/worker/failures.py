@@ -95,6 +95,21 @@ def comes_from(error: BaseException, kind: type[BaseException]) -> bool:
     return any(is_a(link, kind) for link, _ in _chain(error))
 
 
+def members_of(error: BaseException, most: int) -> list[BaseException]:
+    """What is in a group, and in the groups in it; nothing if there is more than ``most``."""
+    found: list[BaseException] = []
+    left = [error]
+    for _ in range(2 * most):  # a group may contain itself
+        if not left:
+            return found
+        one = left.pop()
+        if is_a(one, BaseExceptionGroup):
+            left += _members_of(one)[:most]
+        else:
+            found.append(one)
+    return []
+
+
 def trace_of(error: BaseException) -> TracebackType | None:
     """Where it was raised, without those frames of ours that called the task."""
     trace = _trace_of(error)
