@@ -14,20 +14,25 @@ AsyncqError
 │   └── LeaseLost               what this worker held belongs to others
 ├── BackendError
 │   └── BackendUnavailable
+├── BadArguments                what a message brings does not fit its task; a TypeError too
+├── TimeLimitExceeded           an attempt took longer than its task's time_limit
 ├── Undecodable                 bytes that are no message
 │   └── NewerVersion            ... that this version can read
 └── TaskError                   how a task ended, raised where its result is awaited
     ├── TaskFailed
     ├── TaskCancelled
     ├── TaskExpired
-    └── UnknownResult           nobody has seen this id, or its outcome was forgotten
+    ├── UnknownResult           nobody has seen this id, or its outcome was forgotten
+    └── UnreadableResult        there is an outcome, and it cannot be read
 Directive                       what a running task says to its worker; not an error
 └── RetryLater
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, cast
+
+from asyncq.naming import exception_name
 
 SHOWN = 100  # characters of a value
 LONGEST = 1e9  # seconds, of any duration: 31 years, which every store can count
@@ -146,6 +151,14 @@ class BackendUnavailable(BackendError):
     """The backend did not answer in time. Storing again is safe."""
 
 
+class BadArguments(AsyncqError, TypeError):
+    """What a message brings does not fit the task's parameters; names the argument."""
+
+
+class TimeLimitExceeded(AsyncqError):
+    """The attempt took longer than the task's ``time_limit``."""
+
+
 class Undecodable(AsyncqError):
     """These bytes are not a message of asyncq."""
 
@@ -172,8 +185,15 @@ class TaskError(AsyncqError):
 class TaskFailed(TaskError):
     """The task raised, and was not tried again.
 
-    Facts about the remote exception are text, never an object: ``type`` is its qualified name,
-    ``message`` its text, ``traceback`` its formatted traceback (truncated to 16 KiB).
+    Facts about the remote exception are text, never an object: ``message`` is its text,
+    ``traceback`` its formatted traceback (truncated to 16 KiB), and ``type`` the name of its class:
+
+    - ``shop.Declined``, with its module, as others import it, also if that ran as a program;
+    - ``ValueError``, ``CancelledError``: Python's own, without;
+    - ``asyncq.TimeLimitExceeded``: ours, as ``asyncq`` exports them;
+    - a word of `FailureType`, as ``WorkerCrashed``, where the task itself raised nothing.
+
+    `is_a` compares it with a class.
     """
 
     def __init__(self, task_id: str, type: str, message: str, traceback: str = "") -> None:
@@ -181,6 +201,17 @@ class TaskFailed(TaskError):
         self.type = type
         self.message = message
         self.traceback = traceback
+
+    def is_a(self, kind: "type[BaseException] | str") -> bool:
+        """Whether the task failed with this exception or a subclass, as far as names can tell.
+
+        Of the subclasses those count that this process has imported. ``kind`` may be a name as
+        well: ``is_a("shop.Declined")``, ``is_a(FailureType.WORKER_CRASHED)``.
+        """
+        told = self.type.removeprefix(_OURS)
+        if isinstance(kind, str):
+            return told == kind.removeprefix(_OURS)
+        return any(told == exception_name(each).removeprefix(_OURS) for each in _family(kind))
 
 
 class TaskCancelled(TaskError):
@@ -241,6 +272,22 @@ class RetryLater(Directive):
             raise InvalidValue("a delay", delay, allowed)
         self.delay = float(pause)
         super().__init__(f"run again in {self.delay} s")
+
+
+_OURS = "asyncq."  # what no task raised is told without: MessageTooLarge, as `FailureType` says
+
+
+def _family(kind: type[BaseException]) -> Iterator[type[BaseException]]:
+    """A class and all below it."""
+    if not isinstance(cast("Any", kind), type):
+        raise TypeError(f"is_a takes an exception's class or its name, not {shown(kind)}")
+    seen, left = {kind}, [kind]
+    while left:
+        each = left.pop()
+        yield each
+        below = set(type.__subclasses__(each)) - seen
+        seen |= below
+        left += below
 
 
 def first_error(error: BaseException) -> BaseException:

@@ -103,8 +103,36 @@ class Failure(Shown, frozen=True, array_like=True):
     """What a task raised, as text: no class is ever imported or made from it."""
 
     type: str
+    """The name of the exception's class, as `TaskFailed` says, or a `FailureType`."""
     message: str
     traceback: str = ""
+
+
+class FailureType(StrEnum):
+    """What `Failure.type` says where no exception of the task's is to be named."""
+
+    BAD_ARGUMENTS = "BadArguments"
+    """The message's arguments do not fit the task's parameters; it was not started."""
+    RESULT_NOT_ENCODABLE = "ResultNotEncodable"
+    """The task returned what cannot travel."""
+    RESULT_TOO_LARGE = "ResultTooLarge"
+    """The task returned more than ``max_result_size`` bytes."""
+    MESSAGE_TOO_LARGE = "MessageTooLarge"
+    """The message has more than the worker's ``max_message_size`` bytes."""
+    UNDECODABLE = "Undecodable"
+    """The message cannot be read."""
+    NEWER_VERSION = "NewerVersion"
+    """A newer asyncq made the message, and no such worker came within ``unknown_ttl``."""
+    UNKNOWN_TASK = "UnknownTask"
+    """No worker that knows the task came within ``unknown_ttl``."""
+    UNUSABLE_TASK = "UnusableTask"
+    """The worker cannot run the task as it is written: an annotation cannot be resolved, say."""
+    WORKER_CRASHED = "WorkerCrashed"
+    """As many workers as ``max_crashes`` says died while they ran it."""
+    UNSETTLED = "Unsettled"
+    """The task ended, and no broker or backend would take how."""
+    EXECUTOR_FAILED = "ExecutorFailed"
+    """A fault of asyncq."""
 
 
 class Succeeded(msgspec.Struct, frozen=True, tag="succeeded", array_like=True, gc=False):

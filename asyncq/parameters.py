@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from asyncq.errors import ConfigurationError
+from asyncq.errors import BadArguments, ConfigurationError
 from asyncq.hints import is_context, resolve
 from asyncq.message import EMPTY_ARGS, EMPTY_KWARGS
 from asyncq.shapes import PLAIN_SHAPE, UNKNOWN, Shape, describe_refusal, shape_of
@@ -19,10 +19,6 @@ FIXARRAY = 0x90  # MessagePack: the head of an array of up to 15, its length in 
 
 NOT_YET = (NameError, AttributeError)
 """What an annotation raises that may mean something once all modules are imported."""
-
-
-class BadArguments(TypeError):
-    """What a message brings does not fit the task's parameters; names the argument."""
 
 
 class _Layout:

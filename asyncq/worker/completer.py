@@ -22,7 +22,7 @@ from asyncq.brokers.base import (
 )
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, LeaseLost
 from asyncq.loggers import get_logger
-from asyncq.message import Failed, Failure, Record
+from asyncq.message import Failed, Failure, FailureType, Record
 from asyncq.outages import Outage
 from asyncq.policies import Retry
 
@@ -30,7 +30,6 @@ log = get_logger(__name__)
 
 SETTLE_TIMEOUT = 5.0  # seconds a closing worker goes on trying; after that the lease decides
 PAUSE = Retry(times=0, base=0.05, ceiling=1.0)
-UNSETTLED = "Unsettled"  # why a message is a dead letter whose outcome no driver took
 BACKLOG = 2  # how many times the pool's size may wait to be settled before claiming pauses
 
 
@@ -133,7 +132,7 @@ class Completer:
                 await self._conclude([conclusion])
             return
         settlement = batch[0].settlement
-        if isinstance(settlement, Reject) and settlement.reason.startswith(UNSETTLED):
+        if isinstance(settlement, Reject) and settlement.reason.startswith(FailureType.UNSETTLED):
             return  # nor could that be settled: it stays leased
         await self._conclude([_unsettled(settlement.delivery, error)])
 
@@ -163,7 +162,7 @@ class Completer:
 def _unsettled(delivery: Delivery, error: Exception) -> Conclusion:
     why = f"{type(error).__name__} while it was settled"
     envelope = delivery.envelope
-    failure = Failure(UNSETTLED, why)
+    failure = Failure(FailureType.UNSETTLED.value, why)
     record = Record(envelope.id, Failed(failure), keep=60.0, reply_to=envelope.reply_to)
     last = LastAttempt(failure)
-    return Conclusion(Reject(delivery, f"{UNSETTLED}: {why}", last), record)
+    return Conclusion(Reject(delivery, f"{failure.type}: {why}", last), record)

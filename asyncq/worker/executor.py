@@ -18,6 +18,7 @@ from asyncq.config import Config
 from asyncq.context import Context, Report, set_context
 from asyncq.errors import (
     BackendUnavailable,
+    BadArguments,
     ConfigurationError,
     NewerVersion,
     RetryLater,
@@ -27,18 +28,18 @@ from asyncq.message import (
     Expired,
     Failed,
     Failure,
+    FailureType,
     Message,
     Outcome,
     Record,
     Succeeded,
     Unreadable,
 )
-from asyncq.parameters import BadArguments
+from asyncq.naming import NAME_LIMIT
 from asyncq.policies import Retry
 from asyncq.task import Task
 from asyncq.values import NOTHING
 from asyncq.worker.failures import (
-    NAME_LIMIT,
     comes_from,
     describe,
     is_a,
@@ -145,7 +146,7 @@ class Executor:
             self.notes.run_again(message, delay)
             return self._retry(delivery, message, delay)
         except BadArguments as error:
-            outcome = Failed(Failure("BadArguments", str(error)))
+            outcome = Failed(Failure(FailureType.BAD_ARGUMENTS.value, str(error)))
         except GeneratorExit:
             raise  # see `_close`
         # Around the user's task: whatever it raises, SystemExit included, is its own failure.
@@ -193,27 +194,28 @@ class Executor:
         if isinstance(opened, tuple):
             return self._fail(delivery, *opened, error, self._now())
         self.notes.fault(delivery.envelope, error)
-        return self._bury(delivery, "ExecutorFailed", describe(error).message)
+        return self._bury(delivery, FailureType.EXECUTOR_FAILED, describe(error).message)
 
     def _open(self, delivery: Delivery) -> tuple[Message, Job] | Conclusion:
         """The message and its task; or what becomes of a delivery that has none."""
         envelope = delivery.envelope
         size, limit = len(envelope.body), self._config.max_message_size
         if size > limit:
-            return self._bury(delivery, "MessageTooLarge", f"{size} bytes, the limit is {limit}")
+            why = f"{size} bytes, the limit is {limit}"
+            return self._bury(delivery, FailureType.MESSAGE_TOO_LARGE, why)
         message: Message | None = None
         try:
             message = self._decode(envelope)
             return message, self._jobs[message.task]
         except NewerVersion as error:
-            return self._postpone(delivery, "NewerVersion", str(error))
+            return self._postpone(delivery, FailureType.NEWER_VERSION, str(error))
         except Undecodable as error:
-            return self._bury(delivery, "Undecodable", str(error))
+            return self._bury(delivery, FailureType.UNDECODABLE, str(error))
         except KeyError as error:
             if message is not None and (why := self._refused.get(message.task)) is not None:
-                return self._postpone(delivery, "UnusableTask", why)
+                return self._postpone(delivery, FailureType.UNUSABLE_TASK, why)
             name = str(error)[:NAME_LIMIT]
-            return self._postpone(delivery, "UnknownTask", f"no task named {name} here")
+            return self._postpone(delivery, FailureType.UNKNOWN_TASK, f"no task named {name} here")
 
     def _succeeded(self, job: Job, value: Any) -> Outcome:
         if value is None:
@@ -221,11 +223,12 @@ class Executor:
         try:
             encoded = job.encode(value)
         except TypeError as error:
-            return Failed(Failure("ResultNotEncodable", str(error)))
+            return Failed(Failure(FailureType.RESULT_NOT_ENCODABLE.value, str(error)))
         size = len(memoryview(encoded))
         if size > self._config.max_result_size:
             limit = self._config.max_result_size
-            return Failed(Failure("ResultTooLarge", f"{size} bytes, the limit is {limit}"))
+            why = f"{size} bytes, the limit is {limit}"
+            return Failed(Failure(FailureType.RESULT_TOO_LARGE.value, why))
         return Succeeded(encoded)
 
     def _end(
@@ -295,12 +298,11 @@ class Executor:
             self.notes.skip(delivery.envelope)
             return Conclusion(Ack(delivery))  # its outcome stands; only the settling was lost
         if delivery.crashes >= self._config.max_crashes:
-            return self._bury(
-                delivery, "WorkerCrashed", f"{delivery.crashes} workers died while they ran it"
-            )
+            why = f"{delivery.crashes} workers died while they ran it"
+            return self._bury(delivery, FailureType.WORKER_CRASHED, why)
         return None
 
-    def _postpone(self, delivery: Delivery, kind: str, why: str) -> Conclusion:
+    def _postpone(self, delivery: Delivery, kind: FailureType, why: str) -> Conclusion:
         """Give back what a newer worker may know how to run; bury it when none came in time."""
         now, envelope = self._now(), delivery.envelope
         since = envelope.headers.get(UNKNOWN_SINCE)
@@ -313,11 +315,11 @@ class Executor:
         replacement = msgspec.structs.replace(envelope, headers=headers, eta=None)
         return Conclusion(Nack(delivery, self._config.unknown_delay, replacement))
 
-    def _bury(self, delivery: Delivery, kind: str, why: str) -> Conclusion:
+    def _bury(self, delivery: Delivery, kind: FailureType, why: str) -> Conclusion:
         """To the dead letters, with an outcome for whoever waits."""
         envelope = delivery.envelope
         self.notes.burial(envelope, f"{kind}: {why}")
-        failure = Failure(kind, why)
+        failure = Failure(kind.value, why)
         record = Record(
             envelope.id,
             Failed(failure),

@@ -16,11 +16,11 @@ from types import CodeType, FrameType, TracebackType
 from typing import Any
 
 from asyncq.message import Failure
+from asyncq.naming import exception_name
 from asyncq.texts import shown
 
 TRACEBACK_LIMIT = 16 * 1024  # characters
 MESSAGE_LIMIT = 4 * 1024  # characters of an exception's own text
-NAME_LIMIT = 200  # characters of a name that comes from outside
 SHOWN = 20  # exceptions of a chain or a group
 FRAMES = 50  # the innermost of each
 MOST_FRAMES = 100_000  # looked at: an exception that is raised again and again collects them
@@ -41,8 +41,6 @@ CONTEXT = "During handling of the above exception, another exception occurred:"
 _places: dict[tuple[int, int], tuple[CodeType, str]] = {}
 
 # Python's own fields, past whatever the user's class has put over them.
-_name_of: Callable[[type], str] = vars(type)["__qualname__"].__get__
-_module_of: Callable[[type], Any] = vars(type)["__module__"].__get__
 _cause_of: Callable[[BaseException], BaseException | None]
 _cause_of = vars(BaseException)["__cause__"].__get__
 _context_of: Callable[[BaseException], BaseException | None]
@@ -74,15 +72,7 @@ def summarize(error: BaseException, size: int) -> str:
 
 def type_name(error: BaseException) -> str:
     """The name of an exception's class, with its module where that is not Python's own."""
-    cls = type(error)
-    name = _printable(_name_of(cls), NAME_LIMIT)
-    try:
-        module = _module_of(cls)
-    except AttributeError:  # its class was deprived of it
-        module = None
-    if type(module) is not str or module in {"builtins", "asyncio.exceptions"}:
-        return name
-    return f"{_printable(module, NAME_LIMIT)}.{name}"[:NAME_LIMIT]
+    return exception_name(type(error))
 
 
 def is_a(error: BaseException, kind: type[BaseException]) -> bool:
@@ -248,8 +238,3 @@ def _sendable(text: str, limit: int) -> str:
     if str.isascii(cut):
         return cut
     return str.encode(cut, errors="backslashreplace").decode()
-
-
-def _printable(name: str, limit: int) -> str:
-    name = _sendable(name, limit)
-    return name if name.isprintable() else ascii(name)[1:-1]

@@ -11,6 +11,7 @@ import msgspec
 
 from asyncq.config import Config
 from asyncq.context import Context
+from asyncq.errors import TimeLimitExceeded
 from asyncq.message import Message
 from asyncq.parameters import Parameters
 from asyncq.policies import Retry
@@ -32,10 +33,6 @@ class Job(msgspec.Struct, frozen=True):
     time_limit: float | None
     keep: float
     dead_letter: bool
-
-
-class TimeLimitExceeded(Exception):
-    """The attempt took longer than the task's ``time_limit``."""
 
 
 class _TimeLimit:

@@ -13,7 +13,7 @@ from anyio import fail_after
 
 from asyncq.app import App
 from asyncq.context import Context, current_context
-from asyncq.errors import RetryLater, TaskExpired, TaskFailed
+from asyncq.errors import RetryLater, TaskExpired, TaskFailed, TimeLimitExceeded
 from asyncq.message import Status, new_id
 from asyncq.policies import Retry
 from asyncq.worker.failures import MESSAGE_LIMIT, TRACEBACK_LIMIT
@@ -256,7 +256,8 @@ async def test_a_coroutine_ends_at_its_time_limit() -> None:
         with pytest.raises(TaskFailed, match=r"the time limit of 30\.0 s is over") as caught:
             await (await endless.enqueue())
 
-    assert caught.value.type.endswith("TimeLimitExceeded")
+    assert caught.value.type == "asyncq.TimeLimitExceeded"
+    assert caught.value.is_a(TimeLimitExceeded)
     assert round(ended[0] - begun) == 30
 
 

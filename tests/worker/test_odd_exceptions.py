@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from asyncq.app import App
 from asyncq.brokers.admin import QueueAdmin
 from asyncq.errors import TaskFailed
+from asyncq.naming import NAME_LIMIT
 from asyncq.policies import Retry
-from asyncq.worker.failures import MESSAGE_LIMIT, NAME_LIMIT, TRACEBACK_LIMIT, describe
+from asyncq.worker.failures import MESSAGE_LIMIT, TRACEBACK_LIMIT, describe
 from tests.client.given import PATIENCE, new_app
 
 MIB = 1024 * 1024
