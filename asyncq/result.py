@@ -24,6 +24,7 @@ from asyncq.message import (
     Cancelled,
     Expired,
     Failed,
+    Outcome,
     Progress,
     Record,
     Status,
@@ -32,7 +33,9 @@ from asyncq.message import (
     status_of,
 )
 from asyncq.quantities import Duration, wait
+from asyncq.reprs import LONGEST, within
 from asyncq.shapes import describe_refusal
+from asyncq.texts import plain
 from asyncq.values import read_plain
 
 R = TypeVar("R")
@@ -88,7 +91,18 @@ class Result(Generic[R_co]):
         self._record: Record | None = None
 
     def __repr__(self) -> str:
-        return f"<result of {self.id}>"
+        return self.shown("Result")
+
+    def shown(self, kind: str) -> str:
+        """Its repr, as what it is called there; asks nobody."""
+        record = self.at_hand()
+        # Whose handle it is, its reader knows: a slot for it would cost every enqueue.
+        reader = getattr(self._read, "__self__", None)
+        task = getattr(reader, "name", "") if record is None else record.task
+        told = f"{kind} {self.id} of {task}" if task else f"{kind} {self.id}"
+        if record is not None:
+            told += f": {_how_it_ended(record.outcome)}"
+        return within(plain(told))
 
     def __await__(self) -> Generator[Any, None, R_co]:
         return self.get().__await__()
@@ -189,6 +203,12 @@ class Result(Generic[R_co]):
                 raise TaskExpired(self.id, record.attempt, error)
             case Unreadable(why):
                 raise UnreadableResult(self.id, why)
+
+
+def _how_it_ended(outcome: Outcome) -> str:
+    if isinstance(outcome, Failed):
+        return f"failed, {outcome.error.type}: {outcome.error.message[:LONGEST]}"
+    return "unreadable" if isinstance(outcome, Unreadable) else status_of(outcome).value
 
 
 class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name for it

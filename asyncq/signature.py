@@ -4,6 +4,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from asyncq.reprs import shown_call, shown_options, within
+
 R_co = TypeVar("R_co", covariant=True)  # signatures of several types go in one list
 
 
@@ -25,6 +27,9 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     keep_result: float | None = None
     headers: dict[str, Any] | None = None
 
+    def __repr__(self) -> str:
+        return within(shown_options(self, NO_OPTIONS), kind="CallOptions({})")
+
 
 NO_OPTIONS = CallOptions()
 
@@ -36,3 +41,8 @@ class Signature(msgspec.Struct, Generic[R_co], frozen=True):
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
     options: CallOptions = NO_OPTIONS
+
+    def __repr__(self) -> str:
+        asked = shown_options(self.options, NO_OPTIONS)
+        call = shown_call(self.task, self.args, self.kwargs)
+        return within(f"call {call}, {asked}" if asked else f"call {call}")

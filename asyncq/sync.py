@@ -39,7 +39,7 @@ class SyncResult(Generic[R]):
         self._client = client
 
     def __repr__(self) -> str:
-        return f"<synchronous result of {self.id}>"
+        return self._result.shown("SyncResult")
 
     @property
     def id(self) -> str:

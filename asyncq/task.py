@@ -31,9 +31,10 @@ from asyncq.quantities import (
     optional_seconds,
     seconds,
 )
+from asyncq.reprs import shown_options, within
 from asyncq.result import Result
 from asyncq.shapes import PLAIN_SHAPE, Shape, shape_of
-from asyncq.signature import CallOptions, Signature
+from asyncq.signature import NO_OPTIONS, CallOptions, Signature
 from asyncq.spelling import parameters_of, unknown_option
 from asyncq.topology import check_exchange_name, check_queue_name, check_routing_key
 from asyncq.values import encode, read_plain
@@ -91,6 +92,9 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
         }
         for name, value in plain.items():
             msgspec.structs.force_setattr(self, name, value)
+
+    def __repr__(self) -> str:
+        return within(shown_options(self, TaskOptions()), kind="TaskOptions({})")
 
 
 OPTIONS = ("name", *TaskOptions.__struct_fields__)
@@ -225,6 +229,9 @@ class Call(Generic[P, R]):
         self._task = task
         self._options = options
         self._home = home
+
+    def __repr__(self) -> str:
+        return within(f"task {self._task.name}, {shown_options(self._options, NO_OPTIONS)}")
 
     def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """As `Task.s`."""

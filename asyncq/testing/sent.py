@@ -6,6 +6,7 @@ from typing import Any
 from asyncq.brokers.base import Envelope
 from asyncq.codecs.native import NativeCodec
 from asyncq.message import Message
+from asyncq.reprs import shown_call, within
 from asyncq.signature import Signature
 from asyncq.task import Task
 from asyncq.values import encode
@@ -56,10 +57,9 @@ class Sent:
     __hash__ = None  # pyright: ignore[reportAssignmentType] - equal to what has no hash
 
     def __repr__(self) -> str:
-        parts = [repr(value) for value in self.args]
-        parts += [f"{name}={value!r}" for name, value in self.kwargs.items()]
+        call = shown_call(self.task, self.args, self.kwargs)
         later = f", delay={self.delay:g}" if self.delay is not None else ""
-        return f"<sent {self.task}({', '.join(parts)[:200]}), queue={self.queue!r}{later}>"
+        return within(f"sent {call}, queue={self.queue!r}{later}")
 
     def _fits(self, options: Any) -> bool:
         asked = {
