@@ -187,6 +187,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (do you mean {alike[0]}?)" if alike else ""
 
 
+def same_function(name: str, known: Iterable[str]) -> list[str]:
+    """Those tasks that are called as this one in other modules: ``shop.app.add`` by ``app.add``."""
+    called = name.rpartition(".")[2]
+    return sorted(each for each in known if each.rpartition(".")[2] == called)
+
+
+def nearest_task(name: str, known: Iterable[str]) -> str:
+    """As `nearest`; a task of another module counts before one that is called otherwise."""
+    names = list(known)
+    alike = get_close_matches(name, same_function(name, names), n=1, cutoff=0.0)
+    return f" (do you mean {alike[0]}?)" if alike else nearest(name, names)
+
+
 class Suggesting(StructMeta):
     """Makes records that say what to write when they are given a field that they do not have.
 

@@ -133,11 +133,21 @@ def _import(name: str) -> ModuleType:
         modules = [f"{parent}.{found.name}".lstrip(".") for found in iter_modules([folder])]
         raise ConfigurationError(
             f"there is no module {error.name!r} in {folder} or among what is installed"
-            f"{hint(f'{parent}.{last}'.lstrip('.'), modules)}"
+            f"{_elsewhere(error.name, here) or hint(f'{parent}.{last}'.lstrip('.'), modules)}"
         ) from error
     # The user's module may raise anything, SystemExit included.
     except (Exception, SystemExit) as error:
         raise ConfigurationError(_failed(name, error)) from error
+
+
+def _elsewhere(module: str, here: str) -> str:
+    """Where it is, if the command runs in a folder beside it."""
+    source = os.path.join(here, "src", module)
+    if os.path.isdir(source) or os.path.isfile(f"{source}.py"):
+        return "; it is in src: write PYTHONPATH=src before the command, or pip install -e ."
+    if os.path.basename(here) == module and os.path.isfile(os.path.join(here, "__init__.py")):
+        return "; this folder is that package: run the command in the folder above"
+    return ""
 
 
 def _failed(name: str, error: BaseException) -> str:

@@ -20,12 +20,14 @@ from asyncq.errors import ConfigurationError, UnknownResult
 from asyncq.message import Failed, Failure, Progress, Record, Status, Succeeded, status_of
 from asyncq.result import Result
 from asyncq.signature import Signature
+from asyncq.spelling import same_function
 from asyncq.task import Task
 from asyncq.texts import plain
 from asyncq.topology import check_queue_name
 from asyncq.values import read_plain
 from asyncq.worker.signals import run_loop
 
+SHOWN = 3  # tasks that may have been meant
 Json = Annotated[bool, Option("--json", help="Print one JSON object.")]
 Wait = Annotated[bool, Option("--wait", help="Wait for the outcome.")]
 Timeout = Annotated[
@@ -136,9 +138,12 @@ def find_task(app: App, name: str) -> Task[..., Any]:
         case [only]:
             return app.tasks[only]
         case []:
-            known = [*app.tasks, *(known.rpartition(".")[2] for known in app.tasks)]
+            # By its whole name where only the module is another one.
+            known = same_function(name, app.tasks) if "." in name else []
+            meant = f"; did you mean {' or '.join(known[:SHOWN])}?" if known else ""
+            ends = [known.rpartition(".")[2] for known in app.tasks]
             raise ConfigurationError(
-                f"this app has no task {name!r}{hint(name, known)}"
+                f"this app has no task {name!r}{meant or hint(name, [*app.tasks, *ends])}"
                 if app.tasks
                 else "this app has no tasks: import the modules that define them where the app is"
             )

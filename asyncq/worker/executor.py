@@ -37,6 +37,7 @@ from asyncq.message import (
 )
 from asyncq.naming import NAME_LIMIT
 from asyncq.policies import Retry
+from asyncq.spelling import nearest_task
 from asyncq.task import Task
 from asyncq.values import NOTHING
 from asyncq.worker.failures import (
@@ -55,6 +56,7 @@ from asyncq.worker.threads import RaisedInThread
 
 LONGEST_KEEP = 10 * 365 * 86400.0  # seconds
 MOST_MEMBERS = 1000  # of a group that are looked at
+MOST_UNKNOWN = 1000  # names come from outside: bounded
 UNKNOWN_SINCE = "asyncq-unknown-since"  # header: when a worker first could not run this message
 
 IGNORED_EXIT = "coroutine ignored GeneratorExit"  # Python's words
@@ -92,6 +94,7 @@ class Executor:
             except ConfigurationError as error:
                 self._refused[name] = str(error)
                 self.notes.unusable(name, error)
+        self._unknown: dict[str, str] = {}  # names that no task has here, and what is said of them
         self._decode = codec.decode
         self._encode = codec.encode
         self._backend = backend
@@ -211,11 +214,20 @@ class Executor:
             return self._postpone(delivery, FailureType.NEWER_VERSION, str(error))
         except Undecodable as error:
             return self._bury(delivery, FailureType.UNDECODABLE, str(error))
-        except KeyError as error:
+        except KeyError:
             if message is not None and (why := self._refused.get(message.task)) is not None:
                 return self._postpone(delivery, FailureType.UNUSABLE_TASK, why)
-            name = str(error)[:NAME_LIMIT]
-            return self._postpone(delivery, FailureType.UNKNOWN_TASK, f"no task named {name} here")
+            name = "" if message is None else message.task[:NAME_LIMIT]
+            return self._postpone(delivery, FailureType.UNKNOWN_TASK, self._why_unknown(name))
+
+    def _why_unknown(self, name: str) -> str:
+        why = self._unknown.get(name)
+        if why is None:
+            if len(self._unknown) >= MOST_UNKNOWN:
+                self._unknown.clear()
+            why = f"no task named {name!r} here{nearest_task(name, self._jobs)}"
+            self._unknown[name] = why
+        return why
 
     def _succeeded(self, job: Job, value: Any) -> Outcome:
         if value is None:

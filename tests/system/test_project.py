@@ -67,3 +67,23 @@ def test_whichever_module_is_imported_first_the_app_has_all_tasks(
         "shop.tasks.mail.bounced",
         "shop.tasks.mail.receipt",
     ], ended.err
+
+
+def test_a_project_that_is_not_where_the_command_runs_is_found_by_name(project: Shell) -> None:
+    folder = project.directory
+    inside = Shell(folder / "shop", {**os.environ, "PYTHONPATH": str(ROOT)})
+    within = inside.asyncq("worker", APP)
+    (folder / "src").mkdir()
+    (folder / "shop").rename(folder / "src" / "shop")
+    beside = project.asyncq("worker", APP)
+
+    assert "this folder is that package: run the command in the folder above" in within.err
+    assert "it is in src: write PYTHONPATH=src before the command" in beside.err
+    assert within.code == beside.code == 2
+
+
+def test_a_task_of_another_module_is_named_where_one_is_not_found(project: Shell) -> None:
+    ended = project.asyncq("call", APP, "shop.mail.bounced", '"order-1"')
+
+    assert "did you mean shop.tasks.mail.bounced?" in " ".join(ended.err.split())
+    assert ended.code == 2

@@ -294,6 +294,24 @@ async def test_an_unknown_task_goes_back_and_waits_for_a_newer_worker(
     assert "requeued with a delay of 0.01 s: UnknownTask: no task named 'new' here" in caplog.text
 
 
+async def test_an_unknown_task_is_told_with_the_one_that_may_be_meant(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    sender = App(app.url.reveal())
+
+    @sender.task(name="app.add")
+    async def add() -> None: ...
+
+    for known in ("shop.app.add", "app.odd"):
+        app.task(name=known)(add.function)
+    async with sender, app:
+        result = await add.enqueue()
+        async with app.worker(queues=["default"]):
+            await until_status(result, Status.SCHEDULED)
+
+    assert "no task named 'app.add' here (do you mean shop.app.add?)" in caplog.text
+
+
 async def test_an_unknown_task_is_a_dead_letter_in_the_end(app: App) -> None:
     sender = App(app.url.reveal())
 
