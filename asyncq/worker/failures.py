@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
-from typing import Any
 
 from asyncq.message import Failure
 from asyncq.naming import exception_name
