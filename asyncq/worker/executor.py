@@ -206,19 +206,19 @@ class Executor:
         if size > limit:
             why = f"{size} bytes, the limit is {limit}"
             return self._bury(delivery, FailureType.MESSAGE_TOO_LARGE, why)
-        message: Message | None = None
         try:
             message = self._decode(envelope)
-            return message, self._jobs[message.task]
         except NewerVersion as error:
             return self._postpone(delivery, FailureType.NEWER_VERSION, str(error))
         except Undecodable as error:
             return self._bury(delivery, FailureType.UNDECODABLE, str(error))
-        except KeyError:
-            if message is not None and (why := self._refused.get(message.task)) is not None:
-                return self._postpone(delivery, FailureType.UNUSABLE_TASK, why)
-            name = "" if message is None else message.task[:NAME_LIMIT]
-            return self._postpone(delivery, FailureType.UNKNOWN_TASK, self._why_unknown(name))
+        job = self._jobs.get(message.task)
+        if job is not None:
+            return message, job
+        if (why := self._refused.get(message.task)) is not None:
+            return self._postpone(delivery, FailureType.UNUSABLE_TASK, why)
+        why = self._why_unknown(message.task[:NAME_LIMIT])
+        return self._postpone(delivery, FailureType.UNKNOWN_TASK, why)
 
     def _why_unknown(self, name: str) -> str:
         why = self._unknown.get(name)
