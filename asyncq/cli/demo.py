@@ -138,6 +138,8 @@ async def run_demo(
                     await forget_last_run()
                 plan = await find_plan(directory, limit)
                 report = await measure_all(plan, advance)
+            if report is None:
+                group.start_soon(leave_threads, worker)
         group.cancel_scope.cancel()
     if report is None:
         raise KeyboardInterrupt
@@ -224,6 +226,12 @@ async def stop_on_signals(work: anyio.CancelScope, worker: Worker) -> None:
             if work.cancel_called:
                 worker.hurry()
             work.cancel()
+
+
+async def leave_threads(worker: Worker) -> None:
+    """Wait for threads as for all else, and no longer: this process ends, and they with it."""
+    await anyio.sleep(GRACE)
+    worker.hurry()
 
 
 def find_files(plan: Plan) -> tuple[list[bytes], dict[bytes, str]]:
