@@ -73,7 +73,7 @@ class Shell:
 
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         self.directory = directory
-        self._environment = dict(environment)
+        self.environment = dict(environment)
 
     def asyncq(self, *arguments: str, stdin: str = "") -> Ended:
         """Run ``asyncq ARGUMENTS`` to its end."""
@@ -83,7 +83,7 @@ class Shell:
         done = subprocess.run(
             command,
             cwd=self.directory,
-            env=self._environment,
+            env=self.environment,
             input=stdin,
             capture_output=True,
             text=True,
@@ -99,7 +99,7 @@ class Shell:
         with subprocess.Popen(
             [*program, *arguments],
             cwd=self.directory,
-            env=self._environment,
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from asyncq.app import App
-from asyncq.message import Status
+from asyncq.message import Status, new_id
 from tests.system.commands import TIMEOUT, Shell, wait_until_there
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -29,12 +29,27 @@ AT_ONCE = 15.0  # seconds, on a busy machine; the grace is 30, and what runs her
 WAITS = "stops and waits up to 30 s for what runs"
 
 
+on_both = pytest.mark.parametrize("project", ["sqlite", "redis"], indirect=True)
+
+
+class Project(Shell):
+    """A directory with the programs in it, and the URL of their broker."""
+
+    url = "sqlite:///queue.db"
+
+
 @pytest.fixture
-def project(shell: Shell) -> Shell:
-    """A directory with the programs in it."""
+def project(shell: Shell, request: pytest.FixtureRequest) -> Project:
+    """The programs on SQLite, or on what the test is parametrized by."""
     for program in PROGRAMS.glob("[a-z]*.py"):
         shutil.copy(program, shell.directory)
-    return shell
+    project = Project(shell.directory, shell.environment)
+    if getattr(request, "param", "sqlite") == "redis":
+        url = f"{request.getfixturevalue('redis_url')}?prefix={new_id()}"
+        shop = shell.directory / "shop.py"
+        shop.write_text(shop.read_text().replace(project.url, url))
+        project.url = url
+    return project
 
 
 class Server:
@@ -116,9 +131,11 @@ def uvicorn(program: str, *options: str) -> Sequence[str]:
     return ("-m", "uvicorn", program, "--host", "127.0.0.1", "--port", "PORT", *options)
 
 
-def status_of(shell: Shell, id: str) -> Status:
+def status_of(project: Project, id: str) -> Status:
+    url = project.url.replace("sqlite:///", f"sqlite:///{project.directory}/")
+
     async def ask() -> Status:
-        async with App(f"sqlite:///{shell.directory}/queue.db") as app:
+        async with App(url) as app:
             return await app.result(id).status()
 
     return asyncio.run(ask())
@@ -135,8 +152,9 @@ EMBEDDED = {
 }
 
 
+@on_both
 @pytest.mark.parametrize("kind", EMBEDDED)
-def test_a_server_with_a_worker_inside_answers_and_ends(project: Shell, kind: str) -> None:
+def test_a_server_with_a_worker_inside_answers_and_ends(project: Project, kind: str) -> None:
     with serving(project, *EMBEDDED[kind]) as server:
         server.wait_for("/add/1", 2)
         with ThreadPoolExecutor(8) as threads:
@@ -171,7 +189,7 @@ def test_the_example_of_django_sends_and_reads(shell: Shell, kind: str) -> None:
         assert_no_harm(server)
 
 
-def test_plain_endpoints_send_by_a_client_of_their_own(project: Shell) -> None:
+def test_plain_endpoints_send_by_a_client_of_their_own(project: Project) -> None:
     with serving(project, *uvicorn("web_fastapi:web")) as server:
         server.wait_for("/plain/1", 2)
         with ThreadPoolExecutor(8) as threads:
@@ -183,8 +201,9 @@ def test_plain_endpoints_send_by_a_client_of_their_own(project: Shell) -> None:
         assert_no_harm(server)
 
 
+@on_both
 @pytest.mark.parametrize("kind", EMBEDDED)
-def test_the_first_interrupt_lets_tasks_end_and_says_what_for(project: Shell, kind: str) -> None:
+def test_the_first_interrupt_lets_tasks_end_and_says_what_for(project: Project, kind: str) -> None:
     with serving(project, *EMBEDDED[kind]) as server:
         server.wait_for("/add/1", 2)
         id = server.get("/hold/a")
@@ -199,8 +218,9 @@ def test_the_first_interrupt_lets_tasks_end_and_says_what_for(project: Shell, ki
         assert_no_harm(server)
 
 
+@on_both
 @pytest.mark.parametrize("kind", EMBEDDED)
-def test_the_second_interrupt_ends_at_once_and_gives_back(project: Shell, kind: str) -> None:
+def test_the_second_interrupt_ends_at_once_and_gives_back(project: Project, kind: str) -> None:
     with serving(project, *EMBEDDED[kind]) as server:
         server.wait_for("/add/1", 2)
         id = server.get("/hold/a")
@@ -214,7 +234,8 @@ def test_the_second_interrupt_ends_at_once_and_gives_back(project: Shell, kind: 
         assert_no_harm(server)
 
 
-def test_the_second_interrupt_ends_requests_that_wait_for_a_task(project: Shell) -> None:
+@on_both
+def test_the_second_interrupt_ends_requests_that_wait_for_a_task(project: Project) -> None:
     """uvicorn waits for its requests first; the second time it leaves out the lifespan's end."""
     with (
         serving(project, *uvicorn("web_fastapi:web")) as server,
@@ -236,7 +257,8 @@ def test_the_second_interrupt_ends_requests_that_wait_for_a_task(project: Shell)
         assert server.wait() == 0
 
 
-def test_several_processes_of_a_server_each_have_a_worker(project: Shell) -> None:
+@on_both
+def test_several_processes_of_a_server_each_have_a_worker(project: Project) -> None:
     with serving(project, *uvicorn("web_fastapi:web", "--workers", "2")) as server:
         server.wait_for("/add/1", 2)
         server.wait_for("/plain/1", 2)
@@ -251,7 +273,7 @@ def test_several_processes_of_a_server_each_have_a_worker(project: Shell) -> Non
         assert_no_harm(server)
 
 
-def test_a_server_that_reloads_begins_anew(project: Shell) -> None:
+def test_a_server_that_reloads_begins_anew(project: Project) -> None:
     with serving(project, *uvicorn("web_fastapi:web", "--reload")) as server:
         server.wait_for("/add/1", 2)
         program = project.directory / "web_fastapi.py"
@@ -264,7 +286,8 @@ def test_a_server_that_reloads_begins_anew(project: Shell) -> None:
         assert_no_harm(server)
 
 
-def test_a_server_that_only_sends_has_its_results_of_a_worker_beside_it(project: Shell) -> None:
+@on_both
+def test_a_server_that_only_sends_has_its_results_of_a_worker_beside_it(project: Project) -> None:
     with (
         project.start("worker", "shop:app") as worker,
         serving(project, *uvicorn("web_sends:web", "--workers", "2")) as server,
@@ -278,7 +301,8 @@ def test_a_server_that_only_sends_has_its_results_of_a_worker_beside_it(project:
         assert_no_harm(server)
 
 
-def test_django_under_wsgi_has_plain_and_async_views(project: Shell) -> None:
+@on_both
+def test_django_under_wsgi_has_plain_and_async_views(project: Project) -> None:
     """gunicorn forks when the module is loaded, and its client open; its threads share that one."""
     options = ("--preload", "--workers", "2", "--threads", "4", "--bind", "127.0.0.1:PORT")
     command = ("-m", "gunicorn", *options, "--no-control-socket", "web_django:wsgi")
@@ -295,7 +319,7 @@ def test_django_under_wsgi_has_plain_and_async_views(project: Shell) -> None:
         assert_no_harm(server)
 
 
-def test_django_under_asgi_connects_in_a_lifespan_around_it(project: Shell) -> None:
+def test_django_under_asgi_connects_in_a_lifespan_around_it(project: Project) -> None:
     with (
         project.start("worker", "shop:app") as worker,
         serving(project, *uvicorn("web_django:asgi", "--lifespan", "on")) as server,
@@ -328,7 +352,8 @@ with app.sync() as client:
 """
 
 
-def test_a_script_has_its_results_and_ends(project: Shell) -> None:
+@on_both
+def test_a_script_has_its_results_and_ends(project: Project) -> None:
     (project.directory / "script.py").write_text(SCRIPT)
 
     ended = project.run([sys.executable, "script.py"])
@@ -358,8 +383,9 @@ async with app.worker():
 """
 
 
+@on_both
 @pytest.mark.parametrize("typed", [A_BLOCK, LEFT_OPEN, A_SYNCHRONOUS_CLIENT])
-def test_what_is_typed_at_the_asyncio_prompt_works(project: Shell, typed: str) -> None:
+def test_what_is_typed_at_the_asyncio_prompt_works(project: Project, typed: str) -> None:
     ended = project.run(
         [sys.executable, "-m", "asyncio"], stdin=f"from shop import add, app\n{typed}"
     )
