@@ -26,6 +26,7 @@ from asyncq.config import Url, query_of
 from asyncq.errors import LONGEST, BackendUnavailable, BrokerUnavailable, ConfigurationError
 from asyncq.stores.redis_lines import CONNECT_TIMEOUT, Lines
 from asyncq.stores.redis_refusals import PASSING, asked_for, refusal
+from asyncq.stores.redis_tls import check_certificates, hint_of_tls, refusal_of_tls
 from asyncq.stores.redis_wire import ReplyError, Wire
 
 DOUBT = 1.0  # seconds without an answer until another connection is asked
@@ -92,6 +93,8 @@ class RedisSettings:
                 f"{url!r} is not a Redis URL: write redis://[user:password@]host[:port][/db], or "
                 "unix:///path/of/the.sock[?db=0]"
             ) from None
+        if parts.scheme == "rediss":
+            check_certificates(url, kwargs)
         self._pool = pool
         self.lines = Lines(pool.make_connection)
         where = kwargs.get("path") or (kwargs.get("host", "localhost"), kwargs.get("port", 6379))
@@ -178,10 +181,14 @@ class Link:
             return replies
 
     async def _connect(self) -> Wire:
+        url = self._settings.url
         try:
             self._wire = await self._settings.lines.open()
         except exceptions.RedisError as error:
-            raise self._refused(error) from error
+            raise refusal_of_tls(url, error) or self._refused(error) from error
+        except OSError as error:
+            no = refusal_of_tls(url, error)
+            raise no or self._gone(error, hint_of_tls(url, error)) from error
         return self._wire
 
     async def _in_doubt(self, wire: Wire, timeout: float) -> list[Any]:
@@ -222,9 +229,9 @@ class Link:
             raise ConnectionResetError("not connected")
         return self._wire
 
-    def _gone(self, error: Exception) -> Exception:
-        what = str(error) or type(error).__name__
-        return self._unavailable(f"no answer from {self._settings.url!r}: {what}")
+    def _gone(self, error: Exception, hint: str = "") -> Exception:
+        what = str(error).rstrip(".") or type(error).__name__
+        return self._unavailable(f"no answer from {self._settings.url!r}: {what}{hint}")
 
     def _refused(self, error: exceptions.RedisError) -> Exception:
         """Our exception for redis-py's, which it raises while it connects."""
@@ -232,7 +239,7 @@ class Link:
         if isinstance(error, exceptions.BusyLoadingError):
             return self._unable("LOADING", said)
         if not isinstance(error, exceptions.AuthenticationError | exceptions.ResponseError):
-            return self._gone(error)
+            return self._gone(error, hint_of_tls(self._settings.url, error))
         code = said.partition(" ")[0]
         if isinstance(error, exceptions.AuthenticationError):  # it has taken the code away
             code = "NOAUTH" if said.startswith("Authentication") else "WRONGPASS"

@@ -50,6 +50,8 @@ BACKEND: Callable[[Url, Clock], Backend] = MemoryBackend
 
 
 class InMemory(DriverFixtures):
+    scheme = "memory"
+
     @pytest.fixture
     def url(self) -> Url:
         return Url(f"memory://{new_id()}")

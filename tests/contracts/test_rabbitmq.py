@@ -19,6 +19,7 @@ from asyncq.topology import Queue
 
 
 class InRabbit(DriverFixtures):
+    scheme = "amqp"
     knows_ids = False
     has_priorities = False  # of a quorum queue
     gives_back_to_the_head = False

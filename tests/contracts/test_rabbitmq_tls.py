@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import trustme
 
 from asyncq.brokers.base import Ack, Envelope, Lease, QueueSpec
 from asyncq.brokers.rabbitmq import RabbitBroker
@@ -13,8 +12,11 @@ from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.errors import ConfigurationError
 from asyncq.message import new_id
+from asyncq.testing.contracts import BrokerContract
 from asyncq.testing.contracts.given import take
+from tests.contracts.test_rabbitmq import InRabbit
 from tests.servers import RabbitServer, free_port
+from tests.servers.certificates import write_certificates
 
 NAMES = ["127.0.0.1"]
 
@@ -28,20 +30,14 @@ class Door(NamedTuple):
 
 def open_door(server: RabbitServer, vhost_url: str, directory: Path, *names: str) -> Door:
     """Let the node listen with a certificate for these names, signed by an authority of our own."""
-    authority = trustme.CA()
-    certificate = authority.issue_cert(*names)
-    chain, key, signer = (directory / name for name in ("chain.pem", "key.pem", "authority.pem"))
-    for number, blob in enumerate(certificate.cert_chain_pems):
-        blob.write_to_path(str(chain), append=number > 0)
-    certificate.private_key_pem.write_to_path(str(key))
-    authority.cert_pem.write_to_path(str(signer))
+    chain, key, authority = write_certificates(directory, *names)
     port = free_port()
     server.evaluate(
         "{ok, _} = application:ensure_all_started(ssl),"
         f'ok = rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}},'
         f' [{{certfile, "{chain}"}}, {{keyfile, "{key}"}}], 1)'
     )
-    return Door(re.sub(r"^amqp://(.*):\d+/", rf"amqps://\1:{port}/", vhost_url), signer)
+    return Door(re.sub(r"^amqp://(.*):\d+/", rf"amqps://\1:{port}/", vhost_url), authority)
 
 
 @pytest.fixture
@@ -87,3 +83,11 @@ async def test_any_certificate_is_taken_by_who_asks_for_that(door: Door) -> None
 async def test_an_authority_that_cannot_be_read_is_named() -> None:
     with pytest.raises(ConfigurationError, match="certificates cannot be read"):
         RabbitBroker(Url("amqps://localhost?cafile=/nowhere.pem"), SystemClock())
+
+
+class TestBroker(InRabbit, BrokerContract):
+    scheme = "amqps"
+
+    @pytest.fixture
+    def url(self, door: Door) -> Url:
+        return Url(f"{door.url}?cafile={door.authority}&prefetch=1500")

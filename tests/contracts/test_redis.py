@@ -32,6 +32,8 @@ BACKEND: Callable[[Url, Clock], Backend] = RedisBackend
 
 
 class InRedis(DriverFixtures):
+    scheme = "redis"
+
     @pytest.fixture
     def url(self, redis_url: str) -> Url:
         return Url(f"{redis_url}?prefix={new_id()}")

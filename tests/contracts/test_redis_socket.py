@@ -23,6 +23,8 @@ def socket_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 class OverASocket(DriverFixtures):
+    scheme = "unix"
+
     @pytest.fixture
     def url(self, socket_url: str) -> Url:
         return Url(f"{socket_url}?db=0&prefix={new_id()}")

@@ -32,6 +32,8 @@ BACKEND: Callable[[Url, Clock], Backend] = SqliteBackend
 
 
 class InSqlite(DriverFixtures):
+    scheme = "sqlite"
+
     @pytest.fixture
     def url(self, tmp_path: Path) -> Url:
         return Url(f"sqlite:///{tmp_path}/asyncq.db")

@@ -44,6 +44,9 @@ class DriverFixtures:
     process would have them. What a broker cannot do by its nature, it says here.
     """
 
+    scheme = ""
+    """Of its URL. A driver that has several runs its suites by each of them."""
+
     knows_ids = True
     """It keeps an id once. Else whoever publishes twice has it twice."""
     has_priorities = True
