@@ -1,10 +1,12 @@
 """Marks: what MessagePack has no type for, with its type, as extensions of ours.
 
-Only what is inside of pydantic's types is marked: there the type decides what a validator does with
-a value (a date in ``str | date``, a set in a strict model). Everything else is told by annotations.
+What is inside of pydantic's types is marked: there the type decides what a validator does with
+a value (a date in ``str | date``, a set in a strict model). Everything else is told by annotations,
+but how long a deque may be is told by none.
 """
 
 import uuid
+from collections import deque
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -32,11 +34,13 @@ _SCALARS: dict[type, tuple[int, Callable[[Any], Any], Callable[[Any], Any]]] = {
 _BIG = 7
 _SERIES: dict[type, int] = {tuple: 8, set: 9, frozenset: 10}
 _PAIRS = 11
+_BOUNDED = 12
 _READ: dict[int, Callable[[Any], Any]] = {
     **{code: read for code, _, read in _SCALARS.values()},
     **{code: cls for cls, code in _SERIES.items()},
     _BIG: lambda text: int(text[: LONGEST_NUMBER + 1]),
     _PAIRS: dict,
+    _BOUNDED: lambda parts: deque(parts[1], maxlen=parts[0]),
 }
 
 
@@ -59,7 +63,16 @@ def mark(value: Any, plain: Callable[[Any], Any]) -> Any:
     if cls in _SCALARS:
         code, write, _ = _SCALARS[cls]
         return _extend(code, write(value))
+    if issubclass(cls, deque):
+        marked = [mark(item, plain) for item in value]
+        return mark_deque(deque(marked, value.maxlen), _encode)
     return mark(plain(value), plain)
+
+
+def mark_deque(value: "deque[Any]", encode: Callable[[Any], bytes]) -> Any:
+    """A deque as a list; with how long it may be, where it has a bound. ``encode`` its items."""
+    items = list(value)
+    return items if value.maxlen is None else Ext(_BOUNDED, encode([value.maxlen, items]))
 
 
 def read_mark(code: int, data: memoryview) -> Any:

@@ -4,7 +4,9 @@ What is sent is read again before it goes: validators and serializers are the us
 undo each other.
 """
 
-from functools import lru_cache
+import enum
+from collections.abc import Iterable
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import msgspec
@@ -99,17 +101,40 @@ class Adapter:
             raise ValueError(f"a validator raised {type(error).__qualname__}") from error
 
     def _load_untyped(self, plain: Any) -> Any:
-        """What strict models refuse only because it has no type on the wire: members of enums.
+        """What is refused only because it has no type on the wire: members of enums.
 
-        None where anything else would be converted.
+        Strict models ask for the members themselves, and so does every ``Literal[Kind.CAT]``. None
+        where anything else would be converted.
         """
         try:
-            value = self._adapter.validate_python(plain, strict=False, **NAMES)
+            given = _with_members(plain, self._literals) if self._literals else plain
+            value = self._adapter.validate_python(given, strict=False, **NAMES)
             again = mark(self._plain(value, exclude_unset=True), _unwrap)
             return value if _encode(again) == _encode(mark(plain, _unwrap)) else None
         # Both the user's validators and what came from outside; why not is known by now.
         except Exception:  # noqa: BLE001
             return None
+
+    @cached_property
+    def _literals(self) -> dict[Any, enum.Enum]:
+        """The members of enums that literals of the annotation name, by their values."""
+        found: dict[Any, enum.Enum] = {}
+        todo: list[Any] = [self._adapter.core_schema]
+        seen: set[int] = set()
+        while todo:
+            node = todo.pop()
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            if isinstance(node, dict):
+                schema = cast("dict[str, Any]", node)
+                if schema.get("type") == "literal":
+                    named = [each for each in schema["expected"] if isinstance(each, enum.Enum)]
+                    found |= {each.value: each for each in named}
+                todo.extend(schema.values())
+            elif isinstance(node, list | tuple):
+                todo.extend(cast("list[Any]", node))
+        return found
 
     def _plain(self, value: Any, *, exclude_unset: bool) -> Any:
         return self._adapter.dump_python(
@@ -127,6 +152,17 @@ def adapter_of(cls: type) -> Adapter:
     return Adapter(cls)
 
 
+def _with_members(plain: Any, members: dict[Any, enum.Enum]) -> Any:
+    """Plain data, in which these values are the members that have them."""
+    if isinstance(plain, dict):
+        pairs = cast("dict[Any, Any]", plain).items()
+        return {_with_members(key, members): _with_members(value, members) for key, value in pairs}
+    if isinstance(plain, list | tuple | set | frozenset):
+        items = cast("list[Any]", plain)
+        return type(items)(_with_members(item, members) for item in items)
+    return members.get(plain, plain) if isinstance(plain, str | int) else plain
+
+
 def _unwrap(value: Any) -> Any:
     """What pydantic's dumps hold beside plain data."""
     cls = cast("type[Any]", type(value))
@@ -141,15 +177,12 @@ def _unwrap(value: Any) -> Any:
 
 def _is_set_alike(sent: Any, arrived: Any) -> bool:
     """Whether what was set, and what was not, is so in all models that these hold."""
-    pairs: zip[tuple[Any, Any]]
+    pairs: Iterable[tuple[Any, Any]]
     if isinstance(sent, pydantic.BaseModel):
         if sent.model_fields_set != arrived.model_fields_set:
             return False
-        pairs = zip(
-            vars(sent).values(),
-            cast("dict[str, Any]", vars(arrived)).values(),
-            strict=True,
-        )
+        names = (*type(sent).model_fields, *(sent.model_extra or ()))
+        pairs = [(getattr(sent, name), getattr(arrived, name)) for name in names]
     elif isinstance(sent, dict):
         pairs = zip(
             cast("dict[Any, Any]", sent).values(),

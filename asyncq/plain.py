@@ -68,7 +68,6 @@ _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (timedelta, lambda value: timedelta(value.days, value.seconds, value.microseconds)),
     (Decimal, Decimal),
     (UUID, lambda value: UUID(int=value.int)),
-    (deque, list),
 )
 _TEXTS: tuple[type, ...] = (
     pathlib.PurePath,
@@ -83,6 +82,8 @@ _TEXTS: tuple[type, ...] = (
     zoneinfo.ZoneInfo,
 )
 """Made from their own text."""
+_NUMBERS = (complex, Fraction)
+"""Made from other numbers as well."""
 _LISTS: tuple[type, ...] = (Iterable, Reversible, Container)
 _DICTS: tuple[type, ...] = (defaultdict, OrderedDict)
 _KNOWN_CLASSES: frozenset[type] = frozenset({object, re.Pattern, deque, Counter, *_DICTS})
@@ -132,22 +133,24 @@ def from_plain(annotation: Any, plain: Any, convert: Callable[[Any, Any], Any]) 
     args = get_args(annotation)
     if cls is object:
         return plain
-    if cls in _LISTS:
-        return convert(plain, list[args[0]] if args else list)
-    if cls is deque:
-        return deque(convert(plain, list[args[0]] if args else list))
+    if cls in _LISTS or cls is deque:
+        bound = None
+        if isinstance(plain, deque):
+            plain = cast("deque[Any]", plain)
+            plain, bound = list(plain), plain.maxlen
+        items: list[Any] = convert(plain, list[args[0]] if args else list)
+        return deque(items, bound) if cls is deque else items
     if cls is Counter:
         counts: dict[Any, int] = convert(plain, dict[args[0], int] if args else dict[Any, int])
         return Counter(counts)
     if cls in _DICTS:
         entries = convert(plain, dict[args[0], args[1]] if args else dict)
         return OrderedDict(entries) if cls is OrderedDict else defaultdict(_factory(args), entries)
-    if not isinstance(plain, str):
-        raise ValueError(  # noqa: TRY004 - a ValueError is what msgspec adds the path to
-            f"Expected `str`, got `{type(plain).__name__}`"
-        )
+    is_number = cls in _NUMBERS and isinstance(plain, int | float)
+    if not is_number and not isinstance(plain, str):
+        raise ValueError(f"Expected `str`, got `{type(plain).__name__}`")
     try:
-        return re.compile(plain) if cls is re.Pattern else cls(plain)
+        return re.compile(cast("str", plain)) if cls is re.Pattern else cls(plain)
     except (ArithmeticError, LookupError, re.error, ValueError) as error:
         raise ValueError(f"Invalid {cls.__qualname__}") from error
 

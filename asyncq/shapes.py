@@ -4,8 +4,10 @@ Most annotations are msgspec's own affair. What it does not know goes to pydanti
 installed: unions of texts and dates, constraints by ``pydantic.Field``, unions of models.
 """
 
+import enum
 import types
 import typing
+import uuid
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -16,6 +18,7 @@ from collections.abc import (
     Generator,
     Iterator,
 )
+from datetime import date, timedelta
 from functools import partial
 from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
@@ -35,6 +38,7 @@ from asyncq.values import (
     encode_with,
     is_pydantic,
     read_plain,
+    write,
 )
 
 ANYTHING: tuple[Any, ...] = (Any, object)
@@ -47,6 +51,10 @@ VARIABLES = (
 )
 OTHER_NAMES: dict[Any, Any] = {typing.LiteralString: str, None: type(None)}
 SCALARS = (str, int, float, bool, bytes, type(None))
+COMPARABLE: tuple[Any, ...] = (
+    *(*SCALARS, list, dict, tuple, uuid.UUID, date, timedelta),
+    *(*ANYTHING, None, Union, types.UnionType, typing.Literal),
+)
 NEVER_DATA: dict[Any, str] = {
     type: "send a name, and look the class up",
     Callable: "send a name, and look the function up",
@@ -74,8 +82,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Of use to msgspec; `UNKNOWN` where it knows nothing to do with it."""
     strict: bool
     """Every type in it is known."""
-    has_models: bool = False
-    """Of pydantic's: values know more than their bytes do."""
+    comparable: bool = False
+    """What is equal is the same: no class is in it whose values leave something out of that."""
 
     def check(self, value: Any) -> None:
         """Look at what arrives if this is sent.
@@ -85,32 +93,49 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """
         if self.exact is None or type(value) in self.exact:
             return
-        raw = self.encode(value)
+        if loss := self._find_loss(value, self.encode(value)):
+            raise Unsendable(f"{loss}: pass what the annotation says, or change it")
+
+    def result_encoder(self, most: int) -> Encode:
+        """What makes bytes of values that a task returned, and looks at what arrives.
+
+        Not of more than ``most`` bytes, which are not sent. It raises `TypeError`: a value has no
+        representation, or would be read as another one.
+        """
+        exact, encode_whole, find_loss = self.exact, self.encode_whole, self._find_loss
+        if exact is None:
+            return encode_whole
+
+        def encode_result(value: Any) -> msgspec.Raw:
+            if type(value) in exact:
+                try:
+                    return msgspec.Raw(write(value))
+                except Exception:  # noqa: BLE001 - told below: text that is none, a number too large
+                    return encode_whole(value)
+            raw = encode_whole(value)
+            if len(memoryview(raw)) <= most and (loss := find_loss(value, raw)):
+                raise Unsendable(f"{loss}: return what the annotation says, or change it")
+            return raw
+
+        return encode_result
+
+    def _find_loss(self, value: Any, raw: msgspec.Raw) -> str | None:
+        """What of the value does not arrive with these bytes.
+
+        Raises:
+            Unsendable: nothing does; says why.
+        """
         try:
             arrived = self.decode(raw)
             kind = cast("type[Any]", type(value))
-            quick = type(arrived) is kind and not is_record(kind)
-            if quick and arrived == value:
-                return
-            strict = self.strict or is_record(kind)
-            loss = find_loss(value, arrived, strict=strict)
+            if self.comparable and type(arrived) is kind and arrived == value:
+                return None
+            return find_loss(value, arrived, strict=self.strict or is_record(kind))
         except KeyboardInterrupt:
             raise
         # Of what the user's classes raise as they are made or compared.
         except BaseException as error:
             raise Unsendable(describe_refusal(error)) from error
-        if loss is not None:
-            raise Unsendable(f"{loss}: pass what the annotation says, or change it")
-
-    def encode_result(self, value: Any) -> msgspec.Raw:
-        """What a task returned, as bytes.
-
-        Raises:
-            TypeError: it has no representation, or is a model that is read as another one.
-        """
-        if self.has_models:
-            self.check(value)
-        return self.encode_whole(value)
 
 
 PLAIN_SHAPE = Shape(
@@ -160,7 +185,7 @@ def shape_of(annotation: Any) -> Shape:
         decode=decoder(annotation),
         annotation=annotation,
         strict=not found.has_any,
-        has_models=bool(found.models),
+        comparable=all(map(_is_comparable, nodes)),
     )
 
 
@@ -169,6 +194,8 @@ def describe_refusal(error: BaseException) -> str:
     match error:
         case RecursionError():
             return "it is nested too deeply"
+        case msgspec.DecodeError() if "got `ext`" in str(error):
+            return f"{error}: its type has to be in the annotation, as in deque[...]"
         case msgspec.DecodeError() | UnicodeDecodeError() | Unsendable():
             return str(error)
         case _:
@@ -236,6 +263,12 @@ class _Findings:
                 self.unknown = self.unknown or cls  # msgspec would make it without a check
             case _:
                 pass
+
+
+def _is_comparable(node: Any) -> bool:
+    cls = get_origin(node) or node
+    is_enum = isinstance(cls, type) and issubclass(cls, enum.Enum)
+    return is_enum or any(cls is each for each in COMPARABLE)
 
 
 def _exact_types(annotation: Any) -> frozenset[type]:

@@ -3,17 +3,18 @@
 Everything msgspec knows travels as it is (dataclasses, structs, datetime, UUID, Decimal, enums,
 bytes, unions), what `asyncq.plain` knows as text, and pydantic's types where pydantic is installed.
 What arrives without an annotation arrives as plain data: a dataclass as a dictionary, a tuple as a
-list. A moment with a time zone arrives as the same moment in UTC.
+list. A moment with a time zone arrives as the same moment in UTC; what has none loses its ``fold``.
 """
 
 import sys
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast, get_origin
 
 import msgspec
 
-from asyncq.marks import read_mark
+from asyncq.marks import mark_deque, read_mark
 from asyncq.plain import Unsendable, as_plain, from_plain, is_known
 
 MAX_DEPTH_HINT = "it is nested too deeply"
@@ -31,7 +32,7 @@ def encode(value: Any) -> msgspec.Raw:
     """
     if value is None:
         return NOTHING
-    return _guarded(_encode, value)
+    return _guarded(write, value)
 
 
 def encode_sparsely(value: Any) -> msgspec.Raw:
@@ -44,7 +45,7 @@ def encode_sparsely(value: Any) -> msgspec.Raw:
 
 def encode_with(dump: Callable[[Any], Any], value: Any) -> msgspec.Raw:
     """As `encode`, of what ``dump`` makes of the value."""
-    return _guarded(lambda given: _encode(dump(given)), value)
+    return _guarded(lambda given: write(dump(given)), value)
 
 
 def decoder(annotation: Any) -> Decode:
@@ -108,6 +109,8 @@ def _to_plain(value: Any, *, sparse: bool = False) -> Any:
         from asyncq.models import adapter_of  # noqa: PLC0415 - only who uses pydantic imports it
 
         return adapter_of(cls).dump(value, sparse=sparse)
+    if issubclass(cls, deque):
+        return mark_deque(value, _encode_sparsely if sparse else write)
     return as_plain(value)
 
 
@@ -125,7 +128,8 @@ def _convert(plain: Any, annotation: Any) -> Any:
     return msgspec.convert(plain, annotation, dec_hook=_from_plain)
 
 
-_encode = msgspec.msgpack.Encoder(enc_hook=_to_plain).encode
+write = msgspec.msgpack.Encoder(enc_hook=_to_plain).encode
+"""A value's bytes; raises whatever its classes do."""
 _encode_sparsely = msgspec.msgpack.Encoder(enc_hook=partial(_to_plain, sparse=True)).encode
 read_plain: Decode = decoder(Any)
 """Bytes as plain data."""

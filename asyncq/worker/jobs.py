@@ -81,12 +81,11 @@ def make_job(task: Task[..., Any], config: Config, threads: Threads) -> Job:
     elif not inspect.iscoroutinefunction(call):
         call = partial(_on_loop, call)
     keep = task.settings.keep_result
-    result = task.result_shape
     return Job(
         name=task.name,
         call=call,
         parameters=task.parameters,
-        encode=result.encode_result if result.has_models else result.encode_whole,
+        encode=task.result_shape.result_encoder(config.max_result_size),
         context_first=task.parameters.context_first,
         context_keyword=task.parameters.context_keyword,
         retry=task.settings.retry,
