@@ -38,6 +38,7 @@ from asyncq.signature import Signature
 from asyncq.spelling import parameters_of, unknown_option
 from asyncq.sync import SyncClient
 from asyncq.task import Task, TaskDecorator, TaskOptions, make_task
+from asyncq.texts import counted
 from asyncq.topology import Queue
 from asyncq.worker.arrival import connected
 from asyncq.worker.embedded import Embedded
@@ -125,7 +126,7 @@ class App:
         shared_tasks.join(self)
 
     def __repr__(self) -> str:
-        return f"<asyncq app, {len(self._tasks)} tasks, {self.url!r}>"
+        return f"<asyncq app, {counted(len(self._tasks), 'task')}, {self.url!r}>"
 
     @property
     def tasks(self) -> dict[str, Task[..., Any]]:

@@ -33,6 +33,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 from asyncq.naming import exception_name
+from asyncq.texts import counted
 
 SHOWN = 100  # characters of a value
 LONGEST = 1e9  # seconds, of any duration: 31 years, which every store can count
@@ -101,8 +102,8 @@ class MessageTooLarge(Refused):
     def __init__(self, envelope_id: str, task: str, size: int, limit: int) -> None:
         super().__init__(
             envelope_id,
-            f"the message for task {task} has {size} bytes and the limit is {limit}: pass a "
-            "reference (a path, a key) instead, or raise max_message_size",
+            f"the message for task {task} has {counted(size, 'byte')} and the limit is {limit}: "
+            "pass a reference (a path, a key) instead, or raise max_message_size",
         )
         self.size = size
         self.limit = limit
@@ -127,8 +128,8 @@ class QueueFull(Refused):
     def __init__(self, envelope_ids: Sequence[str], queue: str, limit: int) -> None:
         super().__init__(
             envelope_ids[0],
-            f"queue {queue} is full: {limit} messages wait, which is its max_length; try again "
-            "when workers have caught up",
+            f"queue {queue} is full: {counted(limit, 'message waits', 'messages wait')}, which "
+            "is its max_length; try again when workers have caught up",
         )
         self.envelope_ids = frozenset(envelope_ids)
         self.queue = queue
@@ -139,7 +140,7 @@ class LeaseLost(BrokerError):
     """This worker's lease ended; what it held belongs to others now."""
 
     def __init__(self, incarnation: str, why: str = "it was not renewed in time") -> None:
-        super().__init__(f"the lease of worker {incarnation} ended: {why}")
+        super().__init__(f"lease {incarnation} ended: {why}")
         self.incarnation = incarnation
 
 

@@ -18,6 +18,11 @@ def plain(value: object) -> str:
     )
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """``1 task``, ``2 tasks``; the plural is made with an s, unless it is given."""
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
+
+
 def bounded(text: str, size: int) -> str:
     """``text``, in at most ``size`` bytes; what was cut shows as an ellipsis."""
     if len(text) * 4 <= size:  # no character takes more

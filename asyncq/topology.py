@@ -13,6 +13,7 @@ from asyncq.errors import ConfigurationError, InvalidValue, shown
 from asyncq.message import MAX_PRIORITY, QUEUE_NAME
 from asyncq.quantities import SecondsOrNone, choice, count, flag, no_default, seconds
 from asyncq.spelling import Suggesting
+from asyncq.texts import counted
 
 Kind = Literal["direct", "topic", "fanout", "headers"]
 Overflow = Literal["reject", "drop-head"]
@@ -243,7 +244,7 @@ def check_routing_key(key: Any) -> None:
         raise ConfigurationError(f"routing key {key[:200]!r}: it cannot be sent as UTF-8") from None
     if size > LONGEST_KEY:
         raise ConfigurationError(
-            f"routing key {key[:50]!r}… has {size} bytes and the limit is {LONGEST_KEY}"
+            f"routing key {key[:50]!r}… has {counted(size, 'byte')} and the limit is {LONGEST_KEY}"
         )
 
 

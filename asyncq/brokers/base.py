@@ -152,6 +152,7 @@ class Lease:
 
     def __init__(self, incarnation: str, seconds: float, lane: Lane | None = None) -> None:
         self.incarnation = incarnation
+        """The worker's name and a number, as in ``0a1b2c3d4e5f-2``: its second lease."""
         self.seconds = seconds
         self.lane = lane or Lane()
         self.good_until = math.inf

@@ -43,8 +43,8 @@ class DeadLimits:
         self._gave_way_at[queue] = now
         if before is None or now - before > CALM:
             log.warning(
-                "dead letters of queue %s give way, the oldest first: it keeps %d of them, for "
-                "%g days (max_dead_letters, keep_dead_letters)",
+                "dead letters of queue %s give way, the oldest first: it keeps %d of them, not "
+                "longer than %g d (max_dead_letters, keep_dead_letters)",
                 queue,
                 self.most,
                 self.keep / 86400,

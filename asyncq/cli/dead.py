@@ -32,7 +32,7 @@ from asyncq.cli.output import Progress, ask, duration, print_facts, print_json, 
 from asyncq.cli.texts import complain
 from asyncq.clock import SystemClock
 from asyncq.errors import ConfigurationError
-from asyncq.texts import bounded, plain
+from asyncq.texts import bounded, counted, plain
 from asyncq.worker.signals import run_loop
 
 SHOWN = 100
@@ -200,7 +200,7 @@ async def change_dead(app: App, verb: str, chosen: Selection, progress: Progress
         progress.end()
         if changed.missing:
             why = await not_there(app, changed.missing, chosen.queue)
-            complain(f"{len(changed.missing)} of {len(chosen.ids)} were not there: {why}")
+            complain(f"not there: {len(changed.missing)} of {len(chosen.ids)}: {why}")
         return changed
 
 
@@ -269,7 +269,7 @@ def _change(
 
 
 def _letters(count: int) -> str:
-    return f"{count} dead letter" + ("" if count == 1 else "s")
+    return counted(count, "dead letter")
 
 
 def _filter(
@@ -308,7 +308,7 @@ def _print_letter(letter: DeadLetter, *, body: bool, traceback: bool) -> None:
         f"task {task_of(letter) or '?'}",
         *([f"attempt {last.attempt}"] if last and last.attempt else ()),
         _died(letter),
-        *([f"{letter.crashes} crashes"] if letter.crashes else ()),
+        *([counted(letter.crashes, "crash", "crashes")] if letter.crashes else ()),
         filesize.decimal(len(envelope.body)),
     ]
     print_line(envelope.id, ", ".join(facts))

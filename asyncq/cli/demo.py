@@ -35,6 +35,7 @@ from asyncq.config import DEFAULTS, Url, sqlite_path
 from asyncq.dispatch import DEFAULT_BROKER
 from asyncq.errors import ConfigurationError, TaskError, TaskFailed
 from asyncq.result import Result, as_completed, gather
+from asyncq.texts import counted
 from asyncq.worker.signals import run_loop, stop_signals
 from asyncq.worker.worker import Worker
 
@@ -150,7 +151,7 @@ async def find_plan(directory: bytes | None, limit: int | None) -> Plan:
     """The plan of the run that is under way; a new one, if none is."""
     plan = await (await begin.options(id=LAST_RUN).enqueue(directory or LIBRARY, limit))
     if (directory or plan.directory) != plan.directory or (limit or plan.limit) != plan.limit:
-        files = "all files" if plan.limit is None else f"{plan.limit} files"
+        files = "all files" if plan.limit is None else counted(plan.limit, "file")
         raise ConfigurationError(
             f"the run to resume is about {files} of {os.fsdecode(plan.directory)}: name no "
             "directory and no limit, or start afresh, without --resume"

@@ -21,7 +21,7 @@ from asyncq.clock import SystemClock
 from asyncq.codecs.native import NativeCodec
 from asyncq.errors import Undecodable
 from asyncq.message import UNREADABLE, Message
-from asyncq.texts import bounded, plain
+from asyncq.texts import bounded, counted, plain
 from asyncq.worker.signals import run_loop
 
 ARGUMENTS_SHOWN = 500  # bytes of them; --json has all
@@ -152,7 +152,7 @@ def _print_waiting(waiting: Waiting, *, args: bool) -> None:
     if message is not None:
         facts.append(f"attempt {message.attempt}")
     if waiting.crashes:
-        facts.append(f"{waiting.crashes} crashes")
+        facts.append(counted(waiting.crashes, "crash", "crashes"))
     print_line(envelope.id, ", ".join([*facts, filesize.decimal(len(envelope.body))]))
     if args and message is not None:
         found = _arguments(message)
@@ -171,13 +171,13 @@ def purge(
     loaded = load_store(app)
     if not yes:
         depth = run_loop(partial(measure_queues, loaded, queue))[queue]
-        waiting = f"{depth.ready} ready and {depth.delayed} delayed messages"
+        waiting = f"{depth.ready} ready and {counted(depth.delayed or 0, 'delayed message')}"
         ask(f"Remove {waiting} from queue {queue} at {loaded.url}?")
     purged = run_loop(partial(purge_queue, loaded, queue))
     if as_json:
         print_json({"queue": queue, "purged": purged})
     else:
-        print(f"{purged} {'message' if purged == 1 else 'messages'} removed from {plain(queue)}.")
+        print(f"{counted(purged, 'message')} removed from {plain(queue)}.")
 
 
 async def measure_queues(app: App, queue: str | None = None) -> Mapping[str, Depth]:

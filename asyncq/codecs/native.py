@@ -12,6 +12,7 @@ import msgspec
 from asyncq.brokers.base import Envelope
 from asyncq.errors import NewerVersion, Undecodable
 from asyncq.message import EMPTY_ARGS, EMPTY_KWARGS, UNREADABLE, Message
+from asyncq.texts import counted
 
 VERSION = 1
 
@@ -68,7 +69,9 @@ class NativeCodec:
             body = _decode(envelope.body)
         except UNREADABLE as error:
             self._explain(envelope.body)
-            raise Undecodable(f"{len(envelope.body)} bytes that are no message: {error}") from error
+            raise Undecodable(
+                f"{counted(len(envelope.body), 'byte')}, but no message: {error}"
+            ) from error
         if body.version > VERSION:
             raise NewerVersion(body.version, VERSION)
         return Message(

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
 import anyio
@@ -14,6 +15,7 @@ from anyio import CapacityLimiter, to_thread
 from asyncq.loggers import get_logger
 from asyncq.supervisor.leases import KeptLease
 from asyncq.supervisor.stalls import Standstill, is_whole, read_answer
+from asyncq.texts import counted
 from asyncq.worker.channel import (
     TICK,
     Channel,
@@ -60,9 +62,13 @@ class Child:
         self.code: int | None = None
         """How it ended; None while it lives."""
         self.ready_at: float | None = None
-        """When it was first seen consuming, by `time.monotonic`."""
+        """When it was first seen at work, by `time.monotonic`."""
+        self.refused: Sequence[str] = ()
+        """The queues that do not let it in; at work, it consumes all others."""
         self._hello: Hello | None = None
-        self._consuming = False
+        self._at_work = False
+        self._standstill: Standstill | None = None  # the last that was logged as it went on
+        self._is_deaf = False  # and that was said
         self._is_named = False  # a stall that goes on, or is just over, was logged
         self._heard_at = time.monotonic()
         self._lease: KeptLease | None = None
@@ -94,9 +100,19 @@ class Child:
 
     @property
     def is_consuming(self) -> bool:
-        """It takes messages, now: its loop turns, and its broker answers."""
+        """It takes messages of all its queues, now: its loop turns, and its broker answers."""
+        return self.is_at_work and not self.refused
+
+    @property
+    def is_at_work(self) -> bool:
+        """It takes messages, now, of all its queues but for those that do not let it in.
+
+        That is enough to take over from another: who waits until a queue that is declared otherwise
+        can be consumed waits for somebody to change it, and one that is held by the other alone
+        is let go only by that.
+        """
         lease_is_fine = self._lease is None or self._lease.is_renewed
-        return self._consuming and lease_is_fine and self.silence < IDLE
+        return self._at_work and lease_is_fine and self.silence < IDLE
 
     @property
     def silence(self) -> float:
@@ -130,7 +146,7 @@ class Child:
             for message in self._channel.receive_rest():
                 self._take_in(message)
             self.code = code
-            self._consuming = False
+            self._at_work = False
         finally:
             self._channel.close()  # should we leave before it does, it drains
 
@@ -142,7 +158,7 @@ class Child:
         recovered = await self._lease.release()
         await self._lease.close()
         if recovered:
-            log.warning("requeued %d messages of %s", recovered, self)
+            log.warning("requeued %s of %s", counted(recovered, "message"), self)
 
     def stop(self, level: int) -> None:
         """Tell it to drain (1), to cancel what runs (2); or end it (3)."""
@@ -154,6 +170,16 @@ class Child:
         elif self._hello is None:
             self._process.terminate()  # it may be importing for long, and holds nothing yet
         self._channel.tell(Stop(level))
+
+    def note_deafness(self, killed_after: float) -> None:
+        """Say once that it cannot have heard that it is to end, if its loop stands still."""
+        if self._standstill is not None and not self._is_deaf and self.told:
+            self._is_deaf = True
+            log.warning(
+                "%s has not heard that it is to end: its event loop has stood still for %.1f s %s; "
+                "after %.0f s it is killed",
+                self, self.silence, self._standstill.task, killed_after,
+            )  # fmt: skip
 
     def describe_end(self) -> str:
         """How it ended, for the log."""
@@ -184,13 +210,24 @@ class Child:
                 self._look_back(message)
                 self.started = message.started
                 self.memory = message.memory
-                self._consuming = message.consuming
-                if message.consuming and self.ready_at is None:
-                    self.ready_at = time.monotonic()
-                    log.info("%s is ready", self)
+                self._note_readiness(message)
             case Goodbye():
                 self.goodbye = message
         self._heard_at = time.monotonic()
+
+    def _note_readiness(self, tick: Tick) -> None:
+        self._at_work = tick.at_work
+        if tick.at_work and (self.ready_at is None or tick.refused != self.refused):
+            self.ready_at = self.ready_at or time.monotonic()
+            worker = self._hello.worker if self._hello else ""
+            if tick.refused:
+                log.warning(
+                    "%s is at work and not ready, for it is not let into %s: worker %s",
+                    self, ", ".join(f"queue {queue}" for queue in tick.refused), worker,
+                )  # fmt: skip
+            else:
+                log.info("%s is ready: worker %s", self, worker)
+        self.refused = tick.refused
 
     async def _renew(self, lease: KeptLease) -> None:
         with anyio.CancelScope() as self._renewing:
@@ -218,6 +255,7 @@ class Child:
                 await anyio.sleep(TICK)
             stands = self.silence > STALL
             if stood and not stands:
+                self._standstill, self._is_deaf = None, False
                 log.warning("the event loop of %s moves again", self)
                 stood = False
             elif stands and not stood:
@@ -227,6 +265,7 @@ class Child:
                 log.error(
                     "the event loop of %s has stood still for %.1f s %s", self, silence, where
                 )
+                self._standstill = where
 
     async def _ask_where(self) -> Standstill:
         assert self._hello is not None  # noqa: S101 - it has said something before it fell silent

@@ -1,8 +1,8 @@
 """Whether it lives and whether it works, over HTTP: ``/live`` and ``/ready``.
 
 200 for yes, 503 for no, with a JSON object of what that was judged by. *Ready* means that at least
-one process takes messages now: its loop turns, its broker answers, nobody has told it to end. It
-says nothing of queues, tasks or versions, so that whoever may ask learns nothing.
+one process takes messages of all its queues now: its loop turns, its broker answers, nobody has
+told it to end. It names no queue, task or version, so that whoever may ask learns nothing.
 """
 
 import json

@@ -55,7 +55,7 @@ class KeptLease:
                 # The broker decides when the lease is over; without it, nobody else can claim.
                 if failures == 0:
                     log.warning(
-                        "the lease of worker %s cannot be renewed, trying again: %s",
+                        "lease %s cannot be renewed, trying again: %s",
                         self._incarnation, error,
                     )  # fmt: skip
                 failures += 1
@@ -65,7 +65,7 @@ class KeptLease:
                 tell(Lost(self._incarnation))
                 return
             if failures:
-                log.warning("the lease of worker %s is renewed again", self._incarnation)
+                log.warning("lease %s is renewed again", self._incarnation)
             failures = 0
             self.is_renewed = True
             tell(Renewed(self._incarnation, began + self._seconds))
@@ -82,14 +82,14 @@ class KeptLease:
                 except BrokerUnavailable as error:
                     if failures == 0:
                         log.warning(
-                            "the messages of worker %s cannot be requeued, trying again: %s",
+                            "the messages held under lease %s cannot be requeued, trying again: %s",
                             self._incarnation, error,
                         )  # fmt: skip
                     failures += 1
                     await anyio.sleep(PAUSE.pause(failures))
         log.error(
-            "the messages of worker %s could not be requeued: they run again when its lease of "
-            "%g s ends",
+            "the messages held under lease %s could not be requeued: they run again when its "
+            "%g s are over",
             self._incarnation, self._seconds,
         )  # fmt: skip
         return 0

@@ -35,18 +35,21 @@ class Standstill(msgspec.Struct, frozen=True):
     """Where a process stood."""
 
     message: str | None
-    """The id of the message at hand; None when none was, or nobody could say."""
+    """What the message at hand is called; None when none was, or nobody could say."""
     stacks: Sequence[Stack]
     """What may be keeping the loop; what does, if that can be told."""
 
+    @property
+    def task(self) -> str:
+        return f"in task {self.message}" if self.message else "(none of its tasks is known)"
+
     def __str__(self) -> str:
-        task = f"in task {self.message}" if self.message else "(none of its tasks is known)"
         lines = "\n".join(
             f"  {frame.file}:{frame.line} in {frame.function}"
             for stack in self.stacks
             for frame in reversed(stack[:LINES])
         )
-        return f"{task}:\n{lines or '  (unknown)'}"
+        return f"{self.task}:\n{lines or '  (unknown)'}"
 
 
 def is_whole(answer: str) -> bool:

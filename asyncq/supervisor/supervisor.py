@@ -22,6 +22,7 @@ from asyncq.policies import Retry
 from asyncq.supervisor.child import Child
 from asyncq.supervisor.health import HealthServer
 from asyncq.supervisor.orphans import bury_orphans
+from asyncq.texts import counted
 from asyncq.worker.channel import Goodbye, Orders
 from asyncq.worker.signals import CANCEL, DRAIN, LEAVE, count_signals, stop_signals
 
@@ -142,7 +143,7 @@ class Supervisor:
             for child in place.children:
                 self._stop(child)
             return
-        if place.child is not None and place.successor is not None and place.successor.is_consuming:
+        if place.child is not None and place.successor is not None and place.successor.is_at_work:
             self._hand_over(place, place.child, place.successor)
         if time.monotonic() < place.not_before:
             return
@@ -164,7 +165,19 @@ class Supervisor:
 
     def _check_readiness(self) -> tuple[bool, dict[str, Any]]:
         count = self._count_consuming()
-        return count > 0, {"ready": count > 0, "consuming": count, "processes": len(self._places)}
+        facts: dict[str, Any] = {
+            "ready": count > 0,
+            "consuming": count,
+            "processes": len(self._places),
+        }
+        refused = {queue for place in self._places if place.child for queue in place.child.refused}
+        if refused and not self._level:  # names are not for whoever may ask
+            some = counted(len(refused), "queue")
+            facts["why"] = f"{some} cannot be consumed; the log says which, and why"
+        return count > 0, facts
+
+    def _is_one_at_work(self) -> bool:
+        return any(place.child is not None and place.child.is_at_work for place in self._places)
 
     def _check_life(self) -> tuple[bool, dict[str, Any]]:
         """Whether there is hope: not when every loop stands still for good."""
@@ -205,7 +218,7 @@ class Supervisor:
     def _wear_of(self, child: Child) -> str | None:
         """Why this process is to be replaced, if it is."""
         if self._plan.max_tasks is not None and child.started >= self._plan.max_tasks:
-            return f"has run {child.started} tasks"
+            return f"has run {counted(child.started, 'task')}"
         if self._plan.max_memory is not None and child.memory >= self._plan.max_memory:
             return f"takes {child.memory // MIB} MiB of memory"
         return None
@@ -221,7 +234,9 @@ class Supervisor:
 
     def _stop(self, child: Child) -> None:
         child.stop(min(self._level, 3))
-        if child.silence > max(child.grace, DEAF):
+        patience = max(child.grace, DEAF)
+        child.note_deafness(patience)
+        if child.silence > patience:
             log.error(
                 "%s does not respond to being told to end, its event loop is blocked: killing it",
                 child,
@@ -262,7 +277,7 @@ class Supervisor:
 
     def _note_failure(self, place: Place, child: Child, goodbye: Goodbye) -> None:
         """It says itself why it cannot work. If that holds for all of them, it is the end."""
-        if not self._is_proven or (goodbye.code == MISUSE and not self._count_consuming()):
+        if not self._is_proven or (goodbye.code == MISUSE and not self._is_one_at_work()):
             self._end = goodbye
             self._level = 1
         else:

@@ -36,9 +36,8 @@ from asyncq.brokers.base import (
 )
 from asyncq.brokers.lanes import Lane
 from asyncq.config import Config
-from asyncq.errors import BrokerUnavailable, LeaseLost, first_error
+from asyncq.errors import BrokerUnavailable, LeaseLost, QueueUnavailable, first_error
 from asyncq.loggers import get_logger
-from asyncq.message import new_id
 from asyncq.policies import Retry
 from asyncq.worker.burst import Burst
 from asyncq.worker.completer import Completer
@@ -73,6 +72,8 @@ class Share(msgspec.Struct, kw_only=True):
     lines: int
     """How many queues the worker consumes, of all brokers."""
     burst: Burst | None
+    leases: int = 0
+    """How many the worker has had."""
     farewell: Farewell | None = None
     """Of a worker that runs."""
 
@@ -94,6 +95,7 @@ class Branch:
         self._stopped = anyio.Event()
         self._hurrying = False
         self._intakes: dict[str, Intake] = {}  # of the queues that are entered
+        self._is_refused = False  # by all of its queues, as it last tried
         self._renewing = anyio.CancelScope()
         self._completers: Collection[Completer] = ()  # of this lease, or the last one
 
@@ -103,6 +105,27 @@ class Branch:
         if len(self._intakes) < len(self._queues) or self._stopped.is_set():
             return False
         return not any(intake.is_interrupted for intake in self._intakes.values())
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it does what it can: it takes from each of its queues but for the `refused`."""
+        if self._stopped.is_set():
+            return False
+        intakes = self._intakes.values()
+        is_away = any(intake.is_interrupted and not intake.is_refused for intake in intakes)
+        return bool(self.refused or intakes) and not is_away
+
+    @property
+    def refused(self) -> Sequence[str]:
+        """Its queues that it was not let into, as somebody else has them or they are declared
+        otherwise, and which it tries again; none before all of them were tried."""
+        if not self._intakes:
+            return self._queues if self._is_refused else ()
+        return [
+            queue
+            for queue in self._queues
+            if (intake := self._intakes.get(queue)) is None or intake.is_refused
+        ]
 
     async def run(self, announce: Announce, keep: Keep | None = None) -> None:
         """Consume until stopped, and say when that begins; return once all is settled."""
@@ -127,6 +150,7 @@ class Branch:
                     )
                 failures += 1
                 pause = PAUSE.pause(failures)
+                self._is_refused = isinstance(first_error(errors), QueueUnavailable)
             if self._stopped.is_set():
                 return
             if not ended:
@@ -152,11 +176,16 @@ class Branch:
         runs ends, its ends are settled, what kept it alive goes last.
         """
         share, config = self._share, self._share.config
-        lease = Lease(new_id(), config.lease * TO_THE_BROKER, share.lane)
+        share.leases += 1
+        name = (
+            f"{share.worker}-{share.leases}"  # in the log, too: who looks for one finds the other
+        )
+        lease = Lease(name, config.lease * TO_THE_BROKER, share.lane)
         unified = self._broker.store == share.backend.store
         async with AsyncExitStack() as stack:
             entrance = Entrance(self._broker, lease, share.most, stack)
             await entrance.open(self._queues)
+            self._is_refused = False
             completers: dict[str, Completer] = {}
             self._completers = completers.values()
 

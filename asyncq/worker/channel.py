@@ -67,6 +67,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     """The one that the event loop runs in."""
     grace: float
     stall_limit: float
+    worker: str = ""
+    """Its name in the log, and in the records of what it ran."""
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True, tag="holding"):
@@ -88,12 +90,17 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, tag="tick"):
     started: int
     """How many deliveries were ever run."""
     consuming: bool
+    """From every queue."""
     memory: int
     """Resident bytes."""
     stood: float = 0.0
     """The longest time that it did not turn, in seconds, since the tick before."""
     running: tuple[str, ...] = ()
     """If that was long, some of the messages that it had at hand."""
+    at_work: bool = False
+    """It consumes, but for queues that refuse it."""
+    refused: tuple[str, ...] = ()
+    """Those."""
 
 
 class Goodbye(msgspec.Struct, frozen=True, tag="goodbye"):

@@ -25,6 +25,7 @@ from asyncq.loggers import get_logger
 from asyncq.message import Failed, Failure, FailureType, Record
 from asyncq.outages import Outage
 from asyncq.policies import Retry
+from asyncq.texts import counted
 
 log = get_logger(__name__)
 
@@ -99,9 +100,8 @@ class Completer:
                 self._less.set()
         left = len(batch) + len(self._finished)
         log.error(
-            "%d tasks that ended could not be settled: they run again when the lease of worker %s "
-            "has ended",
-            left, self._lease.incarnation,
+            "ends of %s could not be settled: what has ended runs again when lease %s is over",
+            counted(left, "task"), self._lease.incarnation,
         )  # fmt: skip
 
     async def _conclude(self, batch: Sequence[Conclusion]) -> None:
@@ -113,12 +113,16 @@ class Completer:
                 # The last: rights that were taken away come back, and what has run is kept.
                 await anyio.sleep(self._outage.begin(error, PAUSE))
             except LeaseLost as error:
-                log.warning("%d tasks were not settled, others run them: %s", len(batch), error)
+                log.warning(
+                    "ends of %s were not settled, others run them: %s",
+                    counted(len(batch), "task"),
+                    error,
+                )
                 return
             # A component that must survive: a message that no driver can settle is set aside,
             # where its neighbours and the next worker do not stumble over it.
             except Exception as error:
-                log.exception("settling %d tasks failed", len(batch))
+                log.exception("settling %s failed", counted(len(batch), "task"))
                 await self._set_aside(batch, error)
                 return
             else:
@@ -152,10 +156,9 @@ class Completer:
     def _report(self, fenced: Sequence[Delivery]) -> None:
         if fenced:
             log.warning(
-                "worker %s was fenced, its lease had ended: %d outcomes were not stored, others "
-                "run these tasks",
+                "fenced, as lease %s had ended: ends of %s were not stored, others run them",
                 self._lease.incarnation,
-                len(fenced),
+                counted(len(fenced), "task"),
             )
 
 

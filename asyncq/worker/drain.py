@@ -1,23 +1,99 @@
-"""The end of a worker inside of a program: what it waits for, and how to hasten it.
+"""The drain: what a worker that was told to stop still waits for, and how to hasten it.
 
-A server that was told to stop (uvicorn, hypercorn) waits for our block, says nothing of what keeps
-it, and takes a second Ctrl-C for the end of its own patience only.
+The log says it soon after the stop and then now and then, in every kind of worker: whoever stopped
+it sees only that it does not end. A server that has one inside (uvicorn, hypercorn) waits for our
+block, says nothing of what keeps it, and takes a second Ctrl-C for the end of its own patience.
 """
 
 import asyncio
 import signal
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
 from asyncq.loggers import get_logger
+from asyncq.policies import Retry
+from asyncq.texts import counted
+from asyncq.worker.pool import Slots
 
 log = get_logger(__name__)
 
-SOON = 0.5  # seconds until what it waits for is said
-MOST_NAMED = 5  # ids in that line
+SOON = 0.4  # seconds until what it waits for is said
+AGAIN = Retry(times=0, base=5.0, ceiling=60.0, jitter=False)  # pauses until it is said again
+MOST_NAMED = 5  # tasks in that line
+TOLD_AGAIN = "told again (Ctrl-C, SIGTERM), it requeues them at once"
+INTERRUPTED = "another Ctrl-C (SIGINT) requeues them at once"
+
+
+class Drain:
+    """That of one worker. It ends when the worker has."""
+
+    def __init__(self, worker: str, grace: float, slots: Slots) -> None:
+        self.phase = ""
+        """What it does beside running tasks, a hook of the user's say; for the log."""
+        self.remedy = ""
+        """How whoever waits can hasten it; for the log."""
+        self._worker = worker
+        self._grace = grace
+        self._slots = slots
+        self._loop = asyncio.get_running_loop()
+        self._is_running = False
+        self._began: float | None = None
+        self._is_hurried = False
+        self._times_said = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @contextmanager
+    def watched(self) -> Generator[None]:
+        """The worker runs in the block."""
+        self._is_running = True
+        try:
+            yield
+        finally:
+            self._is_running = False
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def begin(self) -> None:
+        """The worker is told to stop."""
+        if self._began is None:
+            self._began = self._loop.time()
+            self._timer = self._loop.call_later(SOON, self._say)
+
+    def hurry(self) -> None:
+        """Its grace is over now."""
+        self.begin()
+        self._is_hurried = True
+
+    def _say(self) -> None:
+        if not self._is_running:
+            return
+        said = self._times_said
+        self._times_said = said + 1
+        self._timer = self._loop.call_later(AGAIN.pause(said + 1), self._say)
+        waited = self._loop.time() - (self._began or 0.0)
+        log.warning(
+            "worker %s %s for %s",
+            self._worker,
+            "is stopping and waits" if said == 0 else f"still waits after {waited:.0f} s",
+            self._what(max(self._grace - waited, 0.0)),
+        )
+
+    def _what(self, left: float) -> str:
+        if not self._slots.running:
+            return self.phase or "what has ended to be stored and settled"
+        if self._is_hurried or left == 0.0:
+            return f"{self._tasks()}; their grace is over"
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{self._tasks()}, up to {left:.0f} s{remedy}"
+
+    def _tasks(self) -> str:
+        count = self._slots.running
+        more = f" and {count - MOST_NAMED} more" if count > MOST_NAMED else ""
+        names = ", ".join(self._slots.some_running(MOST_NAMED))
+        return f"{counted(count, 'task')}: {names}{more}"
 
 
 class Draining(Protocol):
@@ -26,10 +102,7 @@ class Draining(Protocol):
     name: str
 
     @property
-    def grace(self) -> float: ...
-
-    @property
-    def running(self) -> Sequence[str]: ...
+    def drain(self) -> Drain: ...
 
     def hurry(self) -> None: ...
 
@@ -38,7 +111,6 @@ class Draining(Protocol):
 def hastened_by_interrupts(worker: Draining) -> Generator[None]:
     """While it drains, have SIGINT end it at once, beside what the program does with it."""
     loop = asyncio.get_running_loop()
-    telling = loop.call_later(SOON, _say_what_for, worker)
     previous = signal.getsignal(signal.SIGINT)
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
@@ -49,30 +121,15 @@ def hastened_by_interrupts(worker: Draining) -> Generator[None]:
     # Only the main thread has signals. One that is ignored, or ends the process, goes on to.
     hears = threading.current_thread() is threading.main_thread() and callable(previous)
     if hears:
+        worker.drain.remedy = INTERRUPTED
         signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield
     finally:
-        telling.cancel()
         if hears and signal.getsignal(signal.SIGINT) is on_interrupt:
             signal.signal(signal.SIGINT, previous)
 
 
-def _say_what_for(worker: Draining) -> None:
-    running = worker.running
-    if not running:
-        return
-    more = f" and {len(running) - MOST_NAMED} more" if len(running) > MOST_NAMED else ""
-    log.warning(
-        "worker %s stops and waits up to %.0f s for what runs: %s%s; another Ctrl-C (SIGINT) gives "
-        "it back at once",
-        worker.name,
-        worker.grace,
-        ", ".join(running[:MOST_NAMED]),
-        more,
-    )
-
-
 def _hurry(worker: Draining) -> None:
-    log.warning("SIGINT: worker %s gives back what runs", worker.name)
+    log.warning("SIGINT: worker %s requeues what runs", worker.name)
     worker.hurry()

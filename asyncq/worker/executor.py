@@ -39,6 +39,7 @@ from asyncq.naming import NAME_LIMIT
 from asyncq.policies import Retry
 from asyncq.spelling import nearest_task
 from asyncq.task import Task
+from asyncq.texts import counted
 from asyncq.values import NOTHING
 from asyncq.worker.failures import (
     comes_from,
@@ -204,7 +205,7 @@ class Executor:
         envelope = delivery.envelope
         size, limit = len(envelope.body), self._config.max_message_size
         if size > limit:
-            why = f"{size} bytes, the limit is {limit}"
+            why = f"{counted(size, 'byte')}, the limit is {limit}"
             return self._bury(delivery, FailureType.MESSAGE_TOO_LARGE, why)
         try:
             message = self._decode(envelope)
@@ -239,7 +240,7 @@ class Executor:
         size = len(memoryview(encoded))
         if size > self._config.max_result_size:
             limit = self._config.max_result_size
-            why = f"{size} bytes, the limit is {limit}"
+            why = f"{counted(size, 'byte')}, the limit is {limit}"
             return Failed(Failure(FailureType.RESULT_TOO_LARGE.value, why))
         return Succeeded(encoded)
 
@@ -310,7 +311,9 @@ class Executor:
             self.notes.skip(delivery.envelope)
             return Conclusion(Ack(delivery))  # its outcome stands; only the settling was lost
         if delivery.crashes >= self._config.max_crashes:
-            why = f"{delivery.crashes} workers died while they ran it"
+            why = counted(
+                delivery.crashes, "worker died while it ran it", "workers died while they ran it"
+            )
             return self._bury(delivery, FailureType.WORKER_CRASHED, why)
         return None
 

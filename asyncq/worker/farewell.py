@@ -10,12 +10,13 @@ import anyio
 
 from asyncq.brokers.base import Delivery
 from asyncq.loggers import get_logger
+from asyncq.texts import counted
 from asyncq.worker.completer import SETTLE_TIMEOUT, Completer
 from asyncq.worker.pool import Pool
 
 log = get_logger(__name__)
 
-SHOWN = 5  # ids in one line
+SHOWN = 5  # tasks in one line
 
 
 class Farewell:
@@ -48,19 +49,20 @@ class Farewell:
         give_back: Callable[[Delivery], None],
     ) -> None:
         """End a branch in which something cannot be ended: returns when nothing runs in it."""
-        ids = ", ".join(delivery.envelope.id for delivery in [*pool.running.values()][:SHOWN])
+        count, some = counted(len(pool.running), "task"), [*pool.running.values()][:SHOWN]
+        names = ", ".join(pool.slots.label(delivery.envelope) for delivery in some)
         if self._leave is None:
             log.warning(
-                "%d tasks go on in threads, which cannot be cancelled (%s): the worker keeps them "
-                "and waits; cancel or hurry it, and they are requeued while they run",
-                len(pool.running), ids,
+                "what runs in threads goes on past its grace, as no thread can be cancelled: the "
+                "worker keeps and awaits %s (%s); cancel or hurry it to have that requeued",
+                count, names,
             )  # fmt: skip
             await pool.wait_for_threads()
             return
         log.warning(
-            "what ignores its cancellation, as threads do, goes on: %d tasks (%s); once all else "
+            "what ignores its cancellation, as threads do, goes on: %s (%s); once all else "
             "is settled they are requeued, and the process leaves at once",
-            len(pool.running), ids,
+            count, names,
         )  # fmt: skip
         await _until_settled(completers)
         self._waiting += 1

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 
 from asyncq.brokers.base import MAX_BATCH, Consumer, Delivery, WaitingConsumer
-from asyncq.errors import BrokerUnavailable, ConfigurationError
+from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueUnavailable
 from asyncq.outages import Outage
 from asyncq.policies import Retry
 from asyncq.worker.completer import Completer
@@ -56,6 +56,11 @@ class Intake:
     def is_interrupted(self) -> bool:
         """The broker is away, or does not let us consume this queue."""
         return self._outage.error is not None
+
+    @property
+    def is_refused(self) -> bool:
+        """The broker answers, and does not let us consume this queue."""
+        return isinstance(self._outage.error, ConfigurationError | QueueUnavailable)
 
     async def run(self) -> None:
         """Claim what there are slots for, until cancelled; in a burst, until nothing is left."""

@@ -82,14 +82,14 @@ class LeaseRenewal:
                         break
                     lease.good_until = now + lease.seconds
                     if away:
-                        log.warning("the lease of worker %s is renewed again", lease.incarnation)
+                        log.warning("lease %s is renewed again", lease.incarnation)
                     away = False
                 except BrokerUnavailable as error:
                     # The broker decides when the lease is over; without it, nobody else can claim.
                     next_renewal = now + TICK
                     if not away:
                         log.warning(
-                            "the lease of worker %s cannot be renewed, trying again: %s",
+                            "lease %s cannot be renewed, trying again: %s",
                             lease.incarnation, error,
                         )  # fmt: skip
                     away = True
@@ -97,7 +97,7 @@ class LeaseRenewal:
                 return
         except Exception:
             # A thread that dies unheard would cost the lease without a word.
-            log.exception("renewing the lease of worker %s failed", self._lease.incarnation)
+            log.exception("renewing lease %s failed", self._lease.incarnation)
         finally:
             self._keeper.close()
         lease.lost = True

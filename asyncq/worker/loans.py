@@ -14,12 +14,12 @@ from contextlib import suppress
 from asyncq.context import Context
 from asyncq.loggers import get_logger
 from asyncq.texts import shown
+from asyncq.worker.labels import NAME_LIMIT, label
 from asyncq.worker.pool import Slots
 
 log = get_logger(__name__)
 
 REMIND = 60.0  # seconds between two lines about attempts that may not lend
-NAME_LIMIT = 200  # bytes of a name or an id
 
 
 class _Wait:
@@ -93,10 +93,10 @@ class Loans:
             return
         context, wait = next(iter(self._refused.items()))
         log.warning(
-            "task %s[%s] waits for task %s and keeps its slot (since %.0f s, with %d more): %d "
+            "task %s waits for task %s and keeps its slot (since %.0f s, with %d more): %d "
             "wait already without one, which is max_waiting; if nothing goes on any more, raise it "
             "with App(config=Config(max_waiting=...)), start more workers, or wait less deeply",
-            shown(context.task, NAME_LIMIT), shown(context.id, NAME_LIMIT),
+            label(context.task, context.id),
             shown(wait.awaited, NAME_LIMIT), self._loop.time() - wait.since,
             len(self._refused) - 1, self._slots.lent,
         )  # fmt: skip

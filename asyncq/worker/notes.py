@@ -12,12 +12,12 @@ from asyncq.brokers.base import Envelope
 from asyncq.loggers import LOG_ID, LOG_TASK, TRACEBACK, get_logger
 from asyncq.message import Failure, Message
 from asyncq.policies import Retry
-from asyncq.texts import shown
+from asyncq.texts import counted, shown
 from asyncq.worker.failures import summarize
+from asyncq.worker.labels import NAME_LIMIT, label
 
 log = get_logger(__name__)
 
-NAME_LIMIT = 200  # bytes of the name of a task, of an id
 TEXT_LIMIT = 4 * 1024  # bytes of what an exception says
 MOST_COMPLAINTS = 1000  # names come from outside: bounded
 COMPLAIN_EVERY = 60.0  # seconds
@@ -48,7 +48,7 @@ class Notes:
         }
         rest = max(started - sum(counts.values()), 0)
         said = [f"{rest} succeeded", *(f"{n} {what}" for what, n in counts.items() if n)]
-        return f"{started} {'task' if started == 1 else 'tasks'}: {', '.join(said)}"
+        return f"{counted(started, 'task')}: {', '.join(said)}"
 
     def unusable(self, task: str, error: Exception) -> None:
         """It cannot be run as it is written; the worker's other tasks can."""
@@ -153,7 +153,7 @@ class Notes:
 
 
 def _name(message: Message) -> str:
-    return f"task {shown(message.task, NAME_LIMIT)}[{shown(message.id, NAME_LIMIT)}]"
+    return f"task {label(message.task, message.id)}"
 
 
 def _id(envelope: Envelope) -> str:

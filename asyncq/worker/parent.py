@@ -36,6 +36,7 @@ from asyncq.worker.channel import (
     Stop,
     Tick,
 )
+from asyncq.worker.drain import TOLD_AGAIN
 from asyncq.worker.leases import LeaseRenewal, Renewal
 from asyncq.worker.signals import (
     DRAIN,
@@ -91,9 +92,15 @@ class Parent:
         The supervisor keeps its lease at the broker ``home``, which is at ``url``.
         """
         calm_the_collector()
+        worker.drain.remedy = TOLD_AGAIN
         answer_with_stacks(self._pipe, worker.message_at_hand)
         self._say(
-            Hello(thread=threading.get_ident(), grace=config.grace, stall_limit=config.stall_limit)
+            Hello(
+                thread=threading.get_ident(),
+                grace=config.grace,
+                stall_limit=config.stall_limit,
+                worker=worker.name,
+            )
         )
 
         def keep(broker: Leased, lease: Lease, queues: Sequence[str], config: Config) -> Renewal:
@@ -139,7 +146,7 @@ class Parent:
         assert self._channel is not None  # noqa: S101 - the orders have come
         last, stood = time.monotonic(), 0.0
         while True:
-            consuming = worker.is_consuming
+            at_work, refused = worker.is_at_work, tuple(worker.refused)
             last, before = time.monotonic(), last
             stood = max(stood, last - before)
             # A supervisor that stands still is to find a few when it moves again, not thousands.
@@ -149,14 +156,16 @@ class Parent:
                 running = tuple(worker.slots.some_running()) if stood > STALL else ()
                 now = Tick(
                     started=worker.started,
-                    consuming=consuming,
+                    consuming=worker.is_consuming,
                     memory=resident_memory(),
                     stood=stood,
                     running=running,
+                    at_work=at_work,
+                    refused=refused,
                 )
                 self._channel.tell(now)
                 stood = 0.0
-            await anyio.sleep(TICK if consuming else TICK / 5)  # it is waited for
+            await anyio.sleep(TICK if at_work else TICK / 5)  # it is waited for
 
     async def _listen(self, obedience: Obedience) -> None:
         assert self._channel is not None  # noqa: S101 - the orders have come

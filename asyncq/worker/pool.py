@@ -13,9 +13,11 @@ from weakref import WeakSet
 
 import anyio
 
-from asyncq.brokers.base import Delivery, Lease
+from asyncq.brokers.base import Delivery, Envelope, Lease
 from asyncq.loggers import get_logger
+from asyncq.texts import counted
 from asyncq.worker.failures import describe
+from asyncq.worker.labels import label_by_id
 from asyncq.worker.threads import Threads
 
 log = get_logger(__name__)
@@ -43,8 +45,15 @@ class Slots:
     and less than nothing is free until one has ended.
     """
 
-    def __init__(self, size: int, bounds: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        bounds: Mapping[str, int] | None = None,
+        label: Callable[[Envelope], str] = label_by_id,
+    ) -> None:
         self.size = size
+        self.label = label
+        """What log lines call a message."""
         self.free = size  # written by consumers (take, give), by ending tasks, and by loans
         self.bounds = bounds or {}
         self.lines = {queue: Line(bound) for queue, bound in self.bounds.items()}
@@ -94,20 +103,28 @@ class Slots:
         return asyncio.current_task() in self._cancelled
 
     def message_of(self, task: "asyncio.Task[Any] | None") -> str | None:
-        """The id of the message that this task runs, if it is one of ours.
+        """What the message that this task runs is called, if it is one of ours.
 
         Also asked from another thread, hence the copy.
         """
         if task is not None:
             for pool in tuple(self.pools):
                 if (delivery := pool.running.get(task)) is not None:
-                    return delivery.envelope.id
+                    return self.label(delivery.envelope)
         return None
 
-    def some_running(self) -> list[str]:
-        """The ids of a few messages whose tasks run."""
-        running = (delivery for pool in self.pools for delivery in pool.running.values())
-        return [delivery.envelope.id for delivery in islice(running, MOST_NAMED)]
+    @property
+    def running(self) -> int:
+        """How many tasks run, those included that lent their slot."""
+        return sum(len(pool.running) for pool in self.pools)
+
+    def some_running(self, most: int = MOST_NAMED) -> list[str]:
+        """What a few messages are called whose tasks run; and of threads, that it is one."""
+        running = ((each, pool.running[each]) for pool in self.pools for each in pool.running)
+        return [
+            self.label(delivery.envelope) + (" (in a thread)" if self.threads.runs(task) else "")
+            for task, delivery in islice(running, most)
+        ]
 
 
 class Pool:
@@ -196,13 +213,15 @@ class Pool:
             while left := [task for task in self.running if self.slots.threads.has_begun(task)]:
                 await asyncio.wait(left, timeout=REMIND)
                 if self.running:
-                    log.warning("still waiting for %d tasks in threads", len(self.running))
+                    count = counted(len(self.running), "task")
+                    log.warning("still waiting for %s in threads", count)
 
     async def abandon(self) -> None:
         """Leave behind what could not be ended; the process that ends, ends it."""
         await self._cancel(lambda _: True)
         for delivery in self.running.values():
-            log.error("task %s ignores its cancellation and is left behind", delivery.envelope.id)
+            name = self.slots.label(delivery.envelope)
+            log.error("task %s ignores its cancellation and is left behind", name)
         self.slots.pools.discard(self)
 
     def hurry(self) -> None:
@@ -234,7 +253,8 @@ class Pool:
                 self._give_back(delivery)
         elif (error := task.exception()) is not None:
             told = describe(error).traceback
-            log.critical("the executor failed in message %s:\n%s", delivery.envelope.id, told)
+            name = slots.label(delivery.envelope)
+            log.critical("the executor failed in task %s:\n%s", name, told)
 
 
 def _never_began(task: "asyncio.Task[None]") -> bool:

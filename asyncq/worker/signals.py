@@ -17,6 +17,8 @@ import anyio
 from anyio.abc import TaskStatus
 
 from asyncq.loggers import get_logger
+from asyncq.texts import counted
+from asyncq.worker.drain import TOLD_AGAIN
 from asyncq.worker.worker import Worker
 
 log = get_logger(__name__)
@@ -41,6 +43,8 @@ async def run_until_signalled(worker: Worker) -> None:
     async with anyio.create_task_group() as group:
         await group.start(obey_signals, Obedience(worker))
         is_ours = threading.current_thread() is threading.main_thread()  # the process, that is
+        if is_ours:
+            worker.drain.remedy = TOLD_AGAIN
         await worker.run(leave=leave_at_once if is_ours else None)
         group.cancel_scope.cancel()
 
@@ -163,8 +167,10 @@ async def _end_what_is_left() -> None:
         task.cancel()
     _, deaf = await asyncio.wait(left, timeout=LAST_CALL)
     if deaf:
-        log.critical("leaving without %d asyncio tasks that ignore their cancellation", len(deaf),
-                     exc_info=sys.exception())  # fmt: skip
+        log.critical(
+            "leaving without what ignores its cancellation: %s",
+            counted(len(deaf), "asyncio task"), exc_info=sys.exception(),
+        )  # fmt: skip
         logging.shutdown()
         os._exit(1)
 

@@ -76,7 +76,7 @@ class LoopWatch:
 
 def told_afterwards(stood: float, running: Sequence[str]) -> str:
     """A stall that is over, as far as is known of it."""
-    had = f"it had tasks {', '.join(running)} at hand" if running else "it had no task at hand"
+    had = f"it had {', '.join(running)} at hand" if running else "it had no task at hand"
     return f"stood still for {stood:.1f} s and moves again; {had} as that ended"
 
 

@@ -10,6 +10,7 @@ from anyio.abc import TaskStatus
 from asyncq.brokers.base import Lease, Leased
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueUnavailable
 from asyncq.loggers import get_logger
+from asyncq.texts import counted
 
 log = get_logger(__name__)
 
@@ -57,4 +58,5 @@ class Sweeper:
         except (ConfigurationError, QueueUnavailable) as error:
             log.debug("queue %s cannot be swept: %s", queue, error)  # its consumer says it louder
         if recovered:
-            log.warning("requeued %d messages of a dead worker in queue %s", recovered, queue)
+            count = counted(recovered, "message")
+            log.warning("requeued %s of a dead worker in queue %s", count, queue)

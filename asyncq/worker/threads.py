@@ -55,6 +55,11 @@ class Threads:
         ticket = self._tickets.get(attempt)
         return ticket is not None and not _take(ticket)
 
+    def runs(self, attempt: "asyncio.Task[Any]") -> bool:
+        """Whether this attempt is in a thread that runs."""
+        ticket = self._tickets.get(attempt)
+        return ticket is not None and not ticket
+
     def _call(
         self,
         ticket: list[None],

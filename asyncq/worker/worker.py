@@ -33,8 +33,10 @@ from asyncq.message import Progress, new_id
 from asyncq.task import Task
 from asyncq.worker.branch import Branch, Share
 from asyncq.worker.burst import Burst
+from asyncq.worker.drain import Drain
 from asyncq.worker.executor import Executor
 from asyncq.worker.farewell import Farewell
+from asyncq.worker.labels import label_by
 from asyncq.worker.leases import Keep
 from asyncq.worker.loans import Loans
 from asyncq.worker.pool import Slots
@@ -79,13 +81,9 @@ class Worker:
         self._is_told = False  # to stop
         self._loop = asyncio.get_running_loop()
         self._state: dict[str, Any] = {}
-        self._slots = Slots(config.concurrency, bounds)
+        self._slots = Slots(config.concurrency, bounds, label_by(codec.decode))
+        self.drain = Drain(self.name, config.grace, self._slots)
         self._branches = self._make_branches()
-
-    @property
-    def grace(self) -> float:
-        """Seconds that running tasks may go on after `stop`."""
-        return self._config.grace
 
     @property
     def running(self) -> list[str]:
@@ -109,8 +107,18 @@ class Worker:
         """Whether it takes from every queue: not when stopped, nor while a broker is away."""
         return all(branch.is_consuming for branch in self._branches)
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it takes from every queue but for the `refused`: another worker could stop."""
+        return all(branch.is_at_work for branch in self._branches)
+
+    @property
+    def refused(self) -> list[str]:
+        """The queues that do not let it in, which it goes on trying."""
+        return [queue for branch in self._branches for queue in branch.refused]
+
     def message_at_hand(self) -> str | None:
-        """The id of the message whose task has the event loop at this moment, if one has.
+        """What the message is called whose task has the event loop at this moment, if one has.
 
         To be asked in the loop's thread; a signal's handler may.
         """
@@ -133,6 +141,12 @@ class Worker:
         is called when tasks run on in threads past their grace, after all else is settled. Without
         it, in somebody else's process, those threads are waited for.
         """
+        with self.drain.watched():
+            await self._run(keep, leave, task_status)
+
+    async def _run(
+        self, keep: Keep | None, leave: Callable[[], None] | None, task_status: TaskStatus[None]
+    ) -> None:
         async with self._hooks() as hooks, self._summed_up():
             leaving = None if leave is None else partial(self._leave, leave)
             farewell = self._share.farewell = Farewell(len(self._branches), leaving, hooks.aclose)
@@ -170,12 +184,14 @@ class Worker:
     def stop(self) -> None:
         """Take in nothing more; `run` returns when what is running has ended, or its grace has."""
         self._is_told = True
+        self.drain.begin()
         for branch in self._branches:
             branch.stop()
 
     def hurry(self) -> None:
         """Stop, and cancel at once what is running; it is requeued."""
         self._is_told = True
+        self.drain.hurry()
         for branch in self._branches:
             branch.hurry()
 
@@ -228,11 +244,14 @@ class Worker:
             for hook in reversed(self._shutdown):
                 stack.push_async_callback(self._shut_down, hook)  # all of them, also if one fails
             for hook in self._startup:
+                self.drain.phase = f"the start-up hook {_name_of(hook)}"
                 await _call(hook, self._state)
+            self.drain.phase = ""
             yield stack
 
     async def _shut_down(self, hook: Hook) -> None:
         # Shielded: a worker that is cancelled still closes what it opened. Bounded: it must end.
+        self.drain.phase = f"the shutdown hook {_name_of(hook)}"
         with anyio.move_on_after(self._config.grace, shield=True):
             await _call(hook, self._state)
 
@@ -260,3 +279,7 @@ async def _call(hook: Hook, state: dict[str, Any]) -> None:
     answer = hook(state)
     if answer is not None:
         await answer
+
+
+def _name_of(hook: Hook) -> str:
+    return getattr(hook, "__qualname__", None) or repr(hook)

@@ -72,7 +72,7 @@ async def test_a_task_that_blocks_the_loop_for_many_leases_runs_once_and_is_name
     report(findings, blocked=STALL)
     log = blocked.log()
     assert [start.pid for start in bench.starts()] == [blocked.pid]
-    assert f"has stood still for 1.0 s in task {result.id}" in log
+    assert f"has stood still for 1.0 s in task block[{result.id}]" in log
     assert "tasks.py:" in log
     assert " in block" in log
     assert "lost its lease" not in log

@@ -125,7 +125,7 @@ async def test_a_process_that_stands_still_keeps_its_lease_and_is_named_within_a
     report(findings, named=named)
     assert len(bench.starts()) == 1
     if task != "grind":  # that has no place on the loop, which could tell whose it is
-        assert f"in task {result.id}:" in log
+        assert f"in task {task}[{result.id}]:" in log
     [line] = [line for line in log.splitlines() if "has stood still" in line]
     assert "tasks.py:" in line
     assert f" in {task}" in line

@@ -26,7 +26,7 @@ from tests.system.commands import TIMEOUT, Shell, wait_until_there
 PROGRAMS = Path(__file__).parent / "programs"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 AT_ONCE = 15.0  # seconds, on a busy machine; the grace is 30, and what runs here never ends
-WAITS = "stops and waits up to 30 s for what runs"
+WAITS = "another Ctrl-C (SIGINT) requeues them at once"
 
 
 on_both = pytest.mark.parametrize("project", ["sqlite", "redis"], indirect=True)

@@ -202,7 +202,7 @@ async def test_a_loop_that_stands_still_keeps_its_lease_and_is_logged(
 
             assert incarnations(app) == before
 
-    assert f"stood still for 0.1 s in task {result.id}" in caplog.text
+    assert f"stood still for 0.1 s in task {block.name}[{result.id}]" in caplog.text
     assert "in block" in caplog.text
 
 

@@ -130,7 +130,7 @@ async def test_a_task_that_ignores_its_cancellation_is_left_behind(
         release.set()
         await anyio.lowlevel.checkpoint()
 
-    assert f"task {result.id} ignores its cancellation" in caplog.text
+    assert f"task {stubborn.name}[{result.id}] ignores its cancellation" in caplog.text
 
 
 async def test_a_task_that_finishes_in_spite_of_its_cancellation_has_its_outcome(
@@ -225,7 +225,7 @@ async def test_a_worker_ends_though_its_broker_never_answers_again(
             told = now()
         assert completer.SETTLE_TIMEOUT <= now() - told < completer.SETTLE_TIMEOUT + 1
 
-    assert "1 tasks that ended could not be settled" in caplog.text
+    assert "ends of 1 task could not be settled" in caplog.text
 
 
 @on_virtual_time
@@ -323,7 +323,9 @@ async def test_inside_a_program_the_worker_waits_for_its_threads_and_their_resul
                 result = await hanging.task.enqueue()
                 await hanging.until_started()
                 worker.stop()
-                await until(lambda: any("go on in threads" in line for line in caplog.messages))
+                await until(
+                    lambda: any("goes on past its grace" in line for line in caplog.messages)
+                )
                 assert await result.status() is Status.RUNNING
                 hanging.release.set()
 

@@ -21,6 +21,7 @@ from asyncq.stores.amqp import CALL_TIMEOUT, AmqpSettings, Connector
 from asyncq.stores.amqp_content import Parcel
 from asyncq.stores.amqp_sender import Sender, Sent
 from asyncq.stores.amqp_wire import Channel, ChannelClosed
+from asyncq.texts import counted
 from asyncq.topology import Queue
 
 NOT_FOUND, RESOURCE_LOCKED, PRECONDITION_FAILED = 404, 405, 406  # AMQP's reply codes
@@ -184,7 +185,9 @@ class Post:
         sent = await self.send(parcels)
         if sent:
             missing = len(sent.returned) + len(sent.refused)
-            raise self._connector.gone(OSError(f"{missing} messages were not taken"))
+            raise self._connector.gone(
+                OSError(f"{missing} of {counted(len(parcels), 'message')} not taken")
+            )
 
     async def _prepare(self, parcels: Sequence[Parcel]) -> None:
         rungs = [names.rung_number(parcel.exchange) for parcel in parcels if parcel.exchange]

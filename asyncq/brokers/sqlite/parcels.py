@@ -5,6 +5,7 @@ import msgspec
 from asyncq.brokers.base import Envelope
 from asyncq.errors import Refused
 from asyncq.message import MAX_PRIORITY, UNREADABLE
+from asyncq.texts import counted
 
 LARGEST = 1_000_000_000  # bytes; SQLite takes no larger value
 
@@ -34,7 +35,9 @@ def pack(envelope: Envelope) -> Parcel:
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise Refused(envelope.id, f"it cannot be encoded: {error}") from error
     if len(packed) > LARGEST:
-        raise Refused(envelope.id, f"it has {len(packed)} bytes, and SQLite takes {LARGEST}")
+        raise Refused(
+            envelope.id, f"it has {counted(len(packed), 'byte')}, and SQLite takes {LARGEST}"
+        )
     return Parcel(
         envelope.id, envelope.queue, MAX_PRIORITY - envelope.priority, envelope.eta or 0.0, packed
     )
