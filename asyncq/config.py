@@ -11,6 +11,7 @@ import msgspec
 
 from asyncq.errors import ConfigurationError
 from asyncq.quantities import LARGEST, Seconds, count, default, seconds
+from asyncq.shown import Shown
 from asyncq.spelling import Suggesting
 
 _SECRET = re.compile("password|secret|token", re.IGNORECASE)  # names of options to hide
@@ -20,7 +21,7 @@ MIB = 1024 * 1024
 SHORTEST_LEASE = 0.1  # seconds; it is renewed three times in that
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=Suggesting):
+class Config(Shown, frozen=True, kw_only=True, metaclass=Suggesting):
     """Every setting and its default. Durations are seconds (or a `timedelta`), sizes bytes.
 
     Raises:

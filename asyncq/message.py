@@ -7,12 +7,12 @@ worker's.
 import os
 import re
 import time
-from collections.abc import Iterator
 from enum import StrEnum
-from functools import partial
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
+
+from asyncq.shown import Shown
 
 EMPTY_ARGS = msgspec.Raw(b"\x90")  # no arguments, in MessagePack
 EMPTY_KWARGS = msgspec.Raw(b"\x80")
@@ -52,51 +52,6 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     keep_result: float | None = None
     """Seconds to keep the outcome; None leaves it to the task, 0 keeps nothing."""
     headers: dict[str, Any] = {}
-
-
-class Shown(msgspec.Struct, frozen=True):
-    """What is shown to users as it is: FastAPI and pydantic take it for a dictionary."""
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """Pairs of names and values, as of a pydantic model: ``dict(progress)``."""
-        return iter([(name, getattr(self, name)) for name in self.__struct_fields__])
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
-        """How pydantic reads and writes it, in its own words, without an import of it."""
-        hints = get_type_hints(cls)
-        required = {field.name for field in msgspec.structs.fields(cls) if field.required}
-        fields = {
-            name: {
-                "type": "typed-dict-field",
-                "schema": handler.generate_schema(hints[name]),
-                "required": name in required,
-            }
-            for name in cls.__struct_fields__
-        }
-        shape = {"type": "typed-dict", "fields": fields, "cls_name": cls.__name__}
-        return {
-            "type": "function-before",
-            "function": {"type": "no-info", "function": _as_dict},
-            "schema": {
-                "type": "function-after",
-                "function": {"type": "no-info", "function": partial(_make, cls)},
-                "schema": shape,
-            },
-            "serialization": {
-                "type": "function-plain",
-                "function": _as_dict,
-                "return_schema": shape,
-            },
-        }
-
-
-def _make(cls: type[Shown], given: dict[str, Any]) -> Shown:
-    return cls(**given)
-
-
-def _as_dict(value: Any) -> Any:
-    return dict(value) if isinstance(value, Shown) else value
 
 
 class Failure(Shown, frozen=True, array_like=True):

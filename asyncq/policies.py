@@ -8,12 +8,13 @@ import msgspec
 
 from asyncq.errors import InvalidValue
 from asyncq.quantities import LONGEST, Seconds, count, default, flag, is_endless, number, seconds
+from asyncq.shown import Shown
 from asyncq.spelling import Suggesting
 
 MOST_RETRIES = 1_000_000
 
 
-class _Times(msgspec.Struct, frozen=True, metaclass=Suggesting):
+class _Times(Shown, frozen=True, metaclass=Suggesting):
     times: int = 3
     """Attempts after the first."""
 

@@ -12,14 +12,15 @@ from typing import Any, cast
 import msgspec
 
 from asyncq.errors import ConfigurationError
+from asyncq.shown import Shown
 from asyncq.signature import Signature
 from asyncq.task import Task, check_destination, check_priority
-from asyncq.topology import Queue, check_queues
+from asyncq.topology import Queue, check_queues, list_queues
 
 DEFAULT_QUEUE = "default"
 
 
-class Route(msgspec.Struct, frozen=True, kw_only=True):
+class Route(Shown, frozen=True, kw_only=True):
     """Where messages go: to a queue, or to an exchange with a routing key.
 
     Raises:
@@ -87,7 +88,7 @@ class Router:
     ) -> None:
         self._tasks = tasks
         self._rules = list(_rules(routes))
-        declared = list(queues)
+        declared = list_queues(queues)
         for _, queue in self._rules:
             if isinstance(queue, Queue) and queue not in declared:
                 declared.append(queue)

@@ -5,11 +5,12 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from asyncq.reprs import shown_call, shown_options, within
+from asyncq.shown import Shown
 
 R_co = TypeVar("R_co", covariant=True)  # signatures of several types go in one list
 
 
-class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
+class CallOptions(Shown, frozen=True, kw_only=True):
     """What one call asks for beside its arguments; None leaves it to the task."""
 
     id: str | None = None

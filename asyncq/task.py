@@ -34,6 +34,7 @@ from asyncq.quantities import (
 from asyncq.reprs import shown_options, within
 from asyncq.result import Result
 from asyncq.shapes import PLAIN_SHAPE, Shape, shape_of
+from asyncq.shown import Shown
 from asyncq.signature import NO_OPTIONS, CallOptions, Signature
 from asyncq.spelling import parameters_of, unknown_option
 from asyncq.topology import check_exchange_name, check_queue_name, check_routing_key
@@ -54,7 +55,7 @@ class Home(Protocol):
     def result(self, id: str, task: "Task[..., R]", /) -> Result[R]: ...
 
 
-class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
+class TaskOptions(Shown, frozen=True, kw_only=True):
     """What a task asks for, every time it is called.
 
     Raises:

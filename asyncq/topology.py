@@ -12,6 +12,7 @@ import msgspec
 from asyncq.errors import ConfigurationError, InvalidValue, shown
 from asyncq.message import MAX_PRIORITY, QUEUE_NAME
 from asyncq.quantities import SecondsOrNone, choice, count, flag, no_default, seconds
+from asyncq.shown import Shown
 from asyncq.spelling import Suggesting
 from asyncq.texts import counted
 
@@ -23,7 +24,7 @@ MOST_MESSAGES = 2**31 - 1
 LONGEST_KEY = 255  # bytes; what AMQP's frames have room for
 
 
-class Exchange(msgspec.Struct, frozen=True, metaclass=Suggesting):
+class Exchange(Shown, frozen=True, metaclass=Suggesting):
     """A name to publish to; where a message goes from there is its queues' bindings' business.
 
     A ``direct`` exchange compares keys, a ``topic`` exchange takes patterns (``*`` is one word,
@@ -42,7 +43,7 @@ class Exchange(msgspec.Struct, frozen=True, metaclass=Suggesting):
         choice(f"exchange {self.name}: its kind", self.kind, *get_args(Kind))
 
 
-class Binding(msgspec.Struct, frozen=True, metaclass=Suggesting):
+class Binding(Shown, frozen=True, metaclass=Suggesting):
     """What of an exchange a queue takes.
 
     ``key`` is for direct and topic exchanges; ``headers`` and ``match`` are for headers exchanges:
@@ -84,7 +85,7 @@ class Binding(msgspec.Struct, frozen=True, metaclass=Suggesting):
             )
 
 
-class _Named(msgspec.Struct, frozen=True, metaclass=Suggesting):
+class _Named(Shown, frozen=True, metaclass=Suggesting):
     name: str
 
 
@@ -198,6 +199,19 @@ def copy_id(message_id: str, queue: str, first: str) -> str:
     Always the same, so that publishing again stores nothing twice.
     """
     return message_id if queue == first else f"{message_id}@{queue}"
+
+
+def list_queues(given: Any) -> list[Queue]:
+    """What an app was given as its queues.
+
+    Raises:
+        InvalidValue: it is no list of them.
+    """
+    if isinstance(given, Iterable) and not isinstance(given, Shown):
+        queues = list(cast("Iterable[Any]", given))
+        if all(isinstance(each, Queue) for each in queues):
+            return queues
+    raise InvalidValue("App's queues", given, "a list of them, as in queues=[Queue('mail')]")
 
 
 def check_queues(queues: Iterable[Queue]) -> None:

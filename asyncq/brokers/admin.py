@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-import msgspec
-
 from asyncq.brokers.base import Envelope, LastAttempt
 from asyncq.message import Status
+from asyncq.shown import Shown
 
 
-class Depth(msgspec.Struct, frozen=True, kw_only=True):
+class Depth(Shown, frozen=True, kw_only=True):
     """How many messages a queue has, by where they are; None where the broker cannot say."""
 
     ready: int = 0
@@ -21,7 +20,7 @@ class Depth(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since the first of the ready ones was sent; None when none is ready."""
 
 
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetter(Shown, frozen=True, kw_only=True):
     """A message that was taken out of circulation, with its bytes and the reason."""
 
     envelope: Envelope
@@ -33,7 +32,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """None where it died without one: it waited too long, or its queue overflowed."""
 
 
-class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+class Waiting(Shown, frozen=True, kw_only=True):
     """A message that waits in a queue, as it was when somebody looked."""
 
     envelope: Envelope

@@ -15,6 +15,7 @@ import msgspec
 
 from asyncq.brokers.lanes import Lane
 from asyncq.message import MAX_PRIORITY, Failure, Record
+from asyncq.shown import Shown
 from asyncq.topology import Queue
 
 MAX_BATCH = 500
@@ -37,7 +38,7 @@ Priority = Annotated[int, msgspec.Meta(ge=0, le=MAX_PRIORITY)]
 """Of what is decoded: where another number stands, other hands wrote it."""
 
 
-class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+class Envelope(Shown, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A message as a broker sees it: where it goes, and bytes."""
 
     id: str
@@ -53,7 +54,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_default
     reply_to: str | None = None
     sent_at: float = 0.0
     """Unix seconds."""
-    headers: dict[str, Any] = {}
+    headers: dict[str, Any] = {}  # noqa: RUF012 - msgspec makes each a new one
     exchange: str = ""
     """Only for a broker with `Exchanges`, and only when it is published."""
     routing_key: str = ""
@@ -91,7 +92,7 @@ class Nack(msgspec.Struct, frozen=True):
     replacement: Envelope | None = None
 
 
-class LastAttempt(msgspec.Struct, frozen=True, array_like=True):
+class LastAttempt(Shown, frozen=True, array_like=True):
     """How the last attempt of a message failed, as its dead letter keeps it."""
 
     error: Failure

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from asyncq.errors import ConfigurationError, InvalidValue
 from asyncq.quantities import count
+from asyncq.shown import Shown
 from asyncq.topology import check_queue_name
 
 Queues = Mapping[str, int | None] | Iterable[str]
@@ -18,7 +19,7 @@ def check_queues(queues: Queues | None) -> dict[str, int | None]:
         InvalidValue, ConfigurationError: a name or a number that cannot be.
     """
     named: Any = () if queues is None else queues
-    if isinstance(named, str) or not isinstance(named, Iterable):
+    if isinstance(named, str | Shown) or not isinstance(named, Iterable):
         allowed = "a list of names, as in queues=['mail'], or of slots, as in queues={'mail': 10}"
         raise InvalidValue("queues", named, allowed)
     pairs = cast("Iterable[tuple[Any, Any]]", named.items() if isinstance(named, Mapping) else ())
