@@ -79,7 +79,7 @@ async def test_acknowledging_what_was_pushed_behind_a_suspect_leaves_it_in_hand(
 
     async with doomed(rabbitmq_url) as busy:
         assert isinstance(busy, RabbitConsumer)
-        ask_server: Callable[..., Awaitable[list[object]]] = vars(RabbitConsumer)["_ask"]
+        ask_server: Callable[..., Awaitable[list[object]]] = vars(RabbitConsumer)["ask"]
 
         async def hear_late(*methods: object) -> list[object]:
             """An answer that is heard when what was pushed after it is there."""
@@ -91,7 +91,7 @@ async def test_acknowledging_what_was_pushed_behind_a_suspect_leaves_it_in_hand(
                         await checkpoint()
             return answers
 
-        monkeypatch.setattr(busy, "_ask", hear_late)
+        monkeypatch.setattr(busy, "ask", hear_late)
         suspect, *others = await take(busy, 4)
         assert suspect.suspect
         assert not await busy.settle([Ack(delivery) for delivery in others[:2]])

@@ -2,8 +2,8 @@
 
 The connection is the lease: when it ends, RabbitMQ hands what was unsettled to others, and says of
 it that it was delivered before. Such a message moves to the queue's suspects, charged with the
-loss, from where a worker fetches what its lane has room for. (RabbitMQ's own count of returns will
-not do: when the leader of a queue changes, it may count several.)
+loss, from where it is fetched again (`asyncq.brokers.rabbitmq.suspects`). (RabbitMQ's own count of
+returns will not do: when the leader of a queue changes, it may count several.)
 """
 
 import asyncio
@@ -17,10 +17,11 @@ import anyio
 import pamqp.commands as amqp
 
 from asyncq.brokers.base import Ack, Delivery, Lease, Nack, QueueSpec, Reject, Settlement
-from asyncq.brokers.lanes import NO_ROOM, Room
+from asyncq.brokers.lanes import NO_ROOM
 from asyncq.brokers.rabbitmq import names, remedies
 from asyncq.brokers.rabbitmq.parcels import Received, unwrap, wrap
 from asyncq.brokers.rabbitmq.post import Post
+from asyncq.brokers.rabbitmq.suspects import LOOK, Suspects
 from asyncq.errors import BrokerUnavailable, LeaseLost
 from asyncq.loggers import get_logger
 from asyncq.stores.amqp import CALL_TIMEOUT, Connector
@@ -32,8 +33,6 @@ log = get_logger(__name__)
 LONGEST_WAIT = 5.0  # seconds; after each the server has to show that it is there
 PROBE_TIMEOUT = 5.0  # seconds until a silent server counts as gone
 LONGEST_SILENCE = 30.0  # seconds without a push after which another channel is taken
-LOOK = 0.25  # seconds between two looks for suspects
-MOST_FETCHED = 20  # suspects at a time
 QUIET = 0.05  # seconds without a push after which none is on its way
 PREFETCH = 100  # where nobody says
 MOST_PREFETCH = 65535  # AMQP's
@@ -63,10 +62,7 @@ class RabbitConsumer:
         self._loop = asyncio.get_running_loop()
         self._pushed_at = self._loop.time()
         self._open: dict[int, Received] = {}  # unsettled, in the order of their tags
-        self._fetched: dict[int, Received] = {}  # suspects that nobody was handed yet
-        self._suspects: set[int] = set()  # the tags in the lane
-        self._next_look = 0.0  # loop time, for suspects
-        self._fetching = False  # one of them
+        self._suspects = Suspects(queue.name, lease, self)
         self._cancelled_by_server = False
         lease.on_stretch(self._pushed.set)  # whoever waits is to look again
 
@@ -106,13 +102,11 @@ class RabbitConsumer:
         if channel is not None:
             channel.close()
         self._open.clear()
-        self._fetched.clear()
-        self._leave_lane(len(self._suspects))
-        self._suspects.clear()
+        self._suspects.leave()
 
     async def take_no_more(self) -> None:
         await self._stop_pushing()
-        unseen = [*self._fetched.values(), *self._buffer]
+        unseen = [*self._suspects.unseen, *self._buffer]
         self._buffer.clear()
         await self._give_back(unseen)
 
@@ -121,7 +115,7 @@ class RabbitConsumer:
     async def wait(self) -> None:
         await self._see_that_it_pushes()
         has_room = self._lease.lane.room != NO_ROOM
-        if self._buffer or (has_room and not self._next_look):
+        if self._buffer or (has_room and self._suspects.are_due):
             return
         # While there is room in the lane, suspects are looked for as well.
         await self._next_push(LOOK if has_room else LONGEST_WAIT)
@@ -132,7 +126,7 @@ class RabbitConsumer:
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         await self._see_that_it_pushes()
-        suspects = await self._take_suspects(limit)
+        suspects = await self._suspects.take(limit)
         return suspects + await self._take(limit - len(suspects))
 
     async def wait_and_receive(self, limit: int) -> Sequence[Delivery]:
@@ -145,7 +139,7 @@ class RabbitConsumer:
         RabbitMQ (3.10.8) tells nobody that a quorum queue was deleted.
         """
         try:
-            [queue] = await self._ask(amqp.Queue.Declare(queue=self._name, passive=True))
+            [queue] = await self.ask(amqp.Queue.Declare(queue=self._name, passive=True))
         except LeaseLost:
             await self._post.declare(self._name, anew=True)
             raise
@@ -210,13 +204,13 @@ class RabbitConsumer:
         if waiting == 0 and self._extra:
             tags = list(self._extra)
             self._extra.clear()
-            await self._ask(*[amqp.Basic.Cancel(consumer_tag=tag) for tag in tags])
+            await self.ask(*[amqp.Basic.Cancel(consumer_tag=tag) for tag in tags])
         elif waiting > stretched:
             tag, more = self._new_tag(), max(waiting - stretched, stretched // 2)
             self._extra[tag] = more = min(more, MOST_PREFETCH)
             # Shielded as where the first begins.
             with anyio.CancelScope(shield=True):
-                await self._ask(
+                await self.ask(
                     amqp.Basic.Qos(0, more, False),
                     amqp.Basic.Consume(queue=self._name, consumer_tag=tag),
                 )
@@ -236,7 +230,7 @@ class RabbitConsumer:
                 break
         tags, self._tag = [self._tag, *self._extra], None
         self._extra.clear()
-        await self._ask(*[amqp.Basic.Cancel(consumer_tag=tag) for tag in tags])
+        await self.ask(*[amqp.Basic.Cancel(consumer_tag=tag) for tag in tags])
 
     async def _see_that_it_pushes(self) -> None:
         """If the server ended it (the queue was deleted, say), all begins anew on a new channel.
@@ -270,14 +264,14 @@ class RabbitConsumer:
                 )
         if aside:
             try:
-                await self._set_aside(aside)
+                await self.set_aside(aside)
             except BaseException:
                 tags = [delivery.token[1] for delivery in taken] + [item.tag for item in aside]
                 buffer.extendleft(self._open[tag] for tag in tags if tag in self._open)
                 raise
         return taken
 
-    async def _set_aside(self, deliveries: Sequence[Received]) -> None:
+    async def set_aside(self, deliveries: Sequence[Received]) -> None:
         """Put them behind the other suspects, each charged if a worker was lost with it."""
         parcels = [
             wrap(item.envelope, "", names.suspects(self._name), crashes=item.losses)
@@ -285,84 +279,12 @@ class RabbitConsumer:
         ]
         await self._post.move(parcels)
         await self._settle_tags([item.tag for item in deliveries])
-        self._next_look = 0.0
+        self._suspects.look_again()
 
-    # Suspects
-
-    async def _take_suspects(self, limit: int) -> list[Delivery]:
-        """Suspects that there is room for in the lane, if it is time to look."""
-        lane, found = self._lease.lane, list[Received]()
-        if limit <= 0 or self._loop.time() < self._next_look:
-            return []
-        room = lane.reserve()
-        if room == NO_ROOM:
-            return []
-        self._fetching = True
-        try:
-            # Shielded: what was fetched and is not heard of would be in nobody's hands as long as
-            # we live. It ends: what is asked has a deadline.
-            with anyio.CancelScope(shield=True):
-                found = await self._fetch(limit, room)
-        finally:
-            self._fetching = False
-            self._suspects.update(item.tag for item in found)
-            lane.occupy(room, [item.crashes for item in found])
-        return [
-            Delivery(
-                envelope=item.envelope,
-                crashes=item.crashes,
-                suspect=True,
-                again=True,
-                token=(self, item.tag),
-            )
-            for item in found
-        ]
-
-    async def _fetch(self, limit: int, room: Room) -> list[Received]:
-        """Fetch suspects while they fit; what does not goes behind the others."""
-        wanted = 1  # whether others may come beside the first is known when it is here
-        while True:
-            is_dry = await self._get(wanted) < wanted
-            fits, others = self._sort(limit, room)
-            if is_dry or others or len(fits) == limit or fits[-1].crashes >= room.together:
-                break
-            wanted = min(limit - len(fits), MOST_FETCHED)
-        lost = any(item.redelivered for item in others)
-        if others:
-            await self._set_aside(others)
-        for item in fits:
-            del self._fetched[item.tag]
-        self._next_look = self._loop.time() + LOOK if (is_dry or others) and not lost else 0.0
-        return fits
-
-    async def _get(self, count: int) -> int:
-        """Fetch up to so many of the queue's suspects; returns how many there were."""
-        question = amqp.Basic.Get(queue=names.suspects(self._name))
-        answers = await self._ask(*[question] * count)
-        came = [unwrap(answer, self._name) for answer in answers if isinstance(answer, Content)]
-        self._fetched |= {item.tag: item for item in came}
+    def hold(self, fetched: Sequence[Received]) -> None:
+        """Have suspects in hand that were fetched."""
         # What was pushed behind them was noted before them: we hear of answers a turn later.
-        self._open = dict(sorted([*self._open.items(), *((item.tag, item) for item in came)]))
-        return len(came)
-
-    def _sort(self, limit: int, room: Room) -> tuple[list[Received], list[Received]]:
-        """What was fetched: those that there is room for, and the others."""
-        fits: list[Received] = []
-        others: list[Received] = []
-        for item in self._fetched.values():
-            is_joinable = not fits or fits[-1].crashes < room.together
-            may_come = item.crashes < room.together or (room.alone and not fits)
-            if not item.redelivered and is_joinable and may_come and len(fits) < limit:
-                fits.append(item)
-            else:
-                others.append(item)
-        return fits, others
-
-    def _leave_lane(self, count: int) -> None:
-        self._lease.lane.leave(count)
-        if count and self._lease.lane.is_empty:
-            self._next_look = 0.0
-            self._pushed.set()  # let a waiter look for the next ones
+        self._open = dict(sorted([*self._open.items(), *((item.tag, item) for item in fetched)]))
 
     # Settling
 
@@ -389,7 +311,7 @@ class RabbitConsumer:
         if parcels:
             if not tags:
                 # What is sent goes another way: who lost these deliveries must not send them on.
-                await self._ask(self._nothing())
+                await self.ask(self._nothing())
             await self._post.move(parcels)
             await self._settle_tags(sent)
             if any(isinstance(settlement, Reject) for settlement in batch):
@@ -411,7 +333,7 @@ class RabbitConsumer:
         """To the end of its queue: what RabbitMQ itself puts back counts as delivered before."""
         parcels: list[Parcel] = []
         for item in held:
-            suspect = item.redelivered or item.tag in self._suspects or item.tag in self._fetched
+            suspect = item.redelivered or item.tag in self._suspects
             queue = names.suspects(self._name) if suspect else self._name
             parcels.append(wrap(item.envelope, "", queue, crashes=item.losses, again=item.again))
         if parcels:
@@ -424,14 +346,12 @@ class RabbitConsumer:
         settled = sorted(tags)
         for tag in settled:
             self._open.pop(tag, None)
-            self._fetched.pop(tag, None)
-        leaving = self._suspects.intersection(settled)
-        self._suspects -= leaving
-        self._leave_lane(len(leaving))
+        if self._suspects.settle(settled):
+            self._pushed.set()  # let a waiter look for the next ones
         lowest_left = next(iter(self._open), None)
         frames: list[bytes] = []
         whole = [tag for tag in settled if lowest_left is None or tag < lowest_left]
-        if self._fetching:
+        if self._suspects.are_being_fetched:
             whole = []  # a suspect may have come whose tag we do not know yet
         if whole:
             frames.append(channel.marshal(amqp.Basic.Ack(whole[-1], multiple=True)))
@@ -441,7 +361,7 @@ class RabbitConsumer:
         except (OSError, ChannelClosed) as error:
             raise self._lost(error) from error
         # Acknowledgements are not answered; what is asked behind them is.
-        await self._ask(self._nothing())
+        await self.ask(self._nothing())
 
     # The channel
 
@@ -449,7 +369,8 @@ class RabbitConsumer:
         """A question that changes nothing: its answer says that what came before was heard."""
         return amqp.Basic.Qos(0, self._prefetch, False)
 
-    async def _ask(self, *methods: Any) -> list[Any]:
+    async def ask(self, *methods: Any) -> list[Any]:
+        """The answers to these methods. A server that says no, or nothing, has ended the lease."""
         channel = self._living_channel()
         try:
             async with deadline(PROBE_TIMEOUT):
