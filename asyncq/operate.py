@@ -2,7 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from asyncq.brokers.admin import DeadLetter, Depth, MessageFinder, QueueAdmin, QueuePeeker, Waiting
+from asyncq.brokers.admin import (
+    DeadLetter,
+    Depth,
+    MessageFinder,
+    QueueAdmin,
+    QueuePeeker,
+    QueueProber,
+    Waiting,
+)
 from asyncq.brokers.base import Broker
 from asyncq.errors import ConfigurationError
 from asyncq.message import Status
@@ -22,8 +30,20 @@ class Operator:
         """Whether every broker can say which messages it has."""
         return all(isinstance(broker, MessageFinder) for broker in self._brokers.values())
 
+    @property
+    def lists_queues(self) -> bool:
+        """Whether every broker can say which queues it has."""
+        return not any(isinstance(broker, QueueProber) for broker in self._brokers.values())
+
     async def queues(self) -> Sequence[str]:
         return sorted({name for admin in self._admins() for name in await admin.queues()})
+
+    async def is_there(self, queue: str) -> bool:
+        """Whether there is such a queue, also where the broker cannot list it."""
+        admin = self._admin(queue)
+        if isinstance(admin, QueueProber):
+            return await admin.is_there(queue)
+        return queue in await admin.queues()
 
     async def depth(self, queue: str) -> Depth:
         return await self._admin(queue).depth(queue)

@@ -19,6 +19,7 @@ from asyncq.backends.base import Watch
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.errors import BackendUnavailable
+from asyncq.loggers import get_logger
 from asyncq.message import Record, new_id
 from asyncq.stores.amqp import CALL_TIMEOUT, AmqpSettings, Connector
 from asyncq.stores.amqp_content import Parcel, tag_of
@@ -26,9 +27,12 @@ from asyncq.stores.amqp_sender import Sender
 from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content, Wire
 from asyncq.stores.records import encode_record, pack_pushed, read_pushed
 
+log = get_logger(__name__)
+
 KEPT_WITHOUT_CLIENT = 120.0  # seconds that a reply queue outlives its client
 PROBE_EVERY = 5.0  # seconds of silence after which the server is asked for life
 NOT_FOUND = 404  # AMQP's reply code
+LONGEST_ADDRESS = 200  # bytes; AMQP's names have 255
 MOST_UNREAD = 100  # messages pushed and not yet read
 MOST_BYTES = 8 * 1024 * 1024  # of outcomes in one message
 
@@ -65,8 +69,13 @@ class RpcBackend:
     async def store_records(self, records: Sequence[Record]) -> None:
         heard: dict[str, list[Record]] = defaultdict(list)
         for record in records:
-            if record.reply_to:
+            if record.reply_to and len(record.reply_to.encode()) <= LONGEST_ADDRESS:
                 heard[record.reply_to].append(record)
+            elif record.reply_to:
+                log.warning(
+                    "the outcome of task %s was dropped: its reply_to of %d characters is no "
+                    "client's", record.id, len(record.reply_to),
+                )  # fmt: skip
         # Dropped where the client is gone: its queue is, and nobody else would read it.
         await self._sender.send(
             [

@@ -18,6 +18,9 @@ class Depth(Shown, frozen=True, kw_only=True):
     dead: int = 0
     oldest_age: float | None = None
     """Seconds since the first of the ready ones was sent; None when none is ready."""
+    differs: str | None = None
+    """How the queue differs from what the app would make it, where a broker can tell; the app can
+    then neither send to it nor consume it."""
 
 
 class DeadLetter(Shown, frozen=True, kw_only=True):
@@ -76,6 +79,15 @@ class QueueAdmin(Protocol):
 
     async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
         """Forget these dead letters for good; returns how many there were."""
+        ...
+
+
+@runtime_checkable
+class QueueProber(Protocol):
+    """A broker that cannot list all its queues, and knows whether one is there."""
+
+    async def is_there(self, queue: str) -> bool:
+        """Whether there is a queue of this name, whoever made it."""
         ...
 
 

@@ -91,7 +91,7 @@ async def doubt_queues(app: App, queues: Sequence[str]) -> Sequence[str]:
         f"queue {queue} is known neither to this app nor to its broker"
         + (hint(queue, known) or (f"; there are: {', '.join(known[:SHOWN])}" if known else ""))
         for queue in queues
-        if queue not in known
+        if queue not in known and not await app.client.operator.is_there(queue)
     ]
 
 
@@ -99,12 +99,18 @@ async def find_queues(app: App, queue: str | None) -> Sequence[str]:
     """The queues that ``queue`` means: itself, or all there are when it is not given.
 
     Raises:
-        ConfigurationError: no message was ever sent to it; says which there are.
+        ConfigurationError: no message was ever sent to it; says which there are. Or none is given,
+            and the broker does not say which it has.
     """
     known = await known_queues(app)
     if queue is None:
+        if not known and not app.client.operator.lists_queues:
+            raise ConfigurationError(
+                f"{app.url} lists no queues: name one, or the app, whose queues are looked at then"
+                " (as in shop:app instead of the URL)"
+            )
         return known
-    if queue not in known:
+    if queue not in known and not await app.client.operator.is_there(queue):
         raise ConfigurationError(
             f"there is no queue {queue!r} at {app.url}; "
             + (f"there are: {', '.join(known[:SHOWN])}" if known else "there are none yet")

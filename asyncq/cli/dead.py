@@ -341,9 +341,12 @@ def _facts(letter: DeadLetter) -> Sequence[tuple[str, object]]:
 
 def _died(letter: DeadLetter) -> str:
     """When it died, and how long ago that is."""
-    if not letter.died_at:
+    try:
+        moment = datetime.fromtimestamp(letter.died_at, UTC) if letter.died_at else None
+    except (ValueError, OverflowError, OSError):  # other hands wrote what no calendar has
+        moment = None
+    if moment is None:
         return "died at an unknown time"
-    moment = datetime.fromtimestamp(letter.died_at, UTC)
     age = max(0.0, SystemClock().now() - letter.died_at)
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC ({duration(age)} ago)"
 

@@ -103,7 +103,7 @@ async def resolve(
     if queue is not None:
         await find_queues(app, queue)
         return queue, ids
-    if ids and ids[0] in await known_queues(app):
+    if ids and (ids[0] in await known_queues(app) or await app.client.operator.is_there(ids[0])):
         return ids[0], ids[1:]
     return None, ids
 

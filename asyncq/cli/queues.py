@@ -17,6 +17,7 @@ from asyncq.brokers.admin import Depth, Waiting
 from asyncq.cli.apps import admin_of, find_queues, load_store
 from asyncq.cli.arguments import StoreArgument
 from asyncq.cli.output import ask, duration, print_json, print_line, print_table
+from asyncq.cli.texts import complain
 from asyncq.clock import SystemClock
 from asyncq.codecs.native import NativeCodec
 from asyncq.errors import Undecodable
@@ -70,6 +71,9 @@ def queues(
             for name, depth in depths.items()
         ],
     )
+    for name, depth in depths.items():
+        if depth.differs is not None:
+            complain(f"queue {name} cannot be used by this app as it is: {depth.differs}")
 
 
 def _count(messages: int | None) -> str:

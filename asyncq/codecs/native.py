@@ -7,6 +7,8 @@ What the broker must know (id, queue, times, headers) is in the envelope and onl
 and grows at its end alone, so that an older worker reads a newer message of the same version.
 """
 
+from typing import Any
+
 import msgspec
 
 from asyncq.brokers.base import Envelope
@@ -30,6 +32,7 @@ class _Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class _Head(msgspec.Struct, frozen=True, array_like=True):
     version: int
+    more: Any = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -98,5 +101,7 @@ class NativeCodec:
             head = _decode_head(body)
         except UNREADABLE:
             return
-        if head.version > VERSION:
+        # With bytes behind the number it is no version but the priority of an envelope that nobody
+        # could read, and whose body those are.
+        if head.version > VERSION and not isinstance(head.more, bytes):
             raise NewerVersion(head.version, VERSION)

@@ -8,7 +8,15 @@ from typing import Any, Self, TypeVar
 
 import anyio
 
-from asyncq.brokers.admin import DeadLetter, Depth, MessageFinder, QueueAdmin, QueuePeeker, Waiting
+from asyncq.brokers.admin import (
+    DeadLetter,
+    Depth,
+    MessageFinder,
+    QueueAdmin,
+    QueuePeeker,
+    QueueProber,
+    Waiting,
+)
 from asyncq.brokers.base import (
     Broker,
     Consumer,
@@ -228,6 +236,11 @@ class _WithQueues(Failover):
         return await self.on_present(lambda driver: driver.delete_dead(queue, ids))
 
 
+class _WithProbes(Failover):
+    async def is_there(self, queue: str) -> bool:
+        return await self.on_present(lambda driver: driver.is_there(queue))
+
+
 class _WithPeeks(Failover):
     async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
         return await self.on_present(lambda driver: driver.peek(queue, limit=limit, offset=offset))
@@ -246,6 +259,7 @@ class _WithExchanges(Failover):
 _ABILITIES = {
     Leased: _WithLeases,
     QueueAdmin: _WithQueues,
+    QueueProber: _WithProbes,
     QueuePeeker: _WithPeeks,
     MessageFinder: _WithIds,
     Exchanges: _WithExchanges,

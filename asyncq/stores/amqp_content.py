@@ -18,6 +18,7 @@ from asyncq.message import UNREADABLE
 from asyncq.stores.amqp_wire import BODY, END, HEADER, Content
 
 CONTENT_TYPE = b"application/x-asyncq"
+MOST_ID = 255  # bytes of an id
 
 # Flags of properties, in the order in which they follow.
 _CONTENT_TYPE, _ENCODING, _HEADERS, _MODE, _PRIORITY = 0x8000, 0x4000, 0x2000, 0x1000, 0x0800
@@ -57,7 +58,7 @@ def frames(parcel: Parcel, channel: int, frame_max: int) -> bytes:
 
 def _content_frames(parcel: Parcel, channel: int, frame_max: int) -> bytes:
     flags = _CONTENT_TYPE | _MODE | _PRIORITY | _MESSAGE_ID
-    id = parcel.id.encode(errors="backslashreplace")[:255]
+    id = parcel.id.encode(errors="backslashreplace")[:MOST_ID]
     properties = bytes((len(CONTENT_TYPE),)) + CONTENT_TYPE
     if parcel.headers:
         flags |= _HEADERS
@@ -102,9 +103,16 @@ def id_of(content: Content) -> str:
         for flag in (_CORRELATION, _REPLY_TO, _EXPIRATION):
             if flags & flag:
                 at += 1 + header[at]
-        return header[at + 1 : at + 1 + header[at]].decode(errors="backslashreplace")
+        id = header[at + 1 : at + 1 + header[at]]
+        return id.decode() if id.isascii() else _readable(id)
     except _UNREADABLE:
         return ""
+
+
+def _readable(id: bytes) -> str:
+    """This id, with escapes for what is no text; no longer than an id that is sent may be."""
+    text = id.decode(errors="backslashreplace").encode()
+    return text[:MOST_ID].decode(errors="ignore")
 
 
 def headers_of(content: Content) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """What RabbitMQ makes of exchanges, bindings and the bounds of queues."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pamqp.commands as amqp
 import pytest
 
@@ -27,6 +30,7 @@ from tests.contracts.rabbit_given import (
     post,
     publish_until_it_fails,
 )
+from tests.system.commands import Shell
 
 __all__ = ["broker", "post"]  # fixtures
 
@@ -176,3 +180,60 @@ async def test_a_queue_that_others_made_otherwise_does_not_stop_the_others(
     assert "queue odd cannot be used" in caplog.text
     with pytest.raises(ConfigurationError, match=r"queue odd .* otherwise"):
         await broker.publish([Envelope(id="1", queue="odd", body=b"")])
+
+
+SHOP = """
+import asyncq
+
+app = asyncq.App("{url}", backend="memory://", queues=[asyncq.Queue("bounded", max_length=5)])
+
+
+@app.task(queue="mail")
+async def send() -> None: ...
+
+
+@app.task(queue="well")
+async def do() -> None: ...
+"""
+
+
+async def test_queues_that_others_made_otherwise_are_shown_with_what_differs(
+    rabbitmq_url: str, broker: RabbitBroker, post: Post, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(SHOP.format(url=rabbitmq_url))
+    shell = Shell(tmp_path, os.environ)
+    for name in ("mail", "bounded"):
+        await ask(post, amqp.Queue.Declare(queue=name, durable=True))
+    await post.send([Parcel("", "mail", "1", b"")])
+    await broker.publish([envelope(queue="well")])
+
+    shown = await anyio.to_thread.run_sync(shell.asyncq, "queues", "shop:app")
+    listed = await anyio.to_thread.run_sync(shell.asyncq, "queues", "shop:app", "--json")
+
+    assert (shown.code, listed.code) == (0, 0), shown.err
+    found = {each["queue"]: each for each in listed.data}
+    assert {name: each["ready"] for name, each in found.items()} == {
+        "bounded": 0, "mail": 1, "well": 1,
+    }  # fmt: skip
+    assert found["well"]["differs"] is None
+    for name in ("mail", "bounded"):
+        assert "inequivalent arg" in found[name]["differs"]
+        assert f"queue {name} cannot be used by this app as it is: 406" in shown.err
+
+
+async def test_a_queue_that_only_its_name_tells_of_is_looked_at_by_commands(
+    rabbitmq_url: str, broker: RabbitBroker, tmp_path: Path
+) -> None:
+    shell = Shell(tmp_path, os.environ)
+    await broker.publish([envelope()])
+
+    async def run(*words: str) -> tuple[int, str]:
+        ended = await anyio.to_thread.run_sync(shell.asyncq, *words)
+        return ended.code, ended.out + ended.err
+
+    assert await run("dead", "list", rabbitmq_url, "mail") == (0, "There are no dead letters.\n")
+    assert "there is no queue 'male'" in (await run("dead", "list", rabbitmq_url, "male"))[1]
+    assert "lists no queues: name one, or the app" in (await run("queues", rabbitmq_url))[1]
+    assert await run("purge", rabbitmq_url, "mail", "--yes") == (
+        0, "1 message removed from mail.\n",
+    )  # fmt: skip

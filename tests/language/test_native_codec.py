@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from asyncq.brokers.base import Envelope
@@ -68,10 +68,19 @@ def test_other_values_are_undecodable_and_nothing_worse(value: Any) -> None:
 
 @given(st.integers(VERSION + 1, 2**63), st.lists(values, max_size=9))
 def test_a_newer_version_says_which_whatever_its_shape(version: int, rest: list[Any]) -> None:
+    assume(not rest or not isinstance(rest[0], bytes))
     with pytest.raises(NewerVersion) as caught:
         codec.decode(envelope(msgspec.msgpack.encode([version, *rest])))
 
     assert (caught.value.version, caught.value.known) == (version, VERSION)
+
+
+@pytest.mark.parametrize("priority", [5, 300])
+def test_an_envelope_that_nobody_could_read_is_no_newer_version(priority: int) -> None:
+    with pytest.raises(Undecodable) as caught:
+        codec.decode(envelope(msgspec.msgpack.encode([priority, b"body", "no moment"])))
+
+    assert not isinstance(caught.value, NewerVersion)
 
 
 @given(messages, st.lists(values, min_size=1, max_size=3))

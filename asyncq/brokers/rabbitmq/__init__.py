@@ -159,6 +159,9 @@ class RabbitBroker:
     async def queues(self) -> Sequence[str]:
         return await self._admin.queues()
 
+    async def is_there(self, queue: str) -> bool:
+        return await self._post.count_if_there(queue) is not None
+
     async def depth(self, queue: str) -> Depth:
         return await self._admin.depth(queue)
 

@@ -19,6 +19,7 @@ from asyncq.brokers.rabbitmq.post import Post
 from asyncq.stores.amqp_content import headers_of
 from asyncq.stores.amqp_wire import Channel, Content
 
+LATEST = 253_402_300_799_000  # milliseconds: the year 9999 ends
 STRIDE = 100  # messages fetched with one question
 ROUND = 25  # settled before the channel is closed: what a quorum queue takes at once
 
@@ -40,6 +41,7 @@ class RabbitQueueAdmin:
             delayed=None,
             held=None,
             dead=await count(names.dead(queue)),
+            differs=await self._post.difference(queue),
         )
 
     async def purge(self, queue: str) -> int:
@@ -130,7 +132,7 @@ def _letter(content: Content, queue: str) -> DeadLetter:
 def _died_at(headers: Mapping[str, Any]) -> float:
     """When it died, in Unix seconds; 0 where nobody says."""
     moment = headers.get(DIED_AT)
-    if isinstance(moment, int):
+    if isinstance(moment, int) and 0 <= moment <= LATEST:
         return moment / 1000
     match headers.get("x-death"):  # what RabbitMQ itself writes, the last one first
         case [{"time": datetime() as when}, *_]:

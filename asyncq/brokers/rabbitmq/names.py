@@ -66,13 +66,22 @@ def queue_methods(queue: Queue) -> list[Any]:
         amqp.Exchange.Declare(exchange=DEAD, exchange_type="direct", durable=True),
         amqp.Queue.Bind(queue=dead(name), exchange=DEAD, routing_key=name),
         amqp.Queue.Declare(queue=suspects(name), durable=True, arguments=quorum),
-        amqp.Queue.Declare(queue=name, durable=True, arguments=_arguments(queue)),
+        main_method(queue),
         _exchange(ARRIVALS),
         *(
             amqp.Queue.Bind(queue=each, exchange=ARRIVALS, routing_key="*." * RUNGS + each)
             for each in (name, suspects(name))
         ),
     ]
+
+
+def main_method(queue: Queue) -> Any:
+    """What declares the queue itself.
+
+    Raises:
+        ConfigurationError: RabbitMQ has no such queues.
+    """
+    return amqp.Queue.Declare(queue=queue.name, durable=True, arguments=_arguments(queue))
 
 
 def _arguments(queue: Queue) -> dict[str, Any]:
@@ -156,7 +165,7 @@ def _exchange(name: str) -> Any:
 
 def delay_units(seconds: float) -> int:
     """A delay in units of the lowest rung, never shorter than it is."""
-    return min(max(1, -int(-seconds // UNIT)), 2**RUNGS - 1)
+    return min(max(1, -int(-min(seconds, LONGEST) // UNIT)), 2**RUNGS - 1)
 
 
 def delay_key(units: int, queue: str) -> str:

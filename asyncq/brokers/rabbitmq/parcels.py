@@ -18,6 +18,10 @@ from asyncq.topology import copy_id
 REASON = "x-asyncq-reason"
 DIED_AT = "x-asyncq-died-at"  # milliseconds: a float would travel in 32 bits, a minute apart
 
+MOST_CRASHES = 2**31  # that are counted
+DEEPEST = 100  # levels of headers in headers: what is read here must be written again, elsewhere
+SHALLOW = 3 * DEEPEST  # bytes that are no deeper, whatever they are
+
 
 class _Fields(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What is in the body."""
@@ -29,7 +33,7 @@ class _Fields(msgspec.Struct, frozen=True, array_like=True, gc=False):
     reply_to: str | None = None
     sent_at: float = 0.0
     headers: dict[str, Any] = {}
-    crashes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    crashes: Annotated[int, msgspec.Meta(ge=0, le=MOST_CRASHES)] = 0
     again: bool = False
     """It was sent before, and nobody knows whether it arrived."""
     first: str = ""
@@ -51,7 +55,7 @@ class Received(msgspec.Struct, frozen=True, gc=False):
     @property
     def losses(self) -> int:
         """How many workers were lost with it in their hands."""
-        return self.crashes + 1 if self.redelivered else self.crashes
+        return min(self.crashes + 1, MOST_CRASHES) if self.redelivered else self.crashes
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -98,6 +102,8 @@ def unwrap(content: Content, queue: str) -> Received:
     raw = content.body
     try:
         fields = _decode(raw)
+        if fields.headers and len(raw) - len(fields.body) > SHALLOW:
+            _check_depth(fields.headers)
     except UNREADABLE:
         id = id or f"foreign-{hashlib.sha256(raw).hexdigest()[:32]}"
         return Received(tag, redelivered, Envelope(id=id, queue=queue, body=raw), 0, False)
@@ -120,3 +126,21 @@ def unwrap(content: Content, queue: str) -> Received:
         fields.again,
         fields.last,
     )
+
+
+def _check_depth(headers: dict[str, Any]) -> None:
+    """
+    Raises:
+        ValueError: they are nested too deep to be written again with more on the stack.
+    """
+    level: list[Any] = [headers]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if isinstance(each, dict) else each)  # pyright: ignore[reportUnknownVariableType] - of anything
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(f"its headers are nested more than {DEEPEST} levels deep")

@@ -132,7 +132,7 @@ class Post:
         """A parcel that arrives in ``queue`` after ``delay`` seconds, and not before ``eta``."""
         if eta is not None:
             delay = max(delay, eta - self._now())
-        if delay <= 0:
+        if not delay > 0:  # nor is what is no number
             return wrap(envelope, "", queue, crashes=crashes, again=again)
         units = names.delay_units(delay)
         exchange = names.rung(units.bit_length() - 1)
@@ -199,11 +199,28 @@ class Post:
 
     async def count(self, queue: str) -> int:
         """How many messages are ready in a queue; 0 if there is no such queue."""
+        return await self.count_if_there(queue) or 0
+
+    async def difference(self, queue: str) -> str | None:
+        """How a queue that is there differs from what we would declare; None if it does not.
+
+        RabbitMQ names the first argument of several.
+        """
+        if queue in self.declared or await self.count_if_there(queue) is None:
+            return None
+        try:
+            await self._call(names.main_method(self.specs.get(queue) or Queue(queue)))
+        except ChannelClosed as error:
+            return str(error) if error.code == PRECONDITION_FAILED else None
+        return None
+
+    async def count_if_there(self, queue: str) -> int | None:
+        """How many messages are ready in a queue; None if there is no such queue."""
         try:
             [answer] = await self._call(amqp.Queue.Declare(queue=queue, passive=True))
         except ChannelClosed as error:
             if error.code == NOT_FOUND:
-                return 0
+                return None
             raise self._connector.gone(error) from error
         return answer.message_count
 
