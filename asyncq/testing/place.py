@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
+
 from asyncq.brokers.base import (
     Ack,
     Conclusion,
@@ -16,6 +18,7 @@ from asyncq.brokers.base import (
     Lease,
     Nack,
     QueueSpec,
+    Reject,
 )
 from asyncq.brokers.dead import DeadLimits
 from asyncq.brokers.memory import MemoryBroker, MemoryConsumer
@@ -23,6 +26,7 @@ from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.message import Record, Status, new_id
 from asyncq.stores.memory import drop_store, open_store
+from asyncq.testing.faults import Faults
 
 
 class Place:
@@ -33,7 +37,11 @@ class Place:
         self.url = Url(f"memory://{new_id()}")
         self.sent: list[Envelope] = []
         self.ended: list[Record] = []
-        self.outcomes_to_lose = 0
+        self.faults = Faults()
+        self.repeated = 0
+        """Deliveries that were made up, and have not ended; touched in the worker's loop only."""
+        self.leases: list[Lease] = []
+        """Of the workers that consume, once for each queue; likewise."""
         self._store = open_store(self.url)
         self._listeners: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._lock = threading.Lock()  # clients of other loops send as well
@@ -53,7 +61,7 @@ class Place:
         with self._store.lock:
             now = self.clock.now()
             counts = [self._store.queue(name).count(now) for name in queues]
-        return any(count.ready or count.held for count in counts)
+        return self.repeated > 0 or any(count.ready or count.held for count in counts)
 
     def next_due(self) -> float | None:
         """When the next of all that is delayed is due."""
@@ -61,6 +69,18 @@ class Place:
             now = self.clock.now()
             dues = [queue.next_due(now) for queue in self._store.queues]
         return min((due for due in dues if due is not None), default=None)
+
+    def lose_leases(self) -> int:
+        """End every worker's lease, as if it had been taken for dead; how many tasks it held."""
+        leases, self.leases = self.leases, []
+        with self._store.lock:
+            found = [
+                queue.release(lease.incarnation) for queue in self._store.queues for lease in leases
+            ]
+        for lease in leases:
+            lease.lose()
+        self.tell()
+        return sum(found)
 
     def wake(self) -> None:
         """Have the consumers look again: it is later."""
@@ -108,9 +128,11 @@ class WatchedBroker(MemoryBroker):
     @asynccontextmanager
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
         consumer = WatchedConsumer(self._place, queue.name, lease, self._limits)
+        self._place.leases.append(lease)
         try:
             yield consumer
         finally:
+            self._place.leases = [each for each in self._place.leases if each is not lease]
             consumer.close()
             self._place.tell()
 
@@ -122,20 +144,52 @@ class WatchedConsumer(MemoryConsumer):
         store = open_store(place.url)
         super().__init__(store, place.clock, queue, lease, limits)
         self._place = place
+        self._again: list[Delivery] = []  # to be handed out once more
+        self._repeated: set[int] = set()  # the ids of these objects, until each has ended
         with store.lock:
             store.queue(queue).open_lease(lease.incarnation, math.inf)
 
+    def close(self) -> None:
+        self._place.repeated -= len(self._repeated)
+        self._repeated.clear()
+        super().close()
+
+    async def wait(self) -> None:
+        if not self._again:
+            await super().wait()
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        again, self._again = self._again[:limit], self._again[limit:]
+        if again:
+            return again
+        deliveries = await super().receive(limit)
+        for delivery in deliveries:
+            if self._place.faults.repeats_delivery():
+                copy = msgspec.structs.replace(delivery)
+                self._again.append(copy)
+                self._repeated.add(id(copy))
+                self._place.repeated += 1
+        return deliveries
+
     async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+        if any(conclusion.record is not None for conclusion in batch):
+            self._place.faults.raise_for_storing()
         batch = [self._as_told(conclusion) for conclusion in batch]
-        try:
-            return await super().conclude(batch)
-        finally:
-            self._place.ended += [each.record for each in batch if each.record is not None]
-            self._place.tell()
+        fenced = await super().conclude(batch)
+        gone = {id(delivery) for delivery in fenced}
+        for each in batch:
+            delivery = id(each.settlement.delivery)
+            if each.record is not None and delivery not in gone:
+                self._place.ended.append(each.record)
+            if delivery in self._repeated:
+                self._repeated.remove(delivery)
+                self._place.repeated -= 1
+        self._place.tell()
+        return fenced
 
     def _as_told(self, conclusion: Conclusion) -> Conclusion:
         """As if the worker had died just before, where a test wants that."""
-        if self._place.outcomes_to_lose and isinstance(conclusion.settlement, Ack):
-            self._place.outcomes_to_lose -= 1
-            return Conclusion(Nack(conclusion.settlement.delivery))
+        settlement = conclusion.settlement
+        if isinstance(settlement, Ack | Reject) and self._place.faults.takes_outcome():
+            return Conclusion(Nack(settlement.delivery))
         return conclusion

@@ -1,7 +1,6 @@
 """An app under test: in memory, with a worker in this loop and a clock that is told the time."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -16,7 +15,7 @@ from asyncq.client import Client
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers import make_backend
-from asyncq.errors import BrokerUnavailable, ConfigurationError, TaskFailed
+from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, TaskFailed
 from asyncq.message import Failed, Status
 from asyncq.result import Result
 from asyncq.signature import Signature
@@ -60,7 +59,6 @@ class Run:
         self._eager = eager
         self._queues = queues
         self._concurrency = concurrency or (1000 if eager else None)  # callers inside of tasks wait
-        self._faults: deque[Exception] = deque()
         self._told: ToldClock | None = None
         self._virtual: VirtualLoop | None = None
         try:
@@ -150,11 +148,40 @@ class Run:
         ``error`` is what it raises: a `BrokerUnavailable` if nothing else is given.
         """
         told = error or BrokerUnavailable("the broker is away, as the test wants it")
-        self._faults.extend([told] * times)
+        self._place.faults.publishing.extend([told] * times)
+
+    def fail_next_store(self, error: Exception | None = None, *, times: int = 1) -> None:
+        """Have the next attempt to store outcomes raise, and store nothing.
+
+        ``error`` is what the worker gets: a `BackendUnavailable` if nothing else is given, after
+        which it tries again, as it does when a backend is away. Those kept for 0 s are not stored.
+        """
+        told = error or BackendUnavailable("the backend is away, as the test wants it")
+        self._place.faults.storing.extend([told] * times)
 
     def lose_next_outcome(self, *, times: int = 1) -> None:
         """Have the next task that ends run again, as if its worker had died just then."""
-        self._place.outcomes_to_lose += times
+        self._place.faults.outcomes_to_lose += times
+
+    def duplicate_next_delivery(self, *, times: int = 1) -> None:
+        """Have the next task that starts run twice, at once where there are slots for it.
+
+        So it is when a worker that was taken for dead goes on. The first outcome stands.
+        """
+        self._place.faults.deliveries_to_repeat += times
+
+    def lose_lease(self) -> int:
+        """End the worker's lease now, as if it had been taken for dead; call it in its loop.
+
+        What it runs is cancelled there, and runs again under a new lease, counted as a crash.
+        Returns how many tasks that are.
+
+        Raises:
+            ConfigurationError: this run has no worker.
+        """
+        if not self._has_worker:
+            raise ConfigurationError("lose_lease needs the worker that worker=False leaves out")
+        return self._place.lose_leases()
 
     # How it is set up
 
@@ -212,8 +239,7 @@ class Run:
                     await self._go_to(due)
 
     def raise_if_told(self) -> None:
-        if self._faults:
-            raise self._faults.popleft()
+        self._place.faults.raise_for_publishing()
 
     def _worker_queues(self) -> Sequence[str]:
         return self._queues or self.app.queues()

@@ -249,13 +249,134 @@ async def test_a_task_runs_again_when_its_outcome_is_lost(app: asyncq.App) -> No
     async def work(ctx: asyncq.Context) -> None:
         ran.append(ctx.attempt)
 
+    @app.task
+    async def fail() -> None:
+        ran.append(0)
+        raise ValueError
+
     async with testing.run(app) as run:
         run.lose_next_outcome()
         result = await work.enqueue()
         await run.until_idle()
 
         assert ran == [1, 1]  # nobody had said that it ended
+
+        run.lose_next_outcome(times=2)
+        with pytest.raises(asyncq.TaskFailed):
+            await (await fail.enqueue()).get(timeout=PATIENCE)
+        assert ran == [1, 1, 0, 0, 0]
         assert await result.get(timeout=PATIENCE) is None
+
+
+async def test_an_outcome_is_stored_when_the_backend_is_back_and_its_task_ran_once(
+    app: asyncq.App,
+) -> None:
+    ran: list[str] = []
+
+    @app.task
+    async def charge(who: str) -> str:
+        ran.append(who)
+        return who
+
+    async with testing.run(app) as run:
+        run.fail_next_store()
+        run.fail_next_store(asyncq.BrokerUnavailable("gone"))
+        result = await charge.enqueue("ann")
+        await run.until_idle()
+
+        assert await result.get(timeout=PATIENCE) == "ann"
+        assert ran == ["ann"]
+
+
+async def test_an_outcome_that_no_backend_takes_is_a_failure(app: asyncq.App) -> None:
+    @app.task
+    async def work() -> None: ...
+
+    async with testing.run(app) as run:
+        run.fail_next_store(OSError("a fault of the driver"))
+        result = await work.enqueue()
+        await run.until_idle()
+
+        with pytest.raises(asyncq.TaskFailed) as caught:
+            await result.get(timeout=PATIENCE)
+        assert caught.value.is_a(asyncq.FailureType.UNSETTLED)
+
+
+@pytest.mark.parametrize("concurrency", [1, 10])
+async def test_a_delivery_that_comes_twice_runs_twice_and_has_one_outcome(
+    app: asyncq.App, concurrency: int
+) -> None:
+    numbers: dict[str, int] = {}
+    ran: list[str] = []
+
+    @app.task
+    async def number(order: str) -> int:
+        ran.append(order)
+        await asyncio.sleep(0)
+        return numbers.setdefault(order, len(numbers) + 1)  # can be repeated
+
+    async with testing.run(app, concurrency=concurrency) as run:
+        run.duplicate_next_delivery()
+        one, two = await number.enqueue("a"), await number.enqueue("b")
+        await run.until_idle()
+
+        assert sorted(ran) == ["a", "a", "b"]
+        assert [await one.get(timeout=PATIENCE), await two.get(timeout=PATIENCE)] == [1, 2]
+        assert run.failures == []
+
+
+async def test_a_lost_lease_cancels_what_runs_and_runs_it_again(app: asyncq.App) -> None:
+    events: list[str] = []
+    reached = asyncio.Event()
+
+    @app.task
+    async def work() -> str:
+        if events:
+            return "again"
+        try:
+            reached.set()
+            await asyncio.Event().wait()
+        finally:
+            events.append("cancelled")
+        return "never"
+
+    async with testing.run(app) as run:
+        result = await work.enqueue()
+        await reached.wait()
+        held = run.lose_lease()
+        await run.until_idle()
+
+        assert held == 1
+        assert await result.get(timeout=PATIENCE) == "again"
+        assert events == ["cancelled"]
+        assert run.lose_lease() == 0  # it goes on, under another
+        assert await (await work.enqueue()).get(timeout=PATIENCE) == "again"
+
+
+async def test_what_costs_a_worker_its_lease_again_and_again_is_a_dead_letter(
+    app: asyncq.App,
+) -> None:
+    ran: list[int] = []
+
+    @app.task
+    async def kill() -> None:
+        ran.append(run.lose_lease())
+        await asyncio.Event().wait()
+
+    async with testing.run(app) as run:
+        result = await kill.enqueue()
+        await run.until_idle()
+
+        with pytest.raises(asyncq.TaskFailed) as caught:
+            await result.get(timeout=PATIENCE)
+        assert caught.value.is_a(asyncq.FailureType.WORKER_CRASHED)
+        assert ran == [1] * app.config.max_crashes
+
+
+async def test_without_a_worker_there_is_no_lease_to_lose(app: asyncq.App) -> None:
+    async with testing.run(app, worker=False) as run:
+        with pytest.raises(ConfigurationError, match="needs the worker"):
+            run.lose_lease()
 
 
 async def test_a_client_of_another_thread_is_in_memory_as_well(app: asyncq.App) -> None:
