@@ -24,6 +24,8 @@ class Outage:
         """It failed, perhaps not for the first time; returns seconds until it is tried again."""
         if not self._failures:
             self._since = asyncio.get_running_loop().time()
+        # Again where it is another kind: who was cut off, and is then refused, has to know why.
+        if type(error) is not type(self.error):
             log.warning("%s is interrupted, trying again: %s", self._what, error)
         self.error = error
         self._failures += 1

@@ -175,9 +175,9 @@ class Link:
                     replies = await self._in_doubt(wire, blocks + CALL_TIMEOUT - patience)
             except OSError as error:
                 raise self._gone(error) from error
-            for reply in replies:
+            for place, reply in enumerate(replies):
                 if reply.__class__ is ReplyError:
-                    raise self._explain(reply, packed)
+                    raise self._explain(reply, packed, place)
             return replies
 
     async def _connect(self) -> Wire:
@@ -248,7 +248,7 @@ class Link:
         no = refusal(url, code, said)
         return no or ConfigurationError(f"{url} refuses us: {said}")
 
-    def _explain(self, error: ReplyError, packed: bytes) -> Exception:
+    def _explain(self, error: ReplyError, packed: bytes, place: int) -> Exception:
         """Our exception for what the server says; its own where a caller takes it apart."""
         code, said = error.code, str(error)
         if code in PASSING:
@@ -256,7 +256,7 @@ class Link:
             if self._wire is not None:
                 self._wire.close()
             return self._unable(code, said)
-        return refusal(repr(self._settings.url), code, said, asked_for(packed)) or error
+        return refusal(repr(self._settings.url), code, said, asked_for(packed, place)) or error
 
     def _unable(self, code: str, said: str) -> Exception:
         why = PASSING[code] or said

@@ -25,6 +25,8 @@ PASSING: Mapping[str, str] = {
     "UNKILLABLE": "",
 }
 _NO_COMMAND = re.compile(r"unknown command")
+# Inside of a script, where it says so in words of its own.
+_NOT_IN_SCRIPT = re.compile(r"user executing the script can't|ACL failure in script")
 _NO_DATABASE = re.compile(r"DB index is out of range|invalid DB index", re.IGNORECASE)
 _NO_PASSWORD = re.compile(r"without any password configured")
 
@@ -37,7 +39,7 @@ class NoPermission(ConfigurationError):
 
 def refusal(url: str, code: str, said: str, asked: str = "") -> ConfigurationError | None:
     """What to raise for an answer that only a change of the set-up mends; else None."""
-    if code == "NOPERM":
+    if code == "NOPERM" or _NOT_IN_SCRIPT.search(said):
         return NoPermission(
             f"{url} refuses us: the user lacks rights{asked}; ACL SETUSER gives them: "
             f"+command to a command, ~prefix:* to keys, &prefix:* to channels ({said})"
@@ -62,21 +64,22 @@ def refusal(url: str, code: str, said: str, asked: str = "") -> ConfigurationErr
     return None
 
 
-def asked_for(packed: bytes) -> str:
-    """How a message goes on that says what was asked with this packed command, the first of some.
+def asked_for(packed: bytes, place: int = 0) -> str:
+    """How a message goes on that says what was asked with the command at this place of some.
 
     Only asked when it was refused, so nothing is kept for it.
     """
     words: list[str] = []
     rest = packed
-    if rest.startswith(b"*"):
-        rest = rest.partition(b"\r\n")[2]
-        while rest.startswith(b"$") and len(words) < ENOUGH:
+    for number in range(place + 1):
+        if not rest.startswith(b"*"):
+            return ""
+        head, _, rest = rest[1:].partition(b"\r\n")
+        for _ in range(int(head)):
             size, _, rest = rest[1:].partition(b"\r\n")
-            words.append(rest[: int(size)][:200].decode(errors="replace"))
+            if number == place and len(words) < ENOUGH:
+                words.append(rest[: int(size)][:200].decode(errors="replace"))
             rest = rest[int(size) + 2 :]
-            if rest.startswith(b"*"):
-                break
     if not words:
         return ""
     is_script = words[0] in {"EVAL", "EVALSHA"}

@@ -36,7 +36,13 @@ from asyncq.brokers.base import (
 )
 from asyncq.brokers.lanes import Lane
 from asyncq.config import Config
-from asyncq.errors import BrokerUnavailable, LeaseLost, QueueUnavailable, first_error
+from asyncq.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    LeaseLost,
+    QueueUnavailable,
+    first_error,
+)
 from asyncq.loggers import get_logger
 from asyncq.policies import Retry
 from asyncq.worker.burst import Burst
@@ -52,6 +58,7 @@ from asyncq.worker.sweeper import Sweeper
 log = get_logger(__name__)
 
 PAUSE = Retry(times=0, base=0.1, ceiling=1.0)  # while a broker is away
+PAUSE_OF_WRONG = Retry(times=0, base=0.5, ceiling=15.0)  # while only a change would help
 PAUSE_OF_VAIN = Retry(times=0, base=0.2, ceiling=30.0, jitter=False)  # after leases without use
 STEADY = 10.0  # seconds; a lease that lasted so long was of use, also if nothing was to do
 
@@ -97,6 +104,8 @@ class Branch:
         self._intakes: dict[str, Intake] = {}  # of the queues that are entered
         self._is_refused = False  # by all of its queues, as it last tried
         self._renewing = anyio.CancelScope()
+        self._has_consumed = False
+        self._reason: BaseException | None = None  # why it could not, the last time
         self._completers: Collection[Completer] = ()  # of this lease, or the last one
 
     @property
@@ -143,19 +152,29 @@ class Branch:
                 pause = PAUSE_OF_VAIN.pause(in_vain) if in_vain > 1 else pause
                 later = f" in {pause:.1f} s" if in_vain > 1 else ""
                 log.warning("worker %s lost its lease: restarting under a new one%s", worker, later)
-            except* BrokerUnavailable as errors:
-                if failures == 0:
-                    log.warning(
-                        "worker %s cannot consume: %s; trying again", worker, first_error(errors)
-                    )
+            except* (BrokerUnavailable, ConfigurationError) as errors:
                 failures += 1
-                pause = PAUSE.pause(failures)
+                pause = self._pause_after(first_error(errors), failures)
                 self._is_refused = isinstance(first_error(errors), QueueUnavailable)
             if self._stopped.is_set():
                 return
             if not ended:
                 with anyio.move_on_after(pause):
                     await self._stopped.wait()
+
+    def _pause_after(self, error: BaseException, failures: int) -> float:
+        """Seconds until it is tried again. Raises the error where that would be in vain.
+
+        A set-up that is wrong ends a worker that begins. What was right once may become so again:
+        a password that was changed, a user who was deleted.
+        """
+        is_wrong = isinstance(error, ConfigurationError)
+        if is_wrong and (not self._has_consumed or self._share.burst is not None):
+            raise error
+        if failures == 1 or type(error) is not type(self._reason):
+            log.warning("worker %s cannot consume: %s; trying again", self._share.worker, error)
+        self._reason = error
+        return (PAUSE_OF_WRONG if is_wrong else PAUSE).pause(failures)
 
     def stop(self) -> None:
         """Take in nothing more; `run` returns when what is running has ended, or its grace has."""
@@ -271,6 +290,7 @@ class Branch:
                     for queue in self._queues:
                         if queue not in self._intakes:
                             group.start_soon(self._join, queue, entrance, line)
+                    self._has_consumed = True
                     announce()
         finally:
             self._intakes.clear()

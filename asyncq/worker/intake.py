@@ -45,7 +45,7 @@ class Intake:
         self._is_over = is_over
         """Of a burst: asked whenever nothing was found and nothing runs."""
         self._may_wait = may_wait
-        """Whether another queue is consumed while this one cannot be; else the worker ends."""
+        """Whether another queue is consumed while this one cannot be; else a burst ends."""
         self._outage = Outage(f"consuming queue {queue}")
         # Half the slots at a time: while one half runs, the other half's claim and settlement are
         # on their way.
@@ -69,9 +69,10 @@ class Intake:
                 if await self._step():
                     return
             except (BrokerUnavailable, ConfigurationError) as error:
-                # Rights that were taken away, say: wrong for this queue, and well for others.
+                # Rights or a password that were taken away, say: they come back, and until then
+                # it is well for other queues.
                 is_wrong = isinstance(error, ConfigurationError)
-                if is_wrong and not self._may_wait():
+                if is_wrong and self._is_over is not None and not self._may_wait():
                     raise
                 pause = PAUSE_OF_WRONG if is_wrong else PAUSE
                 await anyio.sleep(self._outage.begin(error, pause))

@@ -11,7 +11,7 @@ from anyio import fail_after
 from asyncq import drivers
 from asyncq.app import App
 from asyncq.config import Config
-from asyncq.errors import ConfigurationError, QueueUnavailable, first_error
+from asyncq.errors import ConfigurationError, LeaseLost, QueueUnavailable, first_error
 from asyncq.message import new_id
 from asyncq.policies import Retry
 from asyncq.worker import branch, entrance, intake
@@ -31,6 +31,8 @@ def barred(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Exception]]:
     monkeypatch.setattr(intake, "PAUSE", SHORT)
     monkeypatch.setattr(intake, "PAUSE_OF_WRONG", SHORT)
     monkeypatch.setattr(branch, "PAUSE", SHORT)
+    monkeypatch.setattr(branch, "PAUSE_OF_WRONG", SHORT)
+    monkeypatch.setattr(branch, "PAUSE_OF_VAIN", SHORT)
     BarringBroker.barred.clear()
     BarringBroker.attempts.clear()
     yield BarringBroker.barred
@@ -134,22 +136,58 @@ async def test_a_queue_that_goes_wrong_later_stops_no_other_and_comes_back(
     assert re.fullmatch(r"consuming queue bad goes on after \d+\.\d s", again)
 
 
-async def test_where_every_queue_goes_wrong_the_worker_ends_with_the_reason(
+async def test_where_every_queue_goes_wrong_the_worker_waits_until_one_is_well(
+    app: App, barred: dict[str, Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    with fail_after(PATIENCE):
+        async with app.worker(queues=["bad", "good"]) as worker:
+            barred.update(bad=WRONG, good=WRONG)
+            await until(lambda: not worker.is_consuming)
+            waiting = await app.tasks["good"].enqueue(1)
+
+            barred.clear()
+            assert await waiting.get(timeout=PATIENCE) == 1
+            await until(lambda: worker.is_consuming)
+
+    [interrupted, *_] = lines_about(caplog, "good")
+    assert interrupted == f"consuming queue good is interrupted, trying again: {WRONG}"
+
+
+async def test_a_worker_that_was_cut_off_waits_where_it_is_refused_then(
+    app: App, barred: dict[str, Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    with fail_after(PATIENCE):
+        async with app.worker(queues=["bad", "good"]) as worker:
+            before = BarringBroker.attempts["bad"]
+            barred.update(bad=LeaseLost("it"), good=LeaseLost("it"))
+            await until(lambda: BarringBroker.attempts["bad"] > before)
+            barred.update(bad=WRONG, good=WRONG)
+            await until(lambda: "cannot consume" in caplog.text)
+            assert not worker.is_consuming
+
+            barred.clear()
+            assert await (await app.tasks["good"].enqueue(1)).get(timeout=PATIENCE) == 1
+
+    assert f"cannot consume: {WRONG}; trying again" in caplog.text
+
+
+async def test_in_a_burst_where_every_queue_goes_wrong_the_worker_ends_with_the_reason(
     app: App, barred: dict[str, Exception]
 ) -> None:
+    hold = anyio.Event()
+
+    @app.task(queue="good", name="hold")
+    async def spoil_both() -> None:
+        barred.update(bad=WRONG, good=WRONG)
+        hold.set()
+
     async with app:
-        worker = app.make_worker(queues=["bad", "good"])
+        await spoil_both.enqueue()
+        with fail_after(PATIENCE), pytest.raises(ExceptionGroup) as caught:
+            await app.make_worker(queues=["bad", "good"], burst=True).run()
 
-        async def spoil_both() -> None:
-            await until(lambda: worker.is_consuming)
-            barred.update(bad=WRONG, good=WRONG)
-
-        with fail_after(PATIENCE):
-            async with anyio.create_task_group() as group:
-                group.start_soon(spoil_both)
-                with pytest.raises(ExceptionGroup) as caught:
-                    await worker.run()
-                assert first_error(caught.value) is WRONG
+    assert hold.is_set()
+    assert first_error(caught.value) is WRONG
 
 
 async def test_a_burst_ends_although_a_queue_cannot_be_consumed(

@@ -37,7 +37,7 @@ from asyncq.brokers.redis.admin import RedisQueueAdmin
 from asyncq.brokers.redis.blobs import dead_bounds, pack, queue_key
 from asyncq.brokers.redis.consumer import RedisConsumer
 from asyncq.brokers.redis.keeper import RedisLeaseKeeper
-from asyncq.brokers.redis.refusals import not_sent, queue_unavailable
+from asyncq.brokers.redis.refusals import Queues
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueFull
@@ -69,6 +69,7 @@ class RedisBroker:
         self._sender = Link(self._settings, BrokerUnavailable)
         self._upkeep = Link(self._settings, BrokerUnavailable)
         self._admin = RedisQueueAdmin(self._settings, clock)
+        self._queues = Queues(self._settings, self._admin.link)
         self._announced: set[str] = set()  # queues whose name the server has from us
 
     @property
@@ -107,7 +108,7 @@ class RedisBroker:
                     _PUBLISH, self._base(queue), records, *bounds, *messages
                 )
             except ReplyError as error:
-                raise not_sent(self._settings, queue, error) from error
+                raise await self._queues.not_sent(queue, error) from error
             self._limits.note(queue, gone)
             if refused:
                 raise QueueFull([raw.decode() for raw in refused], queue, limit)
@@ -120,7 +121,7 @@ class RedisBroker:
                 # The others work all the same; who sends to this one hears of it as well.
                 why = error
                 if isinstance(error, ReplyError):
-                    why = not_sent(self._settings, queue.name, error)
+                    why = await self._queues.not_sent(queue.name, error)
                 log.error("queue %s cannot be used: %s", queue.name, why)  # noqa: TRY400 - no fault of ours
 
     @asynccontextmanager
@@ -147,33 +148,37 @@ class RedisBroker:
         try:
             return await self._upkeep.script(_SWEEP, self._base(queue), int(latest))
         except ReplyError as error:
-            raise queue_unavailable(self._settings, queue, error) from error
+            raise await self._queues.unavailable(queue, error) from error
 
     async def queues(self) -> Sequence[str]:
         return await self._admin.queues()
 
     async def depth(self, queue: str) -> Depth:
-        return await self._admin.depth(queue)
+        return await self._queues.explained(queue, self._admin.depth(queue))
 
     async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
         return await self._admin.find(ids)
 
     async def purge(self, queue: str) -> int:
-        return await self._admin.purge(queue)
+        return await self._queues.explained(queue, self._admin.purge(queue))
 
     async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
-        return await self._admin.peek(queue, limit=limit, offset=offset)
+        return await self._queues.explained(
+            queue, self._admin.peek(queue, limit=limit, offset=offset)
+        )
 
     async def dead_letters(
         self, queue: str, *, limit: int = 100, offset: int = 0
     ) -> Sequence[DeadLetter]:
-        return await self._admin.dead_letters(queue, limit=limit, offset=offset)
+        return await self._queues.explained(
+            queue, self._admin.dead_letters(queue, limit=limit, offset=offset)
+        )
 
     async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
-        return await self._admin.replay(queue, ids)
+        return await self._queues.explained(queue, self._admin.replay(queue, ids))
 
     async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
-        return await self._admin.delete_dead(queue, ids)
+        return await self._queues.explained(queue, self._admin.delete_dead(queue, ids))
 
     def _base(self, queue: str) -> str:
         return queue_key(self._settings, queue)

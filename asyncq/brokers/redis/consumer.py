@@ -20,11 +20,14 @@ from asyncq.brokers.base import (
 from asyncq.brokers.dead import DeadLimits, pack_last
 from asyncq.brokers.lanes import NO_ROOM, Room
 from asyncq.brokers.redis.blobs import dead_bounds, pack, queue_key, unpack
-from asyncq.brokers.redis.refusals import queue_unavailable
+from asyncq.brokers.redis.refusals import Queues
 from asyncq.errors import BrokerUnavailable, ConfigurationError, LeaseLost
+from asyncq.loggers import get_logger
 from asyncq.stores.records import encode_record
 from asyncq.stores.redis import UNKNOWN_SCRIPT, Link, RedisSettings, lifetime, load_script
 from asyncq.stores.redis_wire import ReplyError
+
+log = get_logger(__name__)
 
 LONGEST_WAIT = 2.0  # seconds blocked at a time; then we know that the server still answers
 LANE_WAIT = 0.05  # seconds until another look when suspects wait for room in the lane
@@ -71,12 +74,14 @@ class RedisConsumer:
         self._epoch = 0  # of the claiming connection; a claim sent on an older one finds nobody
         self._unsure: set[str] = set()  # settled, but the reply was lost
         self._next_due: float | None = None  # seconds, as of the last claim
+        self._is_noted = False  # that nobody can be told of outcomes
 
     async def enter(self) -> None:
         try:
             await self._announce(must_exist=False)
         except BaseException:
             self._claims.close()
+            self._settles.close()
             raise
 
     async def leave(self) -> None:
@@ -111,7 +116,7 @@ class RedisConsumer:
             reply = await self._claims.script(_CLAIM, *self._claim(limit, room))
             crashes = reply[4]
         except ReplyError as error:
-            raise self._explain(error) from error
+            raise await self._explain(error) from error
         finally:
             self._lease.lane.occupy(room, crashes)
         return self._take_in(room, reply)
@@ -129,7 +134,7 @@ class RedisConsumer:
         except ReplyError as error:
             if error.code == UNKNOWN_SCRIPT:
                 return await self.receive(limit)
-            raise self._explain(error) from error
+            raise await self._explain(error) from error
         except anyio.get_cancelled_exc_class():
             # Shielded: what it may have claimed must not wait for the worker's end. Bounded: then
             # it does.
@@ -247,12 +252,15 @@ class RedisConsumer:
                 1 if must_exist else 0,
             )
         except ReplyError as error:
-            raise self._explain(error) from error
+            raise await self._explain(error) from error
 
-    def _explain(self, error: ReplyError) -> BrokerUnavailable | LeaseLost:
+    async def _explain(self, error: ReplyError) -> BrokerUnavailable | LeaseLost:
+        incarnation = self._lease.incarnation
         if error.code == "LEASELOST":
-            return LeaseLost(self._lease.incarnation)
-        return queue_unavailable(self._settings, self._queue, error)
+            return LeaseLost(incarnation)
+        return await Queues(self._settings, self._settles).unavailable(
+            self._queue, error, incarnation
+        )
 
     async def _wait_for_lane(self, too_little: Room) -> None:
         # No wake-up can be relied on: the one for the end of our suspect is often heard before
@@ -297,7 +305,7 @@ class RedisConsumer:
             args += (len(group.deliveries), number, kept, address or "", *group.args)
         resent = bool(self._unsure) and not self._unsure.isdisjoint(map(_id, sent))
         try:
-            positions: list[int] = await self._settles.script(
+            positions: list[Any] = await self._settles.script(
                 _SETTLE,
                 self._base,
                 self._lease.incarnation,
@@ -311,15 +319,34 @@ class RedisConsumer:
         except BaseException as error:
             self._unsure.update(map(_id, sent))
             if isinstance(error, ReplyError):
-                raise self._explain(error) from error
+                raise await self._explain(error) from error
             raise
         if resent:
             self._unsure.difference_update(map(_id, sent))
         if self._suspects:
             self._leave_lane({_id(each) for each in sent if each.suspect})
-        if positions and positions[-1] < 0:
-            self._limits.note(self._queue, -positions.pop())
+        if positions:
+            self._take_notes(positions)
         return [sent[position] for position in positions]
+
+    def _take_notes(self, positions: list[Any]) -> None:
+        """Take what the script says besides from the end of its answer."""
+        last = positions[-1]
+        if isinstance(last, bytes):
+            self._note_unheard(positions.pop())
+            last = positions[-1] if positions else 0
+        if last < 0:
+            self._limits.note(self._queue, -positions.pop())
+
+    def _note_unheard(self, why: bytes) -> None:
+        """Say once that outcomes are kept and cannot be pushed to who waits for them."""
+        if not self._is_noted:
+            self._is_noted = True
+            log.warning(
+                "who waits for results of queue %s hears of them late, by looking: %r does not let "
+                "us publish on channels; ACL SETUSER gives that right: +publish &%s* (%s)",
+                self._queue, self._settings.url, self._replies, why.decode(errors="replace"),
+            )  # fmt: skip
 
     def _leave_lane(self, settled: set[str]) -> None:
         leaving = self._suspects & settled

@@ -36,7 +36,9 @@ class RedisLeaseKeeper:
                     )
                 answers: list[Any] = pipe.execute(raise_on_error=False)
         except (exceptions.RedisError, OSError) as error:
-            raise BrokerUnavailable(f"lease not renewed at {self._settings.url!r}") from error
+            raise BrokerUnavailable(
+                f"lease not renewed at {self._settings.url!r}: {error}"
+            ) from error
         errors = [answer for answer in answers if isinstance(answer, exceptions.RedisError)]
         if errors and len(errors) == len(answers):
             raise BrokerUnavailable(
@@ -53,7 +55,9 @@ class RedisLeaseKeeper:
                 while count := self._client.eval(_SWEEP.text, 1, key, AT_ANY_TIME, incarnation):
                     recovered += count
         except (exceptions.RedisError, OSError) as error:
-            raise BrokerUnavailable(f"lease not released at {self._settings.url!r}") from error
+            raise BrokerUnavailable(
+                f"lease not released at {self._settings.url!r}: {error}"
+            ) from error
         return recovered
 
     def close(self) -> None:

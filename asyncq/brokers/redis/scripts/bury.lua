@@ -2,6 +2,7 @@
 --
 -- Their bodies are copied; whoever calls removes them from where they were. What is over the bounds
 -- gives way, the oldest first and a bounded number at a time. Returns how many that were.
+-- include check
 local function bury(base, ids, reasons, lasts, most, keep)
   local dead = base .. ':dead'
   -- Each a microsecond after the other, so that they lie in the order in which they died.

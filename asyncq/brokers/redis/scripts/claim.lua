@@ -38,6 +38,11 @@ if single then
   end
 end
 
+check_hashes(base, ':bodies', ':held:' .. incarnation)
+if ttl then
+  check_dead(base)
+  check_hashes(base, ':until')
+end
 local due = redis.call('ZRANGEBYSCORE', base .. ':delayed', '-inf', now, 'LIMIT', 0, 500)
 if #due > 0 then
   local known = redis.call('EXISTS', base .. ':crashes') == 1
@@ -51,6 +56,7 @@ if #due > 0 then
     if not line then line = {}; lines[name] = line end
     line[#line + 1] = id
   end
+  for name in pairs(lines) do redis.call('LLEN', name) end
   -- In this order: a full server lets a script that has taken something away go on.
   redis.call('ZREM', base .. ':delayed', unpack(due))
   for name, line in pairs(lines) do redis.call('RPUSH', name, unpack(line)) end
@@ -71,6 +77,7 @@ if limit > 0 and redis.call('EXISTS', base .. ':suspects') == 1 then
     end
   end
   if #ids > 0 then
+    check_hashes(base, ':lanes')
     redis.call('LTRIM', base .. ':suspects', #ids, -1)
     redis.call('HINCRBY', base .. ':lanes', incarnation, #ids)
     state = 0
@@ -84,8 +91,12 @@ for round = 1, ttl and 4 or 1 do
   local buried = #late
   for priority = 9, 0, -1 do
     if #ids >= limit then break end
-    local line = redis.call('LPOP', base .. ':ready:' .. priority, limit - #ids)
-    if line then
+    local line = redis.pcall('LPOP', base .. ':ready:' .. priority, limit - #ids)
+    if line and line.err then
+      -- What has been taken out is handed out first.
+      if #ids == 0 and #late == 0 then return line end
+      break
+    elseif line then
       local ends = ttl and redis.call('HMGET', base .. ':until', unpack(line))
       for i, id in ipairs(line) do
         if ends and ends[i] and tonumber(ends[i]) <= now then

@@ -4,10 +4,15 @@
 -- ARGV[1]  incarnation
 -- ARGV[2]  1: these are all, and the lease ends with the last; 0: only the ids that follow
 -- Returns how many were given back; 500 at most.
+-- include check
 local base = KEYS[1]
 local incarnation = ARGV[1]
 local held = base .. ':held:' .. incarnation
 local ids = {}
+check_lines(base)
+check_hashes(base, ':bodies', ':crashes', ':lanes', ':epochs', ':held:' .. incarnation)
+redis.call('ZCARD', base .. ':leases')
+redis.call('GET', base .. ':active')
 if ARGV[2] == '1' then
   redis.call('HSET', base .. ':epochs', incarnation, 'leaving') -- no claim may follow
   ids = redis.call('HRANDFIELD', held, 500)

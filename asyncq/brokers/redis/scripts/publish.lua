@@ -36,6 +36,8 @@ if redis.call('EXISTS', base .. ':declared') == 1 then
   end
 end
 
+if ttl then check_hashes(base, ':until') end
+if drops then check_dead(base) end
 local ready, delayed, first_due, ends, refused = {}, {}, nil, {}, {}
 for i = 1, total do
   local at = i * 4

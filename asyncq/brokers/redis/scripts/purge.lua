@@ -2,7 +2,11 @@
 --
 -- KEYS[1]  prefix:{queue}
 -- Returns how many were removed, about 1000 at most; 0 when none is left.
+-- include check
 local base = KEYS[1]
+check_lines(base)
+check_hashes(base, ':bodies', ':crashes', ':until')
+redis.call('ZCARD', base .. ':delayed')
 local ids = {}
 for priority = 0, 9 do
   if #ids < 500 then

@@ -3,8 +3,11 @@
 -- KEYS[1]  prefix:{queue}
 -- ARGV     ids
 -- Returns the ids that were there.
+-- include check
 local base = KEYS[1]
 local back = {}
+check_lines(base)
+check_dead(base)
 for _, id in ipairs(ARGV) do
   if redis.call('ZREM', base .. ':dead', id) == 1 then
     local blob = redis.call('HGET', base .. ':dead:bodies', id) or ''

@@ -16,7 +16,8 @@
 --          and for reject one more
 --            last    how its last attempt failed, or ''
 -- Returns the positions (from 0) of those that were not this incarnation's any more, and behind them
--- how many dead letters gave way to new ones, as a negative number, if any did.
+-- how many dead letters gave way to new ones, as a negative number, if any did, and why nobody could
+-- be told, as a text, if that was so.
 -- include bury
 local base = KEYS[1]
 local incarnation, resent, records, replies = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -24,7 +25,7 @@ local held = base .. ':held:' .. incarnation
 local bodies = base .. ':bodies'
 
 local ids, ops, numbers, spots, groups = {}, {}, {}, {}, {}
-local at, total = 8, 0
+local at, total, plain = 8, 0, true
 for group = 1, tonumber(ARGV[7]) do
   local from = total + 1
   total = total + tonumber(ARGV[at])
@@ -35,16 +36,26 @@ for group = 1, tonumber(ARGV[7]) do
     numbers[i] = number
     local op = ARGV[at]
     ops[i], ids[i], spots[i] = op, ARGV[at + 1], at
-    if op == 'a' or op == 'A' then
+    if op == 'a' then
       at = at + 3
+    elseif op == 'A' then
+      at, plain = at + 3, false
     elseif op == 'r' or op == 'R' then
-      at = at + 6
+      at, plain = at + 6, false
     else
-      at = at + 5
+      at, plain = at + 5, false
     end
   end
 end
 local claimed = redis.call('HMGET', held, unpack(ids))
+-- Acknowledging may end half-way: sent again, it does the rest. What is put elsewhere may not.
+if not plain then
+  check_lines(base)
+  check_dead(base)
+  check_hashes(base, ':crashes', ':lanes', ':declared')
+  redis.call('ZCARD', base .. ':delayed')
+  redis.call('EXISTS', records .. ids[1])
+end
 -- A full server refuses what needs memory, unless the script has written before; this writes nothing,
 -- and counts. What has run must end: that makes room.
 redis.call('HDEL', held, '')
@@ -114,6 +125,7 @@ for i = 1, total do
   end
 end
 
+local unheard = nil
 for _, group in ipairs(groups) do
   local keep, address, heard = group[3], group[4], {}
   for i = group[1], group[2] do
@@ -126,7 +138,9 @@ for _, group in ipairs(groups) do
   if #heard > 0 then
     -- A MessagePack array of records, each of them encoded already.
     local head = struct.pack('>BI4', 0xdd, #heard)
-    redis.call('PUBLISH', replies .. address, head .. table.concat(heard))
+    -- Who waits reads the record in the end, where we have no right to tell.
+    local told = redis.pcall('PUBLISH', replies .. address, head .. table.concat(heard))
+    if type(told) == 'table' then unheard = told.err end
   end
 end
 if #gone > 0 then redis.call('HDEL', held, unpack(gone)) end
@@ -138,4 +152,5 @@ if (wake or #back > 0) and redis.call('EXISTS', base .. ':wake') == 0 then
   redis.call('LPUSH', base .. ':wake', 1)
 end
 if given_way > 0 then fenced[#fenced + 1] = -given_way end
+if unheard then fenced[#fenced + 1] = unheard end
 return fenced

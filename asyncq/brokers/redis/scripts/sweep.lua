@@ -4,6 +4,7 @@
 -- ARGV[1]  the latest moment (ms) at which this is still to be done
 -- ARGV[2]  an incarnation known to be dead, if it is about that one alone: its lease ends now
 -- Returns how many were recovered, about 500 at most; 0 when there is nothing left to do.
+-- include check
 local base = KEYS[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -13,6 +14,12 @@ if now > tonumber(ARGV[1]) then return 0 end
 local over = {ARGV[2]}
 if not ARGV[2] then
   over = redis.call('ZRANGEBYSCORE', base .. ':leases', '-inf', now, 'LIMIT', 0, 10)
+end
+if #over > 0 then
+  redis.call('LLEN', base .. ':suspects')
+  redis.call('ZCARD', base .. ':leases')
+  redis.call('GET', base .. ':active')
+  check_hashes(base, ':crashes', ':lanes', ':epochs')
 end
 for _, incarnation in ipairs(over) do
   if recovered >= 500 then break end
