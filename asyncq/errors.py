@@ -15,7 +15,7 @@ AsyncqError
 ├── BackendError
 │   └── BackendUnavailable
 ├── BadArguments                what a message brings does not fit its task; a TypeError too
-├── TimeLimitExceeded           an attempt took longer than its task's time_limit
+├── TimeLimitExceeded           an attempt took longer than its time_limit; a TimeoutError too
 ├── Undecodable                 bytes that are no message
 │   └── NewerVersion            ... that this version can read
 └── TaskError                   how a task ended, raised where its result is awaited
@@ -156,8 +156,12 @@ class BadArguments(AsyncqError, TypeError):
     """What a message brings does not fit the task's parameters; names the argument."""
 
 
-class TimeLimitExceeded(AsyncqError):
-    """The attempt took longer than the task's ``time_limit``."""
+class TimeLimitExceeded(AsyncqError, TimeoutError):
+    """The attempt took longer than the task's ``time_limit``.
+
+    A `TimeoutError`, as from `asyncio.timeout`, for who retries on those. No caller mistakes it for
+    the time-out of a wait: what ``result.get(timeout=5)`` raises for it is `TaskFailed`.
+    """
 
 
 class Undecodable(AsyncqError):

@@ -37,7 +37,12 @@ class Retry(_Times, frozen=True, kw_only=True):
     """Infinity is the longest pause that there can be: 31 years."""
     jitter: bool = True
     on: type[BaseException] | Iterable[type[BaseException]] = (Exception,)
-    """Only these are tried again; anything else fails at once. One class, or several."""
+    """Only these are tried again; anything else fails at once. One class, or several.
+
+    As ``except`` tells, by classes and what is derived from them: `TimeoutError` is the time limit
+    (`TimeLimitExceeded`) as well, and itself an `OSError`. A group, as an `asyncio.TaskGroup` raises
+    it, is tried again if it is named here, or if all that is in it is.
+    """
 
     def __post_init__(self) -> None:
         ceiling = LONGEST if is_endless(self.ceiling) else self.ceiling

@@ -364,7 +364,10 @@ def _may_retry(retry: Retry, error: BaseException, attempt: int) -> bool:
     """
     if is_a(error, asyncio.CancelledError) and retry.allows(Exception(), attempt):
         return True
-    return retry.allows(error, attempt)
+    if retry.allows(error, attempt):
+        return True
+    members = members_of(error, MOST_MEMBERS) if is_a(error, BaseExceptionGroup) else []
+    return bool(members) and all(_may_retry(retry, each, attempt) for each in members)
 
 
 def _asked_delay(group: BaseException) -> float | None:

@@ -65,6 +65,7 @@ def first_arguments(called: str) -> Iterator[tuple[str, str]]:
     [
         ("asyncq.TimeLimitExceeded", asyncq.TimeLimitExceeded),
         ("asyncq.TimeLimitExceeded", asyncq.AsyncqError),
+        ("asyncq.TimeLimitExceeded", TimeoutError),
         ("asyncq.TimeLimitExceeded", Exception),
         ("asyncq.TimeLimitExceeded", "asyncq.TimeLimitExceeded"),
         ("BadArguments", asyncq.BadArguments),

@@ -177,22 +177,6 @@ async def test_a_task_that_recovers_succeeds(app: App) -> None:
         assert await (await third_time.enqueue()).get(timeout=PATIENCE) == 3
 
 
-async def test_only_the_errors_that_the_policy_names_are_tried_again(app: App) -> None:
-    attempts: list[str] = []
-
-    @app.task(retry=Retry(times=1, base=0.0, on=(OSError,)))
-    async def fail(kind: str) -> None:
-        attempts.append(kind)
-        raise {"os": ConnectionError, "value": ValueError, "exit": SystemExit}[kind]
-
-    async with app.worker():
-        for kind in ("os", "value", "exit"):
-            with pytest.raises(TaskFailed):
-                await (await fail.enqueue(kind)).get(timeout=PATIENCE)
-
-    assert attempts == ["os", "os", "value", "exit"]
-
-
 @on_virtual_time
 async def test_the_pause_before_each_retry_grows() -> None:
     app = virtual_app()
