@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
 from asyncq.errors import ConfigurationError
-from asyncq.hints import origin_of
+from asyncq.hints import origin_of, returns_awaitable
 
 CACHED = "cache_info"  # what functools' caches have and nothing else does
 
@@ -47,14 +47,16 @@ def check_nameable(function: Callable[..., Any]) -> None:
     Raises:
         ConfigurationError: it has no name that a worker could find it by.
     """
-    if not hasattr(function, "__qualname__") or not hasattr(function, "__module__"):
+    names = (getattr(function, "__qualname__", None), getattr(function, "__module__", None))
+    if not all(isinstance(name, str) for name in names):  # of a list's method it has no module
         _refuse(function, "has no name of its own", 'give it one with app.task(name="...")')
     if "<lambda>" in function.__qualname__.rpartition(".")[2]:
         _refuse(function, "is a lambda", 'give it a name with app.task(name="..."), or use def')
 
 
 def is_asynchronous(function: Callable[..., Any]) -> bool:
-    """Whether it is called on the event loop: a coroutine function, or a plain wrapper around one.
+    """Whether it is called on the event loop: a coroutine function, or a plain one around it, or
+    one that says that it returns what is awaited.
 
     Any other runs in a thread.
     """
@@ -63,7 +65,9 @@ def is_asynchronous(function: Callable[..., Any]) -> bool:
         return True
     origin = origin_of(function)
     flags = getattr(getattr(origin, "__code__", None), "co_flags", 0)
-    return inspect.iscoroutinefunction(origin) or bool(flags & inspect.CO_ITERABLE_COROUTINE)
+    if inspect.iscoroutinefunction(origin) or flags & inspect.CO_ITERABLE_COROUTINE:
+        return True
+    return returns_awaitable(function)
 
 
 def _called(function: Any) -> Any:
@@ -121,6 +125,12 @@ def _refuse_unbound_methods(function: Callable[..., Any]) -> None:
     first = next(iter(inspect.signature(function).parameters.values()), None)
     if first is None or first.name not in {"self", "cls"} or first.annotation is not first.empty:
         return
+    if hasattr(function, "register"):
+        _refuse(
+            function,
+            "is a singledispatchmethod, which does not say which parameters it has",
+            "write a function around it that does",
+        )
     _refuse(
         function,
         f"is a method, and no message can bring its {first.name!r}",

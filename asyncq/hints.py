@@ -4,6 +4,7 @@ Names that are missing now may be defined further down; names that only type che
 there.
 """
 
+import asyncio
 import functools
 import inspect
 import types
@@ -16,7 +17,7 @@ from asyncq.context import Context
 _ALWAYS_KNOWN = {"Context": Context, "asyncq": types.SimpleNamespace(Context=Context)}
 """Imported for type checkers alone, these are meant all the same."""
 
-_AWAITABLE = (Awaitable, Coroutine)
+_AWAITABLE = (Awaitable, Coroutine, asyncio.Future, asyncio.Task)
 
 
 def origin_of(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,6 +64,16 @@ def resolve_result(function: Callable[..., Any]) -> Any:
     if get_origin(hint) in _AWAITABLE:  # of a plain function around a coroutine function
         return get_args(hint)[-1]
     return hint
+
+
+def returns_awaitable(function: Callable[..., Any]) -> bool:
+    """Whether its annotation says that what it returns is awaited."""
+    try:
+        hint = resolve(inspect.signature(function).return_annotation, function)
+    # The user's text, run as Python: what it means may be known later, or to type checkers alone.
+    except Exception:  # noqa: BLE001
+        return False
+    return (get_origin(hint) or hint) in _AWAITABLE
 
 
 def is_context(hint: Any) -> bool:

@@ -11,6 +11,7 @@ import re
 import zoneinfo
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import (
+    AsyncIterable,
     Awaitable,
     Callable,
     Container,
@@ -108,6 +109,9 @@ def as_plain(value: Any) -> Any:
     name = cls.__qualname__
     if issubclass(cls, Awaitable):
         raise Unsendable(f"a value of {name} cannot be sent: await it first")
+    if issubclass(cls, AsyncIterable):
+        why = "make it a list, with [each async for each in ...]"
+        raise Unsendable(f"a value of {name} cannot be sent: {why}")
     if issubclass(cls, (Iterator, range, KeysView, ValuesView, ItemsView)):
         raise Unsendable(f"a value of {name} cannot be sent: make it a list, with list(...)")
     if hasattr(cls, "__index__") or hasattr(cls, "__float__"):

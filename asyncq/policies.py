@@ -40,8 +40,8 @@ class Retry(_Times, frozen=True, kw_only=True):
     """Only these are tried again; anything else fails at once. One class, or several.
 
     As ``except`` tells, by classes and what is derived from them: `TimeoutError` is the time limit
-    (`TimeLimitExceeded`) as well, and itself an `OSError`. A group, as an `asyncio.TaskGroup` raises
-    it, is tried again if it is named here, or if all that is in it is.
+    (`TimeLimitExceeded`) as well, and itself an `OSError`. A group, as of an `asyncio.TaskGroup`,
+    is tried again if it is named here, or if all that is in it is.
     """
 
     def __post_init__(self) -> None:

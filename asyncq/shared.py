@@ -100,8 +100,11 @@ def check_free(taken: Task[..., Any] | None, function: Callable[..., Any], name:
     """
     if taken is None or is_typed_in(function) or is_same_definition(taken.function, function):
         return
+    hint = ""
+    if "<locals>" in name:
+        hint = ", or its decorator a functools.wraps: without, all that it decorates are called so"
     raise ConfigurationError(
-        f"there are two tasks named {name}: give one another name with @app.task(name=...)"
+        f"there are two tasks named {name}: give one another name with @app.task(name=...){hint}"
     )
 
 

@@ -1,10 +1,12 @@
 """What can be a task works; what cannot is refused where it is declared, with what to write."""
 
+import asyncio
+import contextlib
 import functools
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Annotated, Any, Optional
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from typing import Annotated, Any, Optional, overload
 
 import pytest
 
@@ -44,6 +46,11 @@ class Adder:
         return x
 
     half = functools.partialmethod(add, x=1)
+    more = functools.partialmethod(add)
+
+    @functools.singledispatchmethod
+    async def dispatched(self, x: Any) -> int:
+        return x
 
 
 class AsyncAdder:
@@ -54,6 +61,43 @@ class AsyncAdder:
 @functools.singledispatch
 def dispatched(x: Any) -> int:
     return x + 1
+
+
+@functools.singledispatch
+async def dispatched_later(x: Any) -> int:
+    raise AssertionError
+
+
+@dispatched_later.register
+async def _(x: int) -> int:
+    return x + 1
+
+
+def promised(x: int) -> Awaitable[int]:
+    """Needs the loop that it is called on."""
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(x + 1)
+    return future
+
+
+@overload
+async def overloaded(x: int) -> int: ...
+@overload
+async def overloaded(x: str) -> str: ...
+async def overloaded(x: Any) -> Any:
+    return x + 1
+
+
+async def only_by_place(x: int, /) -> int:
+    return x + 1
+
+
+async def with_defaults(x: int, seen: list[int] = [], *, more: set[int] = {1}) -> int:  # noqa: B006 - the point
+    return x + len(more) + len(seen)
+
+
+async def of_many(*numbers: int, **others: int) -> int:
+    return sum(numbers) + sum(others.values(), start=1)
 
 
 @functools.lru_cache
@@ -81,6 +125,13 @@ RIGHT: dict[str, Any] = {
     "a callable object": Adder(1),
     "a callable object that is asynchronous": AsyncAdder(),
     "a dispatcher": dispatched,
+    "an asynchronous dispatcher": dispatched_later,
+    "a plain function that promises to return what is awaited": promised,
+    "an overloaded function": overloaded,
+    "a function with positions only": only_by_place,
+    "a function with mutable defaults": with_defaults,
+    "a function of any number": of_many,
+    "a partial method of an object": Adder(1).more,
     "a cached function": cached,
     "a lambda with a name": increment,
     "a plain function that returns what is awaited": late,
@@ -109,6 +160,10 @@ async def stream() -> AsyncIterator[int]:
     yield 1
 
 
+async def manage() -> AsyncGenerator[int]:
+    yield 1
+
+
 def generate() -> Iterator[int]:
     yield 1
 
@@ -133,6 +188,15 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
         "below the class",
     ),
     "a partial method": (lambda app: app.task(vars(Adder)["half"]), "belongs to an object"),
+    "a dispatching method": (
+        lambda app: app.task(name="it")(Adder(1).dispatched),
+        "is a singledispatchmethod.*write a function around it",
+    ),
+    "a method of a builtin": (lambda app: app.task(list[int]().append), "has no name of its own"),
+    "an async context manager": (
+        lambda app: app.task(contextlib.asynccontextmanager(manage)),
+        "is an async generator",
+    ),
     "a property": (lambda app: app.task(property(plain)), "belongs to an object"),
     "a partial without a name": (
         lambda app: app.task(functools.partial(add, 1)),
@@ -238,6 +302,43 @@ async def test_messages_of_a_task_that_cannot_run_become_dead_letters_that_say_w
         [letter] = await broker.dead_letters("default")
 
     assert "parameter x: its annotation Clock cannot be resolved" in letter.reason
+
+
+def unnamed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that forgets what it decorates."""
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return await function(*args, **kwargs)
+
+    return call
+
+
+async def test_decorators_that_forget_the_name_are_told_how_to_keep_it(app: App) -> None:
+    first = app.task(unnamed(add))
+
+    with pytest.raises(
+        ConfigurationError, match=r"two tasks named .*unnamed.<locals>.call: .*functools\.wraps"
+    ):
+        app.task(unnamed(only_by_place))
+
+    async with app.worker():
+        assert await (await first.enqueue(4)).get(timeout=PATIENCE) == 5
+
+
+@pytest.mark.parametrize(
+    ("make", "instead"),
+    [(stream, r"\[each async for each in \.\.\.\]"), (generate, r"list\(\.\.\.\)")],
+)
+async def test_what_returns_a_generator_is_told_to_make_it_a_list(
+    app: App, make: Callable[[], Any], instead: str
+) -> None:
+    @app.task
+    async def give() -> Any:
+        return make()
+
+    async with app.worker():
+        with pytest.raises(TaskFailed, match=f"make it a list, with {instead}"):
+            await (await give.enqueue()).get(timeout=PATIENCE)
 
 
 NAMES = ["self", "id", "queue", "ctx", "args", "kwargs", "function", "task", "name", "threads"]
