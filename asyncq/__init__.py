@@ -1,5 +1,6 @@
 """asyncq: a distributed task queue that is asyncio all the way down."""
 
+import asyncq.interrupted  # noqa: F401  # pyright: ignore[reportUnusedImport] - first of all
 from asyncq.app import App
 from asyncq.config import Config
 from asyncq.context import Context, current_context

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -11,15 +11,18 @@ from types import ModuleType
 
 from asyncq.app import App
 from asyncq.brokers.admin import QueueAdmin
-from asyncq.cli.texts import describe_error, outside_of_us
+from asyncq.cli.importing import told_if_slow
+from asyncq.cli.texts import complain, describe_error, outside_of_us
 from asyncq.config import Url, sqlite_path
 from asyncq.errors import ConfigurationError
 
 SHOWN = 20  # names of queues in one line
 
 
-def load_app(target: str) -> App:
+def load_app(target: str, tell: Callable[[str], None] = complain) -> App:
     """Import the app that ``module:app`` names; the current directory is searched first.
+
+    Where that takes seconds, ``tell`` is told where it stands.
 
     Raises:
         ConfigurationError: there is no such thing; says what was meant, where that can be told.
@@ -36,7 +39,8 @@ def load_app(target: str) -> App:
         )
     if not name:
         raise ConfigurationError(f"{target!r} names no module: write it as in shop:app")
-    module = _import(name)
+    with told_if_slow(target, tell):
+        module = _import(name)
     if not attribute:
         raise ConfigurationError(
             f"which app of module {name}? Write {_names(_apps(module, name)) or f'{name}:app'}"

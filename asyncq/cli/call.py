@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from asyncq.cli.apps import doubt_queues, hint, load_app, load_store
 from asyncq.cli.arguments import AppArgument, StoreArgument
 from asyncq.cli.output import print_facts, print_json, print_traceback
 from asyncq.cli.texts import complain
-from asyncq.errors import ConfigurationError, UnknownResult
+from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, UnknownResult
 from asyncq.message import Failed, Failure, Progress, Record, Status, Succeeded, status_of
 from asyncq.result import Result
 from asyncq.signature import Signature
@@ -28,6 +29,9 @@ from asyncq.values import read_plain
 from asyncq.worker.signals import run_loop
 
 SHOWN = 3  # tasks that may have been meant
+ANSWER_TIMEOUT = 5.0  # seconds to find out where a message is
+ENDED = {Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.EXPIRED}
+FOR_THE_SENDER = {"amqp", "amqps"}  # backends that send outcomes, and keep none
 Json = Annotated[bool, Option("--json", help="Print one JSON object.")]
 Wait = Annotated[bool, Option("--wait", help="Wait for the outcome.")]
 Timeout = Annotated[
@@ -99,7 +103,14 @@ def call(
         id = run_loop(partial(send, loaded, signature))
         print_json({"id": id}) if as_json else print(id)
         return
-    _print_outcome(run_loop(partial(send_and_wait, loaded, signature, timeout)), as_json=as_json)
+    report = run_loop(partial(send_and_wait, loaded, signature, timeout, app))
+    if report.status in ENDED:
+        _print_outcome(report, as_json=as_json)
+        return
+    if as_json:
+        print_json(_as_data(report))
+    complain(_still(report, timeout, loaded, app))
+    raise typer.Exit(1)
 
 
 def result(
@@ -158,22 +169,58 @@ async def send(app: App, signature: Signature[Any]) -> str:
         return (await app.enqueue(signature)).id
 
 
-async def send_and_wait(app: App, signature: Signature[Any], timeout: float | None) -> Report:
-    """Enqueue the call and wait for what becomes of it.
-
-    Raises:
-        TimeoutError: nothing, within ``timeout`` seconds.
-    """
+async def send_and_wait(
+    app: App, signature: Signature[Any], timeout: float | None, target: str
+) -> Report:
+    """Enqueue the call and wait for what becomes of it; or say where it is ``timeout`` seconds
+    later. ``target`` names the app, for who interrupts us."""
     async with app:
         await _warn_of_new_queue(app, signature)
         handle = await app.enqueue(signature)
         try:
             return _report(await _record(handle, timeout))
+        except TimeoutError:
+            return await _where(handle, signature.task)
         except anyio.get_cancelled_exc_class():
             complain(
-                f"waits no more; task {handle.id} was sent, and asyncq result shows its outcome"
+                f"waits no more; task {signature.task}[{handle.id}] was sent, and goes on; "
+                f"{_later(app, target, handle.id)}"
             )
             raise
+
+
+async def _where(handle: Result[Any], task: str) -> Report:
+    """What is known of a message without an outcome, as far as anybody answers."""
+    with anyio.move_on_after(ANSWER_TIMEOUT), suppress(BrokerUnavailable, BackendUnavailable):
+        status = await handle.status()
+        if status in ENDED:
+            return _report(await handle.expect())
+        progress = await handle.progress()
+        return Report(id=handle.id, status=status, task=task, progress=progress)
+    return Report(id=handle.id, status=Status.UNKNOWN, task=task)
+
+
+def _still(report: Report, timeout: float | None, app: App, target: str) -> str:
+    """What to say of a message that has not ended in time."""
+    is_so = {
+        Status.QUEUED: "it waits for a worker",
+        Status.SCHEDULED: "it waits until it is due",
+        Status.RUNNING: "a worker runs it",
+    }.get(report.status, "where it is cannot be found out")
+    return (
+        f"task {report.task}[{report.id}] has no outcome after {timeout or 0.0:g} s: {is_so}, and "
+        f"goes on without us; {_later(app, target, report.id)}"
+    )
+
+
+def _later(app: App, target: str, id: str) -> str:
+    """How its outcome can be had by another command."""
+    if app.backend_url.scheme in FOR_THE_SENDER:
+        return (
+            "its outcome is told to its sender alone, and so is lost; App(..., backend=...) keeps "
+            "them"
+        )
+    return f"to look later: asyncq result {target} {id}"
 
 
 async def _warn_of_new_queue(app: App, signature: Signature[Any]) -> None:

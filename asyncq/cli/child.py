@@ -16,10 +16,12 @@ import msgspec
 
 from asyncq.app import App
 from asyncq.cli.apps import doubt_queues, load_app
+from asyncq.cli.importing import told_if_slow
 from asyncq.cli.logs import LogFormat, LogLevel, WorkerLogs
 from asyncq.cli.texts import explain
 from asyncq.dispatch import DEFAULT_BROKER
 from asyncq.errors import BrokerUnavailable, first_error
+from asyncq.interrupted import INTERRUPTED
 from asyncq.loggers import get_logger
 from asyncq.texts import plain
 from asyncq.worker.arrival import connected
@@ -39,7 +41,7 @@ def main() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by the supervisor
         _serve(Parent(channel=int(sys.argv[1]), pipe=int(sys.argv[2])))
     except KeyboardInterrupt:
-        sys.exit(130)  # before the loop could hear of it: nothing was begun
+        sys.exit(INTERRUPTED)  # before the loop could hear of it: nothing was begun
 
 
 def _serve(parent: Parent) -> None:
@@ -66,11 +68,17 @@ def _work(orders: Orders, parent: Parent) -> None:
     else:
         os.environ["PYTHONPATH"] = orders.python_path
     app = _load(orders)
-    given = {"lease": orders.lease, "grace": orders.grace, "concurrency": orders.concurrency}
+    given = {
+        "lease": orders.lease,
+        "grace": orders.grace,
+        "concurrency": orders.concurrency,
+        "max_waiting": orders.max_waiting,
+    }
     app.config = msgspec.structs.replace(
         app.config, **{name: value for name, value in given.items() if value is not None}
     )
-    queues = parse_queues(orders.queues) or check_queues(app.queues())
+    with told_if_slow(orders.app, _warn):  # the modules that it includes
+        queues = parse_queues(orders.queues) or check_queues(app.queues())
     if orders.introduce:
         introduce(orders, app, queues)
     run_loop(partial(_run, app, queues, parent, orders))
@@ -80,10 +88,14 @@ def _load(orders: Orders) -> App:
     """The app, and a log as it wants it."""
     level = LogLevel(orders.log_level) if orders.log_level else None
     logs = WorkerLogs(level, LogFormat(orders.log_format)) if orders.log_setup else None
-    app = load_app(orders.app)
+    app = load_app(orders.app, _warn)
     if logs is not None:
         logs.settle()
     return app
+
+
+def _warn(line: str) -> None:
+    log.warning("%s", line)
 
 
 async def _run(app: App, queues: Queues, parent: Parent, orders: Orders) -> None:

@@ -1,25 +1,42 @@
 """``asyncq``: all commands, and how it ends when one fails."""
 
-import io
 import os
 import sys
 from importlib.metadata import version
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Option
+from typer.core import TyperGroup
 
 from asyncq.cli import call, dead, demo, queues, worker
+from asyncq.cli.celery import as_written_here
+from asyncq.cli.streams import flush_output, set_up_streams
 from asyncq.cli.texts import complain, explain
+from asyncq.interrupted import INTERRUPTED, raise_if_interrupted
 from asyncq.loggers import get_logger
 
+MISUSE = 2  # the exit code
 SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 
 log = get_logger(__name__)
 
+
+class Commands(TyperGroup):
+    """All of them; interrupted, they end without a word, but for what they say themselves."""
+
+    def invoke(self, ctx: Any) -> Any:  # typer's own Context
+        raise_if_interrupted()
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+
 cli = typer.Typer(
     name="asyncq",
+    cls=Commands,
     help="A distributed task queue that is asyncio all the way down.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -36,11 +53,9 @@ cli.command()(demo.demo)
 
 def main() -> None:
     """What the console script runs."""
-    _open_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # no terminal is too old to be told
+    set_up_streams()
     _heed_named_shell()
+    _hint_at_other_words()
     try:
         cli(prog_name="asyncq")
     # The end of the way: what comes from a hook or a broken set-up is said in a line, too.
@@ -49,22 +64,21 @@ def main() -> None:
         why, code = explain(error)
         complain(why)
         sys.exit(code)
+    finally:
+        flush_output()
 
 
-def _open_closed_streams() -> None:
-    """Have what was started without standard streams (``2>&-``) write to nowhere.
-
-    Otherwise the next file or connection would get the number of standard error, and what anybody
-    prints there.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            if nowhere != number:
-                os.dup2(nowhere, number)
-                os.close(nowhere)
-            os.set_inheritable(number, True)  # for what this process becomes and starts
-            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+def _hint_at_other_words() -> None:
+    """Leave with the right words where these are another program's."""
+    if "_ASYNCQ_COMPLETE" in os.environ:
+        return  # a shell asks how a word could go on
+    names = [command.name or "" for command in cli.registered_commands]
+    names += [command.callback.__name__ for command in cli.registered_commands if command.callback]
+    names += [group.name or "" for group in cli.registered_groups]
+    hint = as_written_here(sys.argv[1:], names)
+    if hint is not None:
+        complain(hint)
+        sys.exit(MISUSE)
 
 
 def _heed_named_shell() -> None:

@@ -30,6 +30,15 @@ Concurrency = Annotated[
         show_default=f"the app's, else {DEFAULTS.concurrency}",
     ),
 ]
+MaxWaiting = Annotated[
+    int | None,
+    Option(
+        metavar="N",
+        min=0,
+        help="Tasks that may lend their slot while they wait for others' results.",
+        show_default="the app's, else 10 times the slots",
+    ),
+]
 Grace = Annotated[
     float | None,
     Option(
@@ -95,6 +104,7 @@ def worker(
     *,
     queue: Queues = None,
     concurrency: Concurrency = None,
+    max_waiting: MaxWaiting = None,
     grace: Grace = None,
     lease: Lease = None,
     processes: Processes = 1,
@@ -116,7 +126,9 @@ def worker(
         bool,
         Option("--no-log-setup", help="Leave the log of the worker processes to the app alone."),
     ] = False,
-    burst: Annotated[bool, Option("--burst", help="Stop once the queues are empty.")] = False,
+    burst: Annotated[
+        bool, Option("--burst", help="Stop once nothing is due in the queues.")
+    ] = False,
     reload: Annotated[
         bool, Option("--reload", help="Restart when a Python file here changes.")
     ] = False,
@@ -142,6 +154,7 @@ def worker(
         app=app,
         queues=queue or (),
         concurrency=concurrency,
+        max_waiting=max_waiting,
         grace=grace,
         lease=lease,
         burst=burst,

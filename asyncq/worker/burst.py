@@ -1,8 +1,17 @@
 """The burst: a worker that stops by itself once its queues are empty."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 
+import anyio
+
+from asyncq.brokers.admin import QueueAdmin, QueuePeeker
+from asyncq.brokers.base import Broker
+from asyncq.errors import AsyncqError
+from asyncq.texts import counted
 from asyncq.worker.pool import Slots
+
+LOOK_TIMEOUT = 2.0  # seconds to find out what is left
 
 
 class Burst:
@@ -33,3 +42,34 @@ class Burst:
             slots.changed.clear()
             await slots.changed.wait()
         return self._is_over
+
+
+async def what_waits(
+    brokers: Mapping[str, Broker], queues: Mapping[str, Sequence[str]], now: float
+) -> str:
+    """What a burst that is over leaves in its queues; empty where that is nothing, or unknown.
+
+    ``queues`` are the worker's, by the names of their ``brokers``. What is delayed cannot be
+    counted by every broker (RabbitMQ).
+    """
+    ready = delayed = 0
+    due: list[float] = []
+    with anyio.move_on_after(LOOK_TIMEOUT), suppress(AsyncqError):
+        for name, names in queues.items():
+            broker = brokers[name]
+            if not isinstance(broker, QueueAdmin):
+                continue
+            for queue in names:
+                depth = await broker.depth(queue)
+                ready += depth.ready
+                delayed += depth.delayed or 0
+                if depth.delayed and isinstance(broker, QueuePeeker):
+                    first = await broker.peek(queue, limit=1, offset=depth.ready)
+                    due += [each.due for each in first if each.due is not None]
+    said: list[str] = []
+    if ready:
+        said.append(f"{counted(ready, 'message waits', 'messages wait')} all the same")
+    if delayed:
+        when = f", the next is due in {max(min(due) - now, 0.0):.1f} s" if due else ""
+        said.append(f"{counted(delayed, 'message is delayed', 'messages are delayed')}{when}")
+    return ", ".join(said)

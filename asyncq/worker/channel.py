@@ -24,6 +24,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True, tag="orders"):
     app: str
     queues: Sequence[str] = ()
     concurrency: int | None = None
+    max_waiting: int | None = None
     grace: float | None = None
     lease: float | None = None
     burst: bool = False

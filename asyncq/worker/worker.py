@@ -32,7 +32,7 @@ from asyncq.loggers import get_logger
 from asyncq.message import Progress, new_id
 from asyncq.task import Task
 from asyncq.worker.branch import Branch, Share
-from asyncq.worker.burst import Burst
+from asyncq.worker.burst import Burst, what_waits
 from asyncq.worker.drain import Drain
 from asyncq.worker.executor import Executor
 from asyncq.worker.farewell import Farewell
@@ -79,6 +79,7 @@ class Worker:
         self._burst = burst
         self._until_failed = until_failed  # raises what ends the client that its tasks use
         self._is_told = False  # to stop
+        self._left = ""  # of a burst that is over: what waits in its queues
         self._loop = asyncio.get_running_loop()
         self._state: dict[str, Any] = {}
         self._slots = Slots(config.concurrency, bounds, label_by(codec.decode))
@@ -170,6 +171,8 @@ class Worker:
                                 _run_branch, branch, partial(announce, branch), keep, farewell
                             )
                 watch.cancel_scope.cancel()
+            if self._burst and not self._is_told:
+                self._left = await what_waits(self._brokers, self._queues, self._clock.now())
 
     @contextmanager
     def _lending(self) -> Generator[None]:
@@ -229,9 +232,11 @@ class Worker:
             self._sum_up()
 
     def _sum_up(self) -> None:
-        why = ", for its queues are empty" if self._burst and not self._is_told else ""
+        why, left = "", f"; {self._left}" if self._left else ""
+        if self._burst and not self._is_told:
+            why = f", for {'nothing is due in its queues' if left else 'its queues are empty'}"
         counts = self._executor.notes.summary(self.started)
-        log.info("worker %s ended%s: %s", self.name, why, counts)
+        log.info("worker %s ended%s: %s%s", self.name, why, counts, left)
 
     def _leave(self, leave: Callable[[], None]) -> None:
         self._sum_up()

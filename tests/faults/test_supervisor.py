@@ -140,14 +140,16 @@ async def test_a_process_that_stands_still_for_too_long_is_given_up_and_fenced(
         pytest.skip("its lease is its connection, which a loop that stands still does not end")
     port = free_port()
     bench.configure(lease=1.0, stall_limit=1.0)
+    gate = bench.directory / "gate"
     async with bench.app() as app:
         crew = await bench.hired_crew(1, "--health", str(port))
-        [result] = await bench.send(app, 1, task="block", seconds=4.0)
+        [result] = await bench.send(app, 1, task="halt", gate=str(gate))
         await until(lambda: bool(bench.starts(result.id)), 60, "it runs")
         other = await bench.hired_crew(1, stall_limit=60.0)
 
         await until(lambda: ask(port, "/live")[0] == 503, 60, "it is given up")
         await until(lambda: len(bench.starts(result.id)) == 2, 60, "it runs elsewhere")
+        gate.touch()
         await bench.settled()
         await crew.says("restarting under a new one")
         await until(lambda: ask(port, "/ready")[0] == 200, 60, "it works again")

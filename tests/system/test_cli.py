@@ -356,4 +356,5 @@ def test_an_interrupted_wait_tells_the_id(shell: Shell) -> None:
 
         assert call.wait() == 130
     [line] = call.lines
-    assert f"task {waiting[0]['id']} was sent" in line
+    assert f"task tasks.add[{waiting[0]['id']}] was sent" in line
+    assert f"asyncq result tasks:app {waiting[0]['id']}" in line

@@ -29,7 +29,7 @@ from tests.faults.lab.ledger import (
     Started,
     now,
 )
-from tests.faults.lab.waiting import until
+from tests.faults.lab.waiting import LOOK, until
 
 QUEUE = "lab"
 LEDGER = "LAB_LEDGER"  # the environment variable that says where it is
@@ -47,7 +47,7 @@ _hoard: list[bytes] = []
 def make_app(url: str, config: Config, backend: str | None = None) -> App:
     """The app as producers and workers have it."""
     app = App(url, backend=backend, config=config)
-    for function in (work, block, crunch, echo, gated, grind, hoard, poison, relay, stubborn):
+    for function in (work, block, crunch, echo, gated, grind, halt, hoard, poison, relay, stubborn):
         app.task(name=function.__name__, queue=QUEUE)(function)
     retry = Retry(times=2, base=0.02, factor=1.0, jitter=False)
     app.task(name="flaky", queue=QUEUE, retry=retry)(flaky)
@@ -72,6 +72,14 @@ async def block(seconds: float) -> str:
     """Keep the whole event loop for so long."""
     with _noted() as run:
         time.sleep(seconds)  # noqa: ASYNC251 - that is the fault
+    return run
+
+
+async def halt(gate: str) -> str:
+    """Keep the whole event loop until there is a file of this name."""
+    with _noted() as run:
+        while not os.path.exists(gate):  # noqa: ASYNC240 - that is the fault
+            time.sleep(LOOK)  # noqa: ASYNC251
     return run
 
 

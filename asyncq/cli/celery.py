@@ -1,0 +1,183 @@
+"""What hands that know Celery type: the same command, as it is written here."""
+
+import shlex
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+WITH_VALUE = {
+    "-A": "--app",
+    "--app": "--app",
+    "-Q": "--queues",
+    "--queues": "--queues",
+    "-l": "--loglevel",
+    "--loglevel": "--loglevel",
+    "-P": "--pool",
+    "--pool": "--pool",
+    "-n": "--hostname",
+    "--hostname": "--hostname",
+    "-b": "--broker",
+    "--result-backend": "--result-backend",
+    "-I": "--include",
+    "--include": "--include",
+    "-X": "--exclude-queues",
+    "--exclude-queues": "--exclude-queues",
+    "-f": "--logfile",
+    "--logfile": "--logfile",
+    "--pidfile": "--pidfile",
+    "--autoscale": "--autoscale",
+    "--prefetch-multiplier": "--prefetch-multiplier",
+    "-O": "--optimization",
+    "--optimization": "--optimization",
+    "--time-limit": "--time-limit",
+    "--soft-time-limit": "--soft-time-limit",
+    "--args": "--args",
+    "--countdown": "--countdown",
+    "--eta": "--eta",
+    "--expires": "--expires",
+}
+FLAGS = {
+    "-B": "--beat",
+    "--beat": "--beat",
+    "-E": "--task-events",
+    "--task-events": "--task-events",
+    "-D": "--detach",
+    "--detach": "--detach",
+    "--without-gossip": "--without-gossip",
+    "--without-mingle": "--without-mingle",
+    "--without-heartbeat": "--without-heartbeat",
+    "--purge": "--purge",
+    "--discard": "--purge",
+}
+OURS = {"demo": {"--broker"}}  # of commands that have one of these themselves
+GROUPS = {"dead": {"list", "show", "replay", "delete"}, "queues": {"list", "peek"}}
+LEVELS = {"fatal": "critical", "warn": "warning"}
+APP = "shop:app"
+
+NOT_HERE = {
+    "--pool": "tasks that are coroutines run in an event loop, plain functions in threads; for "
+    "more processes --processes N",
+    "--hostname": "a worker gives itself a name",
+    "--broker": "App('redis://...')",
+    "--result-backend": "App(..., backend='redis://...')",
+    "--include": "App(include=[...])",
+    "--exclude-queues": "name the others with --queue",
+    "--logfile": "the log goes to standard error: 2>FILE",
+    "--pidfile": "leave it to what starts the worker (systemd, a container)",
+    "--detach": "leave it to what starts the worker (systemd, a container)",
+    "--prefetch-multiplier": "a worker takes what it has slots for, and no more",
+    "--optimization": "a worker takes what it has slots for, and no more",
+    "--time-limit": "@app.task(time_limit=...)",
+    "--soft-time-limit": "@app.task(time_limit=...)",
+    "--beat": "a worker sends nothing by schedule",
+    "--purge": "asyncq purge",
+    "--eta": "--delay SECONDS",
+    "--expires": "@app.task(expires=...)",
+    "--task-events": "nothing to write",
+    "--without-gossip": "nothing to write",
+    "--without-mingle": "nothing to write",
+    "--without-heartbeat": "nothing to write",
+}
+
+
+class _Line(msgspec.Struct):
+    """A command line as it is read."""
+
+    command: str = ""
+    app: str = ""
+    rest: list[str] = []
+    """What stands behind the app, in our words."""
+    foreign: list[str] = []
+    """What was typed and is Celery's."""
+    notes: dict[str, None] = {}
+    """Of what has no option here, where it has gone."""
+
+
+def as_written_here(arguments: Sequence[str], commands: Sequence[str]) -> str | None:
+    """What to write instead, if something in there is Celery's; ``commands`` are ours."""
+    line = _Line()
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            line.rest += [word, *words]
+            break
+        name, equals, value = word.partition("=")
+        kind = None if name in OURS.get(line.command, ()) else WITH_VALUE.get(name)
+        if kind is not None:
+            _take_option(line, name, kind, value if equals else next(words, ""))
+        elif word in FLAGS:
+            line.foreign.append(word)
+            line.notes[f"{word}: {NOT_HERE[FLAGS[word]]}"] = None
+        elif not line.command and not word.startswith("-"):
+            _take_command(line, word, commands)
+        elif line.command in GROUPS and word in GROUPS[line.command]:
+            line.command += f" {word}"
+        elif not line.app and ":" in word and not word.startswith("-"):
+            line.app = word
+        elif "multi" not in line.foreign:  # what follows that are names of workers
+            line.rest.append(word)
+    if not line.foreign:
+        return None
+    return _sentence(line)
+
+
+def _take_command(line: _Line, word: str, commands: Sequence[str]) -> None:
+    if word == "multi":
+        line.foreign.append(word)
+        line.command = "worker"
+        line.rest += ["--processes", "N"]
+    elif word in commands:
+        line.command = word
+    elif ":" in word:
+        line.app = word
+        line.foreign.append("the app before its command")
+    else:
+        line.command = word
+
+
+def _take_option(line: _Line, name: str, kind: str, value: str) -> None:
+    line.foreign.append(name)
+    if kind == "--app":
+        line.app = line.app or (value if ":" in value else f"{value or 'shop'}:app")
+    elif (translate := TRANSLATED.get(kind)) is not None:
+        line.rest += translate(value)
+    else:
+        line.notes[f"{name}: {NOT_HERE[kind]}"] = None
+
+
+def _queues(value: str) -> list[str]:
+    return [word for queue in value.split(",") if queue for word in ("--queue", queue)]
+
+
+def _level(value: str) -> list[str]:
+    level = value.lower()
+    return ["--log-level", LEVELS.get(level, level) or "info"]
+
+
+def _arguments(value: str) -> list[str]:
+    """``[1, "a"]`` as the arguments 1 and "a"."""
+    try:
+        values = msgspec.json.decode(value, type=list[msgspec.Raw])
+    except msgspec.DecodeError:
+        return ["ARGS"]
+    return [bytes(each).decode().strip() for each in values]
+
+
+TRANSLATED: dict[str, Callable[[str], list[str]]] = {
+    "--queues": _queues,
+    "--loglevel": _level,
+    "--autoscale": lambda value: ["--concurrency", value.partition(",")[0] or "10"],
+    "--countdown": lambda value: ["--delay", value],
+    "--args": _arguments,
+}
+
+
+def _sentence(line: _Line) -> str:
+    command = line.command or "worker"
+    words = ["asyncq", *command.split(), line.app or APP, *line.rest]
+    if command == "purge" and not line.rest:
+        words.append("QUEUE")
+    foreign = list(dict.fromkeys(line.foreign))
+    notes = "".join(f"; {note}" for note in line.notes)
+    are = "are" if len(foreign) > 1 else "is"
+    return f"{', '.join(foreign)} {are} not known here; write: {shlex.join(words)}{notes}"
