@@ -25,24 +25,29 @@ class Lane:
     beside it, so that a crash points at one message.
 
     Each reservation is occupied, by nobody if need be. A driver may do either in any thread.
+
+    A suspect that waits for another's result may `lend` its place, or it would wait for ever for
+    one that waits for room here. Should the process die then, both have outlived one worker more:
+    which of them it was cannot be told.
     """
 
-    __slots__ = ("_inside", "_is_shut", "_lock", "alone_from")
+    __slots__ = ("_inside", "_is_kept_shut", "_is_shut", "_lock", "alone_from")
 
     def __init__(self, alone_from: int = 1) -> None:
         self.alone_from = max(alone_from, 1)
         self._inside = 0  # suspects, and reservations
         self._is_shut = False
+        self._is_kept_shut = False  # by one that is to be alone and has its place again
         self._lock = Lock()
 
     @property
     def room(self) -> Room:
         """What a reservation would get."""
-        return NO_ROOM if self._is_shut else Room(self.alone_from, alone=not self._inside)
+        return NO_ROOM if self._is_shut else Room(self.alone_from, alone=self.is_empty)
 
     @property
     def is_empty(self) -> bool:
-        return not self._inside
+        return self._inside <= 0  # less, where one was taken from us that had lent its place
 
     def reserve(self) -> Room:
         """Have room for suspects, before they are claimed. What comes of it is said to `occupy`."""
@@ -60,11 +65,23 @@ class Lane:
         with self._lock:
             self._inside += len(crashes) - 1
             if room.alone:
-                self._is_shut = any(count >= self.alone_from for count in crashes)
+                alone = any(count >= self.alone_from for count in crashes)
+                self._is_shut = alone or self._is_kept_shut
 
     def leave(self, count: int = 1) -> None:
         """So many suspects are settled, or were taken from us."""
         with self._lock:
             self._inside -= count
-            if not self._inside:
-                self._is_shut = False
+            if self.is_empty:
+                self._is_shut = self._is_kept_shut = False
+
+    def lend(self) -> None:
+        """One that is inside waits for others, and does nothing meanwhile."""
+        self.leave()
+
+    def take_back(self, crashes: int) -> None:
+        """It goes on, whoever else has come; it had so many crashes."""
+        with self._lock:
+            self._inside += 1
+            if crashes >= self.alone_from and not self.is_empty:
+                self._is_shut = self._is_kept_shut = True

@@ -4,6 +4,9 @@ Else parents that wait for their children in all slots would wait for ever, as n
 child. An attempt lends one slot, however many of its coroutines wait, and has it again when the
 last of them has what it waits for: had it to be given back with the first, the others might wait
 for what cannot run. It goes on at once, also if that makes one too many for a moment.
+
+A suspect that waits for long lends its place in the lane as well, for what it waits for may be a
+suspect.
 """
 
 import asyncio
@@ -11,21 +14,23 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from asyncq.brokers.lanes import Lane
 from asyncq.context import Context
 from asyncq.loggers import get_logger
-from asyncq.texts import shown
+from asyncq.texts import counted, shown
 from asyncq.worker.labels import NAME_LIMIT, label
 from asyncq.worker.pool import Slots
 
 log = get_logger(__name__)
 
+LANE_PATIENCE = 2.0  # seconds; what is no suspect ends meanwhile, and none comes beside the parent
 REMIND = 60.0  # seconds between two lines about attempts that may not lend
 
 
 class _Wait:
     """One attempt that waits."""
 
-    __slots__ = ("awaited", "count", "has_lent", "since")
+    __slots__ = ("awaited", "count", "crashes", "has_lent", "patience", "since")
 
     def __init__(self, awaited: str, since: float) -> None:
         self.awaited = awaited
@@ -33,13 +38,18 @@ class _Wait:
         self.count = 1
         """How many of its coroutines do."""
         self.has_lent = False
+        self.patience: asyncio.TimerHandle | None = None
+        """Of a suspect, until it lends its place in the lane."""
+        self.crashes: int | None = None
+        """Of one that has lent it."""
 
 
 class Loans:
     """Who waits in one worker; at most ``most`` lend their slot. May be asked in any thread."""
 
-    def __init__(self, slots: Slots, most: int) -> None:
+    def __init__(self, slots: Slots, most: int, lane: Lane) -> None:
         self._slots = slots
+        self._lane = lane
         self._most = most
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -57,6 +67,12 @@ class Loans:
             wait.count += 1
             return
         wait = self._waits[context] = _Wait(awaited, self._loop.time())
+        if not self._lane.is_empty:
+            crashes = self._slots.crashes_of(context.id)
+            if crashes is not None:
+                wait.patience = self._loop.call_later(
+                    LANE_PATIENCE, self._lend_lane, context, wait, crashes
+                )
         if self._slots.lent < self._most:
             self._lend(context, wait)
             return
@@ -75,6 +91,10 @@ class Loans:
             return
         del self._waits[context]
         self._refused.pop(context, None)
+        if wait.patience is not None:
+            wait.patience.cancel()
+        if wait.crashes is not None:
+            self._lane.take_back(wait.crashes)
         if not wait.has_lent:
             return
         self._slots.lend(context.queue, -1)
@@ -85,6 +105,15 @@ class Loans:
     def _lend(self, context: Context, wait: _Wait) -> None:
         wait.has_lent = True
         self._slots.lend(context.queue, 1)
+
+    def _lend_lane(self, context: Context, wait: _Wait, crashes: int) -> None:
+        log.info(
+            "task %s, which outlived %s, waits for task %s: others such may run meanwhile",
+            label(context.task, context.id), counted(crashes, "worker"),
+            shown(wait.awaited, NAME_LIMIT),
+        )  # fmt: skip
+        wait.crashes = crashes
+        self._lane.lend()
 
     def _remind(self) -> None:
         """Say who waits in a slot, now and while somebody does."""

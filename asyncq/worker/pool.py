@@ -118,6 +118,14 @@ class Slots:
         """How many tasks run, those included that lent their slot."""
         return sum(len(pool.running) for pool in self.pools)
 
+    def crashes_of(self, id: str) -> int | None:
+        """How many workers a suspect that runs has outlived; None of what is none."""
+        for pool in self.pools:
+            for delivery in pool.running.values():
+                if delivery.suspect and delivery.envelope.id == id:
+                    return delivery.crashes
+        return None
+
     def some_running(self, most: int = MOST_NAMED) -> list[str]:
         """What a few messages are called whose tasks run; and of threads, that it is one."""
         running = ((each, pool.running[each]) for pool in self.pools for each in pool.running)

@@ -178,7 +178,8 @@ class Worker:
     def _lending(self) -> Generator[None]:
         """What is started in the block can lend its slot while it waits for results."""
         most = self._config.max_waiting
-        token = set_lender(Loans(self._slots, 10 * self._slots.size if most is None else most))
+        most = 10 * self._slots.size if most is None else most
+        token = set_lender(Loans(self._slots, most, self._share.lane))
         try:
             yield
         finally:

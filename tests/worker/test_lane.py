@@ -54,3 +54,46 @@ def test_a_reservation_outlives_those_it_was_made_beside() -> None:
     lane.occupy(beside, [1])
     lane.leave()
     assert lane.is_empty
+
+
+def test_a_place_that_is_lent_is_free_and_whoever_has_it_again_is_alone() -> None:
+    lane = Lane(alone_from=2)
+    lane.occupy(lane.reserve(), [2])
+    lane.lend()
+
+    child = lane.reserve()
+    assert child == Room(2, alone=True)
+    lane.occupy(child, [2])
+    lane.take_back(2)
+    lane.leave()  # the child
+
+    assert lane.room == NO_ROOM
+    lane.leave()
+    assert lane.room.alone
+
+
+def test_who_has_its_place_again_while_others_may_come_shuts_the_lane_behind_them() -> None:
+    lane = Lane(alone_from=2)
+    lane.occupy(lane.reserve(), [2])
+    lane.lend()
+    room = lane.reserve()
+    lane.take_back(2)
+
+    lane.occupy(room, [1])
+
+    assert lane.room == NO_ROOM
+    lane.leave()
+    assert lane.room == NO_ROOM  # one of them is in there
+    lane.leave()
+    assert lane.room.alone
+
+
+def test_a_place_that_was_lent_as_its_suspect_was_taken_from_us_is_no_place_any_more() -> None:
+    lane = Lane(alone_from=2)
+    lane.occupy(lane.reserve(), [2])
+    lane.lend()
+    lane.leave()  # the lease has ended
+    lane.take_back(2)
+
+    assert lane.is_empty
+    assert lane.room.alone
