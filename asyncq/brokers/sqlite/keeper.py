@@ -38,5 +38,7 @@ class SqliteLeaseKeeper:
             if self._seat is None:
                 self._seat = Seat(self._settings.path)
             # Not durable: a lease does not outlive the machine's power, and neither does a worker.
-            with self._seat, transaction(self._seat.open(), durable=False):
-                yield self._seat.open()
+            with self._seat:
+                connection = self._seat.open()
+                with transaction(connection, durable=False):
+                    yield connection

@@ -110,6 +110,32 @@ def connect(path: str) -> sqlite3.Connection:
     return connection
 
 
+REPLACED = (
+    "it was replaced by another file while it was open: put the first one back, or stop all that "
+    "use it, remove the -wal and -shm beside it, which belong to the first, and start again"
+)
+
+
+class FileMoved(sqlite3.OperationalError):
+    """The file that is open has this name no more: nobody would find what is written to it."""
+
+
+def file_at(path: str) -> tuple[int, int]:
+    """Which file has this name: its device and its number there.
+
+    Raises:
+        FileMoved: none has.
+    """
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise FileMoved(
+            f"it was removed or moved away while it was open ({error.strerror}): put it back, or "
+            "restart what uses it, to begin with an empty one"
+        ) from error
+    return found.st_dev, found.st_ino
+
+
 def begin(connection: sqlite3.Connection, *, durable: bool) -> None:
     """Take the write lock of the file.
 

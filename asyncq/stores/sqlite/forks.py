@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from asyncq.errors import ConfigurationError
-from asyncq.stores.sqlite.connection import connect
+from asyncq.stores.sqlite.connection import REPLACED, FileMoved, connect, file_at
 
 FORK_PATIENCE = 6.0  # seconds that a fork waits; a writer waits 5 for the locks of others
 
@@ -28,6 +28,8 @@ class Seat:
         self.path = path
         self.busy = threading.Lock()
         self.connection: sqlite3.Connection | None = None
+        self.file: tuple[int, int] | None = None
+        """What the connection has open."""
         with _seats_lock:
             _seats.add(self)
 
@@ -45,20 +47,40 @@ class Seat:
         self.busy.release()
 
     def open(self) -> sqlite3.Connection:
-        """The connection, opened once; within the seat. Raises as `connect`."""
-        if self.connection is None:
+        """The connection, opened once; within the seat. Raises as `connect`, and as `check`."""
+        if self.connection is not None:
+            self.check()
+        else:
             if self.path in _unusable:
                 raise ConfigurationError(
                     f"{self.path} cannot be opened in this process: it was forked while its parent "
                     "worked on the file. Start processes by 'spawn', or before the app is connected"
                 )
+            # Copied in one step, and without the lock: who forks holds that, and waits for us.
+            others = {seat.file for seat in tuple(_seats) if seat.path == self.path} - {None}
+            if others and file_at(self.path) not in others:
+                raise FileMoved(REPLACED)
             self.connection = connect(self.path)
+            self.file = file_at(self.path)
         return self.connection
+
+    def check(self) -> None:
+        """See that the file that is open has its name still: what is written is to be found.
+
+        It is not gone on with another one: their logs have one name, and so one would be read as
+        the other's.
+
+        Raises:
+            FileMoved: no file has that name, or another one.
+        """
+        if file_at(self.path) != self.file:
+            raise FileMoved(REPLACED)
 
     def close(self) -> None:
         """Close the connection, if there is one, and leave."""
         with self.busy:
             connection, self.connection = self.connection, None
+            self.file = None
             if connection is not None:
                 connection.close()
         with _seats_lock:

@@ -56,6 +56,7 @@ class Reader:
         self._lookouts: dict[Lookout, bool] = {}  # and whether it must look, come what may
         self._version: int = -1  # of the data, as it was when all had looked
         self._pause = SHORTEST_PAUSE
+        self._is_away = False  # the file; and that was said
         self._thread = threading.Thread(target=self._run, name=f"reads {path}", daemon=True)
         self._thread.start()
 
@@ -126,8 +127,7 @@ class Reader:
         return max(SHORTEST_PAUSE / 5, min(soonest, self._pause))
 
     def _open(self, job: "Job[Any] | _Signal") -> sqlite3.Connection | None:
-        if self._seat.connection is not None:
-            return self._seat.connection
+        before = self._seat.connection
         try:
             connection = self._seat.open()
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
@@ -135,7 +135,12 @@ class Reader:
             if isinstance(job, Job):
                 job.fail(error)
                 answer([job])
+            if before is not None:
+                self._say_that_it_cannot(error)
             return None
+        self._is_away = False
+        if connection is before:
+            return connection
         connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
         connection.execute("PRAGMA query_only = ON")
         return connection
@@ -161,10 +166,20 @@ class Reader:
         except sqlite3.Error as error:
             log.warning("%s cannot be read, trying again: %s", self._path, error)
             self._pause = LONGEST_PAUSE
-            with self._lock:
-                lookouts = list(self._lookouts)
-            for lookout in lookouts:
-                lookout.give_up()
+            self._tell_lookouts()
+
+    def _say_that_it_cannot(self, error: Exception) -> None:
+        """Once, and not at every look."""
+        if not self._is_away:
+            self._is_away = True
+            log.error("%s cannot be read, trying again: %s", self._path, error)
+            self._tell_lookouts()
+
+    def _tell_lookouts(self) -> None:
+        with self._lock:
+            lookouts = list(self._lookouts)
+        for lookout in lookouts:
+            lookout.give_up()
 
     def _look(self, connection: sqlite3.Connection) -> None:
         version: int = connection.execute("PRAGMA data_version").fetchone()[0]

@@ -58,7 +58,7 @@ class Writer:
     def _run(self) -> None:
         try:
             with self._seat:
-                connection = self._seat.open()
+                self._seat.open()
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
             self._seat.close()
             self._refuse_all(error)
@@ -66,10 +66,21 @@ class Writer:
         try:
             while (group := self._next_group()) is not None:
                 with self._seat:
+                    try:
+                        connection = self._seat.open()
+                    except Exception as error:  # noqa: BLE001 - as above
+                        self._refuse(group, error)
+                        continue
                     self._carry_out(connection, group)
                     self._tend_log(connection)
         finally:
             self._seat.close()
+
+    @staticmethod
+    def _refuse(group: deque[Job[Any]], error: Exception) -> None:
+        for job in group:
+            job.fail(error)
+        answer(group)
 
     def _refuse_all(self, error: Exception) -> None:
         while (job := self._jobs.get()) is not None:
@@ -98,9 +109,7 @@ class Writer:
         try:
             begin(connection, durable=durable)
         except sqlite3.Error as error:
-            for job in group:
-                job.fail(error)
-            answer(group)
+            self._refuse(group, error)
             return
         results: list[tuple[Job[Any], Any]] = []
         deadline = time.monotonic() + GROUP_TIME
@@ -110,6 +119,7 @@ class Writer:
                 if time.monotonic() > deadline:
                     break
             connection.execute("COMMIT")
+            self._seat.check()
         except Exception as error:  # noqa: BLE001 - the thread must survive any job
             roll_back(connection)
             self._sort_out(connection, group, error)
