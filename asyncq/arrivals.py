@@ -24,7 +24,18 @@ REMEMBERED = (
 class Batch:
     """Messages that were sent together, and what came for them."""
 
-    __slots__ = ("__weakref__", "asked", "came", "era", "ids", "lost", "missed", "ref", "taken")
+    __slots__ = (
+        "__weakref__",
+        "asked",
+        "came",
+        "era",
+        "ids",
+        "lost",
+        "missed",
+        "ref",
+        "shared",
+        "taken",
+    )
 
     def __init__(self, ids: list[str], era: int) -> None:
         self.ids = ids
@@ -38,12 +49,18 @@ class Batch:
         """What came and was not kept, with its size in bytes."""
         self.taken: set[str] = set()
         """A handle has these."""
+        self.shared: set[str] = set()
+        """Of these there may be several handles: what came for one is kept for the others."""
         self.lost = False
         """Outcomes may have been pushed to where nobody listened, and are kept nowhere."""
         self.ref: _Reference
 
     def take(self, id: str) -> Record | None:
         """What came for this handle; from now on it is the handle's."""
+        if self.shared and id in self.shared and (record := self.came.get(id)) is not None:
+            if size_of(record) <= LARGE:
+                return record
+            self.shared.discard(id)  # too large to lie here for who may never ask
         record = self.came.pop(id, None)
         if record is not None:
             self.taken.add(id)
@@ -57,8 +74,10 @@ class Batch:
 class _Reference(weakref.ref[Batch]):
     """Knows the ids of a batch when that is gone."""
 
-    __slots__ = ("ids",)
+    __slots__ = ("earlier", "ids")
     ids: Sequence[str]
+    earlier: "_Reference | None"
+    """Another batch with this one id in it."""
 
 
 class Arrivals:
@@ -67,6 +86,7 @@ class Arrivals:
     def __init__(self, *, remembers: bool) -> None:
         self._listening = remembers
         self._batches: dict[str, _Reference] = {}  # empty until somebody listens
+        self._named: set[str] = set()  # ids of a caller's own among them
         self._living: set[_Reference] = set()
         self._gone: deque[_Reference] = deque()  # filled wherever the last handle goes, any thread
         self._open = Batch([], UNSURE)  # what is sent one by one
@@ -79,7 +99,11 @@ class Arrivals:
         """From now on something may come; who only ever sends is spared the keeping of books."""
         if not self._listening:
             self._listening = True
-            for batch in self.living():
+            # Those under ids of a caller's own last: they know of the others with the same one.
+            for batch in sorted(self.living(), key=lambda each: each.era == UNSURE):
+                if batch.era == UNSURE and batch.ids:
+                    batch.ref.earlier = self._batches.get(batch.ids[0])
+                    self._named.add(batch.ids[0])
                 self._batches.update(dict.fromkeys(batch.ids, batch.ref))
 
     def sent(self, id: str, era: int) -> Batch:
@@ -100,11 +124,37 @@ class Arrivals:
         batch = Batch(ids, era)
         batch.ref = reference = _Reference(batch, self._gone.append)
         reference.ids = ids
+        reference.earlier = None
         self._living.add(reference)
         if self._listening:
-            self._batches.update(dict.fromkeys(ids, reference))
+            if self._named and not self._named.isdisjoint(ids):
+                # Each of those gets a batch of its own, which knows of the ones before.
+                self._batches.update((id, reference) for id in ids if id not in self._named)
+            else:
+                self._batches.update(dict.fromkeys(ids, reference))
         self._remembered.append(batch)
         return batch
+
+    def sent_as(self, id: str) -> Batch:
+        """The batch of a message under an id of the caller's own, which may have been sent before:
+        then what comes for it is for the handles of both."""
+        earlier = _living(self._batches.get(id))
+        self._named.discard(id)
+        batch = self.sent_together([id], UNSURE)
+        batch.ref.earlier = earlier
+        if self._listening:
+            self._named.add(id)
+        return batch
+
+    def others(self, batch: Batch) -> list[Batch]:
+        """The batches in which this one's id was sent before, as far as they are alive."""
+        found: list[Batch] = []
+        reference = batch.ref.earlier
+        while reference is not None:
+            if (other := reference()) is not None:
+                found.append(other)
+            reference = reference.earlier
+        return found
 
     def find(self, id: str) -> Batch | None:
         """The batch that this id was sent in, if any of its handles is alive."""
@@ -151,7 +201,18 @@ class Arrivals:
             if batches:
                 for id in reference.ids:
                     if batches.get(id) is reference:
-                        del batches[id]
+                        if (earlier := _living(reference.earlier)) is not None:
+                            batches[id] = earlier
+                        else:
+                            del batches[id]
+                            self._named.discard(id)
+
+
+def _living(reference: _Reference | None) -> _Reference | None:
+    """The first of these that is not gone."""
+    while reference is not None and reference() is None:
+        reference = reference.earlier
+    return reference
 
 
 def size_of(record: Record) -> int:

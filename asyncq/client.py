@@ -177,7 +177,11 @@ class Client:
     async def enqueue(self, signature: Signature[R]) -> Result[R]:
         """Send one call; returns once the broker keeps it. Raises as `Task.enqueue`."""
         envelope = self._envelope(signature, self._clock.now())
-        result = self._result(envelope.id, signature, self._waiters.sent(envelope.id))
+        waiters = self._waiters
+        own_id = signature.options.id is not None
+        sent = waiters.sent_as(envelope.id) if own_id else waiters.sent(envelope.id)
+        task = self._tasks.get(signature.task)
+        result = Result(envelope.id, self, None if task is None else task.read, sent)
         dispatch = self._dispatch
         if envelope.queue in dispatch.elsewhere:
             await all_stored(dispatch.submit([signature], [envelope]))
@@ -281,6 +285,7 @@ class Client:
         if len(self.forgotten) > MOST_FORGOTTEN:
             self.forgotten.clear()
         self.forgotten.update(ids)
+        self._waiters.forget(ids)
 
     async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
         """Run dead letters again; their recorded outcomes are forgotten first."""

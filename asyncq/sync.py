@@ -48,6 +48,11 @@ class SyncResult(Generic[R]):
     def get(self, timeout: Duration | None = None) -> R:
         """As `Result.get`."""
         patience = wait("timeout", timeout)
+        # Of many results most have come before they are asked for: no need to change threads then.
+        record = self._result.at_hand()
+        if record is not None:
+            refuse_in_a_loop()
+            return self._result.value_of(record)
         return self._client.call(lambda _: self._result.get(patience), patience)
 
     def status(self) -> Status:
@@ -143,12 +148,7 @@ class SyncClient:
 
     def _present(self) -> LoopThread:
         """Where to ask."""
-        if _in_a_loop():
-            raise ConfigurationError(
-                "this client blocks, and would stop the event loop that this code runs in: write "
-                "'await task.enqueue(...)' inside of 'async with app:', or use the client in a "
-                "thread, with 'await asyncio.to_thread(...)'"
-            )
+        refuse_in_a_loop()
         thread = self._thread
         if thread is not None and not thread.is_over:
             return thread
@@ -197,12 +197,17 @@ def _at_hand(reference: "weakref.ref[SyncClient]") -> Client:
     return client.at_hand()
 
 
-def _in_a_loop() -> bool:
+def refuse_in_a_loop() -> None:
+    """Raise `ConfigurationError` where an event loop runs, also if this once nothing would wait."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return
+    raise ConfigurationError(
+        "this client blocks, and would stop the event loop that this code runs in: write "
+        "'await task.enqueue(...)' inside of 'async with app:', or use the client in a "
+        "thread, with 'await asyncio.to_thread(...)'"
+    )
 
 
 _all: "weakref.WeakSet[SyncClient]" = weakref.WeakSet()

@@ -110,11 +110,24 @@ class Waiters:
     def sent_as(self, id: str) -> Batch:
         """As `sent`, for an id of the caller's own: it may be there already, or have ended, sent
         by another client or an earlier run of this program, and nothing will be pushed to us."""
-        return self._arrivals.sent_together([id], UNSURE)
+        return self._arrivals.sent_as(id)
 
     def batch_of(self, id: str) -> Batch | None:
         """What was sent together with this id, if this client sent it and remembers."""
-        return self._arrivals.find(id)
+        batch = self._arrivals.find(id)
+        if batch is not None:
+            batch.shared.add(id)  # somebody else has a handle of it, most likely
+        return batch
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Drop what came for these. Any thread may ask."""
+        for id in ids:
+            batch = self._arrivals.find(id)
+            if batch is not None:
+                for each in (batch, *self._arrivals.others(batch)):
+                    each.shared.discard(id)
+                    each.came.pop(id, None)
+                    each.taken.add(id)  # who asks now has to read it
 
     def status(self, id: str) -> Status:
         """What is known here of an id that neither backend nor brokers know anything of."""
@@ -307,6 +320,9 @@ class Waiters:
                 batch.came[id] = record  # taken as soon as they hear of it; see `_drop`
             else:
                 self._arrivals.keep(batch, record, wanted=wanted or self._told_once)
+            if batch.ref.earlier is not None:
+                for other in self._arrivals.others(batch):
+                    self._arrivals.keep(other, record, wanted=wanted or self._told_once)
         for future in list(futures or ()):
             if not future.done():
                 future.set_result(record)
@@ -342,8 +358,9 @@ class Waiters:
 
     def _drop(self, id: str, batch: Batch | None, future: "asyncio.Future[Record]") -> None:
         if batch is not None and not future.cancelled() and future.exception() is None:
-            batch.came.pop(id, None)
-            batch.taken.add(id)
+            batch.take(id)
+            if id not in batch.shared:
+                batch.taken.add(id)
         futures = self._waiting.get(id, [])
         if future in futures:
             futures.remove(future)

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,10 +12,10 @@ import anyio.to_thread
 import pytest
 
 from asyncq.app import App
-from asyncq.errors import TaskFailed, UnknownResult
+from asyncq.errors import ConfigurationError, TaskFailed, UnknownResult
 from asyncq.message import Status
 from asyncq.signature import Signature
-from asyncq.sync import SyncClient
+from asyncq.sync import SyncClient, SyncResult
 from tests.client.given import PATIENCE
 
 
@@ -143,3 +144,53 @@ async def test_a_plain_task_sends_through_a_client_of_its_own(app: App) -> None:
             result = await root.enqueue()
 
             assert await result.get(timeout=PATIENCE) == 5
+
+
+async def test_results_that_came_by_themselves_cross_no_threads(
+    any_app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crossings: list[object] = []
+    call = SyncClient.call
+
+    def counted(client: SyncClient, ask: Any, timeout: float | None = None) -> Any:
+        crossings.append(ask)
+        return call(client, ask, timeout)
+
+    @any_app.task
+    async def double(n: int) -> int:
+        return 2 * n
+
+    def script() -> list[int]:
+        with any_app.sync() as client:
+            client.enqueue(double.s(0)).get(timeout=PATIENCE)  # from here on they are pushed
+            results = client.enqueue_many(double.s(n) for n in range(50))
+            results[-1].get(timeout=PATIENCE)
+            deadline = time.monotonic() + PATIENCE
+            while not all("succeeded" in repr(result) for result in results):  # asks nobody
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            monkeypatch.setattr(SyncClient, "call", counted)
+            return [result.get(timeout=PATIENCE) for result in results]
+
+    async with any_app.worker():
+        assert await anyio.to_thread.run_sync(script) == [2 * n for n in range(50)]
+
+    assert not crossings
+
+
+async def test_in_an_event_loop_a_result_is_refused_also_if_it_is_here(app: App) -> None:
+    @app.task
+    async def same(n: int) -> int:
+        return n
+
+    def send(client: SyncClient) -> SyncResult[int]:
+        result = client.enqueue(same.s(1))
+        assert result.get(timeout=PATIENCE) == 1
+        return result
+
+    async with app.worker():
+        with app.sync() as client:
+            result = await anyio.to_thread.run_sync(send, client)
+            with pytest.raises(ConfigurationError, match="this client blocks"):
+                result.get()
+        assert await anyio.to_thread.run_sync(result.get) == 1  # it has it, closed or not
