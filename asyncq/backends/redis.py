@@ -11,7 +11,7 @@ import msgspec
 from asyncq.backends.base import Watch
 from asyncq.clock import Clock
 from asyncq.config import Url
-from asyncq.errors import BackendUnavailable
+from asyncq.errors import BackendError, BackendUnavailable
 from asyncq.message import Progress, Record
 from asyncq.stores.records import (
     encode_progress,
@@ -22,6 +22,8 @@ from asyncq.stores.records import (
     read_record,
 )
 from asyncq.stores.redis import Link, RedisSettings, lifetime
+from asyncq.stores.redis_sizes import too_large
+from asyncq.stores.redis_wire import ReplyError
 
 PING_EVERY = 10.0  # seconds of silence after which a subscribed connection is asked for life
 PONG_TIMEOUT = 5.0  # seconds; then it counts as gone
@@ -55,14 +57,19 @@ class RedisBackend:
         if not records:
             return
         encoded = [encode_record(record) for record in records]
-        replies = await self._link.pipeline(
-            [
-                ("SET", self._record_key(record.id), blob, "PX", lifetime(record.keep), "NX")
-                if record.keep > 0
-                else ("PING",)
-                for record, blob in zip(records, encoded, strict=True)
-            ]
-        )
+        commands = [
+            ("SET", self._record_key(record.id), blob, "PX", lifetime(record.keep), "NX")
+            if record.keep > 0
+            else ("PING",)
+            for record, blob in zip(records, encoded, strict=True)
+        ]
+        try:
+            replies = await self._link.pipeline(commands)
+        except (ReplyError, BackendUnavailable) as error:
+            sizes = [(each.id, len(blob)) for each, blob in zip(records, encoded, strict=True)]
+            if (no := await too_large(self._link, sizes)) is not None:
+                raise BackendError(f"an outcome cannot be kept: {no}") from error
+            raise
         heard: dict[str, list[msgspec.Raw]] = defaultdict(list)
         for record, blob, stands in zip(records, encoded, replies, strict=True):
             if stands and record.reply_to:

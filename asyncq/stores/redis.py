@@ -25,7 +25,13 @@ from redis.retry import Retry
 from asyncq.config import Url, query_of
 from asyncq.errors import LONGEST, BackendUnavailable, BrokerUnavailable, ConfigurationError
 from asyncq.stores.redis_lines import CONNECT_TIMEOUT, Lines
-from asyncq.stores.redis_refusals import PASSING, asked_for, refusal
+from asyncq.stores.redis_refusals import (
+    PASSING,
+    BackendCannotServe,
+    BrokerCannotServe,
+    asked_for,
+    refusal,
+)
 from asyncq.stores.redis_tls import check_certificates, hint_of_tls, refusal_of_tls
 from asyncq.stores.redis_wire import ReplyError, Wire
 
@@ -35,6 +41,7 @@ CALL_TIMEOUT = 10.0  # seconds until a silent server counts as gone
 OLDEST = (6, 2)  # LPOP with a count, SMISMEMBER
 OWN_OPTIONS = ("prefix",)
 
+_HANGS_UP = "Protocol error"  # the server closes the connection behind that answer
 UNKNOWN_SCRIPT = "NOSCRIPT"
 _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)  # a line of a script
 # redis-py packs in Python, at 1 µs an argument; a batch has thousands.
@@ -251,6 +258,8 @@ class Link:
     def _explain(self, error: ReplyError, packed: bytes, place: int) -> Exception:
         """Our exception for what the server says; its own where a caller takes it apart."""
         code, said = error.code, str(error)
+        if self._wire is not None and _HANGS_UP in said:
+            self._wire.close()
         if code in PASSING:
             # What it says of itself may be true of this connection alone (of a replica, say).
             if self._wire is not None:
@@ -260,7 +269,9 @@ class Link:
 
     def _unable(self, code: str, said: str) -> Exception:
         why = PASSING[code] or said
-        return self._unavailable(f"{self._settings.url!r} cannot serve us now: {why}")
+        is_broker = issubclass(self._unavailable, BrokerUnavailable)
+        kind = BrokerCannotServe if is_broker else BackendCannotServe
+        return kind(f"{self._settings.url!r} cannot serve us now: {why}")
 
     @property
     def is_connected(self) -> bool:

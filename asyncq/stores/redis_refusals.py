@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from asyncq.errors import ConfigurationError
+from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError
 
 # The set-up is wrong: nothing but a change mends it.
 FORBIDDEN: Mapping[str, str] = {
@@ -31,6 +31,14 @@ _NO_DATABASE = re.compile(r"DB index is out of range|invalid DB index", re.IGNOR
 _NO_PASSWORD = re.compile(r"without any password configured")
 
 ENOUGH = 4  # words of a command, until its key has come: EVALSHA, sha, 1, key
+
+
+class BrokerCannotServe(BrokerUnavailable):
+    """It answers, and says why not now: another reason than no answer, for who reads the log."""
+
+
+class BackendCannotServe(BackendUnavailable):
+    """As `BrokerCannotServe`."""
 
 
 class NoPermission(ConfigurationError):

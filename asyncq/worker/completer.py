@@ -20,7 +20,14 @@ from asyncq.brokers.base import (
     Reject,
     UnifiedConsumer,
 )
-from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, LeaseLost
+from asyncq.errors import (
+    BackendError,
+    BackendUnavailable,
+    BrokerError,
+    BrokerUnavailable,
+    ConfigurationError,
+    LeaseLost,
+)
 from asyncq.loggers import get_logger
 from asyncq.message import Failed, Failure, FailureType, Record
 from asyncq.outages import Outage
@@ -164,6 +171,8 @@ class Completer:
 
 def _unsettled(delivery: Delivery, error: Exception) -> Conclusion:
     why = f"{type(error).__name__} while it was settled"
+    if isinstance(error, BrokerError | BackendError):  # in our words; others may say anything
+        why += f": {error}"
     envelope = delivery.envelope
     failure = Failure(FailureType.UNSETTLED.value, why)
     record = Record(envelope.id, Failed(failure), keep=60.0, reply_to=envelope.reply_to)

@@ -1,6 +1,5 @@
 """Passwords and rights that change under who is connected: said, waited for, and well again."""
 
-import logging
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -10,30 +9,22 @@ import anyio
 import pytest
 from anyio import fail_after
 
-from asyncq import outages, publisher, waiters
+from asyncq import waiters
 from asyncq.app import App
 from asyncq.config import Config
 from asyncq.errors import ConfigurationError
-from asyncq.policies import Retry
 from asyncq.stores.redis import Link
-from asyncq.worker import branch, completer, intake
 from tests.client.given import until
+from tests.contracts.redis_given import soon, warnings
 from tests.contracts.test_redis_refusals import PATIENCE, asking
 from tests.servers import start_redis
 
-SOON = Retry(times=0, base=0.02, ceiling=0.05)
+__all__ = ["soon"]  # a fixture
+
+pytestmark = pytest.mark.usefixtures("soon")
 ALL = ("on", ">secret", "~*", "&*", "+@all")
 Commands = Sequence[tuple[str, ...]]
 CUT = (("CLIENT", "KILL", "USER", "bob"),)
-
-
-@pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction] - pytest's
-    for module, name in (
-        (branch, "PAUSE"), (branch, "PAUSE_OF_WRONG"), (intake, "PAUSE"),
-        (intake, "PAUSE_OF_WRONG"), (completer, "PAUSE"), (outages, "PAUSE"), (publisher, "PAUSE"),
-    ):  # fmt: skip
-        monkeypatch.setattr(module, name, SOON)
 
 
 @asynccontextmanager
@@ -51,12 +42,6 @@ async def bobs_server(directory: Path) -> AsyncGenerator[tuple[App, Link]]:
 async def tell(root: Link, commands: Commands) -> None:
     for command in commands:
         await root(*command)
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> str:
-    return "\n".join(
-        record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING
-    )
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ from asyncq.loggers import get_logger
 from asyncq.message import Status
 from asyncq.stores.redis import OLDEST, Link, RedisSettings, load_script
 from asyncq.stores.redis_refusals import NoPermission
+from asyncq.stores.redis_sizes import too_large
 from asyncq.stores.redis_wire import ReplyError
 from asyncq.topology import Queue
 
@@ -107,7 +108,12 @@ class RedisBroker:
                 gone, limit, refused = await self._sender.script(
                     _PUBLISH, self._base(queue), records, *bounds, *messages
                 )
-            except ReplyError as error:
+            except (ReplyError, BrokerUnavailable) as error:
+                sizes = zip(messages[::4], map(len, messages[3::4]), strict=True)
+                if (no := await too_large(self._upkeep, sizes)) is not None:
+                    raise no from error
+                if isinstance(error, BrokerUnavailable):
+                    raise
                 raise await self._queues.not_sent(queue, error) from error
             self._limits.note(queue, gone)
             if refused:

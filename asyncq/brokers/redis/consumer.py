@@ -25,6 +25,7 @@ from asyncq.errors import BrokerUnavailable, ConfigurationError, LeaseLost
 from asyncq.loggers import get_logger
 from asyncq.stores.records import encode_record
 from asyncq.stores.redis import UNKNOWN_SCRIPT, Link, RedisSettings, lifetime, load_script
+from asyncq.stores.redis_sizes import too_large
 from asyncq.stores.redis_wire import ReplyError
 
 log = get_logger(__name__)
@@ -318,8 +319,8 @@ class RedisConsumer:
             )
         except BaseException as error:
             self._unsure.update(map(_id, sent))
-            if isinstance(error, ReplyError):
-                raise await self._explain(error) from error
+            if isinstance(error, ReplyError | BrokerUnavailable):
+                raise await self._why_not(batch, error) from error
             raise
         if resent:
             self._unsure.difference_update(map(_id, sent))
@@ -328,6 +329,18 @@ class RedisConsumer:
         if positions:
             self._take_notes(positions)
         return [sent[position] for position in positions]
+
+    async def _why_not(
+        self, batch: Sequence[Conclusion], error: ReplyError | BrokerUnavailable
+    ) -> Exception:
+        """`Refused` where a record can never be stored: to try again would be for ever."""
+        records = [each.record for each in batch if each.record is not None]
+        sizes = [(record.id, len(encode_record(record))) for record in records]
+        if (no := await too_large(self._settles, sizes)) is not None:
+            return no
+        if isinstance(error, ReplyError):
+            return await self._explain(error)
+        return BrokerUnavailable(str(error))
 
     def _take_notes(self, positions: list[Any]) -> None:
         """Take what the script says besides from the end of its answer."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from importlib.resources import files
 
 from asyncq.config import Url, query_of, sqlite_path
-from asyncq.errors import ConfigurationError
+from asyncq.errors import BackendError, BackendUnavailable, BrokerError, ConfigurationError
 
 APPLICATION_ID = 0x61737171  # "asqq": says whose database the file is
 SCHEMA_VERSION = 3  # each is a step from the one before
@@ -40,6 +40,10 @@ _REMEDIES = {
     sqlite3.SQLITE_CORRUPT: ": it is damaged, restore it or name another file",
     sqlite3.SQLITE_NOTADB: ": it is no database any more, restore it or name another file",
 }
+TOO_LARGE = (
+    "SQLite takes no value of more than 1,000,000,000 bytes, or less where it was built so: pass a "
+    "reference (a path, a key) instead"
+)
 _FOREIGN = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
@@ -69,6 +73,9 @@ def translated(path: str, unavailable: type[Exception]) -> Generator[None]:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_TOOBIG:  # it always will be, so nobody is to try again
+            kind = BackendError if issubclass(unavailable, BackendUnavailable) else BrokerError
+            raise kind(f"{path}: {error}: {TOO_LARGE}") from error
         remedy = "" if code is None else _REMEDIES.get(code & 0xFF, "")
         raise unavailable(f"{path}: {error}{remedy}") from error
 

@@ -1,0 +1,28 @@
+"""What the tests of a Redis in trouble begin with: pauses that are short."""
+
+import logging
+
+import pytest
+
+from asyncq import outages, publisher
+from asyncq.policies import Retry
+from asyncq.worker import branch, completer, intake
+
+SOON = Retry(times=0, base=0.02, ceiling=0.05)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever cannot be done is tried again after a moment."""
+    for module, name in (
+        (branch, "PAUSE"), (branch, "PAUSE_OF_WRONG"), (intake, "PAUSE"),
+        (intake, "PAUSE_OF_WRONG"), (completer, "PAUSE"), (outages, "PAUSE"), (publisher, "PAUSE"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, SOON)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> str:
+    """What the log has for an operator."""
+    return "\n".join(
+        record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING
+    )
