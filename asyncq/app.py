@@ -234,13 +234,15 @@ class App:
         *,
         queues: Queues | None = None,
         concurrency: int | None = None,
+        max_waiting: int | None = None,
         grace: Duration | None = None,
         **unknown: Never,
     ) -> AsyncGenerator[Worker]:
         """A worker in this event loop: consuming when entered, drained when left.
 
         ``queues`` are those of the app's tasks if not given; ``{"mail": 10, "default": None}``
-        runs at most ten of ``mail`` at a time. Stop it early with ``stop()``. What the block raises
+        runs at most ten of ``mail`` at a time. ``max_waiting`` tasks may lend their slot while they
+        wait for others' results. Stop it early with ``stop()``. What the block raises
         comes out as it is, after the drain; so does what ends the worker. While it drains, SIGINT
         (another Ctrl-C) gives back at once what still runs. The block may be left by another task
         than entered it, as fixtures are.
@@ -248,11 +250,15 @@ class App:
         Raises:
             ConfigurationError: queues or options that cannot be; before it connects.
         """
-        self._check_worker(concurrency, grace, unknown)
+        self._check_worker(concurrency, max_waiting, grace, unknown)
         check_queues(queues)
         async with self:
             worker = self.make_worker(
-                queues=queues, concurrency=concurrency, grace=grace, **unknown
+                queues=queues,
+                concurrency=concurrency,
+                max_waiting=max_waiting,
+                grace=grace,
+                **unknown,
             )
             async with Embedded(worker):
                 yield worker
@@ -262,6 +268,7 @@ class App:
         *,
         queues: Queues | None = None,
         concurrency: int | None = None,
+        max_waiting: int | None = None,
         grace: Duration | None = None,
         burst: bool = False,
         require_broker: bool = False,
@@ -277,11 +284,16 @@ class App:
             ConfigurationError: an option that cannot be, at once; or something there answers and
                 cannot be used.
         """
-        self._check_worker(concurrency, grace, unknown)
+        self._check_worker(concurrency, max_waiting, grace, unknown)
         check_queues(queues)
         async with connected(self, lambda: self.client.backend, required=require_broker):
             worker = self.make_worker(
-                queues=queues, concurrency=concurrency, grace=grace, burst=burst, **unknown
+                queues=queues,
+                concurrency=concurrency,
+                max_waiting=max_waiting,
+                grace=grace,
+                burst=burst,
+                **unknown,
             )
             try:
                 await run_until_signalled(worker)
@@ -316,6 +328,7 @@ class App:
         *,
         queues: Queues | None = None,
         concurrency: int | None = None,
+        max_waiting: int | None = None,
         grace: Duration | None = None,
         burst: bool = False,
         **unknown: Never,
@@ -325,7 +338,7 @@ class App:
         Raises:
             InvalidValue, UnknownOption: an option that cannot be; says what can.
         """
-        config = self._check_worker(concurrency, grace, unknown)
+        config = self._check_worker(concurrency, max_waiting, grace, unknown)
         bounds = check_queues(queues) or check_queues(self.queues())
         by_broker: dict[str, list[str]] = defaultdict(list)
         for queue in bounds:
@@ -346,13 +359,17 @@ class App:
         )
 
     def _check_worker(
-        self, concurrency: int | None, grace: Duration | None, unknown: Mapping[str, object]
+        self,
+        concurrency: int | None,
+        max_waiting: int | None,
+        grace: Duration | None,
+        unknown: Mapping[str, object],
     ) -> Config:
         """The settings of a worker; raises as `make_worker`, also before the app is connected."""
         if unknown:
             known = parameters_of(self.make_worker)
             raise unknown_option("worker", unknown, known, Config.__struct_fields__)
-        given = {"concurrency": concurrency, "grace": grace}
+        given = {"concurrency": concurrency, "max_waiting": max_waiting, "grace": grace}
         return msgspec.structs.replace(
             self.config, **{name: value for name, value in given.items() if value is not None}
         )

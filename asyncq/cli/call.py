@@ -15,6 +15,7 @@ from typer import Argument, Option
 from asyncq.app import App
 from asyncq.cli.apps import doubt_queues, hint, load_app, load_store
 from asyncq.cli.arguments import AppArgument, StoreArgument
+from asyncq.cli.importing import told_if_slow
 from asyncq.cli.output import print_facts, print_json, print_traceback
 from asyncq.cli.texts import complain
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, UnknownResult
@@ -89,7 +90,8 @@ def call(
     standard error.
     """
     loaded = load_app(app)
-    found = find_task(loaded, task)
+    with told_if_slow(app):  # the modules that it includes
+        found = find_task(loaded, task)
     if queue is not None:
         check_queue_name(queue)
     try:

@@ -53,6 +53,22 @@ OURS = {"demo": {"--broker"}}  # of commands that have one of these themselves
 GROUPS = {"dead": {"list", "show", "replay", "delete"}, "queues": {"list", "peek"}}
 LEVELS = {"fatal": "critical", "warn": "warning"}
 APP = "shop:app"
+# What Celery has and we have not; and what of it another command shows.
+COMMANDS = {
+    "inspect": "asyncq queues {app} shows what waits and what runs",
+    "status": "asyncq queues {app} shows what waits and what runs",
+    "events": "",
+    "flower": "",
+    "control": "",
+    "beat": "",
+    "shell": "python -m asyncio is one, in which to `async with app`",
+    "report": "",
+    "graph": "",
+    "amqp": "",
+    "logtool": "",
+    "migrate": "",
+    "upgrade": "",
+}
 
 NOT_HERE = {
     "--pool": "tasks that are coroutines run in an event loop, plain functions in threads; for "
@@ -116,7 +132,11 @@ def as_written_here(arguments: Sequence[str], commands: Sequence[str]) -> str | 
             line.app = word
         elif "multi" not in line.foreign:  # what follows that are names of workers
             line.rest.append(word)
-    if not line.foreign:
+    if line.command in COMMANDS and line.command not in commands:
+        instead = COMMANDS[line.command].format(app=line.app or APP)
+        there_are = f"there is no command {line.command}: asyncq has {', '.join(commands)}"
+        return f"{there_are}; {instead}" if instead else there_are
+    if not line.foreign or (line.command and line.command.split()[0] not in commands):
         return None
     return _sentence(line)
 

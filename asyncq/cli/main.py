@@ -72,9 +72,8 @@ def _hint_at_other_words() -> None:
     """Leave with the right words where these are another program's."""
     if "_ASYNCQ_COMPLETE" in os.environ:
         return  # a shell asks how a word could go on
-    names = [command.name or "" for command in cli.registered_commands]
-    names += [command.callback.__name__ for command in cli.registered_commands if command.callback]
-    names += [group.name or "" for group in cli.registered_groups]
+    names = [each.callback.__name__ for each in cli.registered_commands if each.callback]
+    names += [group.name for group in cli.registered_groups if group.name]
     hint = as_written_here(sys.argv[1:], names)
     if hint is not None:
         complain(hint)

@@ -60,11 +60,27 @@ def test_of_what_is_no_option_here_it_is_said_where_it_has_gone(typed: str, says
         "dead replay shop:app --all --yes",
         "queues shop:app",
         "-h",
+        "wroker shop:app -A x",
         "",
     ],
 )
 def test_what_is_right_is_left_alone(typed: str) -> None:
     assert as_written_here(typed.split(), COMMANDS) is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("-A shop inspect active", "asyncq queues shop:app shows what waits"),
+        ("beat -A shop", "there is no command beat: asyncq has worker, call, "),
+        ("flower", "there is no command flower: asyncq has worker, call, "),
+    ],
+)
+def test_a_command_that_is_not_here_is_said_to_be_none(typed: str, says: str) -> None:
+    hint = as_written_here(typed.split(), COMMANDS)
+
+    assert hint is not None
+    assert says in hint
 
 
 def test_the_hint_is_one_line_and_misuse(shell: Shell) -> None:

@@ -14,6 +14,7 @@ from tests.servers import free_port
 ODD: list[tuple[Mapping[str, Any], str]] = [
     ({"concurrency": 0}, "concurrency"),
     ({"concurrency": "5"}, "concurrency"),
+    ({"max_waiting": -1}, "max_waiting"),
     ({"grace": -1}, "grace"),
     ({"queues": {"mail": 0}}, "mail"),
     ({"concurency": 5}, "concurrency"),
