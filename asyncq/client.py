@@ -155,10 +155,10 @@ class Client:
                 # Whoever waits or sends, now or later, is to hear what has ended it all.
                 except Exception as error:
                     self._failure = first_error(error)
-                    for publisher in self._dispatch.publishers.values():
-                        publisher.close(self._failure)
                     raise
                 finally:
+                    for publisher in self._dispatch.publishers.values():
+                        publisher.close(self._failure)
                     self._waiters.close(self._failure)
         # A component that must survive: whoever enters, or uses it, is to hear of it.
         except Exception as error:

@@ -52,19 +52,13 @@ class Publisher:
         return stored
 
     async def run(self) -> None:
-        """Send what was submitted, until cancelled."""
-        try:
-            while True:
-                if not self._pending:
-                    self._news.clear()
-                    await self._news.wait()
-                if pause := await self._send(self._next_batch()):
-                    await anyio.sleep(pause)
-        except Exception as error:
-            self.close(error)
-            raise
-        finally:
-            self.close()
+        """Send what was submitted, until cancelled; whoever cancels it knows why, and closes it."""
+        while True:
+            if not self._pending:
+                self._news.clear()
+                await self._news.wait()
+            if pause := await self._send(self._next_batch()):
+                await anyio.sleep(pause)
 
     def close(self, failure: BaseException | None = None) -> None:
         """Nothing is sent any more: whoever waits, or begins to, hears of that, and why."""

@@ -38,6 +38,7 @@ async def running(broker: WatchedBroker, timeout: float = PATIENCE) -> AsyncGene
             group.start_soon(publisher.run)
             yield publisher
             group.cancel_scope.cancel()
+        publisher.close()
 
 
 def envelope(id: str | None = None) -> Envelope:
