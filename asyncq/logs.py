@@ -25,6 +25,12 @@ or with ``dictConfig`` (``uvicorn --log-config``)::
         "root": {"level": "INFO", "handlers": ["err"]},
     }
 
+structlog and loguru, where they do not log through `logging`, get the same by `add_to_event` (a
+processor) and `add_to_record` (a patcher)::
+
+    structlog.configure(processors=[asyncq.logs.add_to_event, ...])
+    loguru.logger.configure(patcher=asyncq.logs.add_to_record)
+
 asyncq's own loggers are below ``asyncq``: ``logging.getLogger("asyncq").setLevel("WARNING")``
 leaves out what is no trouble, ``"DEBUG"`` adds a line for each task that is received and that
 succeeds.
@@ -63,6 +69,27 @@ class TaskFilter(logging.Filter):
             record.__dict__[LOG_TASK] = shown(task, NAME_LIMIT)
             record.__dict__[LOG_ID] = shown(id, NAME_LIMIT)
         return True
+
+
+def add_to_event(logger: Any, method: str, event: Any) -> Any:
+    """A processor of structlog's: adds the running task as ``task``, its message's id as ``id``.
+
+    What the event says itself under these names stays.
+    """
+    event.update({name: value for name, value in _running().items() if name not in event})
+    return event
+
+
+def add_to_record(record: Any) -> None:
+    """A patcher of loguru's: adds the same to the record's ``extra``."""
+    add_to_event(None, "", record["extra"])
+
+
+def _running() -> dict[str, str]:
+    context = find_context()
+    if context is None:
+        return {}
+    return {"task": shown(context.task, NAME_LIMIT), "id": shown(context.id, NAME_LIMIT)}
 
 
 class LineFormatter(logging.Formatter):
