@@ -2,15 +2,19 @@
 
 import ast
 import importlib
+import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 import asyncq
-from asyncq import drivers
+from asyncq import drivers, errors, testing
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.errors import ConfigurationError
@@ -75,6 +79,29 @@ def test_the_public_names_are_there_sorted_and_no_others() -> None:
     assert public == set(asyncq.__all__)
     assert sorted(asyncq.__all__) == asyncq.__all__
     assert all(getattr(asyncq, name).__doc__ for name in asyncq.__all__)
+
+
+def shown_to_readers() -> str:
+    """What the README and the examples say."""
+    root = Path(__file__).parent.parent
+    pages = [root / "README.md", *sorted((root / "examples").rglob("*.py"))]
+    return "\n".join(page.read_text() for page in pages)
+
+
+def has_example(thing: Any) -> bool:
+    """Whether its docstring has a line of code that calls something."""
+    return re.search(r"``[^`]*\w\(.*?``", inspect.getdoc(thing) or "", re.DOTALL) is not None
+
+
+@pytest.mark.parametrize("module", [asyncq, testing], ids=["asyncq", "testing"])
+def test_every_public_name_is_shown_where_a_reader_looks_for_it(module: ModuleType) -> None:
+    # The tree of all errors says of each when it is raised.
+    text = shown_to_readers() + (errors.__doc__ or "")
+
+    names: list[str] = module.__all__
+    unseen = [name for name in names if not re.search(rf"\b{name}\b", text)]
+
+    assert [name for name in unseen if not has_example(getattr(module, name))] == []
 
 
 def test_every_public_error_is_one_of_ours() -> None:

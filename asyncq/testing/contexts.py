@@ -9,7 +9,10 @@ from asyncq.message import Message, Progress, new_id
 
 
 class TestContext(Context):
-    """A `Context` that no worker made. Inside of ``with`` it is what `current_context` gives."""
+    """A `Context` that no worker made: ``await work(testing.context(attempt=2), 3)``.
+
+    Inside of ``with testing.context():`` it is what `current_context` gives.
+    """
 
     __test__ = False  # pytest looks for classes that are called so
     __slots__ = ("_token", "reported")

@@ -33,7 +33,10 @@ class _Jumping(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in which no time is waited for: it passes."""
+    """An event loop in which no time is waited for: it passes.
+
+    ``asyncio.Runner(loop_factory=testing.VirtualLoop)`` runs coroutines in one.
+    """
 
     def __init__(self) -> None:
         self._jumping = _Jumping()
@@ -48,7 +51,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock:
-    """Moments in the virtual time of the loop that made it, for its threads as well."""
+    """Moments in the virtual time of the loop that made it, for its threads as well.
+
+    ``App("memory://", clock=testing.VirtualClock())`` is an app that lives in it.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
