@@ -33,9 +33,9 @@ from datetime import timedelta
 from typing import Any, cast
 
 from asyncq.naming import exception_name
+from asyncq.reprs import shown_value
 from asyncq.texts import counted
 
-SHOWN = 100  # characters of a value
 LONGEST = 1e9  # seconds, of any duration: 31 years, which every store can count
 
 
@@ -304,8 +304,4 @@ def first_error(error: BaseException) -> BaseException:
 
 def shown(value: Any) -> str:
     """A value in an error's text: bounded, and whatever its ``repr`` does."""
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001 - a user's object, or a number with too many digits
-        return f"<{type(value).__name__}>"
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    return shown_value(value)
