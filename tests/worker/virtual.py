@@ -4,27 +4,16 @@ Thirty seconds pass in a millisecond, and are still exactly thirty. Threads go o
 lease that a thread renews has to be long.
 """
 
-import asyncio
 from typing import Any
 
 from asyncq.app import App
 from asyncq.config import Config
 from asyncq.message import new_id
-from asyncq.testing import VirtualLoop, on_virtual_time
+from asyncq.testing import VirtualClock, VirtualLoop, on_virtual_time
 
 __all__ = ["VirtualClock", "VirtualLoop", "on_virtual_time", "virtual_app"]
 
 LONG = 1e9  # seconds; a lease that virtual time does not reach
-
-
-class VirtualClock:
-    """Moments in the virtual time of the loop that made it, for its threads as well."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-
-    def now(self) -> float:
-        return self._loop.time()
 
 
 def virtual_app(**settings: Any) -> App:
