@@ -4,12 +4,12 @@ from typing import Any, cast
 
 import pytest
 
+from asyncq import testing
 from asyncq.app import App
 from asyncq.context import Context
 from asyncq.errors import ConfigurationError, MessageTooLarge
 from asyncq.message import new_id
 from asyncq.task import Task
-from tests.client.given import watched
 
 Untyped = Task[..., Any]
 
@@ -92,11 +92,11 @@ def test_arguments_that_fit_make_a_signature(
 
 @pytest.mark.parametrize(("name", "args", "kwargs", "complaint"), WRONG)
 async def test_arguments_that_do_not_fit_are_the_callers_error_and_nothing_is_sent(
-    watched_app: App, name: str, args: tuple[int, ...], kwargs: dict[str, int], complaint: str
+    app: App, name: str, args: tuple[int, ...], kwargs: dict[str, int], complaint: str
 ) -> None:
-    task = make_tasks(watched_app)[name]
+    task = make_tasks(app)[name]
 
-    async with watched_app:
+    async with testing.run(app, worker=False) as run:
         with pytest.raises(TypeError, match=f"task {name}: {complaint}"):
             await task.enqueue(*args, **kwargs)
         with pytest.raises(TypeError, match=complaint):
@@ -104,7 +104,7 @@ async def test_arguments_that_do_not_fit_are_the_callers_error_and_nothing_is_se
         with pytest.raises(TypeError, match=complaint):
             task.s(*args, **kwargs)
 
-        assert watched(watched_app).calls == 0
+        assert run.enqueued == []
 
 
 @pytest.mark.parametrize(
@@ -121,45 +121,45 @@ async def test_arguments_that_do_not_fit_are_the_callers_error_and_nothing_is_se
     ids=str,
 )
 async def test_what_has_no_representation_is_a_type_error_and_nothing_is_sent(
-    watched_app: App, value: Any
+    app: App, value: Any
 ) -> None:
-    @watched_app.task
+    @app.task
     async def take(value: Any) -> None: ...
 
     untyped = cast(Untyped, take)  # to a type checker, a first parameter of any type has no name
-    async with watched_app:
+    async with testing.run(app, worker=False) as run:
         with pytest.raises(TypeError, match="cannot be sent"):
             await take.enqueue(value)
         with pytest.raises(TypeError, match="cannot be sent"):
             await untyped.enqueue(value=value)
 
-        assert watched(watched_app).calls == 0
+        assert run.enqueued == []
 
 
-async def test_a_value_that_holds_itself_is_a_type_error(watched_app: App) -> None:
-    @watched_app.task
+async def test_a_value_that_holds_itself_is_a_type_error(app: App) -> None:
+    @app.task
     async def take(value: Any) -> None: ...
 
     ring: list[Any] = []
     ring.append(ring)
-    async with watched_app:
+    async with testing.run(app, worker=False) as run:
         with pytest.raises(TypeError, match="nested too deeply"):
             await take.enqueue(ring)
 
-        assert watched(watched_app).calls == 0
+        assert run.enqueued == []
 
 
-async def test_a_message_that_is_too_large_is_refused_at_the_caller(watched_app: App) -> None:
-    @watched_app.task(name="take")
+async def test_a_message_that_is_too_large_is_refused_at_the_caller(app: App) -> None:
+    @app.task(name="take")
     async def take(value: bytes) -> None: ...
 
-    limit = watched_app.config.max_message_size
-    async with watched_app:
+    limit = app.config.max_message_size
+    async with testing.run(app, worker=False) as run:
         with pytest.raises(MessageTooLarge, match="task take has 1048") as caught:
             await take.enqueue(b"x" * limit)
 
         assert (caught.value.limit, caught.value.size > limit) == (limit, True)
-        assert watched(watched_app).calls == 0
+        assert run.enqueued == []
 
 
 async def test_a_signature_of_a_task_that_the_app_does_not_have_is_refused(app: App) -> None:

@@ -15,12 +15,13 @@ import msgspec
 import pydantic
 import pytest
 
+from asyncq import testing
 from asyncq.app import App
 from asyncq.errors import ConfigurationError, TaskFailed
 from asyncq.signature import Signature
 from asyncq.task import Task
 from tests.client import deferred
-from tests.client.given import PATIENCE, watched
+from tests.client.given import PATIENCE
 
 
 @dataclass
@@ -239,11 +240,11 @@ MISFITS: list[tuple[Any, Any, str]] = [
 
 @pytest.mark.parametrize(("annotation", "value", "why"), MISFITS, ids=repr)
 async def test_a_misfit_is_refused_where_it_is_called_and_names_task_and_argument(
-    watched_app: App, annotation: Any, value: Any, why: str
+    app: App, annotation: Any, value: Any, why: str
 ) -> None:
-    echo = echo_task(watched_app, annotation)
+    echo = echo_task(app, annotation)
 
-    async with watched_app:
+    async with testing.run(app, worker=False) as run:
         with pytest.raises(
             TypeError, match=f"task {re.escape(echo.name)}: argument value: "
         ) as one:
@@ -251,7 +252,7 @@ async def test_a_misfit_is_refused_where_it_is_called_and_names_task_and_argumen
         with pytest.raises(TypeError) as other:
             echo.s(value, named=None)
 
-        assert watched(watched_app).calls == 0
+        assert run.enqueued == []
     assert why in str(one.value)
     assert str(other.value) == str(one.value)
 
