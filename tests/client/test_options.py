@@ -1,90 +1,71 @@
 """The options of a call: what they mean, and what is refused before anything is sent."""
 
-import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from asyncq import testing
 from asyncq.app import App
-from asyncq.brokers.base import Envelope
-from asyncq.brokers.memory import MemoryBroker
-from asyncq.config import Url
 from asyncq.context import Context
 from asyncq.errors import ConfigurationError, InvalidValue, RetryLater, UnknownOption
 from asyncq.message import Status
 from asyncq.result import as_completed, gather
+from asyncq.testing import Sent
 from tests.client.given import new_app
 
 
-class Fixed:
-    """A clock that stands."""
-
-    def now(self) -> float:
-        return 1_000_000.0
-
-
-@pytest.fixture
-def fixed() -> App:
-    return App("memory://" + str(time.perf_counter_ns()), clock=Fixed())
-
-
-async def envelope_of(app: App, **options: Any) -> Envelope:
-    """What a call with these options puts into the broker."""
-    sent: list[Envelope] = []
-
-    class Caught(MemoryBroker):
-        async def publish(self, envelopes: Any) -> None:
-            sent.extend(envelopes)
+async def sent_with(app: App, **options: Any) -> tuple[Sent, float]:
+    """What a call with these options sends, and when that is."""
 
     @app.task(queue="own", priority=3, expires=60.0, keep_result=9.0)
     async def task() -> None: ...
 
-    async with app:
-        app.client._dispatch.default._broker = Caught(Url("memory://nowhere"), Fixed())  # pyright: ignore[reportPrivateUsage] - to catch it
+    async with testing.run(app, worker=False) as run:
         await task.options(**options).enqueue()
-    [envelope] = sent
-    return envelope
+        [sent] = run.enqueued
+        return sent, run.clock.now()
 
 
-@pytest.mark.parametrize(
-    ("options", "eta"),
-    [
-        ({}, None),
-        ({"delay": 5}, 1_000_005.0),
-        ({"delay": 0}, 1_000_000.0),
-        ({"countdown": 5.5}, 1_000_005.5),
-        ({"countdown": timedelta(minutes=1)}, 1_000_060.0),
-        ({"eta": 1_234_567.0}, 1_234_567.0),
-        ({"eta": datetime(2030, 1, 1, tzinfo=UTC)}, 1_893_456_000.0),
-    ],
-)
+STARTS: list[tuple[dict[str, Any], Callable[[float], float | None]]] = [
+    ({}, lambda _: None),
+    ({"delay": 5}, lambda now: now + 5),
+    ({"delay": 0}, lambda now: now),
+    ({"countdown": 5.5}, lambda now: now + 5.5),
+    ({"countdown": timedelta(minutes=1)}, lambda now: now + 60),
+    ({"eta": 1_234_567.0}, lambda _: 1_234_567.0),
+    ({"eta": datetime(2030, 1, 1, tzinfo=UTC)}, lambda _: 1_893_456_000.0),
+]
+
+
+@pytest.mark.parametrize(("options", "eta"), STARTS, ids=[str(options) for options, _ in STARTS])
 async def test_delay_countdown_and_eta_say_when_to_start(
-    fixed: App, options: dict[str, Any], eta: float | None
+    app: App, options: dict[str, Any], eta: Callable[[float], float | None]
 ) -> None:
-    envelope = await envelope_of(fixed, **options)
+    sent, now = await sent_with(app, **options)
 
-    assert envelope.eta == eta
+    assert sent.eta == eta(now)
 
 
-async def test_options_of_the_call_win_over_those_of_the_task(fixed: App) -> None:
-    envelope = await envelope_of(
-        fixed, queue="other", priority=0, expires=timedelta(seconds=5), id="mine", headers={"a": 1}
+async def test_options_of_the_call_win_over_those_of_the_task(app: App) -> None:
+    sent, now = await sent_with(
+        app, queue="other", priority=0, expires=timedelta(seconds=5), id="mine", headers={"a": 1}
     )
 
-    assert envelope.queue == "other"
-    assert envelope.priority == 0
-    assert envelope.expires == 1_000_005.0
-    assert envelope.id == "mine"
-    assert envelope.headers == {"a": 1}
+    assert sent.queue == "other"
+    assert sent.priority == 0
+    assert sent.expires == now + 5
+    assert sent.id == "mine"
+    assert sent.headers == {"a": 1}
 
 
-async def test_options_that_are_not_given_are_those_of_the_task(fixed: App) -> None:
-    envelope = await envelope_of(fixed)
+async def test_options_that_are_not_given_are_those_of_the_task(app: App) -> None:
+    sent, now = await sent_with(app)
 
-    assert (envelope.queue, envelope.priority) == ("own", 3)
-    assert envelope.expires == 1_000_060.0
-    assert len(envelope.id) == 32
+    assert (sent.queue, sent.priority) == ("own", 3)
+    assert sent.expires == now + 60
+    assert len(sent.id) == 32
 
 
 @pytest.mark.parametrize(
@@ -290,10 +271,10 @@ async def test_no_limit_may_be_written_as_infinity(app: App) -> None:
         assert await result.get(timeout=float("inf")) == 1
 
 
-async def test_a_call_that_never_expires_wins_over_its_task(fixed: App) -> None:
-    envelope = await envelope_of(fixed, expires=float("inf"))
+async def test_a_call_that_never_expires_wins_over_its_task(app: App) -> None:
+    sent, _ = await sent_with(app, expires=float("inf"))
 
-    assert envelope.expires is None
+    assert sent.expires is None
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), "5", True, 10**400], ids=str)
@@ -346,18 +327,20 @@ async def test_a_message_with_an_eta_is_scheduled_and_one_without_is_queued(app:
 
 
 async def test_a_delayed_message_runs_when_its_time_has_come(app: App) -> None:
+    started: list[tuple[float | None, float]] = []
+
     @app.task
-    async def started(ctx: Context) -> float | None:
-        return ctx.eta if ctx.eta is not None and time.time() >= ctx.eta else None  # noqa: TID251 - the machine's
+    async def start(ctx: Context) -> None:
+        started.append((ctx.eta, run.clock.now()))
 
-    async with app.worker():
-        before = time.time()  # noqa: TID251 - the machine's
-        result = await started.options(delay=0.05).enqueue()
+    async with testing.run(app) as run:
+        due = run.clock.now() + 60
+        await start.options(delay=60).enqueue()
+        await run.advance(59)
+        assert started == []
+        await run.advance(1)
 
-        eta = await result.get(timeout=10)
-
-    assert eta is not None
-    assert eta >= before + 0.05
+    assert started == [(due, due)]
 
 
 async def test_one_id_is_taken_once(app: App) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import logging
 import threading
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ import anyio
 import pytest
 from anyio import fail_after
 
+from asyncq import testing
 from asyncq.app import App
 from asyncq.context import Context, current_context
 from asyncq.errors import RetryLater, TaskExpired, TaskFailed, TimeLimitExceeded
@@ -177,37 +179,34 @@ async def test_a_task_that_recovers_succeeds(app: App) -> None:
         assert await (await third_time.enqueue()).get(timeout=PATIENCE) == 3
 
 
-@on_virtual_time
-async def test_the_pause_before_each_retry_grows() -> None:
-    app = virtual_app()
+async def test_the_pause_before_each_retry_grows(app: App) -> None:
     moments: list[float] = []
 
     @app.task(retry=Retry(times=3, base=10.0, factor=2.0, ceiling=30.0, jitter=False))
     async def fail() -> None:
-        moments.append(asyncio.get_running_loop().time())
+        moments.append(run.clock.now())
         raise ValueError
 
-    async with app.worker():
-        with pytest.raises(TaskFailed):
-            await (await fail.enqueue())
+    async with testing.run(app) as run:
+        await fail.enqueue()
+        await run.advance(timedelta(hours=1))
+        assert len(run.failures) == 1
 
     pauses = [round(b - a) for a, b in pairwise(moments)]
     assert pauses == [10, 20, 30]
 
 
-@on_virtual_time
-async def test_a_task_may_ask_to_run_again_later_whatever_its_policy() -> None:
-    app = virtual_app()
+async def test_a_task_may_ask_to_run_again_later_whatever_its_policy(app: App) -> None:
     moments: list[float] = []
 
     @app.task
     async def not_yet(ctx: Context) -> int:
-        moments.append(asyncio.get_running_loop().time())
+        moments.append(run.clock.now())
         if ctx.attempt < 5:
             raise RetryLater(600)
         return ctx.attempt
 
-    async with app.worker():
+    async with testing.run(app, eager=True) as run:
         assert await (await not_yet.enqueue()) == 5
 
     assert round(moments[-1] - moments[0]) == 4 * 600
@@ -305,23 +304,21 @@ async def test_plain_functions_run_in_threads_at_the_same_time(app: App) -> None
         assert [await result.get(timeout=PATIENCE) for result in results] == [True] * 4
 
 
-@on_virtual_time
-async def test_what_has_expired_is_not_started() -> None:
-    app = virtual_app()
+async def test_what_has_expired_is_not_started(app: App) -> None:
     ran: list[str] = []
 
     @app.task
     async def note(name: str) -> None:
         ran.append(name)
 
-    async with app:
+    async with testing.run(app, worker=False) as run:
         late = await note.options(expires=60).enqueue("late")
         in_time = await note.options(expires=62).enqueue("in time")
-        await anyio.sleep(61)
+        await run.advance(61)
         async with app.worker():
             with pytest.raises(TaskExpired):
-                await late
-            await in_time
+                await late.get(timeout=PATIENCE)
+            await in_time.get(timeout=PATIENCE)
 
     assert ran == ["in time"]
 
@@ -439,20 +436,17 @@ async def test_tasks_that_wait_run_side_by_side(app: App) -> None:
                 await result
 
 
-@on_virtual_time
-async def test_what_expires_between_attempts_says_what_the_last_one_raised() -> None:
-    app = virtual_app()
-
+async def test_what_expires_between_attempts_says_what_the_last_one_raised(app: App) -> None:
     @app.task(retry=Retry(times=5, base=40.0, factor=1.0, jitter=False))
     async def fail(ctx: Context) -> None:
         raise ValueError(f"no {ctx.attempt}" + "!" * 10_000)
 
-    async with app.worker():
+    async with testing.run(app, eager=True):
         result = await fail.options(expires=100).enqueue()
         with pytest.raises(
             TaskExpired, match="it had failed 3 times, the last time with"
         ) as caught:
-            await result.get(timeout=1000)
+            await result.get(timeout=PATIENCE)
 
     assert caught.value.attempts == 3
     assert caught.value.last_error.startswith("ValueError: no 3!!!")
