@@ -379,5 +379,5 @@ async def test_a_stall_that_the_watching_thread_slept_through_is_named_when_it_i
         gate.open()
         await result.get(timeout=PATIENCE)
 
-    [line] = [line for line in caplog.messages if "stood still for" in line]
+    [line] = [line for line in caplog.messages if "moves again" in line]
     assert result.id in line
