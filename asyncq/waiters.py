@@ -75,7 +75,9 @@ class Waiters:
         self._wanted = asyncio.Event()
         self._to_read = asyncio.Event()
         self._closed: BaseException | None = None
-        self._listening = asyncio.Event()
+        self._listening = asyncio.Event()  # or known not to
+        self._deaf: ConfigurationError | None = None
+        """Why nothing that is told once can be heard; what is told meanwhile is lost."""
         self._silence = Outage("waiting for results")
         self._blindness = Outage("reading results")
         self._asked_at: float | None = None  # loop time of a question that was not answered yet
@@ -83,15 +85,16 @@ class Waiters:
     async def listen_at_once(self) -> None:
         """Begin to listen before anybody waits; returns once pushes come.
 
+        Or once it is known that they will not until somebody changes something (a right that is
+        missing, say): that is told to whoever asks for a result, and the others may send.
+
         Raises:
-            BackendUnavailable: they did not in ``LISTEN_TIMEOUT`` seconds.
+            BackendUnavailable: neither was so in ``LISTEN_TIMEOUT`` seconds.
         """
         self._begin()
         with anyio.move_on_after(LISTEN_TIMEOUT):
             await self._listening.wait()
             return
-        if isinstance(self._silence.error, ConfigurationError):
-            raise self._silence.error
         why = self._silence.error or "it does not answer"
         raise BackendUnavailable(
             f"outcomes cannot be listened for after {LISTEN_TIMEOUT} s: {why}"
@@ -202,7 +205,8 @@ class Waiters:
                 async with self._backend.watch(self.address) as watch:
                     self._silence.end()
                     self._listening.set()
-                    self._miss(lost=False)
+                    self._miss(lost=self._deaf is not None)
+                    self._deaf = None
                     while True:
                         records = await watch.receive()
                         if not records:
@@ -212,6 +216,8 @@ class Waiters:
             # A component that must survive: whatever a driver raises here, what else the app does
             # goes on, and who waits is told why nothing comes.
             except Exception as error:  # noqa: BLE001
+                if isinstance(error, ConfigurationError) and self._told_once:
+                    self._refuse_all(error)
                 await anyio.sleep(self._silence.begin(error))
 
     async def read(self) -> None:
@@ -331,6 +337,14 @@ class Waiters:
         for future in list(self._waiting.get(id, ())):
             _end(future, error)
 
+    def _refuse_all(self, why: ConfigurationError) -> None:
+        """Nothing can be heard until somebody mends this."""
+        self._deaf = why
+        self._listening.set()
+        for futures in list(self._waiting.values()):
+            for future in list(futures):
+                _end(future, why)
+
     def _refusal(self, id: str, batch: Batch | None) -> BaseException | None:
         """Why this will never come, if that is known."""
         if self._closed is not None:
@@ -343,7 +357,7 @@ class Waiters:
             return UnknownResult(id, TOLD_ONCE)
         if id in batch.missed:
             return UnknownResult(id, DROPPED)
-        return UnknownResult(id, LOST) if batch.lost else None
+        return UnknownResult(id, LOST) if batch.lost else self._deaf
 
     def _miss(self, *, lost: bool) -> None:
         """Pushes may have been missed: read everything, and trust nothing sent before."""

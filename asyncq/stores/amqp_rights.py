@@ -35,6 +35,13 @@ _EXCHANGES: Mapping[Method, str] = {
 class AccessRefused(ConfigurationError):
     """The user lacks a right; the message says which, and how it is given."""
 
+    def with_missing(self, error: Exception) -> "AccessRefused":
+        """As this, of what would have been used all the same were it there: what ``error`` says."""
+        return AccessRefused(
+            f"{self}. What is there already can be used without that right, but: {error}; have it "
+            "made by a worker or client that has the right"
+        )
+
 
 def access_refused(url: str, said: str, method: Method = (0, 0)) -> AccessRefused | None:
     """What to raise for what the server ``said`` of ``method``; None if it is not about rights."""

@@ -1,8 +1,10 @@
 """What RabbitMQ does not let a user do, and queues that others have: said as what they are."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from urllib.parse import urlsplit
 
+import anyio
 import pamqp.commands as amqp
 import pytest
 from anyio import fail_after
@@ -12,10 +14,11 @@ from asyncq.brokers.rabbitmq import RabbitBroker
 from asyncq.brokers.rabbitmq.post import Post
 from asyncq.clock import SystemClock
 from asyncq.config import Url
-from asyncq.errors import ConfigurationError, QueueUnavailable
+from asyncq.errors import ConfigurationError, QueueUnavailable, UnknownResult
 from asyncq.message import new_id
 from asyncq.stores.amqp_rights import access_refused
 from asyncq.topology import Queue
+from tests.client.given import until
 from tests.contracts.rabbit_given import MAIL, PATIENCE, ask, broker, envelope, lease, post
 from tests.servers import RabbitServer
 
@@ -87,6 +90,94 @@ async def test_who_may_not_declare_hears_so_where_he_sends(narrow: Narrow) -> No
             await send.enqueue()
 
     assert_says(caught.value, narrow, "lacks the configure", "queue 'mail:dead'")
+
+
+async def test_who_may_only_write_sends_to_what_others_made(
+    rabbitmq_url: str, narrow: Narrow
+) -> None:
+    app, writer = App(rabbitmq_url), App(narrow.url, backend="null://")
+    came = list[int]()
+    done = anyio.Event()
+
+    async def take(n: int) -> None:
+        came.append(n)
+        if len(came) == 3:
+            done.set()
+
+    makes = app.task(name="take", queue="mail")(take)
+    send = writer.task(name="take", queue="mail")(take)
+    narrow.may(NONE, "^amq[.]default$|^asyncq:delay:", NONE)
+
+    with fail_after(2 * PATIENCE):
+        async with writer, app:
+            with pytest.raises(ConfigurationError) as caught:
+                await send.enqueue(0)
+            async with app.worker():
+                await send.enqueue(1)
+                with pytest.raises(ConfigurationError) as late:
+                    await send.options(delay=0.2).enqueue(0)
+                await makes.options(delay=0.2).enqueue(2)
+                await send.options(delay=0.1).enqueue(3)
+                await done.wait()
+
+    assert sorted(came) == [1, 2, 3]
+    assert_says(caught.value, narrow, "lacks the configure", "no queue 'mail'", "have it made by")
+    assert_says(late.value, narrow, "lacks the configure", "no exchange 'asyncq:delay:")
+
+
+async def test_a_worker_that_may_configure_nothing_consumes_what_others_made(
+    rabbitmq_url: str, narrow: Narrow
+) -> None:
+    app = App(rabbitmq_url)
+    narrow.may(NONE, ALL, ALL)
+
+    async def double(n: int) -> int:
+        return 2 * n
+
+    sends = app.task(name="double", queue="mail")(double)
+    other = App(narrow.url)
+    other.task(name="double", queue="mail")(double)
+    with fail_after(2 * PATIENCE):
+        async with app:
+            result = await sends.enqueue(2)
+            async with other.worker(queues=["mail"]):
+                assert await result.get(timeout=PATIENCE) == 4
+
+
+@pytest.mark.parametrize("missing", ["configure", "read"])
+async def test_who_may_have_no_reply_queue_sends_and_hears_so_where_he_asks_for_a_result(
+    rabbitmq_url: str, narrow: Narrow, missing: str
+) -> None:
+    app, deaf = App(rabbitmq_url), App(narrow.url)
+    others = "^(?!asyncq:reply)"
+    narrow.may(others if missing == "configure" else ALL, ALL, others)
+    ran = list[int]()
+
+    async def double(n: int) -> int:
+        ran.append(n)
+        return 2 * n
+
+    sends = deaf.task(name="double", queue="mail")(double)
+    app.task(name="double", queue="mail")(double)
+    with fail_after(2 * PATIENCE):
+        async with app, app.worker(), deaf:
+            results = [await sends.enqueue(n) for n in range(3)]
+            for result in results:
+                with fail_after(1.0), pytest.raises(ConfigurationError) as caught:
+                    await result
+                assert_says(caught.value, narrow, f"lacks the {missing}", "queue 'asyncq:reply:")
+            await until(lambda: sorted(ran) == [0, 1, 2])
+
+            narrow.may(ALL, ALL, ALL)
+            while True:  # it tries again by itself
+                with suppress(ConfigurationError, UnknownResult):
+                    assert await (await sends.enqueue(7)).get(timeout=PATIENCE) == 14
+                    break
+            if missing == "read":  # the queue was there all the time
+                assert [await result for result in results] == [0, 2, 4]
+            else:
+                with pytest.raises(UnknownResult):
+                    await results[0]
 
 
 async def test_who_may_not_write_hears_so_where_he_sends(

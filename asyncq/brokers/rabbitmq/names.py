@@ -38,6 +38,11 @@ def dead(queue: str) -> str:
     return f"{queue}:dead"
 
 
+def queues_of(queue: str) -> list[str]:
+    """The queues that belong to one."""
+    return [queue, suspects(queue), dead(queue)]
+
+
 def rung(number: int) -> str:
     return f"asyncq:delay:{number}"
 

@@ -19,12 +19,14 @@ from asyncq.errors import ConfigurationError, QueueUnavailable
 from asyncq.loggers import get_logger
 from asyncq.stores.amqp import CALL_TIMEOUT, AmqpSettings, Connector
 from asyncq.stores.amqp_content import Parcel
+from asyncq.stores.amqp_rights import ACCESS_REFUSED, AccessRefused
 from asyncq.stores.amqp_sender import Sender, Sent
 from asyncq.stores.amqp_wire import Channel, ChannelClosed
 from asyncq.texts import counted
 from asyncq.topology import Queue
 
 NOT_FOUND, RESOURCE_LOCKED, PRECONDITION_FAILED = 404, 405, 406  # AMQP's reply codes
+CONFIGURES = {(40, 10), (50, 10)}  # Exchange.Declare, Queue.Declare
 LONGEST_REASON = 2000  # characters that a header takes of it
 COUNT_EVERY = 60.0  # seconds between two looks at how many dead letters a queue has
 
@@ -61,16 +63,21 @@ class Post:
         Raises:
             BrokerUnavailable: no answer; call again.
             DeclaredOtherwise: there is another queue of this name, made differently.
-            AccessRefused: the user may not.
+            AccessRefused: the user may not, and not all of it is there.
             QueueUnavailable: it is the exclusive queue of another connection.
         """
         if queue in self.declared and not anew:
             return
         spec = self.specs.get(queue) or Queue(queue)
-        await self._declare_dead(queue)
         try:
+            await self._declare_dead(queue)
             await self._call(*names.queue_methods(spec), *names.binding_methods(spec))
         except ChannelClosed as error:
+            if error.code == ACCESS_REFUSED and error.method in CONFIGURES:
+                await self._find(error, *(amqp.Queue.Declare(queue=each, passive=True)
+                                          for each in names.queues_of(queue)))  # fmt: skip
+                self.declared.add(queue)
+                return
             if error.code == RESOURCE_LOCKED:
                 raise QueueUnavailable(
                     queue,
@@ -86,13 +93,31 @@ class Post:
             ) from error
         self.declared.add(queue)
 
+    async def _find(self, refused: ChannelClosed, *passive: Any) -> None:
+        """See that what we may not make was made by others: then it can be used all the same.
+
+        Raises:
+            AccessRefused: something is missing; says what, and which right it takes to make it.
+        """
+        try:
+            await self._call(*passive)
+        except ChannelClosed as error:
+            right = self._connector.gone(refused)
+            if error.code != NOT_FOUND or not isinstance(right, AccessRefused):
+                raise self._connector.gone(error) from error
+            raise right.with_missing(error) from error
+
     async def _declare_dead(self, queue: str) -> None:
-        """Have a place for its dead letters. One that is there with other bounds keeps them."""
+        """Have a place for its dead letters. One that is there with other bounds keeps them.
+
+        Raises:
+            ChannelClosed: RabbitMQ says no.
+        """
         try:
             await self._call(names.dead_method(queue, self._limits))
         except ChannelClosed as error:
             if error.code != PRECONDITION_FAILED:
-                raise self._connector.gone(error) from error
+                raise
             if queue not in self.declared:
                 log.warning(
                     "queue %s keeps its bounds, which are not those of this app: set them by a "
@@ -113,9 +138,17 @@ class Post:
 
     async def _declare_ladder(self, highest: int) -> None:
         async with self._turn:
-            if self._rungs <= highest:
+            if self._rungs > highest:
+                return
+            try:
                 await self._call(*names.ladder_methods(self._rungs, highest))
-                self._rungs = highest + 1
+            except ChannelClosed as error:
+                if error.code != ACCESS_REFUSED or error.method not in CONFIGURES:
+                    raise self._connector.gone(error) from error
+                # Whoever made the highest has made those below it before.
+                there = amqp.Exchange.Declare(exchange=names.rung(highest), passive=True)
+                await self._find(error, there)
+            self._rungs = highest + 1
 
     # Sending
 
