@@ -1,21 +1,29 @@
 """RabbitMQ's queues of dead letters: how they are bounded, and that old ones do no harm."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pamqp.commands as amqp
 import pytest
+from anyio import fail_after
+from anyio.lowlevel import checkpoint
 
 from asyncq.app import App
 from asyncq.brokers.base import Lease, QueueSpec, Reject
 from asyncq.brokers.dead import DeadLimits
 from asyncq.brokers.rabbitmq import RabbitBroker, names
+from asyncq.brokers.rabbitmq.browsing import Browse
+from asyncq.brokers.rabbitmq.parcels import wrap
 from asyncq.brokers.rabbitmq.post import Post
+from asyncq.cli.letters import Changed, Filter, Selection, change
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.errors import ConfigurationError
 from asyncq.message import new_id
-from tests.contracts.rabbit_given import ask, envelope, letters_of, post, take
+from asyncq.stores.amqp_content import Parcel
+from asyncq.stores.amqp_wire import Content
+from tests.contracts.rabbit_given import PATIENCE, ask, envelope, letters_of, post, take
 
 __all__ = ["post"]
 
@@ -51,3 +59,86 @@ async def test_rabbitmq_cannot_show_messages_without_taking_them(rabbitmq_url: s
     async with App(rabbitmq_url) as app:
         with pytest.raises(ConfigurationError, match="cannot show messages without taking them"):
             await app.client.operator.peek("default")
+
+
+MANY = 1200
+
+
+def put_dead(count: int) -> list[Parcel]:
+    return [wrap(envelope(f"{n:04}"), "", names.dead("mail")) for n in range(count)]
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[Content]:
+    """What was taken out of queues to be looked at."""
+    seen = list[Content]()
+    take_in = Browse._on_delivery  # pyright: ignore[reportPrivateUsage]
+
+    def count(self: Browse, content: Content) -> None:
+        seen.append(content)
+        take_in(self, content)
+
+    monkeypatch.setattr(Browse, "_on_delivery", count)
+    return seen
+
+
+async def test_dead_letters_are_fetched_once_however_many_pages_show_them(
+    rabbitmq_url: str, post: Post, fetched: list[Content]
+) -> None:
+    async with App(rabbitmq_url) as app, App(rabbitmq_url) as other:
+        operator = app.client.operator
+        await post.declare("mail")
+        await post.move(put_dead(MANY))
+        pages = [await operator.dead_letters("mail", limit=250, offset=250 * n) for n in range(3)]
+        deepest = await operator.depth("mail")
+        while pages[-1]:
+            passed = sum(map(len, pages))
+            pages.append(await operator.dead_letters("mail", limit=250, offset=passed))
+
+        shown = [letter.envelope.id for page in pages for letter in page]
+        assert shown == [f"{n:04}" for n in range(MANY)]
+        assert len(fetched) == MANY
+        assert deepest.dead == MANY  # while some are held
+
+        # What was looked at is back where it was, for others as well: after the last page at once,
+        # and else soon.
+        assert (await other.client.operator.depth("mail")).dead == MANY
+        await operator.dead_letters("mail", limit=100)
+        with fail_after(PATIENCE):
+            while (await other.client.operator.depth("mail")).dead < MANY:
+                await checkpoint()
+        again = await other.client.operator.dead_letters("mail", limit=MANY)
+        assert sorted(letter.envelope.id for letter in again) == shown
+
+
+async def test_many_dead_letters_are_chosen_sent_again_and_deleted_by_commands(
+    rabbitmq_url: str, post: Post, fetched: list[Content]
+) -> None:
+    told = list[int]()
+    async with App(rabbitmq_url) as app:
+        operator = app.client.operator
+        await post.declare("mail")
+        await post.move(put_dead(MANY))
+        ids = [f"{n:04}" for n in range(MANY)]
+
+        none = Selection(queue="mail", filter=Filter(reason="no such reason"))
+        assert await change(app, none, operator.delete_dead, told.append) == Changed(0)
+        assert len(fetched) == MANY
+
+        async def replay(queue: str, ids: Sequence[str]) -> int:
+            return len(await operator.replay(queue, ids))
+
+        last = Selection(queue="mail", ids=[*ids[-300:], "nobody"])
+        assert await change(app, last, replay, told.append) == Changed(300, ["nobody"])
+        some = Selection(queue="mail", ids=ids[1:500:2])
+        assert await change(app, some, operator.delete_dead, told.append) == Changed(250, [])
+        depth = await operator.depth("mail")
+        assert (depth.ready, depth.dead) == (300, MANY - 550)
+
+        all_of_them = Selection(queue="mail")
+        changed = await change(app, all_of_them, operator.delete_dead, told.append)
+        assert changed == Changed(MANY - 550)
+
+    async with App(rabbitmq_url) as app:  # what was deleted is so for good
+        depth = await app.client.operator.depth("mail")
+        assert (depth.ready, depth.dead) == (300, 0)

@@ -4,24 +4,27 @@ AMQP lists no queues, counts neither what is held nor what is delayed, and finds
 id; RabbitMQ's own tools do.
 """
 
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-import pamqp.commands as amqp
+import anyio
 
 from asyncq.brokers.admin import DeadLetter, Depth
 from asyncq.brokers.dead import unpack_last
 from asyncq.brokers.rabbitmq import names
-from asyncq.brokers.rabbitmq.parcels import DIED_AT, REASON, Received, unwrap, wrap
+from asyncq.brokers.rabbitmq.browsing import STRIDE, Browse
+from asyncq.brokers.rabbitmq.parcels import DIED_AT, REASON, unwrap
 from asyncq.brokers.rabbitmq.post import Post
 from asyncq.stores.amqp_content import headers_of
-from asyncq.stores.amqp_wire import Channel, Content
+from asyncq.stores.amqp_wire import Content
 
 LATEST = 253_402_300_799_000  # milliseconds: the year 9999 ends
-STRIDE = 100  # messages fetched with one question
-ROUND = 25  # settled before the channel is closed: what a quorum queue takes at once
+IDLE = 1.0  # seconds between two pages after which what was looked at goes back
+
+Take = Callable[[Browse, Sequence[str]], Awaitable[list[str]]]
 
 
 class RabbitQueueAdmin:
@@ -29,18 +32,22 @@ class RabbitQueueAdmin:
 
     def __init__(self, post: Post) -> None:
         self._post = post
+        self._browse: Browse | None = None  # under way, page by page
+        self._idle: asyncio.TimerHandle | None = None  # its end, if no more pages are asked for
+        self._turn = anyio.Lock(fast_acquire=True)
 
     async def queues(self) -> Sequence[str]:
         """Those that this process has declared."""
         return sorted(self._post.declared)
 
     async def depth(self, queue: str) -> Depth:
-        count = self._post.count
+        count, browse = self._post.count, self._browse
+        held = browse.held if browse is not None and browse.queue == queue else 0
         return Depth(
             ready=await count(queue) + await count(names.suspects(queue)),
             delayed=None,
             held=None,
-            dead=await count(names.dead(queue)),
+            dead=await count(names.dead(queue)) + held,
             differs=await self._post.difference(queue),
         )
 
@@ -51,67 +58,70 @@ class RabbitQueueAdmin:
     async def dead_letters(
         self, queue: str, *, limit: int = 100, offset: int = 0
     ) -> Sequence[DeadLetter]:
-        letters: list[DeadLetter] = []
-        wanted = offset + limit
-        async with self._browsing() as channel:
-            while len(letters) < wanted:
-                found = await self._fetch(channel, queue, min(STRIDE, wanted - len(letters)))
-                letters += [_letter(content, queue) for content in found]
-                if not found:
-                    break
-        return letters[offset:]
+        """As `QueueAdmin.dead_letters`. Page after page, each is fetched once: what was looked at
+        is held until the last page, or for a moment after the one before."""
+        if await self._post.count_if_there(names.dead(queue)) is None:
+            return []
+        async with self._looking(queue, offset) as browse:
+            found = await browse.next(limit)
+            # Whoever asks page by page does so until there is none.
+            if not found or (offset == 0 and len(found) < limit):
+                await self._end_browse()
+            return [_letter(content, queue) for content in found]
 
     async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
-        return await self._take_out(queue, ids, send_back=True)
+        return await self._take_out(queue, ids, Browse.send_back)
 
     async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
-        return len(await self._take_out(queue, ids, send_back=False))
+        return len(await self._take_out(queue, ids, Browse.delete))
 
-    async def _take_out(self, queue: str, ids: Sequence[str], *, send_back: bool) -> list[str]:
+    async def _take_out(self, queue: str, ids: Sequence[str], take: Take) -> list[str]:
+        await self._post.declare(queue)
         wanted = set(ids)
         taken: list[str] = []
-        while wanted:
-            found = await self._take_out_some(queue, wanted, send_back=send_back)
-            if not found:
-                break
-            taken += found
-            wanted.difference_update(found)
+        browse = self._browse
+        if browse is not None and browse.queue == queue and browse.is_open:
+            async with self._looking(queue, browse.passed) as browse:
+                taken = await take(browse, ids)
+        if not wanted.difference(taken):
+            return taken
+        async with self._looking(queue, 0) as browse:
+            while (left := wanted.difference(taken)) and await browse.next(STRIDE):
+                taken += await take(browse, list(left))
+            await self._end_browse()
         return taken
 
-    async def _take_out_some(
-        self, queue: str, wanted: Collection[str], *, send_back: bool
-    ) -> list[str]:
-        """Some of the wanted; what else was looked at goes back where it was."""
-        await self._post.declare(queue)
-        async with self._browsing() as channel:
-            chosen: list[Received] = []
-            while len(chosen) < ROUND:
-                found = await self._fetch(channel, queue, STRIDE)
-                letters = [unwrap(content, queue) for content in found]
-                chosen += [letter for letter in letters if letter.envelope.id in wanted]
-                if not found:
-                    break
-            chosen = chosen[:ROUND]
-            if send_back:
-                await self._post.move([wrap(letter.envelope, "", queue) for letter in chosen])
-            acks = [channel.marshal(amqp.Basic.Ack(letter.tag)) for letter in chosen]
-            channel.send(b"".join(acks))
-            await self._post.ask(channel, amqp.Basic.Qos(0, 1, False))
-            return [letter.envelope.id for letter in chosen]
-
-    async def _fetch(self, channel: Channel, queue: str, count: int) -> list[Content]:
-        get = amqp.Basic.Get(queue=names.dead(queue))
-        answers = await self._post.ask(channel, *[get] * count)
-        return [answer for answer in answers if isinstance(answer, Content)]
-
     @asynccontextmanager
-    async def _browsing(self) -> AsyncGenerator[Channel]:
-        """A channel to look at messages: closed, it puts back what was not settled."""
-        channel = await self._post.open_channel()
-        try:
-            yield channel
-        finally:
-            channel.close()
+    async def _looking(self, queue: str, offset: int) -> AsyncGenerator[Browse]:
+        """The pass that is at this offset already, or one that begins anew."""
+        async with self._turn:
+            if self._idle is not None:
+                self._idle.cancel()
+            try:
+                browse = self._browse
+                if browse is None or (browse.queue, browse.passed) != (queue, offset):
+                    await self._end_browse()
+                    browse = None
+                if browse is None or not browse.is_open:
+                    browse = Browse(self._post, queue, await self._post.open_channel())
+                    self._browse = browse
+                    await browse.skip(offset)
+                yield browse
+            except BaseException:
+                self._close_browse()  # what it holds is not known any more
+                raise
+            if self._browse is not None:
+                self._idle = asyncio.get_running_loop().call_later(IDLE, self._close_browse)
+
+    async def _end_browse(self) -> None:
+        browse, self._browse = self._browse, None
+        if browse is not None and browse.is_open:
+            await browse.end()
+
+    def _close_browse(self) -> None:
+        browse, self._browse = self._browse, None
+        if browse is not None:
+            browse.close()
 
 
 def _letter(content: Content, queue: str) -> DeadLetter:

@@ -286,6 +286,10 @@ class Post:
             self._connector.close_if_silent(error)
             raise self._connector.gone(error) from error
 
+    def gone(self, error: BaseException) -> Exception:
+        """Our exception for a server that says no."""
+        return self._connector.gone(error)
+
     async def _call(self, *methods: Any) -> list[Any]:
         """Ask on a channel of its own: an error closes it."""
         channel = await self.open_channel()
