@@ -317,7 +317,10 @@ class Client:
         envelope = self._codec.encode(self._message(signature, now))
         if len(envelope.body) > self._config.max_message_size:
             raise MessageTooLarge(
-                envelope.id, signature.task, len(envelope.body), self._config.max_message_size
+                envelope.id,
+                f"the message for task {signature.task}",
+                len(envelope.body),
+                self._config.max_message_size,
             )
         return envelope
 

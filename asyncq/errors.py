@@ -97,13 +97,15 @@ class Refused(BrokerError):
 
 
 class MessageTooLarge(Refused):
-    """The encoded message is larger than ``max_message_size`` bytes."""
+    """The encoded message is larger than ``max_message_size`` bytes, or than its broker takes."""
 
-    def __init__(self, envelope_id: str, task: str, size: int, limit: int) -> None:
+    def __init__(
+        self, envelope_id: str, what: str, size: int, limit: int, remedy: str = ""
+    ) -> None:
         super().__init__(
             envelope_id,
-            f"the message for task {task} has {counted(size, 'byte')} and the limit is {limit}: "
-            "pass a reference (a path, a key) instead, or raise max_message_size",
+            f"{what} has {counted(size, 'byte')} and the limit is {limit}: "
+            f"pass a reference (a path, a key) instead, or {remedy or 'raise max_message_size'}",
         )
         self.size = size
         self.limit = limit

@@ -6,7 +6,7 @@ off for less than two minutes finds in its queue what came meanwhile.
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Hashable, Sequence
+from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -20,9 +20,9 @@ from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.errors import BackendUnavailable
 from asyncq.loggers import get_logger
-from asyncq.message import Record, new_id
+from asyncq.message import Failed, Failure, FailureType, Record, new_id
 from asyncq.stores.amqp import CALL_TIMEOUT, AmqpSettings, Connector
-from asyncq.stores.amqp_content import Parcel, tag_of
+from asyncq.stores.amqp_content import Parcel, TooLarge, tag_of
 from asyncq.stores.amqp_sender import Sender
 from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content, Wire
 from asyncq.stores.records import encode_record, pack_pushed, read_pushed
@@ -35,6 +35,7 @@ NOT_FOUND = 404  # AMQP's reply code
 LONGEST_ADDRESS = 200  # bytes; AMQP's names have 255
 MOST_UNREAD = 100  # messages pushed and not yet read
 MOST_BYTES = 8 * 1024 * 1024  # of outcomes in one message
+ROUND_IT = 16  # bytes of a message beside its outcomes
 
 
 class RpcBackend:
@@ -76,12 +77,25 @@ class RpcBackend:
                     "the outcome of task %s was dropped: its reply_to of %d characters is no "
                     "client's", record.id, len(record.reply_to),
                 )  # fmt: skip
-        # Dropped where the client is gone: its queue is, and nobody else would read it.
+        try:
+            await self._send(heard, MOST_BYTES)
+        except TooLarge as error:  # for RabbitMQ: what is so by itself has failed
+            bounded = {
+                address: [_bounded(record, error.limit - ROUND_IT) for record in batch]
+                for address, batch in heard.items()
+            }
+            await self._send(bounded, error.limit - ROUND_IT)
+
+    async def _send(self, heard: Mapping[str, Sequence[Record]], most: int) -> None:
+        """Tell each address, in messages of so many bytes or with one outcome.
+
+        Dropped where the client is gone: its queue is, and nobody else would read it.
+        """
         await self._sender.send(
             [
                 Parcel("", _queue(address), new_id(), body, mandatory=False)
                 for address, batch in heard.items()
-                for body in _bodies(batch)
+                for body in _bodies(batch, most)
             ]
         )
 
@@ -214,14 +228,27 @@ def _queue(address: str) -> str:
     return f"asyncq:reply:{address}"
 
 
-def _bodies(records: Sequence[Record]) -> list[bytes]:
-    """MessagePack arrays of records, none of them very large."""
+def _bounded(record: Record, most: int) -> Record:
+    """This outcome, or that it is too large to be told."""
+    size = len(encode_record(record))
+    if size <= most:
+        return record
+    why = (
+        f"{size} bytes, and RabbitMQ takes messages of {most} (max_message_size in rabbitmq.conf): "
+        "return a reference (a path, a key) instead, or raise it there"
+    )
+    failure = Failure(FailureType.RESULT_TOO_LARGE.value, why)
+    return msgspec.structs.replace(record, outcome=Failed(failure))
+
+
+def _bodies(records: Sequence[Record], most: int) -> list[bytes]:
+    """MessagePack arrays of records, each of at most so many bytes or of one record."""
     bodies: list[bytes] = []
     some: list[Any] = []
     size = 0
     for record in records:
         blob = encode_record(record)
-        if some and size + len(blob) > MOST_BYTES:
+        if some and size + len(blob) > most:
             bodies.append(pack_pushed(some))
             some, size = [], 0
         some.append(msgspec.Raw(blob))

@@ -48,8 +48,23 @@ class Parcel(msgspec.Struct, frozen=True):
     """It comes back if no queue takes it; else it is dropped."""
 
 
+class TooLarge(Exception):
+    """RabbitMQ does not take these parcels: their sizes in bytes by their ids, and its limit."""
+
+    def __init__(self, sizes: dict[str, int], limit: int, *, headers: bool = False) -> None:
+        super().__init__(f"{sizes} bytes, the limit is {limit}")
+        self.sizes = sizes
+        self.limit = limit
+        self.headers = headers
+        """Whether it is about their headers, and not about all of each."""
+
+
 def frames(parcel: Parcel, channel: int, frame_max: int) -> bytes:
-    """The frames that publish a parcel, persistent."""
+    """The frames that publish a parcel, persistent.
+
+    Raises:
+        TooLarge: its headers do not fit into one frame.
+    """
     method = pamqp.frame.marshal(
         amqp.Basic.Publish(0, parcel.exchange, parcel.key, mandatory=parcel.mandatory), channel
     )
@@ -65,13 +80,15 @@ def _content_frames(parcel: Parcel, channel: int, frame_max: int) -> bytes:
         properties += pamqp.encode.field_table(parcel.headers)
     properties += _PERSISTENT + bytes((parcel.priority, len(id))) + id
     size = len(parcel.body)
+    room = frame_max - _frame_head.size - len(END)
+    if len(properties) > room - _content_head.size:  # the server would end the connection over it
+        raise TooLarge({parcel.id: len(properties)}, room - _content_head.size, headers=True)
     pieces = [
         _frame_head.pack(HEADER, channel, _content_head.size + len(properties)),
         _content_head.pack(60, 0, size, flags),
         properties,
         END,
     ]
-    room = frame_max - _frame_head.size - len(END)
     for at in range(0, size, room):
         piece = parcel.body[at : at + room]
         pieces += (_frame_head.pack(BODY, channel, len(piece)), piece, END)

@@ -1,6 +1,7 @@
 """Sending parcels, and knowing that RabbitMQ has them."""
 
 import asyncio
+import re
 from asyncio import timeout as deadline
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ import msgspec
 import pamqp.commands as amqp
 
 from asyncq.stores.amqp import Connector
-from asyncq.stores.amqp_content import Parcel, frames, id_of
+from asyncq.stores.amqp_content import Parcel, TooLarge, frames, id_of
 from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content, Wire
 
 
@@ -26,6 +27,8 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 NONE_MISSING = Sent()
+
+_TOO_LARGE = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d+)")
 
 DOUBT = 1.0  # seconds without a confirm until the server is asked whether it is there
 PROBE_TIMEOUT = 2.0  # seconds until a silent server is tried on another connection
@@ -61,6 +64,7 @@ class Sender:
 
         Raises:
             BrokerUnavailable: some may be kept; sending them again may store them twice.
+            TooLarge: the server takes none of these. Others may be kept, likewise.
         """
         if not parcels:
             return NONE_MISSING
@@ -68,7 +72,13 @@ class Sender:
             try:
                 async with deadline(self._timeout):
                     return await self._send(parcels, set[str]() if kept is None else kept)
-            except (OSError, ChannelClosed) as error:
+            except ChannelClosed as error:
+                if found := _TOO_LARGE.search(str(error)):
+                    limit = int(found[1])
+                    sizes = {each.id: len(each.body) for each in parcels if len(each.body) > limit}
+                    raise TooLarge(sizes, limit) from error
+                raise self._connector.gone(error) from error
+            except OSError as error:
                 raise self._connector.gone(error) from error
 
     async def _send(self, parcels: Sequence[Parcel], kept: set[str]) -> Sent:
@@ -76,19 +86,19 @@ class Sender:
         if channel.wire.blocked:
             await anyio.lowlevel.checkpoint()  # who tries again and again lets us hear of the end
             raise _no_room(channel.wire)
+        size = channel.wire.frame_max
+        data = b"".join([frames(parcel, channel.number, size) for parcel in parcels])
         first = self._tag + 1
         self._tag += len(parcels)
         self._lowest, self._unconfirmed = first, set(range(first, self._tag + 1))
         self._refused, self._returned = [], []
         confirmed = self._confirmed = channel.wire.loop.create_future()
-        size = channel.wire.frame_max
-        data = b"".join([frames(parcel, channel.number, size) for parcel in parcels])
         channel.send(data)
         try:
             await self._until_confirmed(channel, confirmed, DOUBT + len(data) / SLOWEST)
         except BaseException:
             self._confirmed = None
-            if not channel.wire.blocked:
+            if not channel.wire.blocked and channel.closed is None:
                 self.close()  # a confirm that comes late is nobody's, and none may ever come
             raise
         finally:

@@ -23,6 +23,7 @@ from asyncq.config import Url
 from asyncq.errors import (
     BrokerError,
     BrokerUnavailable,
+    MessageTooLarge,
     QueueFull,
     QueueUnavailable,
     Refused,
@@ -30,7 +31,7 @@ from asyncq.errors import (
 )
 from asyncq.loggers import get_logger
 from asyncq.stores.amqp import AmqpSettings, Connector
-from asyncq.stores.amqp_content import Parcel
+from asyncq.stores.amqp_content import Parcel, TooLarge
 from asyncq.stores.amqp_rights import AccessRefused
 from asyncq.stores.amqp_sender import Sent
 from asyncq.topology import Queue, copy_id, resolve
@@ -86,9 +87,13 @@ class RabbitBroker:
         kept: set[str] = set()
         try:
             sent = await self._post.send(parcels, kept)
-        except BaseException:
+        except BaseException as error:
             _remember(self._kept, kept)
-            _remember(self._unsure, {envelope.id for envelope in envelopes} - kept)
+            missing = {envelope.id for envelope in envelopes} - kept
+            if isinstance(error, TooLarge):
+                _remember(self._unsure, missing - error.sizes.keys())
+                raise _too_large(error) from error
+            _remember(self._unsure, missing)
             raise
         if self._unsure:
             for id in kept:
@@ -189,6 +194,16 @@ class RabbitBroker:
             yield consumer
         finally:
             await consumer.leave()
+
+
+def _too_large(error: TooLarge) -> MessageTooLarge:
+    """What to raise for the first of them: each is told its own size."""
+    id, size = next(iter(error.sizes.items()))
+    if error.headers:
+        what, remedy = "the message's header table in RabbitMQ", "raise frame_max in rabbitmq.conf"
+    else:
+        what, remedy = "the message", "raise RabbitMQ's max_message_size in rabbitmq.conf"
+    return MessageTooLarge(id, what, size, error.limit, remedy)
 
 
 def _remember(ids: dict[str, None], more: Collection[str]) -> None:

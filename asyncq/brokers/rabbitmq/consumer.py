@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
+import msgspec
 import pamqp.commands as amqp
 
 from asyncq.brokers.base import Ack, Delivery, Lease, Nack, QueueSpec, Reject, Settlement
@@ -25,7 +26,7 @@ from asyncq.brokers.rabbitmq.suspects import LOOK, Suspects
 from asyncq.errors import BrokerUnavailable, LeaseLost
 from asyncq.loggers import get_logger
 from asyncq.stores.amqp import CALL_TIMEOUT, Connector
-from asyncq.stores.amqp_content import Parcel
+from asyncq.stores.amqp_content import Parcel, TooLarge
 from asyncq.stores.amqp_wire import Channel, ChannelClosed, Content
 
 log = get_logger(__name__)
@@ -312,17 +313,30 @@ class RabbitConsumer:
             if not tags:
                 # What is sent goes another way: who lost these deliveries must not send them on.
                 await self.ask(self._nothing())
-            await self._post.move(parcels)
+            try:
+                await self._post.move(parcels)
+            except TooLarge as error:
+                # With what is told beside it: as it came, it will do.
+                await self._post.move([
+                    self._parcel(each, bare=each.delivery.envelope.id in error.sizes)
+                    for each in batch
+                    if not isinstance(each, Ack) and each.delivery.token[1] in sent
+                ])  # fmt: skip
             await self._settle_tags(sent)
             if any(isinstance(settlement, Reject) for settlement in batch):
                 await self._post.count_dead(self._name)
         return fenced
 
-    def _parcel(self, settlement: Nack | Reject) -> Parcel:
+    def _parcel(self, settlement: Nack | Reject, *, bare: bool = False) -> Parcel:
+        """What is sent for a delivery that ends so; ``bare``: no larger than what came."""
         delivery = settlement.delivery
         if isinstance(settlement, Reject):
+            if bare:
+                settlement = msgspec.structs.replace(settlement, last=None, replacement=None)
             return self._post.to_the_dead(self._name, settlement)
         envelope = settlement.replacement or delivery.envelope
+        if bare:
+            envelope = msgspec.structs.replace(envelope, headers=delivery.envelope.headers)
         queue = names.suspects(self._name) if delivery.suspect else self._name
         eta = envelope.eta if settlement.replacement is not None else None
         return self._post.parcel(
