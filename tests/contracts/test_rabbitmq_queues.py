@@ -3,14 +3,17 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import anyio
 import anyio.to_thread
 import pamqp.commands as amqp
 import pytest
 
-from asyncq.brokers.base import Envelope, Lease, QueueSpec
+from asyncq import App, gather
+from asyncq.brokers.base import Ack, Envelope, Lease, QueueSpec
 from asyncq.brokers.rabbitmq import RabbitBroker
+from asyncq.brokers.rabbitmq import consumer as consumer_module
 from asyncq.brokers.rabbitmq.post import Post
 from asyncq.clock import SystemClock
 from asyncq.config import Url
@@ -22,6 +25,7 @@ from asyncq.testing.contracts.given import ids_of, take
 from asyncq.topology import Binding, Exchange, Queue
 from tests.contracts.rabbit_given import (
     MAIL,
+    PATIENCE,
     ask,
     broker,
     envelope,
@@ -128,6 +132,43 @@ async def test_a_queue_with_one_active_worker_goes_to_the_next_when_that_leaves(
             async with anyio.create_task_group() as group:
                 group.start_soon(broker.publish, [envelope("more")])
             assert not await second.receive(10)
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+async def test_parents_in_a_queue_with_one_active_worker_wait_for_children_in_it(
+    rabbitmq_url: str, kind: Literal["quorum", "classic"]
+) -> None:
+    queue = Queue("mail", single_active=True, kind=kind)
+    app = App(rabbitmq_url, backend=f"memory://{new_id()}", queues=[queue])
+
+    @app.task(queue="mail")
+    async def go_down(levels: int) -> int:
+        if levels == 0:
+            return 0
+        return 1 + await (await go_down.enqueue(levels - 1))
+
+    with anyio.fail_after(2 * PATIENCE):
+        async with app, app.worker(queues=["mail"], concurrency=2):
+            for _ in range(2):  # and once more when nothing waits
+                results = await app.enqueue_many(go_down.s(3) for _ in range(5))
+                assert await gather(*results, timeout=PATIENCE) == [3] * 5
+
+
+async def test_a_worker_beside_the_active_one_keeps_its_lease_however_much_waits(
+    broker: RabbitBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(consumer_module, "LOOK", 0.1)
+    await broker.bind([Queue("mail", single_active=True)])
+    await broker.publish([envelope(str(n)) for n in range(30)])
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as first:
+        held = await take(first, 5)
+        async with broker.consume(MAIL, beside := Lease(new_id(), 15.0)) as second:
+            for _ in range(5):
+                assert not await second.receive(10)
+                await second.wait()
+            assert not beside.lost
+        assert not await first.settle([Ack(each) for each in held])
 
 
 async def test_priorities_need_a_classic_queue(broker: RabbitBroker) -> None:

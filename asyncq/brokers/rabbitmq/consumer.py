@@ -57,6 +57,9 @@ class RabbitConsumer:
         self._tag: str | None = None  # of the consumer that is pushed to, if there is one
         self._tags = 0
         self._extra: dict[str, int] = {}  # consumers beside it, and what each may be pushed
+        declared = post.specs.get(queue.name)
+        self._is_single = declared is not None and declared.single_active
+        self._before: set[int] = set()  # tags of what an earlier consumer than it was pushed
         self._buffer: deque[Received] = deque()
         self._pushed = asyncio.Event()
         self._silences = 0  # times in a row that nothing was pushed for LONGEST_WAIT
@@ -146,7 +149,9 @@ class RabbitConsumer:
             raise
         self._silences += 1
         idle = len(self._open) < self._prefetch
-        if queue.consumer_count == 0 or (queue.message_count and idle and not self._buffer):
+        # (What waits in a queue with one active consumer may do so for another than this.)
+        is_skipped = queue.message_count and idle and not self._buffer and not self._is_single
+        if queue.consumer_count == 0 or is_skipped:
             self._cancelled_by_server = True
         elif self._silences * LONGEST_WAIT >= LONGEST_SILENCE and not self._open:
             self._silences = 0
@@ -176,6 +181,7 @@ class RabbitConsumer:
     async def _start_pushing(self, channel: Channel) -> None:
         self._tag = self._new_tag()
         self._extra.clear()
+        self._before.clear()
         self._cancelled_by_server = False
         # Shielded: a consumer that is cancelled before the server has said that it has one takes
         # RabbitMQ's channel down (3.10.8). It ends: what is asked has a deadline.
@@ -193,7 +199,8 @@ class RabbitConsumer:
     @property
     def _window(self) -> int:
         """How many unsettled deliveries there may be."""
-        return min(self._prefetch + sum(self._extra.values()), MOST_PREFETCH)
+        before = sum(tag in self._open for tag in self._before)
+        return min(self._prefetch + before + sum(self._extra.values()), MOST_PREFETCH)
 
     async def _stretch(self) -> None:
         """Be pushed as many more as wait for others, by a consumer beside the first.
@@ -202,7 +209,9 @@ class RabbitConsumer:
         needed another is added, for at least half of what there is; all end when none waits.
         """
         waiting, stretched = self._lease.waiting, sum(self._extra.values())
-        if waiting == 0 and self._extra:
+        if self._is_single:
+            await self._consume_afresh()
+        elif waiting == 0 and self._extra:
             tags = list(self._extra)
             self._extra.clear()
             await self.ask(*[amqp.Basic.Cancel(consumer_tag=tag) for tag in tags])
@@ -215,6 +224,25 @@ class RabbitConsumer:
                     amqp.Basic.Qos(0, more, False),
                     amqp.Basic.Consume(queue=self._name, consumer_tag=tag),
                 )
+
+    async def _consume_afresh(self) -> None:
+        """Where only one consumer is pushed to: another in its place, which may be pushed as much.
+
+        Only when it has all that it may be pushed, so that nothing is on its way, and more of that
+        than others were pushed before waits. Workers beside us may be next; then they go on.
+        """
+        before = sum(tag in self._open for tag in self._before)
+        if self._buffer or len(self._open) < self._window or self._lease.waiting <= before:
+            return
+        old, self._tag = self._tag, self._new_tag()
+        self._before = set(self._open)
+        # Shielded as where the first begins.
+        with anyio.CancelScope(shield=True):
+            await self.ask(
+                amqp.Basic.Cancel(consumer_tag=old),
+                amqp.Basic.Qos(0, self._prefetch, False),
+                amqp.Basic.Consume(queue=self._name, consumer_tag=self._tag),
+            )
 
     async def _stop_pushing(self) -> None:
         """Be pushed to no more.
