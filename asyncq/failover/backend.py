@@ -97,6 +97,16 @@ class _WithProgress(FollowingBackend):
 
 class _PushOnly(FollowingBackend):
     keeps_nothing: Literal[True] = True
+    _heard_at: int | None = None
+
+    @asynccontextmanager
+    async def watch(self, address: str) -> AsyncGenerator[Watch]:
+        """As `Backend.watch`. What is told at the one that was given up is told to nobody."""
+        async with super().watch(address) as watch:
+            assert isinstance(watch, FollowingWatch)  # noqa: S101 - it is ours
+            watch.has_lost = self._heard_at not in (None, self._at)
+            self._heard_at = self._at
+            yield watch
 
 
 class FollowingWatch:
@@ -106,8 +116,13 @@ class FollowingWatch:
         self._broker = broker
         self._driver = broker.driver
         self._watch = watch
+        self.has_lost = False
+        """Whether the first `receive` is to say that something was missed for good."""
 
     async def receive(self) -> Sequence[Record]:
+        if self.has_lost:
+            self.has_lost = False
+            return ()
         with self._broker.until_moved():
             if self._broker.driver is self._driver:
                 return await self._watch.receive()
