@@ -188,7 +188,7 @@ class App:
 
     async def enqueue(self, signature: Signature[R]) -> Result[R]:
         """Send one call; returns once the broker keeps it. Raises as `Task.enqueue`."""
-        return await self.client.enqueue(signature)
+        return await self._connections.client.enqueue(signature)
 
     async def enqueue_many(
         self, signatures: Iterable[Signature[R]] | AsyncIterable[Signature[R]]

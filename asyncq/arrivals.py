@@ -84,12 +84,15 @@ class Arrivals:
     """The batches of one client, by the ids in them."""
 
     def __init__(self, *, remembers: bool) -> None:
+        self.era = 0
+        """Grows when pushes may have been missed; 0 until subscribed. What was sent and is waited
+        for within one era needs no reading."""
         self._listening = remembers
         self._batches: dict[str, _Reference] = {}  # empty until somebody listens
         self._named: set[str] = set()  # ids of a caller's own among them
         self._living: set[_Reference] = set()
         self._gone: deque[_Reference] = deque()  # filled wherever the last handle goes, any thread
-        self._open = Batch([], UNSURE)  # what is sent one by one
+        self._open = Batch([], UNSURE)  # of what is sent one by one
         self._remembered: deque[Batch] = deque(maxlen=REMEMBERED if remembers else 0)
         self._room = MOST_KEPT
         self._bytes = MOST_BYTES
@@ -106,22 +109,20 @@ class Arrivals:
                     self._named.add(batch.ids[0])
                 self._batches.update(dict.fromkeys(batch.ids, batch.ref))
 
-    def sent(self, id: str, era: int) -> Batch:
+    def sent(self, id: str) -> Batch:
         """The batch of a message that is sent by itself."""
         batch = self._open
-        ids = batch.ids
-        if batch.era != era or len(ids) >= BATCH:
-            batch = self._open = self.sent_together([], era)
-            ids = batch.ids
-        ids.append(id)
+        if batch.era != self.era or len(batch.ids) >= BATCH:
+            batch = self._open = self.sent_together([])
+        batch.ids.append(id)
         if self._listening:
             self._batches[id] = batch.ref
         return batch
 
-    def sent_together(self, ids: list[str], era: int) -> Batch:
-        """A batch of messages that are sent in one call."""
+    def sent_together(self, ids: list[str], era: int | None = None) -> Batch:
+        """A batch of messages that are sent in one call, in this era if none is given."""
         self._clear()
-        batch = Batch(ids, era)
+        batch = Batch(ids, self.era if era is None else era)
         batch.ref = reference = _Reference(batch, self._gone.append)
         reference.ids = ids
         reference.earlier = None

@@ -334,8 +334,7 @@ class Client:
         context = find_context()
         args, kwargs = EMPTY_ARGS, EMPTY_KWARGS
         if signature.args or signature.kwargs:
-            parameters = self._tasks[signature.task].parameters
-            args, kwargs = parameters.encode(signature.args, signature.kwargs)
+            args, kwargs = plan.encode(signature.args, signature.kwargs)
         return Message(
             id=options.id or new_id(),
             task=signature.task,

@@ -35,6 +35,7 @@ class Publisher:
         self._news = asyncio.Event()
         self._closed: BaseException | None = None
         self._outage = Outage("publishing")
+        self._loop = asyncio.get_running_loop()  # to ask for it takes a system call
 
     def submit(self, envelopes: Sequence[Envelope]) -> "asyncio.Future[None]":
         """A future that is done once the broker keeps all of these, at most a batch.
@@ -42,7 +43,7 @@ class Publisher:
         It ends in `BrokerUnavailable` if that took longer than the publish time-out (they may have
         been stored), and in `Refused` for one that the broker will never take.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         stored: asyncio.Future[None] = loop.create_future()
         if self._closed is not None:
             stored.set_exception(self._closed)
@@ -114,7 +115,7 @@ class Publisher:
 
     def _keep(self, batch: list[_Waiting], error: BrokerUnavailable | None = None) -> None:
         """Put a batch back at the head; those whose time is up hear of the error."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         again: list[_Waiting] = []
         for waiting in batch:
             if waiting.stored.done():

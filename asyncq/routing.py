@@ -64,6 +64,8 @@ class Plan(msgspec.Struct, frozen=True):
     priority: int
     expires: float | None
     keep_result: float | None
+    encode: Callable[[tuple[Any, ...], Mapping[str, Any]], tuple[msgspec.Raw, msgspec.Raw]]
+    """What makes bytes of its arguments."""
     route: Route | None = None
     """Where the task's messages go, unless the call says otherwise; None: look at the call."""
 
@@ -130,9 +132,10 @@ class Router:
 
     def _plan(self, name: str) -> Plan:
         try:
-            settings = self._tasks[name].settings
+            task = self._tasks[name]
         except KeyError:
             raise ConfigurationError(f"this app has no task {name!r}") from None
+        settings = task.settings
         route = self._static_route(name)
         priority = settings.priority
         if priority is None:
@@ -142,6 +145,7 @@ class Router:
             priority=priority or 0,
             expires=settings.expires,
             keep_result=settings.keep_result,
+            encode=task.parameters.encode,
             route=route,
         )
 

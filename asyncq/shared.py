@@ -9,8 +9,7 @@ from weakref import WeakSet
 from asyncq.errors import ConfigurationError
 from asyncq.naming import is_same_definition, is_typed_in
 from asyncq.result import Result
-from asyncq.signature import Signature
-from asyncq.task import Home, Task, TaskDecorator, TaskOptions, make_task
+from asyncq.task import Home, Sender, Task, TaskDecorator, TaskOptions, make_task
 
 R = TypeVar("R")
 
@@ -86,8 +85,9 @@ class AppInUse:
     def __init__(self, shared: SharedTasks) -> None:
         self._shared = shared
 
-    async def enqueue(self, signature: Signature[R], /) -> Result[R]:
-        return await self._shared.app_in_use().enqueue(signature)
+    @property
+    def client(self) -> Sender:
+        return self._shared.app_in_use().client
 
     def result(self, id: str, task: Task[..., R], /) -> Result[R]:
         return self._shared.app_in_use().result(id, task)

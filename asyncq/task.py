@@ -47,10 +47,19 @@ T = TypeVar("T")
 Register = Callable[[Callable[..., Any], str, "TaskOptions"], "Task[..., Any]"]
 
 
+class Sender(Protocol):
+    """What sends calls: an app's client."""
+
+    async def enqueue(self, signature: Signature[R], /) -> Result[R]: ...
+
+
 class Home(Protocol):
     """Where a task's calls go: its app."""
 
-    async def enqueue(self, signature: Signature[R], /) -> Result[R]: ...
+    @property
+    def client(self) -> Sender:
+        """Of the event loop that asks. Raises `ConfigurationError` where there is none."""
+        ...
 
     def result(self, id: str, task: "Task[..., R]", /) -> Result[R]: ...
 
@@ -147,7 +156,7 @@ class Task(Generic[P, R]):
             Unroutable: no queue is bound to its exchange for this routing key.
         """
         self.parameters.check(args, kwargs)
-        return await self._home.enqueue(Signature(self.name, args, kwargs))
+        return await self._home.client.enqueue(Signature(self.name, args, kwargs))
 
     def options(
         self,
@@ -241,7 +250,7 @@ class Call(Generic[P, R]):
 
     async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
         """As `Task.enqueue`."""
-        return await self._home.enqueue(self.s(*args, **kwargs))
+        return await self._home.client.enqueue(self.s(*args, **kwargs))
 
 
 class FunctionTask(Task[P, R], Generic[P, R, T]):

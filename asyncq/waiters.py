@@ -59,14 +59,13 @@ class Waiters:
     def __init__(self, backend: Backend, locate: Locate) -> None:
         self.address = new_id()
         """The ``reply_to`` of what this client sends."""
-        self.era = 0
-        """Grows when pushes may have been missed; 0 until subscribed. What was sent and is waited
-        for within one era needs no reading."""
         self._backend = backend
         self._locate = locate
         self._told_once = isinstance(backend, PushOnly)
         self._mute = isinstance(backend, Mute)
         self._arrivals = Arrivals(remembers=self._told_once)
+        self.sent = self._arrivals.sent
+        """Say that this client sends a message of this id; its handle keeps what is returned."""
         self._waiting: dict[str, list[asyncio.Future[Record]]] = defaultdict(list)
         self._foreign: dict[str, float] = {}  # and since when it is waited for, in loop time
         self._unread: set[str] = set()
@@ -100,15 +99,16 @@ class Waiters:
             f"outcomes cannot be listened for after {LISTEN_TIMEOUT} s: {why}"
         ) from self._silence.error
 
-    # What was sent
+    @property
+    def era(self) -> int:
+        """`Arrivals.era`."""
+        return self._arrivals.era
 
-    def sent(self, id: str) -> Batch:
-        """Say that this client sends a message of this id; its handle keeps what is returned."""
-        return self._arrivals.sent(id, self.era)
+    # What was sent
 
     def sent_together(self, ids: list[str]) -> Batch:
         """As `sent`, for a batch."""
-        return self._arrivals.sent_together(ids, self.era)
+        return self._arrivals.sent_together(ids)
 
     def sent_as(self, id: str) -> Batch:
         """As `sent`, for an id of the caller's own: it may be there already, or have ended, sent
@@ -361,7 +361,7 @@ class Waiters:
 
     def _miss(self, *, lost: bool) -> None:
         """Pushes may have been missed: read everything, and trust nothing sent before."""
-        self.era += 1
+        self._arrivals.era += 1
         if not self._told_once:
             self._ask(list(self._waiting))
         elif lost:

@@ -40,7 +40,7 @@ def test_what_is_kept_can_be_counted_while_another_thread_takes(
     for _ in range(ROUNDS):
         arrivals = Arrivals(remembers=False)
         arrivals.listen()
-        batch = arrivals.sent_together(list(IDS), 1)
+        batch = arrivals.sent_together(list(IDS))
         for id in IDS:
             arrivals.keep(batch, record_of(id))
         with monkeypatch.context() as full:
