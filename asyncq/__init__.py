@@ -31,9 +31,10 @@ from asyncq.errors import (
     UnreadableResult,
     Unroutable,
 )
+from asyncq.gathering import as_completed, gather
 from asyncq.message import FailureType, Progress, Status
 from asyncq.policies import Retry
-from asyncq.result import Result, as_completed, gather
+from asyncq.result import Result
 from asyncq.routing import Route
 from asyncq.shared import shared_task
 from asyncq.signature import Signature

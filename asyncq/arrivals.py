@@ -66,6 +66,15 @@ class Batch:
             self.taken.add(id)
         return record
 
+    def is_for_one(self, id: str) -> bool:
+        """Whether there is one handle of this id, and no more."""
+        return self.ref.earlier is None and id not in self.shared
+
+    def give(self, id: str) -> None:
+        """A handle has what came for this id, wherever it had it from."""
+        if self.take(id) is None and id not in self.shared:
+            self.taken.add(id)
+
     def missing(self) -> list[str]:
         """What neither came nor was taken."""
         return [id for id in self.ids if id not in self.came and id not in self.taken]

@@ -28,13 +28,13 @@ from asyncq.config import Config
 from asyncq.context import find_context
 from asyncq.dispatch import DEFAULT_BROKER, Dispatch, all_stored
 from asyncq.errors import BackendUnavailable, ConfigurationError, MessageTooLarge, first_error
+from asyncq.expectations import Expectation
 from asyncq.loggers import get_logger
 from asyncq.message import (
     EMPTY_ARGS,
     EMPTY_KWARGS,
     Message,
     Progress,
-    Record,
     Status,
     new_id,
     status_of,
@@ -223,10 +223,13 @@ class Client:
         read = None if task is None else task.read
         return Result(id, self, read, self._waiters.batch_of(id))
 
-    def expect(self, id: str, sent: Batch | None) -> "asyncio.Future[Record]":
+    def expect(self, expectation: Expectation) -> None:
+        """Tell this how its task ends, now or later; or why it cannot be told."""
         if (client := self._at_hand()) is not self:
-            return client.expect(id, None)  # nothing will be pushed to that one
-        return self._waiters.expect(id, sent)
+            expectation.sent = None  # nothing will be pushed to that one
+            client.expect(expectation)
+            return
+        self._waiters.expect(expectation)
 
     def look(self, id: str) -> None:
         """Read this outcome soon, if it is waited for here."""

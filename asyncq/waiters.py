@@ -19,10 +19,10 @@ from asyncq.errors import (
     BackendUnavailable,
     BrokerUnavailable,
     ConfigurationError,
-    TaskError,
     TaskFailed,
     UnknownResult,
 )
+from asyncq.expectations import Expectation
 from asyncq.loggers import get_logger
 from asyncq.message import Record, Status, new_id, status_of
 from asyncq.outages import Outage
@@ -66,7 +66,7 @@ class Waiters:
         self._arrivals = Arrivals(remembers=self._told_once)
         self.sent = self._arrivals.sent
         """Say that this client sends a message of this id; its handle keeps what is returned."""
-        self._waiting: dict[str, list[asyncio.Future[Record]]] = defaultdict(list)
+        self._waiting: dict[str, list[Expectation]] = defaultdict(list)
         self._foreign: dict[str, float] = {}  # and since when it is waited for, in loop time
         self._unread: set[str] = set()
         self._along: list[Batch] = []  # of which all that is missing is in `_unread`
@@ -145,32 +145,36 @@ class Waiters:
 
     # Who waits
 
-    def expect(self, id: str, batch: Batch | None) -> "asyncio.Future[Record]":
-        """A future for this id's record; cancel it when nobody waits any more.
-
-        ``batch`` is the one in which this client sent the message, None if it did not.
-        """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Record] = loop.create_future()
+    def expect(self, expectation: Expectation) -> None:
+        """Tell this how its task ends, now or later; or why it cannot be told."""
+        id, batch = expectation.id, expectation.sent
         self._begin()
-        if batch is not None and (record := batch.came.get(id)) is not None:
-            batch.take(id)
-            future.set_result(record)
-            return future
+        if batch is not None and (record := batch.take(id)) is not None:
+            expectation.meet(record)
+            return
         if (refusal := self._refusal(id, batch)) is not None:
-            future.set_exception(refusal)
-            return future
-        self._waiting[id].append(future)
-        future.add_done_callback(lambda done: self._drop(id, batch, done))
+            expectation.disappoint(refusal)
+            return
+        expectation.at = self
+        self._waiting[id].append(expectation)
         if self._told_once:
-            return future
+            return
         if batch is None or batch.era == UNSURE or id in batch.taken:
-            self._foreign.setdefault(id, loop.time())
+            self._foreign.setdefault(id, asyncio.get_running_loop().time())
             self._ask([id])
         elif batch.era != self.era or self.era == 0 or id in batch.missed:
             self._ask([id])
             self._ask_along(id, batch)
-        return future
+
+    def leave(self, expectation: Expectation) -> None:
+        """This one waits no more."""
+        expectation.at = None
+        others = self._waiting.get(expectation.id)
+        if others is None:
+            return
+        others.remove(expectation)
+        if not others:
+            self._end(expectation.id)
 
     def look(self, id: str) -> None:
         """Read this one, if somebody still waits for it: his time is half over."""
@@ -191,9 +195,8 @@ class Waiters:
         self._closed = why or ConfigurationError(
             "the app is not connected any more: await results inside of 'async with app:'"
         )
-        for futures in list(self._waiting.values()):
-            for future in list(futures):
-                _end(future, self._closed)
+        for id in list(self._waiting):
+            self._disappoint(id, self._closed)
 
     # What runs
 
@@ -320,30 +323,41 @@ class Waiters:
 
     def _resolve(self, record: Record, *, wanted: bool = False) -> None:
         id = record.id
-        futures, batch = self._waiting.get(id), self._arrivals.find(id)
+        expected, batch = self._end(id), self._arrivals.find(id)
         if batch is not None and id not in batch.taken:
-            if futures:
-                batch.came[id] = record  # taken as soon as they hear of it; see `_drop`
-            else:
-                self._arrivals.keep(batch, record, wanted=wanted or self._told_once)
-            if batch.ref.earlier is not None:
-                for other in self._arrivals.others(batch):
-                    self._arrivals.keep(other, record, wanted=wanted or self._told_once)
-        for future in list(futures or ()):
-            if not future.done():
-                future.set_result(record)
+            if len(expected) == 1 and expected[0].sent is batch and batch.is_for_one(id):
+                batch.taken.add(id)
+                expected[0].meet(record)
+                return
+            wanted = wanted or self._told_once or bool(expected)
+            for each in (batch, *self._arrivals.others(batch)):
+                self._arrivals.keep(each, record, wanted=wanted)
+        for each in expected:
+            if each.sent is not None:
+                each.sent.give(id)
+            each.meet(record)
 
-    def _disappoint(self, id: str, error: TaskError) -> None:
-        for future in list(self._waiting.get(id, ())):
-            _end(future, error)
+    def _disappoint(self, id: str, error: BaseException) -> None:
+        for each in self._end(id):
+            each.disappoint(error)
+
+    def _end(self, id: str) -> Sequence[Expectation]:
+        """Nobody waits for this any more; returns who did."""
+        expected = self._waiting.pop(id, None)
+        if expected is None:
+            return ()
+        self._foreign.pop(id, None)
+        self._unread.discard(id)
+        for each in expected:
+            each.at = None
+        return expected
 
     def _refuse_all(self, why: ConfigurationError) -> None:
         """Nothing can be heard until somebody mends this."""
         self._deaf = why
         self._listening.set()
-        for futures in list(self._waiting.values()):
-            for future in list(futures):
-                _end(future, why)
+        for id in list(self._waiting):
+            self._disappoint(id, why)
 
     def _refusal(self, id: str, batch: Batch | None) -> BaseException | None:
         """Why this will never come, if that is known."""
@@ -369,21 +383,3 @@ class Waiters:
                 batch.lost = True
             for id in list(self._waiting):
                 self._disappoint(id, UnknownResult(id, LOST))
-
-    def _drop(self, id: str, batch: Batch | None, future: "asyncio.Future[Record]") -> None:
-        if batch is not None and not future.cancelled() and future.exception() is None:
-            batch.take(id)
-            if id not in batch.shared:
-                batch.taken.add(id)
-        futures = self._waiting.get(id, [])
-        if future in futures:
-            futures.remove(future)
-        if not futures:
-            self._waiting.pop(id, None)
-            self._foreign.pop(id, None)
-            self._unread.discard(id)
-
-
-def _end(future: "asyncio.Future[Record]", error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)

@@ -20,7 +20,7 @@ from asyncq.cli.output import print_facts, print_json, print_traceback
 from asyncq.cli.texts import complain
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, UnknownResult
 from asyncq.message import Failed, Failure, Progress, Record, Status, Succeeded, status_of
-from asyncq.result import Result
+from asyncq.result import Result, record_of
 from asyncq.signature import Signature
 from asyncq.spelling import same_function
 from asyncq.task import Task
@@ -196,7 +196,7 @@ async def _where(handle: Result[Any], task: str) -> Report:
     with anyio.move_on_after(ANSWER_TIMEOUT), suppress(BrokerUnavailable, BackendUnavailable):
         status = await handle.status()
         if status in ENDED:
-            return _report(await handle.expect())
+            return _report(await record_of(handle))
         progress = await handle.progress()
         return Report(id=handle.id, status=status, task=task, progress=progress)
     return Report(id=handle.id, status=Status.UNKNOWN, task=task)
@@ -249,7 +249,7 @@ async def look_up(app: App, id: str, patience: float | None) -> Report:
 async def _record(result: Result[Any], timeout: float | None) -> Record:
     try:
         with anyio.fail_after(timeout):
-            return await result.expect()
+            return await record_of(result)
     except TimeoutError:
         raise TimeoutError(f"task {result.id} has no outcome after {timeout:g} s") from None
 

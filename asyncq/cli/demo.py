@@ -34,7 +34,8 @@ from asyncq.cli.texts import complain
 from asyncq.config import DEFAULTS, Url, sqlite_path
 from asyncq.dispatch import DEFAULT_BROKER
 from asyncq.errors import ConfigurationError, TaskError, TaskFailed
-from asyncq.result import Result, as_completed, gather
+from asyncq.gathering import as_completed, gather
+from asyncq.result import Result
 from asyncq.texts import counted
 from asyncq.worker.signals import run_loop, stop_signals
 from asyncq.worker.worker import Worker

@@ -3,6 +3,7 @@
 What drivers raise never ends one. It takes an error in the machinery itself, which is put there.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from anyio import fail_after
 from asyncq.app import App
 from asyncq.errors import BrokerUnavailable
 from asyncq.publisher import Publisher
+from asyncq.result import record_of
 from asyncq.waiters import Waiters
 from tests.client.given import PATIENCE, until
 
@@ -91,7 +93,9 @@ async def test_who_sends_hears_of_it_and_nothing_hangs(
     with fail_after(PATIENCE):
         async with app:
             await same.enqueue(1)
-            waits = (await same.enqueue(2)).expect()  # it listens from when one is waited for
+            # It listens from when one is waited for.
+            waits = asyncio.ensure_future(record_of(await same.enqueue(2)))
+            await anyio.lowlevel.checkpoint()
             break_it()
             with pytest.raises(Broken):
                 await waits

@@ -8,8 +8,9 @@ from anyio import fail_after
 
 from asyncq.app import App
 from asyncq.errors import TaskFailed
+from asyncq.gathering import as_completed, gather
 from asyncq.message import new_id
-from asyncq.result import Result, as_completed, gather
+from asyncq.result import Result
 from tests.client.given import PATIENCE, Gate, until
 
 

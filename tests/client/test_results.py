@@ -1,5 +1,6 @@
 """Results: what waiting for an outcome gives, raises, and leaves behind."""
 
+import asyncio
 import gc
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from asyncq.errors import (
     UnknownResult,
 )
 from asyncq.message import Cancelled, Record, Status, new_id
-from asyncq.result import Result
+from asyncq.result import Result, record_of
 from tests.client.given import PATIENCE, Gate, new_app, until, until_status
 
 
@@ -378,9 +379,9 @@ async def test_a_failure_that_nobody_looks_at_makes_no_noise(app: App) -> None:
 
     async with app.worker():
         result = await fail.enqueue()
-        future = result.expect()
-        await until(future.done)
-    del future
+        waiting = asyncio.ensure_future(record_of(result))
+        await until(waiting.done)
+    del waiting
     gc.collect()  # an exception never retrieved would be a warning here, and so an error
 
 

@@ -8,8 +8,8 @@ from anyio import fail_after
 from asyncq.app import App
 from asyncq.backends.base import PushOnly
 from asyncq.errors import ConfigurationError, UnknownResult
+from asyncq.gathering import gather
 from asyncq.message import Status, new_id
-from asyncq.result import gather
 from tests.client.given import PATIENCE
 from tests.servers import RabbitServer, free_port
 

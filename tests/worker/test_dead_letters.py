@@ -12,7 +12,7 @@ from asyncq.brokers.base import Leased, QueueSpec
 from asyncq.errors import RetryLater, TaskCancelled, TaskExpired, TaskFailed
 from asyncq.message import Cancelled, Record, Status, new_id
 from asyncq.policies import Retry
-from asyncq.result import Result
+from asyncq.result import Result, record_of
 from asyncq.signature import Signature
 from asyncq.testing.contracts.given import end_lease, new_lease, sweep, take
 from asyncq.worker.failures import TRACEBACK_LIMIT
@@ -82,7 +82,7 @@ async def test_a_replayed_message_has_its_attempts_anew(app: App) -> None:
         [letter] = await letters_of(app)
         replayed = await app.client.replay("default", [result.id])
         await app.result(result.id).get(timeout=PATIENCE)
-        record = await app.result(result.id).expect()
+        record = await record_of(app.result(result.id))
 
         assert await letters_of(app) == []
     assert letter.last is not None

@@ -13,9 +13,9 @@ from asyncq.brokers.admin import QueueAdmin
 from asyncq.brokers.memory import MemoryConsumer
 from asyncq.context import Context
 from asyncq.errors import BrokerUnavailable, TaskFailed
+from asyncq.gathering import gather
 from asyncq.message import Status, Succeeded, new_id
 from asyncq.policies import Retry
-from asyncq.result import gather
 from asyncq.worker import branch, completer, intake
 from tests.client.given import PATIENCE, until, until_status
 from tests.worker.faulty import FaultyBackend, FaultyBroker

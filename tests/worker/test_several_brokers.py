@@ -12,8 +12,8 @@ from asyncq.backends.redis import RedisBackend
 from asyncq.config import Config
 from asyncq.context import Context
 from asyncq.errors import BrokerUnavailable, TaskFailed
+from asyncq.gathering import gather
 from asyncq.message import Status, new_id
-from asyncq.result import gather
 from asyncq.topology import Binding, Exchange, Queue
 from tests.client.given import PATIENCE, Gate
 from tests.servers import start_redis

@@ -12,8 +12,9 @@ import pytest
 from asyncq.app import App
 from asyncq.config import Config
 from asyncq.context import Context, find_context
+from asyncq.gathering import as_completed, gather
 from asyncq.message import new_id
-from asyncq.result import Result, as_completed, gather
+from asyncq.result import Result
 from tests.client.given import PATIENCE, Gate, until
 
 STORES = ["memory", "sqlite", "redis", "rabbitmq"]
