@@ -320,6 +320,8 @@ class Branch:
                 completer = completers[queue] = Completer(
                     consumer, share.backend, lease, unified=unified, room=share.config.concurrency
                 )
+                if not completer.is_unified:
+                    share.executor.apart.add(queue)
                 group.start_soon(completer.run)
                 return completer
 

@@ -62,6 +62,11 @@ class Completer:
         self._outage = Outage("settling tasks")
         self._shield = anyio.CancelScope(shield=True)
 
+    @property
+    def is_unified(self) -> bool:
+        """Whether a record and its settlement are one step."""
+        return self._unified is not None
+
     def add(self, conclusion: Conclusion) -> None:
         """Take over the end of a delivery."""
         if self._lease.lost:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import msgspec
 
 from asyncq.backends.base import Backend
-from asyncq.brokers.base import Ack, Conclusion, Delivery, LastAttempt, Nack, Reject
+from asyncq.brokers.base import Ack, Conclusion, Delivery, Nack, Reject
 from asyncq.clock import Clock
 from asyncq.codecs.base import Codec
 from asyncq.config import Config
@@ -51,6 +51,7 @@ from asyncq.worker.failures import (
 )
 from asyncq.worker.interrupts import is_interrupted
 from asyncq.worker.jobs import Job, call, make_job
+from asyncq.worker.letters import UNKNOWN_SINCE, Letters
 from asyncq.worker.notes import Notes
 from asyncq.worker.pool import Slots
 from asyncq.worker.threads import RaisedInThread
@@ -58,7 +59,6 @@ from asyncq.worker.threads import RaisedInThread
 LONGEST_KEEP = 10 * 365 * 86400.0  # seconds
 MOST_MEMBERS = 1000  # of a group that are looked at
 MOST_UNKNOWN = 1000  # names come from outside: bounded
-UNKNOWN_SINCE = "asyncq-unknown-since"  # header: when a worker first could not run this message
 
 IGNORED_EXIT = "coroutine ignored GeneratorExit"  # Python's words
 
@@ -86,6 +86,9 @@ class Executor:
         report: Report,
         slots: Slots,
     ) -> None:
+        self.apart: set[str] = set()
+        """The queues of which an end is recorded in one step and settled in another, so that a
+        worker may die between the two. Written by the branches."""
         self.notes = Notes()
         self._jobs: dict[str, Job] = {}
         self._refused: dict[str, str] = {}  # tasks that cannot be run as they are written, and why
@@ -98,6 +101,7 @@ class Executor:
         self._unknown: dict[str, str] = {}  # names that no task has here, and what is said of them
         self._decode = codec.decode
         self._encode = codec.encode
+        self._letters = Letters(codec, worker)
         self._backend = backend
         self._config = config
         self._now = clock.now
@@ -251,7 +255,7 @@ class Executor:
             self.notes.succeeded(message, self._now() - started)
         settlement: Ack | Reject = Ack(delivery)
         if isinstance(outcome, Failed) and job.dead_letter:
-            settlement = self._reject(delivery, message, outcome.error)
+            settlement = self._letters.of_failure(delivery, message, outcome.error)
         keep = job.keep if message.keep_result is None else _bounded(message.keep_result)
         if keep <= 0 and message.reply_to is None:
             return Conclusion(settlement)
@@ -267,14 +271,6 @@ class Executor:
             message.reply_to,
         )
         return Conclusion(settlement, record)
-
-    def _reject(self, delivery: Delivery, message: Message, error: Failure) -> Reject:
-        """To the dead letters, from where it would begin with its first attempt."""
-        replacement = None
-        if message.attempt > 1:
-            replacement = self._encode(msgspec.structs.replace(message, attempt=1))
-        last = LastAttempt(error, message.attempt, self._worker)
-        return Reject(delivery, f"{error.type}: {error.message}", last, replacement)
 
     def _raised(self, message: Message, job: Job, error: BaseException) -> Failed:
         """The task raised, and is not tried again."""
@@ -308,14 +304,29 @@ class Executor:
             )
             return Conclusion(Nack(delivery, delay=1.0))
         if record is not None and not isinstance(record.outcome, Unreadable):
-            self.notes.skip(delivery.envelope)
-            return Conclusion(Ack(delivery))  # its outcome stands; only the settling was lost
+            return Conclusion(self._settle_again(delivery, record))
         if delivery.crashes >= self._config.max_crashes:
             why = counted(
                 delivery.crashes, "worker died while it ran it", "workers died while they ran it"
             )
             return self._bury(delivery, FailureType.WORKER_CRASHED, why)
         return None
+
+    def _settle_again(self, delivery: Delivery, record: Record) -> Ack | Reject:
+        """The end of a delivery whose outcome stands: only the settling was lost.
+
+        A failure whose worker died between recording and settling it is no dead letter yet. Where
+        these are one step there is no between: then it was one, and was sent again since. So was
+        what no worker died with.
+        """
+        outcome, envelope = record.outcome, delivery.envelope
+        if isinstance(outcome, Failed) and delivery.suspect and envelope.queue in self.apart:
+            job = self._jobs.get(record.task)
+            if job is None or job.dead_letter:
+                self.notes.late_letter(envelope)
+                return self._letters.of_record(delivery, record, outcome.error)
+        self.notes.skip(envelope)
+        return Ack(delivery)
 
     def _postpone(self, delivery: Delivery, kind: FailureType, why: str) -> Conclusion:
         """Give back what a newer worker may know how to run; bury it when none came in time."""
@@ -343,12 +354,7 @@ class Executor:
             keep=self._config.keep_result,
             reply_to=envelope.reply_to,
         )
-        replacement = None
-        if UNKNOWN_SINCE in envelope.headers:  # sent again, it has its time anew
-            headers = {k: v for k, v in envelope.headers.items() if k != UNKNOWN_SINCE}
-            replacement = msgspec.structs.replace(envelope, headers=headers)
-        last = LastAttempt(failure, worker=self._worker)
-        return Conclusion(Reject(delivery, f"{kind}: {why}", last, replacement), record)
+        return Conclusion(self._letters.of_burial(delivery, failure), record)
 
 
 def _bounded(keep: float) -> float:

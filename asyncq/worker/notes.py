@@ -124,6 +124,15 @@ class Notes:
             _id(envelope), extra=_about_envelope(envelope),
         )  # fmt: skip
 
+    def late_letter(self, envelope: Envelope) -> None:
+        """It has failed, and its worker died before it was a dead letter."""
+        self.skipped += 1
+        log.info(
+            "message %s has failed already, and its worker died with it: it goes to the dead"
+            " letters of queue %s without running",
+            _id(envelope), envelope.queue, extra=_about_envelope(envelope),
+        )  # fmt: skip
+
     def postponement(self, envelope: Envelope, why: str, delay: float, now: float) -> None:
         """Nobody here can run it; said once a minute for each reason."""
         self.requeued += 1

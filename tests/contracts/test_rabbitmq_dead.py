@@ -10,7 +10,7 @@ from anyio import fail_after
 from anyio.lowlevel import checkpoint
 
 from asyncq.app import App
-from asyncq.brokers.base import Lease, QueueSpec, Reject
+from asyncq.brokers.base import LastAttempt, Lease, QueueSpec, Reject
 from asyncq.brokers.dead import DeadLimits
 from asyncq.brokers.rabbitmq import RabbitBroker, names
 from asyncq.brokers.rabbitmq.browsing import Browse
@@ -19,11 +19,11 @@ from asyncq.brokers.rabbitmq.post import Post
 from asyncq.cli.letters import Changed, Filter, Selection, change
 from asyncq.clock import SystemClock
 from asyncq.config import Url
-from asyncq.errors import ConfigurationError
-from asyncq.message import new_id
+from asyncq.errors import ConfigurationError, TaskFailed
+from asyncq.message import Failed, Failure, Record, new_id
 from asyncq.stores.amqp_content import Parcel
 from asyncq.stores.amqp_wire import Content
-from tests.contracts.rabbit_given import PATIENCE, ask, envelope, letters_of, post, take
+from tests.contracts.rabbit_given import PATIENCE, ask, doomed, envelope, letters_of, post, take
 
 __all__ = ["post"]
 
@@ -142,3 +142,79 @@ async def test_many_dead_letters_are_chosen_sent_again_and_deleted_by_commands(
     async with App(rabbitmq_url) as app:  # what was deleted is so for good
         depth = await app.client.operator.depth("mail")
         assert (depth.ready, depth.dead) == (300, 0)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_a_failure_that_was_recorded_by_a_worker_that_died_then_is_a_dead_letter_after_all(
+    rabbitmq_url: str, keeps: bool
+) -> None:
+    app = App(rabbitmq_url, backend=f"memory://{new_id()}")
+    runs = list[int]()
+
+    @app.task(queue="mail", dead_letter=keeps)
+    async def fail(n: int) -> int:
+        runs.append(n)
+        return n
+
+    async with app:
+        lost, marker = await fail.enqueue(1), await fail.options(delay=0.5).enqueue(2)
+        async with doomed(rabbitmq_url) as dying:
+            await take(dying, 1)
+            failed = Failed(Failure("ValueError", "no"))
+            record = Record(lost.id, failed, fail.name, 3, worker="the dead one", keep=60.0)
+            await app.client.backend.store_records([record])
+        async with app.worker(queues=["mail"]):
+            assert await marker.get(timeout=PATIENCE) == 2
+            with fail_after(PATIENCE):
+                while (await app.client.operator.depth("mail")).ready:
+                    await checkpoint()
+                while (await app.client.operator.depth("mail")).dead < keeps:
+                    await checkpoint()
+        letters = await app.client.operator.dead_letters("mail")
+
+        assert runs == [2]
+        assert len(letters) == keeps
+        for letter in letters:
+            assert (letter.envelope.id, letter.reason) == (lost.id, "ValueError: no")
+            assert letter.last == LastAttempt(failed.error, 3, "the dead one")
+
+
+async def test_what_is_sent_twice_and_has_failed_meanwhile_is_no_second_dead_letter(
+    rabbitmq_url: str, post: Post
+) -> None:
+    app = App(rabbitmq_url, backend=f"memory://{new_id()}")
+    runs = list[int]()
+
+    @app.task(queue="mail")
+    async def fail(n: int) -> None:
+        runs.append(n)
+        raise ValueError(n)
+
+    async with app:
+        async with app.worker(queues=["mail"]):
+            with pytest.raises(TaskFailed):
+                await (await fail.enqueue(1)).get(timeout=PATIENCE)
+        [letter] = await app.client.operator.dead_letters("mail")
+        await post.move([wrap(letter.envelope, "", "mail", again=True)])
+        async with app.worker(queues=["mail"], concurrency=1):
+            with pytest.raises(TaskFailed):
+                await (await fail.enqueue(2)).get(timeout=PATIENCE)
+        letters = await app.client.operator.dead_letters("mail")
+
+        assert runs == [1, 2]
+        assert [each.reason for each in letters] == ["ValueError: 1", "ValueError: 2"]
+        assert (await app.client.operator.depth("mail")).ready == 0
+
+
+async def test_a_dead_letter_that_is_there_twice_is_sent_again_once(
+    rabbitmq_url: str, post: Post
+) -> None:
+    async with App(rabbitmq_url) as app:
+        operator = app.client.operator
+        await post.declare("mail")
+        await post.move([*put_dead(2), *put_dead(1)])
+
+        assert sorted(await operator.replay("mail", ["0000", "0001"])) == ["0000", "0000", "0001"]
+
+        depth = await operator.depth("mail")
+        assert (depth.ready, depth.dead) == (2, 0)

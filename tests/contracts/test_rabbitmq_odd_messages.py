@@ -86,7 +86,7 @@ TABLES = [  # the others are refused by RabbitMQ itself (3.10.8)
     table({"x-asyncq-reason": 5, "x-asyncq-died-at": 2**62, "x-first-death-reason": {"a": 1}}),
 ]
 ODD: Sequence[tuple[bytes, bytes]] = [
-    *((properties(headers=each, id=b"table"), b"body") for each in TABLES),
+    *((properties(headers=each, id=b"table"), b"body %d" % n) for n, each in enumerate(TABLES)),
     (properties(), b"a message without properties"),
     (properties(), b""),
     (properties(id=b""), b"its id has no character"),

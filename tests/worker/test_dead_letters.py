@@ -1,24 +1,36 @@
 """What failed for good lies in the dead letters with its error, and can run again."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from asyncq.app import App
 from asyncq.brokers.admin import DeadLetter, QueueAdmin
-from asyncq.brokers.base import Leased, QueueSpec
+from asyncq.brokers.base import Envelope, LastAttempt, Leased, Nack, QueueSpec
+from asyncq.codecs.native import NativeCodec
+from asyncq.context import current_context
 from asyncq.errors import RetryLater, TaskCancelled, TaskExpired, TaskFailed
-from asyncq.message import Cancelled, Record, Status, new_id
+from asyncq.message import Cancelled, Failed, Failure, Record, Status, new_id
 from asyncq.policies import Retry
 from asyncq.result import Result, record_of
 from asyncq.signature import Signature
 from asyncq.testing.contracts.given import end_lease, new_lease, sweep, take
 from asyncq.worker.failures import TRACEBACK_LIMIT
+from asyncq.worker.letters import UNKNOWN_SINCE
 from tests.client.given import PATIENCE, new_app, until_status
 
 AT_ONCE = Retry(times=2, base=0.0)
+ERROR = Failure("ValueError", "no")
+
+
+@pytest.fixture
+def apart() -> App:
+    """An app whose outcomes are kept in another store than its messages."""
+    return App(f"memory://{new_id()}", backend=f"memory://{new_id()}")
 
 
 async def letters_of(app: App, queue: str = "default") -> list[DeadLetter]:
@@ -31,6 +43,32 @@ async def fails(result: Result[Any]) -> TaskFailed:
     with pytest.raises(TaskFailed) as caught:
         await result.get(timeout=PATIENCE)
     return caught.value
+
+
+async def die_with(app: App, record: Record, change: Callable[[Envelope], Envelope]) -> None:
+    """Take a message, changed as it may come, and be gone as its end is recorded, not settled."""
+    broker, lease = app.client.broker, new_lease()
+    assert isinstance(broker, Leased)
+    async with broker.consume(QueueSpec("default"), lease) as consumer:
+        [first] = await take(consumer, 1)
+        await consumer.settle([Nack(first, replacement=change(first.envelope))])
+        await take(consumer, 1)
+        await app.client.backend.store_records([record])
+        await end_lease(broker, lease, "default")
+        await sweep(broker, 1, "default")
+
+
+def in_third_attempt(envelope: Envelope) -> Envelope:
+    codec = NativeCodec()
+    return codec.encode(msgspec.structs.replace(codec.decode(envelope), attempt=3))
+
+
+def unknown_for_long(envelope: Envelope) -> Envelope:
+    return msgspec.structs.replace(envelope, headers={"a": 1, UNKNOWN_SINCE: 1.0})
+
+
+def of_a_later_release(envelope: Envelope) -> Envelope:
+    return msgspec.structs.replace(envelope, body=msgspec.msgpack.encode([99]))
 
 
 async def test_what_failed_for_good_is_a_dead_letter_with_its_error(app: App) -> None:
@@ -252,6 +290,73 @@ async def test_what_outlived_its_worker_and_has_failed_already_is_not_buried_aga
         assert await letters_of(app) == []
         assert (await broker.depth("default")).ready == 0
     assert len(runs) == 1
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_a_failure_recorded_in_another_store_is_a_dead_letter_though_its_worker_died_then(
+    apart: App, caplog: pytest.LogCaptureFixture, keeps: bool
+) -> None:
+    caplog.set_level(logging.INFO, "asyncq")
+    attempts: list[int] = []
+
+    @apart.task(dead_letter=keeps)
+    async def fail() -> None:
+        attempts.append(current_context().attempt)
+
+    async with apart:
+        result = await fail.enqueue()
+        record = Record(result.id, Failed(ERROR), fail.name, 3, worker="the dead one")
+        await die_with(apart, record, in_third_attempt)
+        await apart.make_worker(queues=["default"], burst=True).run()
+        letters = await letters_of(apart)
+
+        assert (await fails(result)).message == "no"
+        assert attempts == []
+        assert [letter.envelope.id for letter in letters] == [result.id] * keeps
+        assert [letter.reason for letter in letters] == ["ValueError: no"] * keeps
+        assert [letter.last for letter in letters] == [
+            LastAttempt(ERROR, 3, "the dead one")
+        ] * keeps
+        assert (f"{result.id} has failed already" in caplog.text) is keeps
+        assert (f"{result.id} has an outcome already" in caplog.text) is not keeps
+
+        replayed = await apart.client.replay("default", [result.id])
+        await apart.make_worker(queues=["default"], burst=True).run()
+    assert list(replayed) == [result.id] * keeps
+    assert attempts == [1] * keeps
+
+
+async def test_nor_is_it_lost_if_it_was_never_run_for_its_task_was_unknown(apart: App) -> None:
+    error = Failure("UnknownTask", "no task named 'new' here")
+
+    @apart.task(name="new", dead_letter=False)
+    async def new() -> None: ...
+
+    async with apart:
+        result = await new.enqueue()
+        record = Record(result.id, Failed(error), worker="the dead one")
+        await die_with(apart, record, unknown_for_long)
+        await apart.make_worker(queues=["default"], burst=True).run()
+        [letter] = await letters_of(apart)
+
+    assert letter.reason == "UnknownTask: no task named 'new' here"
+    assert letter.last == LastAttempt(error, 0, "the dead one")
+    assert letter.envelope.headers == {"a": 1}
+
+
+async def test_nor_if_who_finds_it_cannot_read_it(apart: App) -> None:
+    @apart.task
+    async def work() -> None: ...
+
+    async with apart:
+        result = await work.enqueue()
+        record = Record(result.id, Failed(ERROR), work.name, 3, worker="the dead one")
+        await die_with(apart, record, of_a_later_release)
+        await apart.make_worker(queues=["default"], burst=True).run()
+        [letter] = await letters_of(apart)
+
+    assert letter.last == LastAttempt(ERROR, 3, "the dead one")
+    assert letter.envelope.body == msgspec.msgpack.encode([99])
 
 
 async def test_a_dead_letter_of_another_queue_keeps_its_outcome(app: App) -> None:

@@ -84,7 +84,9 @@ class Browse:
         letters = [letter for letter in self._page if letter.envelope.id in wanted]
         for start in range(0, len(letters), ROUND):
             some = letters[start : start + ROUND]
-            await self._post.move([wrap(letter.envelope, "", self.queue) for letter in some])
+            # Once where a worker died between sending it there and forgetting it here.
+            once = {(each.envelope.id, each.envelope.body): each for each in some}
+            await self._post.move([wrap(each.envelope, "", self.queue) for each in once.values()])
             await self._settle([(letter.envelope.id, letter.tag) for letter in some])
         return [letter.envelope.id for letter in letters]
 

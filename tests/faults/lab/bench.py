@@ -188,10 +188,10 @@ class Bench(Generic[B]):
         assert isinstance(outcome, Succeeded), outcome
         return msgspec.msgpack.decode(outcome.value)
 
-    async def dead_letters(self, app: App) -> Sequence[DeadLetter]:
+    async def dead_letters(self, app: App, limit: int = 100) -> Sequence[DeadLetter]:
         broker = app.client.broker
         assert isinstance(broker, QueueAdmin)
-        return await broker.dead_letters(QUEUE)
+        return await broker.dead_letters(QUEUE, limit=limit)
 
     async def settled(self, within: float = PATIENCE) -> None:
         """Return once everything that was accepted has an outcome; they are in `records`."""
@@ -215,10 +215,11 @@ class Bench(Generic[B]):
         batches = [entry.ids for entry in self.ledger.entries() if isinstance(entry, Accepted)]
         return list(dict.fromkeys(id for ids in batches for id in ids if id not in self.records))
 
-    async def conclude(self, *, dead: int = 0) -> Findings:
+    async def conclude(self, *, dead: int | None = 0) -> Findings:
         """Let everything come to its end, dismiss the workers, and see that all is well.
 
         What must never happen is checked here; what an experiment may cause is in the findings.
+        With ``dead=None`` it looks at the dead letters itself.
         """
         await self.settled()
         audit = await self.until_audit(lambda audit: audit.is_idle, "nothing is left to be done")
@@ -231,7 +232,7 @@ class Bench(Generic[B]):
         await self._see_that_outcomes_stood()
         findings = check(self.ledger.entries(), self.records, audit.waiting)
         assert not audit.faults, audit.faults[:5]
-        assert len(audit.dead) == dead, audit.dead
+        assert dead is None or len(audit.dead) == dead, audit.dead
         assert findings.lost == 0, findings
         assert findings.unexpected == 0, findings
         return findings

@@ -47,7 +47,8 @@ _hoard: list[bytes] = []
 def make_app(url: str, config: Config, backend: str | None = None) -> App:
     """The app as producers and workers have it."""
     app = App(url, backend=backend, config=config)
-    for function in (work, block, crunch, echo, gated, grind, halt, hoard, poison, relay, stubborn):
+    plain = (work, block, crunch, echo, fail, gated, grind, halt, hoard, poison, relay, stubborn)
+    for function in plain:
         app.task(name=function.__name__, queue=QUEUE)(function)
     retry = Retry(times=2, base=0.02, factor=1.0, jitter=False)
     app.task(name="flaky", queue=QUEUE, retry=retry)(flaky)
@@ -59,6 +60,12 @@ async def work(seconds: float = 0.0) -> str:
     with _noted() as run:
         await anyio.sleep(seconds)
     return run
+
+
+async def fail() -> None:
+    """Fail for good."""
+    with _noted():
+        raise RuntimeError("never")
 
 
 async def echo(value: Any = None) -> str:
