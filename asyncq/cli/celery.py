@@ -49,7 +49,7 @@ FLAGS = {
     "--purge": "--purge",
     "--discard": "--purge",
 }
-OURS = {"demo": {"--broker"}}  # of commands that have one of these themselves
+OURS = {"demo": {"--broker"}, "queues peek": {"--args"}}  # commands that have these themselves
 GROUPS = {"dead": {"list", "show", "replay", "delete"}, "queues": {"list", "peek"}}
 LEVELS = {"fatal": "critical", "warn": "warning"}
 APP = "shop:app"

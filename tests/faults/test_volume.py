@@ -2,7 +2,6 @@
 
 import signal
 from pathlib import Path
-from statistics import median
 
 import anyio
 
@@ -100,7 +99,7 @@ async def pile_up(app: App, count: int) -> None:
 
 
 async def claim_time(app: App) -> float:
-    """The median of a few claims, in seconds."""
+    """The quickest of a few claims, in seconds: whatever else runs can only make one slower."""
     took: list[float] = []
     async with app.client.broker.consume(QueueSpec(QUEUE), Lease(new_id(), 60.0)) as consumer:
         for _ in range(CLAIMS):
@@ -111,7 +110,7 @@ async def claim_time(app: App) -> float:
                 deliveries += await consumer.receive(EACH - len(deliveries))
             took.append(now() - began)
             await consumer.settle([Ack(delivery) for delivery in deliveries])
-    return median(took)
+    return min(took)
 
 
 def peak_memory(pid: int) -> int:

@@ -154,7 +154,7 @@ def test_an_id_that_is_no_dead_letter_is_reported_and_keeps_its_outcome(shell: S
     replayed = shell.asyncq("dead", "replay", "tasks:app", "default", called["id"], "nobody")
 
     assert replayed.code == 1
-    assert "2 of 2 were not there" in replayed.err
+    assert "not there: 2 of 2" in replayed.err
     assert shell.asyncq("result", "tasks:app", called["id"], "--json").data["value"] == 3
 
 

@@ -1,8 +1,13 @@
 """Commands as hands type them that know Celery: what to write here, and nothing of it done."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
+from typer.main import get_command
 
 from asyncq.cli.celery import as_written_here
+from asyncq.cli.main import cli
 from tests.system.commands import Shell
 
 COMMANDS = ("worker", "call", "result", "queues", "purge", "dead", "demo")
@@ -66,6 +71,23 @@ def test_of_what_is_no_option_here_it_is_said_where_it_has_gone(typed: str, says
 )
 def test_what_is_right_is_left_alone(typed: str) -> None:
     assert as_written_here(typed.split(), COMMANDS) is None
+
+
+def own_options(command: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    """Every command of ours with each of its options."""
+    for option in (option for parameter in command.params for option in parameter.opts):
+        if option.startswith("-"):
+            yield (*path, option)
+    for name, within in getattr(command, "commands", {}).items():
+        yield from own_options(within, *path, name)
+
+
+def test_no_option_of_ours_is_taken_for_one_of_celery() -> None:
+    every = [words for words in own_options(get_command(cli)) if len(words) > 1]
+
+    assert len(every) > 40
+    for *command, option in every:
+        assert as_written_here([*command, "shop:app", option, "1"], COMMANDS) is None, option
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,8 @@ class Bench(Generic[B]):
                 worker.send(signal.SIGTERM)
         for worker in self.workers:
             await worker.end()
-        audit = await self.audit()
+        # Who has just looked through dead letters may hide them from others for a moment.
+        audit = await self.until_audit(lambda audit: len(audit.dead) == dead, "all are dead")
         await self._see_that_outcomes_stood()
         findings = check(self.ledger.entries(), self.records, audit.waiting)
         assert not audit.faults, audit.faults[:5]
