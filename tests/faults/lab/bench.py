@@ -229,7 +229,9 @@ class Bench(Generic[B]):
         for worker in self.workers:
             await worker.end()
         # Who has just looked through dead letters may hide them from others for a moment.
-        audit = await self.until_audit(lambda audit: len(audit.dead) == dead, "all are dead")
+        audit = await self.until_audit(
+            lambda audit: dead is None or len(audit.dead) == dead, "all that failed are dead"
+        )
         await self._see_that_outcomes_stood()
         findings = check(self.ledger.entries(), self.records, audit.waiting)
         assert not audit.faults, audit.faults[:5]
