@@ -5,8 +5,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from random import SystemRandom
+
+PORTS = 10_000, 32_000  # that servers of tests get one of
 
 
 class ServerMissing(Exception):
@@ -80,11 +83,18 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """As many ports, all different."""
+    """As many ports, all different.
+
+    They are none of those that the system hands to whoever asks for any: while a server is dead,
+    another test would get its port, and its clients with it.
+    """
+    chance = SystemRandom()
     with ExitStack() as held:
         ports: list[int] = []
-        for _ in range(count):
+        while len(ports) < count:
             listener = held.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            ports.append(listener.getsockname()[1])
+            port = chance.randrange(*PORTS)
+            with suppress(OSError):  # somebody has it
+                listener.bind(("127.0.0.1", port))
+                ports.append(port)
         return ports
