@@ -74,6 +74,13 @@ def children_of(parent: int) -> list[tuple[int, str]]:
     return found
 
 
+def seconds_stood(line: str) -> float:
+    """What a line says of a stall."""
+    told = re.search(r"stood still for (\d+\.\d) s", line)
+    assert told is not None, line
+    return float(told[1])
+
+
 def test_a_stall_that_nobody_could_watch_is_named_when_it_is_over(shell: Shell) -> None:
     given(shell)
     with shell.start("worker", "odd:app") as worker:
@@ -84,16 +91,16 @@ def test_a_stall_that_nobody_could_watch_is_named_when_it_is_over(shell: Shell) 
         wait_until_there(shell.directory / "blocked")
         time.sleep(0.5)  # it ticks again, to nobody
         os.kill(supervisor_of(worker), signal.SIGCONT)
-        line = worker.wait_for("stood still for")
+        stood = 0.0
+        while stood < 2.9:  # a busy machine has short ones of its own
+            stood = seconds_stood(worker.wait_for("stood still for"))
         worker.send(signal.SIGTERM)
         assert worker.wait() == 0
 
-    # Where the machine is so busy that it had not ticked since, it is named before it is over.
-    stood = re.search(r"stood still for (\d+\.\d) s", line)
-    assert stood is not None
-    assert 2.9 <= float(stood[1]) < 30
+    assert stood < 30
     assert id
-    assert sum("stood still" in line for line in worker.lines) == 1
+    lines = [line for line in worker.lines if "stood still for" in line]
+    assert sum(seconds_stood(line) >= 2.9 for line in lines) == 1
 
 
 def test_orphans_of_tasks_are_buried(shell: Shell) -> None:
