@@ -2,8 +2,13 @@
 
 import asyncq.interrupted  # noqa: F401  # pyright: ignore[reportUnusedImport] - first of all
 from asyncq.app import App
+from asyncq.client.context import Context, current_context
+from asyncq.client.gathering import as_completed, gather
+from asyncq.client.result import Result
+from asyncq.client.routing import Route
+from asyncq.client.shared import shared_task
+from asyncq.client.task import Task
 from asyncq.config import Config
-from asyncq.context import Context, current_context
 from asyncq.errors import (
     AsyncqError,
     BackendError,
@@ -31,15 +36,10 @@ from asyncq.errors import (
     UnreadableResult,
     Unroutable,
 )
-from asyncq.gathering import as_completed, gather
-from asyncq.message import FailureType, Progress, Status
-from asyncq.policies import Retry
-from asyncq.result import Result
-from asyncq.routing import Route
-from asyncq.shared import shared_task
-from asyncq.signature import Signature
-from asyncq.task import Task
-from asyncq.topology import Binding, Exchange, Queue
+from asyncq.language.message import FailureType, Progress, Status
+from asyncq.language.policies import Retry
+from asyncq.language.signature import Signature
+from asyncq.language.topology import Binding, Exchange, Queue
 
 __all__ = [
     "App",

@@ -17,29 +17,29 @@ from typing import Any, Never, Protocol, Self, TypeVar, overload
 
 import msgspec
 
-from asyncq.backends.base import Backend
-from asyncq.brokers.base import Broker
-from asyncq.brokers.dead import DeadLimits
-from asyncq.client import Client
+from asyncq.client.client import Client
+from asyncq.client.connections import Connections, Here
+from asyncq.client.dispatch import DEFAULT_BROKER
+from asyncq.client.modules import TaskModules
+from asyncq.client.result import Result
+from asyncq.client.routing import Router, Routes
+from asyncq.client.shared import check_free, shared_tasks, working_for
+from asyncq.client.sync import SyncClient
+from asyncq.client.task import Task, TaskDecorator, TaskOptions, make_task
 from asyncq.clock import Clock, SystemClock
 from asyncq.codecs.native import NativeCodec
 from asyncq.config import DEFAULTS, Config, Url, broker_urls
-from asyncq.connections import Connections, Here
-from asyncq.dispatch import DEFAULT_BROKER
-from asyncq.drivers import check_url, make_backend, make_broker
+from asyncq.drivers.failover import Failover, follow, open_failover
+from asyncq.drivers.table import check_url, make_backend, make_broker
 from asyncq.errors import ConfigurationError, InvalidValue, first_error
-from asyncq.failover import Failover, follow, open_failover
-from asyncq.modules import TaskModules
-from asyncq.quantities import Duration
-from asyncq.result import Result
-from asyncq.routing import Router, Routes
-from asyncq.shared import check_free, shared_tasks, working_for
-from asyncq.signature import Signature
-from asyncq.spelling import parameters_of, unknown_option
-from asyncq.sync import SyncClient
-from asyncq.task import Task, TaskDecorator, TaskOptions, make_task
+from asyncq.language.quantities import Duration
+from asyncq.language.signature import Signature
+from asyncq.language.spelling import parameters_of, unknown_option
+from asyncq.language.topology import Queue
+from asyncq.seams.backend import Backend
+from asyncq.seams.broker import Broker
+from asyncq.seams.dead import DeadLimits
 from asyncq.texts import counted
-from asyncq.topology import Queue
 from asyncq.worker.arrival import connected
 from asyncq.worker.embedded import Embedded
 from asyncq.worker.queues import Queues, check_queues
@@ -71,14 +71,14 @@ class App:
     is given; ``null://`` keeps no outcomes.
 
     A list of URLs is tried in its order, when the app connects and when the one in use stays away:
-    see `asyncq.failover` for what becomes of what waits there.
+    see `asyncq.drivers.failover` for what becomes of what waits there.
 
     ``brokers`` are several by their names, ``default`` among them, in place of one: each queue is
     where its ``Queue(broker=...)`` says, else in the default one. Outcomes have one backend, for
     all of them that of the default broker.
 
     ``queues`` are those with bindings or bounds; any other needs no declaration. ``routes`` say
-    where the tasks go whose call and options do not: see `asyncq.routing.Routes`.
+    where the tasks go whose call and options do not: see `asyncq.client.routing.Routes`.
 
     ``include`` names the modules where tasks are. They may import the app: they are imported when
     the tasks are first needed (connecting, a worker, ``app.tasks``), and not here.

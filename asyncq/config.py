@@ -10,9 +10,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 
 from asyncq.errors import ConfigurationError
-from asyncq.quantities import LARGEST, Seconds, count, default, seconds
+from asyncq.language.quantities import LARGEST, Seconds, count, default, seconds
+from asyncq.language.spelling import Suggesting
 from asyncq.shown import Shown
-from asyncq.spelling import Suggesting
 
 _SECRET = re.compile("password|secret|token", re.IGNORECASE)  # names of options to hide
 _NEXT_URL = re.compile(r"\s*,\s*(?=[a-z][a-z0-9+.-]*://)")  # other commas are a part of one

@@ -43,7 +43,7 @@ from datetime import UTC, datetime
 from textwrap import dedent
 from typing import Any
 
-from asyncq.context import find_context
+from asyncq.client.context import find_context
 from asyncq.loggers import LINE_LIMIT, LOG_ID, LOG_TASK, TRACEBACK_LIMIT
 from asyncq.texts import indented, shown
 

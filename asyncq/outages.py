@@ -2,8 +2,8 @@
 
 import asyncio
 
+from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
-from asyncq.policies import Retry
 
 log = get_logger(__name__)
 

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 import asyncq
-from asyncq import drivers, errors, testing
+from asyncq import errors, testing
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers import table as drivers
 from asyncq.errors import ConfigurationError
 
 LEFT_ALONE = [
@@ -32,7 +33,7 @@ LEFT_ALONE = [
     "uvloop",
     "watchfiles",
     "asyncq.cli",
-    "asyncq.stores",
+    "asyncq.drivers.bell",
     "asyncq.testing",
 ]
 DRIVERS = sorted(
@@ -65,8 +66,13 @@ def test_an_app_loads_the_driver_of_its_url_and_no_other() -> None:
         "print('\\n'.join(sys.modules))"
     )
 
-    assert {"asyncq.brokers.memory", "asyncq.backends.memory"} <= set(loaded.split())
-    assert not set(loaded.split()) & {"redis", "sqlite3", "aio_pika", "asyncq.stores.redis"}
+    assert {"asyncq.drivers.memory.broker", "asyncq.drivers.memory.backend"} <= set(loaded.split())
+    assert not set(loaded.split()) & {
+        "redis",
+        "sqlite3",
+        "aio_pika",
+        "asyncq.drivers.redis.connection",
+    }
 
 
 def test_the_public_names_are_there_sorted_and_no_others() -> None:
@@ -152,7 +158,7 @@ def test_nothing_in_the_package_can_turn_data_into_code() -> None:
     package = Path(asyncq.__file__).parent
     # A table of ours; the command line, whose app is the operator's; uvloop; what App(include=...)
     # names.
-    by_name = {"drivers.py", "cli/apps.py", "worker/signals.py", "modules.py"}
+    by_name = {"drivers/table.py", "cli/apps.py", "worker/signals.py", "client/modules.py"}
 
     for path in package.rglob("*.py"):
         place = path.relative_to(package).as_posix()

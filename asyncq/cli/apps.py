@@ -10,11 +10,11 @@ from pkgutil import iter_modules
 from types import ModuleType
 
 from asyncq.app import App
-from asyncq.brokers.admin import QueueAdmin
 from asyncq.cli.importing import told_if_slow
 from asyncq.cli.texts import complain, describe_error, outside_of_us
 from asyncq.config import Url, sqlite_path
 from asyncq.errors import ConfigurationError
+from asyncq.seams.admin import QueueAdmin
 
 SHOWN = 20  # names of queues in one line
 

@@ -18,15 +18,15 @@ from asyncq.cli.arguments import AppArgument, StoreArgument
 from asyncq.cli.importing import told_if_slow
 from asyncq.cli.output import print_facts, print_json, print_traceback
 from asyncq.cli.texts import complain
+from asyncq.client.result import Result, record_of
+from asyncq.client.task import Task
+from asyncq.client.values.encoding import read_plain
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, UnknownResult
-from asyncq.message import Failed, Failure, Progress, Record, Status, Succeeded, status_of
-from asyncq.result import Result, record_of
-from asyncq.signature import Signature
-from asyncq.spelling import same_function
-from asyncq.task import Task
+from asyncq.language.message import Failed, Failure, Progress, Record, Status, Succeeded, status_of
+from asyncq.language.signature import Signature
+from asyncq.language.spelling import same_function
+from asyncq.language.topology import check_queue_name
 from asyncq.texts import plain
-from asyncq.topology import check_queue_name
-from asyncq.values import read_plain
 from asyncq.worker.signals import run_loop
 
 SHOWN = 3  # tasks that may have been meant

@@ -19,7 +19,7 @@ from asyncq.cli.apps import doubt_queues, load_app
 from asyncq.cli.importing import told_if_slow
 from asyncq.cli.logs import LogFormat, LogLevel, WorkerLogs
 from asyncq.cli.texts import explain
-from asyncq.dispatch import DEFAULT_BROKER
+from asyncq.client.dispatch import DEFAULT_BROKER
 from asyncq.errors import BrokerUnavailable, first_error
 from asyncq.interrupted import INTERRUPTED
 from asyncq.loggers import get_logger

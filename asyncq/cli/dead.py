@@ -11,7 +11,6 @@ from rich import filesize
 from typer import Argument, Option
 
 from asyncq.app import App
-from asyncq.brokers.admin import DeadLetter
 from asyncq.cli.apps import admin_of, load_store
 from asyncq.cli.arguments import StoreArgument
 from asyncq.cli.letters import (
@@ -32,6 +31,7 @@ from asyncq.cli.output import Progress, ask, duration, print_facts, print_json, 
 from asyncq.cli.texts import complain
 from asyncq.clock import SystemClock
 from asyncq.errors import ConfigurationError
+from asyncq.seams.admin import DeadLetter
 from asyncq.texts import bounded, counted, plain
 from asyncq.worker.signals import run_loop
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from asyncq.cli.texts import OURS, complain
-from asyncq.policies import Retry
+from asyncq.language.policies import Retry
 from asyncq.texts import shown
 from asyncq.worker.stalls import current_frames
 

@@ -10,12 +10,12 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from asyncq.app import App
-from asyncq.brokers.admin import DeadLetter
-from asyncq.brokers.base import MAX_BATCH
 from asyncq.cli.apps import admin_of, find_queues, hint, known_queues
 from asyncq.clock import SystemClock
 from asyncq.codecs.native import NativeCodec
 from asyncq.errors import ConfigurationError, Undecodable
+from asyncq.seams.admin import DeadLetter
+from asyncq.seams.broker import MAX_BATCH
 
 HINTED = 100  # ids of each queue among which one that was misspelled is looked for
 _AGE = re.compile(r"(\d+(?:\.\d+)?)(s|m|min|h|d|w)?")

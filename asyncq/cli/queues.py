@@ -13,7 +13,6 @@ from typer import Argument, Option
 from typer.core import TyperGroup
 
 from asyncq.app import App
-from asyncq.brokers.admin import Depth, Waiting
 from asyncq.cli.apps import admin_of, find_queues, load_store
 from asyncq.cli.arguments import StoreArgument
 from asyncq.cli.output import ask, duration, print_json, print_line, print_table
@@ -21,7 +20,8 @@ from asyncq.cli.texts import complain
 from asyncq.clock import SystemClock
 from asyncq.codecs.native import NativeCodec
 from asyncq.errors import Undecodable
-from asyncq.message import UNREADABLE, Message
+from asyncq.language.message import UNREADABLE, Message
+from asyncq.seams.admin import Depth, Waiting
 from asyncq.texts import bounded, counted, plain
 from asyncq.worker.signals import run_loop
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from asyncq.brokers.base import Envelope
 from asyncq.errors import NewerVersion, Undecodable
-from asyncq.message import EMPTY_ARGS, EMPTY_KWARGS, UNREADABLE, Message
+from asyncq.language.message import EMPTY_ARGS, EMPTY_KWARGS, UNREADABLE, Message
+from asyncq.seams.broker import Envelope
 from asyncq.texts import counted
 
 VERSION = 1

@@ -8,13 +8,13 @@ from typing import TypeVar
 import anyio
 from anyio import CapacityLimiter, to_thread
 
-from asyncq.brokers.base import Leased, LeaseKeeper
 from asyncq.clock import SystemClock
 from asyncq.config import Url
-from asyncq.drivers import make_broker
+from asyncq.drivers.table import make_broker
 from asyncq.errors import BrokerUnavailable, ConfigurationError
+from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
-from asyncq.policies import Retry
+from asyncq.seams.broker import Leased, LeaseKeeper
 from asyncq.worker.channel import Holding, Lost, Renewed
 
 R = TypeVar("R")

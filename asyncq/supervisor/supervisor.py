@@ -17,8 +17,8 @@ import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
 from asyncq.config import MIB
+from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
-from asyncq.policies import Retry
 from asyncq.supervisor.child import Child
 from asyncq.supervisor.health import HealthServer
 from asyncq.supervisor.orphans import bury_orphans

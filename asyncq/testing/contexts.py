@@ -3,9 +3,9 @@
 from types import TracebackType
 from typing import Any, Self
 
+from asyncq.client.context import Context, set_context
 from asyncq.clock import SystemClock
-from asyncq.context import Context, set_context
-from asyncq.message import Message, Progress, new_id
+from asyncq.language.message import Message, Progress, new_id
 
 
 class TestContext(Context):

@@ -9,7 +9,12 @@ from typing import Any
 
 import msgspec
 
-from asyncq.brokers.base import (
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.drivers.memory.broker import MemoryBroker, MemoryConsumer
+from asyncq.drivers.memory.store import drop_store, open_store
+from asyncq.language.message import Record, Status, new_id
+from asyncq.seams.broker import (
     Ack,
     Conclusion,
     Consumer,
@@ -20,12 +25,7 @@ from asyncq.brokers.base import (
     QueueSpec,
     Reject,
 )
-from asyncq.brokers.dead import DeadLimits
-from asyncq.brokers.memory import MemoryBroker, MemoryConsumer
-from asyncq.clock import Clock
-from asyncq.config import Url
-from asyncq.message import Record, Status, new_id
-from asyncq.stores.memory import drop_store, open_store
+from asyncq.seams.dead import DeadLimits
 from asyncq.testing.faults import Faults
 
 

@@ -9,17 +9,17 @@ from typing import Any, TypeVar
 import anyio
 
 from asyncq.app import App
-from asyncq.backends.base import Backend
-from asyncq.brokers.base import Broker
-from asyncq.client import Client
+from asyncq.client.client import Client
+from asyncq.client.result import Result
+from asyncq.client.task import Task
 from asyncq.clock import SystemClock
 from asyncq.config import Url
-from asyncq.drivers import make_backend
+from asyncq.drivers.table import make_backend
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, TaskFailed
-from asyncq.message import Failed, Status
-from asyncq.result import Result
-from asyncq.signature import Signature
-from asyncq.task import Task
+from asyncq.language.message import Failed, Status
+from asyncq.language.signature import Signature
+from asyncq.seams.backend import Backend
+from asyncq.seams.broker import Broker
 from asyncq.testing.place import Place, WatchedBroker
 from asyncq.testing.sent import Sent
 from asyncq.testing.virtual import VirtualClock, VirtualLoop

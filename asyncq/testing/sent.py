@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from asyncq.brokers.base import Envelope
+from asyncq.client.task import Task
+from asyncq.client.values.encoding import encode
 from asyncq.codecs.native import NativeCodec
-from asyncq.message import Message
+from asyncq.language.message import Message
+from asyncq.language.signature import Signature
 from asyncq.reprs import shown_call, within
-from asyncq.signature import Signature
-from asyncq.task import Task
-from asyncq.values import encode
+from asyncq.seams.broker import Envelope
 
 _codec = NativeCodec()
 

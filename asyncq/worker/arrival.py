@@ -6,11 +6,11 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 
 import anyio
 
-from asyncq.backends.base import Backend
 from asyncq.errors import BackendUnavailable, BrokerUnavailable
+from asyncq.language.message import new_id
+from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
-from asyncq.message import new_id
-from asyncq.policies import Retry
+from asyncq.seams.backend import Backend
 from asyncq.texts import shown
 
 log = get_logger(__name__)

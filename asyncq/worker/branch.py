@@ -23,8 +23,18 @@ import msgspec
 from anyio import create_task_group, current_time
 from anyio.abc import TaskStatus
 
-from asyncq.backends.base import Backend
-from asyncq.brokers.base import (
+from asyncq.config import Config
+from asyncq.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    LeaseLost,
+    QueueUnavailable,
+    first_error,
+)
+from asyncq.language.policies import Retry
+from asyncq.loggers import get_logger
+from asyncq.seams.backend import Backend
+from asyncq.seams.broker import (
     Broker,
     Conclusion,
     Consumer,
@@ -34,17 +44,7 @@ from asyncq.brokers.base import (
     Nack,
     PushedConsumer,
 )
-from asyncq.brokers.lanes import Lane
-from asyncq.config import Config
-from asyncq.errors import (
-    BrokerUnavailable,
-    ConfigurationError,
-    LeaseLost,
-    QueueUnavailable,
-    first_error,
-)
-from asyncq.loggers import get_logger
-from asyncq.policies import Retry
+from asyncq.seams.lanes import Lane
 from asyncq.worker.burst import Burst
 from asyncq.worker.completer import Completer
 from asyncq.worker.entrance import Entrance

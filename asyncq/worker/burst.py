@@ -5,9 +5,9 @@ from contextlib import suppress
 
 import anyio
 
-from asyncq.brokers.admin import QueueAdmin, QueuePeeker
-from asyncq.brokers.base import Broker
 from asyncq.errors import AsyncqError
+from asyncq.seams.admin import QueueAdmin, QueuePeeker
+from asyncq.seams.broker import Broker
 from asyncq.texts import counted
 from asyncq.worker.pool import Slots
 

@@ -9,8 +9,20 @@ from collections.abc import Sequence
 
 import anyio
 
-from asyncq.backends.base import Backend
-from asyncq.brokers.base import (
+from asyncq.errors import (
+    BackendError,
+    BackendUnavailable,
+    BrokerError,
+    BrokerUnavailable,
+    ConfigurationError,
+    LeaseLost,
+)
+from asyncq.language.message import Failed, Failure, FailureType, Record
+from asyncq.language.policies import Retry
+from asyncq.loggers import get_logger
+from asyncq.outages import Outage
+from asyncq.seams.backend import Backend
+from asyncq.seams.broker import (
     MAX_BATCH,
     Conclusion,
     Consumer,
@@ -20,18 +32,6 @@ from asyncq.brokers.base import (
     Reject,
     UnifiedConsumer,
 )
-from asyncq.errors import (
-    BackendError,
-    BackendUnavailable,
-    BrokerError,
-    BrokerUnavailable,
-    ConfigurationError,
-    LeaseLost,
-)
-from asyncq.loggers import get_logger
-from asyncq.message import Failed, Failure, FailureType, Record
-from asyncq.outages import Outage
-from asyncq.policies import Retry
 from asyncq.texts import counted
 
 log = get_logger(__name__)

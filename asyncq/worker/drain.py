@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
+from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
-from asyncq.policies import Retry
 from asyncq.texts import counted
 from asyncq.worker.pool import Slots
 

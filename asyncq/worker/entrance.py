@@ -9,10 +9,10 @@ from contextlib import AsyncExitStack
 
 import anyio
 
-from asyncq.brokers.base import Broker, Consumer, Lease, QueueSpec
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueUnavailable
+from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
-from asyncq.policies import Retry
+from asyncq.seams.broker import Broker, Consumer, Lease, QueueSpec
 
 log = get_logger(__name__)
 

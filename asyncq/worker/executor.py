@@ -10,12 +10,11 @@ from typing import Any, cast
 
 import msgspec
 
-from asyncq.backends.base import Backend
-from asyncq.brokers.base import Ack, Conclusion, Delivery, Nack, Reject
+from asyncq.client.context import Context, Report, set_context
+from asyncq.client.task import Task
+from asyncq.client.values.encoding import NOTHING
 from asyncq.clock import Clock
-from asyncq.codecs.base import Codec
 from asyncq.config import Config
-from asyncq.context import Context, Report, set_context
 from asyncq.errors import (
     BackendUnavailable,
     BadArguments,
@@ -24,7 +23,7 @@ from asyncq.errors import (
     RetryLater,
     Undecodable,
 )
-from asyncq.message import (
+from asyncq.language.message import (
     Expired,
     Failed,
     Failure,
@@ -35,12 +34,13 @@ from asyncq.message import (
     Succeeded,
     Unreadable,
 )
+from asyncq.language.policies import Retry
+from asyncq.language.spelling import nearest_task
 from asyncq.naming import NAME_LIMIT
-from asyncq.policies import Retry
-from asyncq.spelling import nearest_task
-from asyncq.task import Task
+from asyncq.seams.backend import Backend
+from asyncq.seams.broker import Ack, Conclusion, Delivery, Nack, Reject
+from asyncq.seams.codec import Codec
 from asyncq.texts import counted
-from asyncq.values import NOTHING
 from asyncq.worker.failures import (
     comes_from,
     describe,

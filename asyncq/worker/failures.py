@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 
-from asyncq.message import Failure
+from asyncq.language.message import Failure
 from asyncq.naming import exception_name
 from asyncq.texts import shown
 

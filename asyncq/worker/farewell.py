@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Collection
 
 import anyio
 
-from asyncq.brokers.base import Delivery
 from asyncq.loggers import get_logger
+from asyncq.seams.broker import Delivery
 from asyncq.texts import counted
 from asyncq.worker.completer import SETTLE_TIMEOUT, Completer
 from asyncq.worker.pool import Pool

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
-from asyncq.brokers.base import MAX_BATCH, Consumer, Delivery, WaitingConsumer
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueUnavailable
+from asyncq.language.policies import Retry
 from asyncq.outages import Outage
-from asyncq.policies import Retry
+from asyncq.seams.broker import MAX_BATCH, Consumer, Delivery, WaitingConsumer
 from asyncq.worker.completer import Completer
 from asyncq.worker.executor import Executor
 from asyncq.worker.pool import Pool

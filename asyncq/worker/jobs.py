@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 
+from asyncq.client.context import Context
+from asyncq.client.task import Task
+from asyncq.client.values.parameters import Parameters
 from asyncq.config import Config
-from asyncq.context import Context
 from asyncq.errors import TimeLimitExceeded
-from asyncq.message import Message
-from asyncq.parameters import Parameters
-from asyncq.policies import Retry
-from asyncq.task import Task
+from asyncq.language.message import Message
+from asyncq.language.policies import Retry
 from asyncq.worker.threads import Threads
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from asyncq.brokers.base import Envelope
 from asyncq.errors import NewerVersion, Undecodable
-from asyncq.message import Message
+from asyncq.language.message import Message
+from asyncq.seams.broker import Envelope
 from asyncq.texts import shown
 
 NAME_LIMIT = 200  # bytes of the name of a task, of an id

@@ -14,10 +14,10 @@ from typing import Protocol
 import anyio
 from anyio.abc import TaskStatus
 
-from asyncq.brokers.base import Lease, Leased, LeaseKeeper
 from asyncq.config import Config
 from asyncq.errors import BrokerUnavailable, LeaseLost
 from asyncq.loggers import get_logger
+from asyncq.seams.broker import Lease, Leased, LeaseKeeper
 
 log = get_logger(__name__)
 

@@ -8,10 +8,10 @@ from contextlib import suppress
 
 import msgspec
 
-from asyncq.brokers.base import Delivery, Envelope, LastAttempt, Reject
-from asyncq.codecs.base import Codec
 from asyncq.errors import NewerVersion, Undecodable
-from asyncq.message import Failure, Message, Record
+from asyncq.language.message import Failure, Message, Record
+from asyncq.seams.broker import Delivery, Envelope, LastAttempt, Reject
+from asyncq.seams.codec import Codec
 
 UNKNOWN_SINCE = "asyncq-unknown-since"  # header: when a worker first could not run this message
 

@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from asyncq.brokers.lanes import Lane
-from asyncq.context import Context
+from asyncq.client.context import Context
 from asyncq.loggers import get_logger
+from asyncq.seams.lanes import Lane
 from asyncq.texts import counted, shown
 from asyncq.worker.labels import NAME_LIMIT, label
 from asyncq.worker.pool import Slots

@@ -8,10 +8,10 @@ import logging
 from collections.abc import Mapping
 from types import TracebackType
 
-from asyncq.brokers.base import Envelope
+from asyncq.language.message import Failure, Message
+from asyncq.language.policies import Retry
 from asyncq.loggers import LOG_ID, LOG_TASK, TRACEBACK, get_logger
-from asyncq.message import Failure, Message
-from asyncq.policies import Retry
+from asyncq.seams.broker import Envelope
 from asyncq.texts import counted, shown
 from asyncq.worker.failures import summarize
 from asyncq.worker.labels import NAME_LIMIT, label

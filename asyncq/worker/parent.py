@@ -19,10 +19,10 @@ import anyio
 import msgspec
 from anyio.abc import TaskStatus
 
-from asyncq.brokers.base import Lease, Leased
 from asyncq.config import Config, Url
 from asyncq.errors import LeaseLost
 from asyncq.loggers import get_logger
+from asyncq.seams.broker import Lease, Leased
 from asyncq.worker.channel import (
     TICK,
     Channel,

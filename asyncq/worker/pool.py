@@ -13,8 +13,8 @@ from weakref import WeakSet
 
 import anyio
 
-from asyncq.brokers.base import Delivery, Envelope, Lease
 from asyncq.loggers import get_logger
+from asyncq.seams.broker import Delivery, Envelope, Lease
 from asyncq.texts import counted
 from asyncq.worker.failures import describe
 from asyncq.worker.labels import label_by_id

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from asyncq.errors import ConfigurationError, InvalidValue
-from asyncq.quantities import count
+from asyncq.language.quantities import count
+from asyncq.language.topology import check_queue_name
 from asyncq.shown import Shown
-from asyncq.topology import check_queue_name
 
 Queues = Mapping[str, int | None] | Iterable[str]
 """Their names; or by name how many tasks of each may run at a time, None for the worker's own."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import anyio
 from anyio.abc import TaskStatus
 
-from asyncq.brokers.base import Lease, Leased
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueUnavailable
 from asyncq.loggers import get_logger
+from asyncq.seams.broker import Lease, Leased
 from asyncq.texts import counted
 
 log = get_logger(__name__)

@@ -21,16 +21,16 @@ import anyio
 from anyio import TASK_STATUS_IGNORED, create_task_group
 from anyio.abc import TaskStatus
 
-from asyncq.backends.base import Backend, ProgressBoard
-from asyncq.brokers.base import Broker
-from asyncq.brokers.lanes import Lane
+from asyncq.client.context import set_lender
+from asyncq.client.task import Task
 from asyncq.clock import Clock
-from asyncq.codecs.base import Codec
 from asyncq.config import Config
-from asyncq.context import set_lender
+from asyncq.language.message import Progress, new_id
 from asyncq.loggers import get_logger
-from asyncq.message import Progress, new_id
-from asyncq.task import Task
+from asyncq.seams.backend import Backend, ProgressBoard
+from asyncq.seams.broker import Broker
+from asyncq.seams.codec import Codec
+from asyncq.seams.lanes import Lane
 from asyncq.worker.branch import Branch, Share
 from asyncq.worker.burst import Burst, what_waits
 from asyncq.worker.drain import Drain

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import asyncq
 from asyncq.config import DEFAULTS
-from asyncq.message import Status
+from asyncq.language.message import Status
 from benchmarks.reliable import tasks
 from benchmarks.reliable.interface import EACH, LEASE, OPEN, PROCESSES, STORE_URL
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from asyncq import drivers
 from asyncq.app import App
-from asyncq.message import new_id
+from asyncq.drivers import table as drivers
+from asyncq.language.message import new_id
 from tests.client.given import new_app
 
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 import asyncq
 from asyncq.app import App
-from asyncq.context import Context
-from asyncq.task import Task
+from asyncq.client.context import Context
+from asyncq.client.task import Task
 
 
 def make_tasks(app: App) -> dict[str, Task[..., Any]]:

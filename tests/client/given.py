@@ -7,13 +7,13 @@ import anyio
 from anyio import fail_after
 
 from asyncq.app import App
-from asyncq.brokers.base import Envelope
-from asyncq.brokers.dead import DeadLimits
-from asyncq.brokers.memory import MemoryBroker
+from asyncq.client.result import Result
 from asyncq.clock import Clock
 from asyncq.config import Config, Url
-from asyncq.message import Status, new_id
-from asyncq.result import Result
+from asyncq.drivers.memory.broker import MemoryBroker
+from asyncq.language.message import Status, new_id
+from asyncq.seams.broker import Envelope
+from asyncq.seams.dead import DeadLimits
 
 PATIENCE = 10.0  # seconds after which something that should happen does not
 

@@ -9,10 +9,10 @@ import pytest
 from anyio import fail_after
 
 from asyncq.app import App
-from asyncq.brokers.memory import MemoryBroker
+from asyncq.drivers.memory.broker import MemoryBroker
 from asyncq.errors import ConfigurationError
-from asyncq.message import new_id
-from asyncq.topology import Queue
+from asyncq.language.message import new_id
+from asyncq.language.topology import Queue
 from tests.client.given import PATIENCE, new_app
 
 SECRET = "s3cr3t-w0rd"

@@ -6,10 +6,10 @@ import pytest
 
 from asyncq import testing
 from asyncq.app import App
-from asyncq.context import Context
+from asyncq.client.context import Context
+from asyncq.client.task import Task
 from asyncq.errors import ConfigurationError, MessageTooLarge
-from asyncq.message import new_id
-from asyncq.task import Task
+from asyncq.language.message import new_id
 
 Untyped = Task[..., Any]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from asyncq import arrivals as arrivals_module
-from asyncq.arrivals import Arrivals, Batch
-from asyncq.message import Record, Succeeded
+from asyncq.client import arrivals as arrivals_module
+from asyncq.client.arrivals import Arrivals, Batch
+from asyncq.language.message import Record, Succeeded
 
 IDS = [str(number) for number in range(3000)]
 ROUNDS = 30  # without the copy, one in five fails

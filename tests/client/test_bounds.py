@@ -4,11 +4,11 @@ import pytest
 from anyio import fail_after
 from anyio.lowlevel import checkpoint
 
-from asyncq import waiters
 from asyncq.app import App
+from asyncq.client import waiters
 from asyncq.errors import QueueFull, TaskFailed
-from asyncq.message import Status, new_id
-from asyncq.topology import Binding, Exchange, Queue
+from asyncq.language.message import Status, new_id
+from asyncq.language.topology import Binding, Exchange, Queue
 from tests.client.given import PATIENCE, watched
 
 NEWS = Exchange("news", "fanout")

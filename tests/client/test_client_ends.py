@@ -13,10 +13,10 @@ import pytest
 from anyio import fail_after
 
 from asyncq.app import App
+from asyncq.client.publisher import Publisher
+from asyncq.client.result import record_of
+from asyncq.client.waiters import Waiters
 from asyncq.errors import BrokerUnavailable
-from asyncq.publisher import Publisher
-from asyncq.result import record_of
-from asyncq.waiters import Waiters
 from tests.client.given import PATIENCE, until
 
 Break = Callable[[], None]

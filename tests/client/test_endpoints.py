@@ -14,14 +14,14 @@ from fastapi import FastAPI
 import asyncq
 from asyncq import testing
 from asyncq.app import App
-from asyncq.brokers.admin import DeadLetter, Depth, Waiting
-from asyncq.brokers.base import Envelope, LastAttempt
-from asyncq.message import Failure, Progress, Status
-from asyncq.operate import Operator
+from asyncq.client.operate import Operator
+from asyncq.client.sync import SyncClient, SyncResult
+from asyncq.client.task import TaskOptions
+from asyncq.language.message import Failure, Progress, Status
+from asyncq.language.signature import CallOptions, Signature
+from asyncq.seams.admin import DeadLetter, Depth, Waiting
+from asyncq.seams.broker import Envelope, LastAttempt
 from asyncq.shown import Shown
-from asyncq.signature import CallOptions, Signature
-from asyncq.sync import SyncClient, SyncResult
-from asyncq.task import TaskOptions
 from tests.client.given import PATIENCE
 
 ENVELOPE = Envelope(id="one", queue="mail", body=b"\x93\xff", headers={"raw": b"\xff", "of": [1]})

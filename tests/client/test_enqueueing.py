@@ -8,11 +8,11 @@ import pytest
 from anyio import fail_after
 
 from asyncq.app import App
-from asyncq.brokers.base import MAX_BATCH
-from asyncq.context import Context
-from asyncq.message import Status
-from asyncq.signature import Signature
-from asyncq.task import Task
+from asyncq.client.context import Context
+from asyncq.client.task import Task
+from asyncq.language.message import Status
+from asyncq.language.signature import Signature
+from asyncq.seams.broker import MAX_BATCH
 from tests.client.given import PATIENCE, watched
 
 

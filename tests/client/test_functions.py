@@ -11,10 +11,10 @@ from typing import Annotated, Any, Optional, overload
 import pytest
 
 from asyncq.app import App
-from asyncq.brokers.admin import QueueAdmin
-from asyncq.context import Context
+from asyncq.client.context import Context
 from asyncq.errors import ConfigurationError, TaskFailed
-from asyncq.message import Status
+from asyncq.language.message import Status
+from asyncq.seams.admin import QueueAdmin
 from tests.client import seen_by_checkers
 from tests.client.given import PATIENCE, new_app, until_status
 from tests.client.wrapping import retried, traced

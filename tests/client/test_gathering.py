@@ -7,10 +7,10 @@ import pytest
 from anyio import fail_after
 
 from asyncq.app import App
+from asyncq.client.gathering import as_completed, gather
+from asyncq.client.result import Result
 from asyncq.errors import TaskFailed
-from asyncq.gathering import as_completed, gather
-from asyncq.message import new_id
-from asyncq.result import Result
+from asyncq.language.message import new_id
 from tests.client.given import PATIENCE, Gate, until
 
 

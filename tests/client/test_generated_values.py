@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ConfigDict, Field, SecretStr
 
-from asyncq.fidelity import find_loss
-from asyncq.shapes import shape_of
+from asyncq.client.values.fidelity import find_loss
+from asyncq.client.values.shapes import shape_of
 
 
 class Colour(enum.Enum):

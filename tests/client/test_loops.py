@@ -16,9 +16,9 @@ from anyio import fail_after
 
 import asyncq
 from asyncq.app import App
+from asyncq.client.result import Result
 from asyncq.errors import ConfigurationError
-from asyncq.message import Progress, Status, new_id
-from asyncq.result import Result
+from asyncq.language.message import Progress, Status, new_id
 from tests.client.given import PATIENCE, new_app
 
 T = TypeVar("T")

@@ -17,9 +17,9 @@ import pytest
 from pydantic import BaseModel, Field, computed_field
 
 from asyncq.app import App
+from asyncq.client.values.shapes import shape_of
 from asyncq.errors import TaskFailed
-from asyncq.message import FailureType
-from asyncq.shapes import shape_of
+from asyncq.language.message import FailureType
 from tests.client.given import PATIENCE
 
 T = TypeVar("T")

@@ -8,10 +8,10 @@ import pytest
 
 from asyncq import testing
 from asyncq.app import App
-from asyncq.context import Context
+from asyncq.client.context import Context
+from asyncq.client.gathering import as_completed, gather
 from asyncq.errors import ConfigurationError, InvalidValue, RetryLater, UnknownOption
-from asyncq.gathering import as_completed, gather
-from asyncq.message import Status
+from asyncq.language.message import Status
 from asyncq.testing import Sent
 from tests.client.given import new_app
 

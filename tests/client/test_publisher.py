@@ -8,14 +8,14 @@ import anyio
 import pytest
 from anyio import fail_after
 
-from asyncq import publisher
-from asyncq.brokers.base import MAX_BATCH, Envelope
+from asyncq.client import publisher
+from asyncq.client.publisher import Publisher
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.errors import BrokerUnavailable, ConfigurationError, Refused
-from asyncq.message import new_id
-from asyncq.policies import Retry
-from asyncq.publisher import Publisher
+from asyncq.language.message import new_id
+from asyncq.language.policies import Retry
+from asyncq.seams.broker import MAX_BATCH, Envelope
 from tests.client.given import PATIENCE, Gate, WatchedBroker, until
 
 

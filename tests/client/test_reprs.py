@@ -6,10 +6,10 @@ import pytest
 
 import asyncq
 from asyncq import App, testing
-from asyncq.message import new_id
+from asyncq.client.task import TaskOptions
+from asyncq.language.message import new_id
+from asyncq.language.signature import NO_OPTIONS, CallOptions
 from asyncq.reprs import LONGEST
-from asyncq.signature import NO_OPTIONS, CallOptions
-from asyncq.task import TaskOptions
 
 app = App("memory://")
 

@@ -10,10 +10,11 @@ import anyio
 import pytest
 from anyio import fail_after
 
-from asyncq import arrivals, waiters
 from asyncq.app import App
-from asyncq.arrivals import Batch
-from asyncq.context import Context, current_context
+from asyncq.client import arrivals, waiters
+from asyncq.client.arrivals import Batch
+from asyncq.client.context import Context, current_context
+from asyncq.client.result import Result, record_of
 from asyncq.errors import (
     ConfigurationError,
     TaskCancelled,
@@ -21,8 +22,7 @@ from asyncq.errors import (
     TaskFailed,
     UnknownResult,
 )
-from asyncq.message import Cancelled, Record, Status, new_id
-from asyncq.result import Result, record_of
+from asyncq.language.message import Cancelled, Record, Status, new_id
 from tests.client.given import PATIENCE, Gate, new_app, until, until_status
 
 

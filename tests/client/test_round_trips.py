@@ -23,8 +23,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, RootModel, SecretStr
 
 from asyncq.app import App
+from asyncq.client.values.shapes import shape_of
 from asyncq.errors import ConfigurationError, TaskFailed
-from asyncq.shapes import shape_of
 from tests.client.given import PATIENCE
 
 T = TypeVar("T")

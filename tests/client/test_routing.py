@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 from anyio import fail_after
 
-from asyncq import drivers
 from asyncq.app import App
-from asyncq.brokers.admin import MessageFinder
-from asyncq.brokers.base import Envelope
-from asyncq.brokers.memory import MemoryBroker
-from asyncq.context import Context
+from asyncq.client.context import Context
+from asyncq.client.routing import Route, Routes
+from asyncq.drivers import table as drivers
+from asyncq.drivers.memory.broker import MemoryBroker
 from asyncq.errors import ConfigurationError, Unroutable
-from asyncq.message import new_id
-from asyncq.routing import Route, Routes
-from asyncq.signature import Signature
-from asyncq.topology import Binding, Exchange, Queue
+from asyncq.language.message import new_id
+from asyncq.language.signature import Signature
+from asyncq.language.topology import Binding, Exchange, Queue
+from asyncq.seams.admin import MessageFinder
+from asyncq.seams.broker import Envelope
 from tests.client.given import PATIENCE
 
 LOGS = Exchange("logs", "topic")

@@ -7,10 +7,10 @@ from anyio import to_thread
 
 import asyncq
 from asyncq.app import App
+from asyncq.client.shared import SharedTasks
+from asyncq.client.task import TaskDecorator
 from asyncq.errors import ConfigurationError
-from asyncq.message import new_id
-from asyncq.shared import SharedTasks
-from asyncq.task import TaskDecorator
+from asyncq.language.message import new_id
 from tests.client.given import PATIENCE
 
 

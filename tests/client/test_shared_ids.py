@@ -7,11 +7,11 @@ import pytest
 from anyio import fail_after
 
 from asyncq.app import App
-from asyncq.arrivals import UNSURE, Arrivals
-from asyncq.backends.memory import MemoryBackend
+from asyncq.client.arrivals import UNSURE, Arrivals
+from asyncq.client.result import Result
+from asyncq.drivers.memory.backend import MemoryBackend
 from asyncq.errors import UnknownResult
-from asyncq.message import Record
-from asyncq.result import Result
+from asyncq.language.message import Record
 from tests.client.given import PATIENCE, until
 from tests.client.test_arrivals import record_of
 

@@ -12,10 +12,10 @@ import anyio.to_thread
 import pytest
 
 from asyncq.app import App
+from asyncq.client.sync import SyncClient, SyncResult
 from asyncq.errors import ConfigurationError, TaskFailed, UnknownResult
-from asyncq.message import Status
-from asyncq.signature import Signature
-from asyncq.sync import SyncClient, SyncResult
+from asyncq.language.message import Status
+from asyncq.language.signature import Signature
 from tests.client.given import PATIENCE
 
 
@@ -121,7 +121,7 @@ def test_an_error_in_the_block_comes_out_as_itself(any_app: App) -> None:
 def test_an_id_that_nobody_has_seen_is_unknown(
     any_app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asyncq.waiters.REREAD", 0.05)
+    monkeypatch.setattr("asyncq.client.waiters.REREAD", 0.05)
 
     with any_app.sync() as client, pytest.raises(UnknownResult):
         client.result("never-sent").get(timeout=PATIENCE)

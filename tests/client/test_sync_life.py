@@ -15,11 +15,11 @@ import anyio.to_thread
 import pytest
 from anyio import fail_after
 
-from asyncq import loop_thread
 from asyncq.app import App
+from asyncq.client import loop_thread
+from asyncq.client.sync import SyncClient
 from asyncq.errors import ConfigurationError
-from asyncq.message import Status
-from asyncq.sync import SyncClient
+from asyncq.language.message import Status
 from tests.client.given import PATIENCE
 
 
@@ -190,7 +190,7 @@ def test_a_plain_task_has_its_message_for_a_parent(app: App) -> None:
 
     @app.task
     async def leaf() -> str | None:
-        from asyncq.context import current_context
+        from asyncq.client.context import current_context
 
         return current_context().parent_id
 

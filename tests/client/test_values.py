@@ -17,9 +17,9 @@ import pytest
 
 from asyncq import testing
 from asyncq.app import App
+from asyncq.client.task import Task
 from asyncq.errors import ConfigurationError, TaskFailed
-from asyncq.signature import Signature
-from asyncq.task import Task
+from asyncq.language.signature import Signature
 from tests.client import deferred
 from tests.client.given import PATIENCE
 

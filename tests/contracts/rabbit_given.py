@@ -7,19 +7,19 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from asyncq.brokers.admin import DeadLetter
-from asyncq.brokers.base import Consumer, Delivery, Envelope, Lease, QueueSpec
-from asyncq.brokers.dead import DeadLimits
-from asyncq.brokers.lanes import Lane
-from asyncq.brokers.rabbitmq import RabbitBroker
-from asyncq.brokers.rabbitmq.post import Post
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.rabbitmq.broker import RabbitBroker
+from asyncq.drivers.rabbitmq.connection import AmqpSettings, Connector
+from asyncq.drivers.rabbitmq.post import Post
 from asyncq.errors import BrokerUnavailable
-from asyncq.message import new_id
-from asyncq.stores.amqp import AmqpSettings, Connector
+from asyncq.language.message import new_id
+from asyncq.language.topology import Queue
+from asyncq.seams.admin import DeadLetter
+from asyncq.seams.broker import Consumer, Delivery, Envelope, Lease, QueueSpec
+from asyncq.seams.dead import DeadLimits
+from asyncq.seams.lanes import Lane
 from asyncq.testing.contracts.given import take
-from asyncq.topology import Queue
 
 MAIL = QueueSpec("mail", prefetch=10)
 PATIENCE = 20.0  # seconds

@@ -4,8 +4,9 @@ import logging
 
 import pytest
 
-from asyncq import outages, publisher
-from asyncq.policies import Retry
+from asyncq import outages
+from asyncq.client import publisher
+from asyncq.language.policies import Retry
 from asyncq.worker import branch, completer, intake
 
 SOON = Retry(times=0, base=0.02, ceiling=0.05)

@@ -6,10 +6,10 @@ import pytest
 from anyio import fail_after
 
 from asyncq.app import App
-from asyncq.backends.base import PushOnly
+from asyncq.client.gathering import gather
 from asyncq.errors import ConfigurationError, UnknownResult
-from asyncq.gathering import gather
-from asyncq.message import Status, new_id
+from asyncq.language.message import Status, new_id
+from asyncq.seams.backend import PushOnly
 from tests.client.given import PATIENCE
 from tests.servers import RabbitServer, free_port
 

@@ -7,15 +7,15 @@ from typing import Any
 import anyio
 import pytest
 
-from asyncq.backends.base import Backend
-from asyncq.backends.memory import MemoryBackend
-from asyncq.brokers.base import Ack, Broker, Consumer, Nack
-from asyncq.brokers.memory import MemoryBroker
 from asyncq.clock import Clock, SystemClock
 from asyncq.config import Url
+from asyncq.drivers.memory.backend import MemoryBackend
+from asyncq.drivers.memory.broker import MemoryBroker
+from asyncq.drivers.memory.store import MAILBOX_SIZE, open_store
 from asyncq.errors import Refused
-from asyncq.message import new_id
-from asyncq.stores.memory import MAILBOX_SIZE, open_store
+from asyncq.language.message import new_id
+from asyncq.seams.backend import Backend
+from asyncq.seams.broker import Ack, Broker, Consumer, Nack
 from asyncq.testing.contracts import (
     AdminContract,
     BackendContract,

@@ -7,12 +7,12 @@ import pytest
 from anyio import fail_after, move_on_after
 
 from asyncq.app import App
-from asyncq.backends.base import Backend, Mute
 from asyncq.clock import SystemClock
 from asyncq.config import Url
-from asyncq.drivers import make_backend
+from asyncq.drivers.table import make_backend
 from asyncq.errors import UnknownResult
-from asyncq.message import new_id
+from asyncq.language.message import new_id
+from asyncq.seams.backend import Backend, Mute
 from asyncq.testing.contracts.given import record
 
 PATIENCE = 20.0  # seconds

@@ -11,10 +11,11 @@ import pytest
 import redis
 from anyio import fail_after
 
-from asyncq import App, Status, UnknownResult, UnreadableResult, gather, waiters
-from asyncq.context import Context
+from asyncq import App, Status, UnknownResult, UnreadableResult, gather
+from asyncq.client import waiters
+from asyncq.client.context import Context
 from asyncq.errors import BackendUnavailable, BrokerUnavailable
-from asyncq.message import new_id
+from asyncq.language.message import new_id
 from tests.client.given import PATIENCE, Gate, until
 from tests.servers import RedisServer, start_redis
 

@@ -5,17 +5,17 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from asyncq.brokers.base import Broker
-from asyncq.brokers.rabbitmq import RabbitBroker
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.rabbitmq.broker import RabbitBroker
+from asyncq.language.topology import Queue
+from asyncq.seams.broker import Broker
 from asyncq.testing.contracts import (
     BrokerContract,
     ConsumerContract,
     DeadLetterContract,
     DriverFixtures,
 )
-from asyncq.topology import Queue
 
 
 class InRabbit(DriverFixtures):
@@ -43,7 +43,7 @@ class TestConsumer(InRabbit, ConsumerContract):
 class TestDeadLetters(InRabbit, DeadLetterContract):
     @pytest.fixture(autouse=True)
     def _counted_each_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("asyncq.brokers.rabbitmq.post.COUNT_EVERY", 0.0)
+        monkeypatch.setattr("asyncq.drivers.rabbitmq.post.COUNT_EVERY", 0.0)
 
 
 class TestClassicQueue(InRabbit, BrokerContract):

@@ -10,19 +10,20 @@ from anyio import fail_after
 from anyio.lowlevel import checkpoint
 
 from asyncq.app import App
-from asyncq.brokers.base import LastAttempt, Lease, QueueSpec, Reject
-from asyncq.brokers.dead import DeadLimits
-from asyncq.brokers.rabbitmq import RabbitBroker, names
-from asyncq.brokers.rabbitmq.browsing import Browse
-from asyncq.brokers.rabbitmq.parcels import wrap
-from asyncq.brokers.rabbitmq.post import Post
 from asyncq.cli.letters import Changed, Filter, Selection, change
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.rabbitmq import names
+from asyncq.drivers.rabbitmq.broker import RabbitBroker
+from asyncq.drivers.rabbitmq.browsing import Browse
+from asyncq.drivers.rabbitmq.content import Parcel
+from asyncq.drivers.rabbitmq.parcels import wrap
+from asyncq.drivers.rabbitmq.post import Post
+from asyncq.drivers.rabbitmq.wire import Content
 from asyncq.errors import ConfigurationError, TaskFailed
-from asyncq.message import Failed, Failure, Record, new_id
-from asyncq.stores.amqp_content import Parcel
-from asyncq.stores.amqp_wire import Content
+from asyncq.language.message import Failed, Failure, Record, new_id
+from asyncq.seams.broker import LastAttempt, Lease, QueueSpec, Reject
+from asyncq.seams.dead import DeadLimits
 from tests.contracts.rabbit_given import PATIENCE, ask, doomed, envelope, letters_of, post, take
 
 __all__ = ["post"]

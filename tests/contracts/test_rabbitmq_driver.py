@@ -10,19 +10,20 @@ import pamqp.commands as amqp
 import pytest
 from anyio.lowlevel import checkpoint
 
-from asyncq.brokers.base import Ack, Lease, PushedConsumer, QueueSpec, Reject
-from asyncq.brokers.rabbitmq import RabbitBroker, names
-from asyncq.brokers.rabbitmq import consumer as consumer_module
-from asyncq.brokers.rabbitmq.post import Post
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.rabbitmq import consumer as consumer_module
+from asyncq.drivers.rabbitmq import names
+from asyncq.drivers.rabbitmq.broker import RabbitBroker
+from asyncq.drivers.rabbitmq.post import Post
+from asyncq.drivers.rabbitmq.sender import Sender
 from asyncq.errors import (
     BrokerUnavailable,
     ConfigurationError,
     LeaseLost,
 )
-from asyncq.message import new_id
-from asyncq.stores.amqp_sender import Sender
+from asyncq.language.message import new_id
+from asyncq.seams.broker import Ack, Lease, PushedConsumer, QueueSpec, Reject
 from asyncq.testing.contracts.given import bodies_of, ids_of, take
 from tests.contracts.rabbit_given import (
     MAIL,

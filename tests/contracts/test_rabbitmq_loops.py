@@ -7,8 +7,8 @@ import anyio.to_thread
 from anyio import fail_after
 
 from asyncq.app import App
-from asyncq.message import new_id
-from asyncq.result import Result
+from asyncq.client.result import Result
+from asyncq.language.message import new_id
 from tests.client.given import PATIENCE
 
 

@@ -17,11 +17,11 @@ from anyio import fail_after
 from anyio.lowlevel import checkpoint
 
 from asyncq import App, gather
-from asyncq.brokers.rabbitmq import names
-from asyncq.brokers.rabbitmq.post import Post
-from asyncq.message import new_id
-from asyncq.stores.amqp_content import Parcel, frames
-from asyncq.stores.amqp_wire import BODY, END, HEADER
+from asyncq.drivers.rabbitmq import names
+from asyncq.drivers.rabbitmq.content import Parcel, frames
+from asyncq.drivers.rabbitmq.post import Post
+from asyncq.drivers.rabbitmq.wire import BODY, END, HEADER
+from asyncq.language.message import new_id
 from tests.contracts.rabbit_given import PATIENCE, post
 from tests.language.test_unreadable import ODD_TABLES
 from tests.system.commands import Shell

@@ -11,18 +11,18 @@ import pamqp.commands as amqp
 import pytest
 
 from asyncq import App, gather
-from asyncq.brokers.base import Ack, Envelope, Lease, QueueSpec
-from asyncq.brokers.rabbitmq import RabbitBroker
-from asyncq.brokers.rabbitmq import consumer as consumer_module
-from asyncq.brokers.rabbitmq.post import Post
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.rabbitmq import consumer as consumer_module
+from asyncq.drivers.rabbitmq.broker import RabbitBroker
+from asyncq.drivers.rabbitmq.content import Parcel
+from asyncq.drivers.rabbitmq.post import Post
+from asyncq.drivers.rabbitmq.sender import Sender, Sent
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueFull, Unroutable
-from asyncq.message import new_id
-from asyncq.stores.amqp_content import Parcel
-from asyncq.stores.amqp_sender import Sender, Sent
+from asyncq.language.message import new_id
+from asyncq.language.topology import Binding, Exchange, Queue
+from asyncq.seams.broker import Ack, Envelope, Lease, QueueSpec
 from asyncq.testing.contracts.given import ids_of, take
-from asyncq.topology import Binding, Exchange, Queue
 from tests.contracts.rabbit_given import (
     MAIL,
     PATIENCE,

@@ -10,14 +10,14 @@ import pytest
 from anyio import fail_after
 
 from asyncq.app import App
-from asyncq.brokers.rabbitmq import RabbitBroker
-from asyncq.brokers.rabbitmq.post import Post
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.rabbitmq.broker import RabbitBroker
+from asyncq.drivers.rabbitmq.post import Post
+from asyncq.drivers.rabbitmq.rights import access_refused
 from asyncq.errors import ConfigurationError, QueueUnavailable, UnknownResult
-from asyncq.message import new_id
-from asyncq.stores.amqp_rights import access_refused
-from asyncq.topology import Queue
+from asyncq.language.message import new_id
+from asyncq.language.topology import Queue
 from tests.client.given import until
 from tests.contracts.rabbit_given import MAIL, PATIENCE, ask, broker, envelope, lease, post
 from tests.servers import RabbitServer

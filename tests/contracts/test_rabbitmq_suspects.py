@@ -7,18 +7,18 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from asyncq.brokers.base import Ack, Lease, Nack, Reject
-from asyncq.brokers.rabbitmq import RabbitBroker
-from asyncq.brokers.rabbitmq.consumer import RabbitConsumer
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.rabbitmq.broker import RabbitBroker
+from asyncq.drivers.rabbitmq.consumer import RabbitConsumer
+from asyncq.drivers.rabbitmq.wire import Content
 from asyncq.errors import (
     LeaseLost,
 )
-from asyncq.message import new_id
-from asyncq.stores.amqp_wire import Content
+from asyncq.language.message import new_id
+from asyncq.language.topology import Queue
+from asyncq.seams.broker import Ack, Lease, Nack, Reject
 from asyncq.testing.contracts.given import ids_of, take
-from asyncq.topology import Queue
 from tests.contracts.rabbit_given import (
     MAIL,
     PATIENCE,

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import pytest
 
-from asyncq.brokers.base import Ack, Envelope, Lease, QueueSpec
-from asyncq.brokers.rabbitmq import RabbitBroker
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.rabbitmq.broker import RabbitBroker
 from asyncq.errors import ConfigurationError
-from asyncq.message import new_id
+from asyncq.language.message import new_id
+from asyncq.seams.broker import Ack, Envelope, Lease, QueueSpec
 from asyncq.testing.contracts import BrokerContract
 from asyncq.testing.contracts.given import take
 from tests.contracts.test_rabbitmq import InRabbit

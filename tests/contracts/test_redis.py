@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from asyncq.backends.base import Backend
-from asyncq.backends.redis import RedisBackend
-from asyncq.brokers.redis import RedisBroker
 from asyncq.clock import Clock
 from asyncq.config import Url
-from asyncq.message import new_id
+from asyncq.drivers.redis.backend import RedisBackend
+from asyncq.drivers.redis.broker import RedisBroker
+from asyncq.language.message import new_id
+from asyncq.seams.backend import Backend
 from asyncq.testing.contracts import (
     AdminContract,
     BackendContract,

@@ -14,14 +14,14 @@ import anyio.lowlevel
 import pytest
 
 from asyncq.app import App
-from asyncq.brokers.base import Ack, Envelope, Lease, Nack, QueueSpec
-from asyncq.brokers.redis import RedisBroker
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.redis.broker import RedisBroker
+from asyncq.drivers.redis.connection import Link, RedisSettings, load_script
+from asyncq.drivers.redis.wire import ReplyError, Wire
 from asyncq.errors import BrokerUnavailable, ConfigurationError
-from asyncq.message import new_id
-from asyncq.stores.redis import Link, RedisSettings, load_script
-from asyncq.stores.redis_wire import ReplyError, Wire
+from asyncq.language.message import new_id
+from asyncq.seams.broker import Ack, Envelope, Lease, Nack, QueueSpec
 from tests.servers import free_port, start_redis
 
 MAIL = QueueSpec("mail")
@@ -47,7 +47,7 @@ async def link(redis_url: str) -> AsyncIterator[Link]:
 
 
 def scripts() -> dict[str, str]:
-    folder = files("asyncq.brokers.redis") / "scripts"
+    folder = files("asyncq.drivers.redis") / "scripts"
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
@@ -79,7 +79,7 @@ def test_every_loop_in_a_script_is_over_something_bounded() -> None:
 async def test_an_old_server_is_refused_with_both_versions(
     broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asyncq.brokers.redis.OLDEST", (99, 0))
+    monkeypatch.setattr("asyncq.drivers.redis.OLDEST", (99, 0))
 
     with pytest.raises(ConfigurationError, match=r"is Redis \d+\.\d+.*99\.0 or newer"):
         await broker.__aenter__()
@@ -309,7 +309,7 @@ async def _swept_late(url: str) -> int:
     """What a sweep recovers that arrives long after it was sent."""
     link = Link(RedisSettings(Url(url)), BrokerUnavailable)
     try:
-        return await link.script(load_script("asyncq.brokers.redis", "sweep"), "asyncq:{mail}", 1)
+        return await link.script(load_script("asyncq.drivers.redis", "sweep"), "asyncq:{mail}", 1)
     finally:
         link.close()
 

@@ -10,9 +10,9 @@ from anyio import fail_after, to_thread
 
 from asyncq.app import App
 from asyncq.config import Config
+from asyncq.drivers.redis.connection import Link
+from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import AsyncqError, BrokerUnavailable
-from asyncq.stores.redis import Link
-from asyncq.stores.redis_wire import ReplyError
 from tests.client.given import until
 from tests.contracts.redis_given import soon, warnings
 from tests.contracts.test_redis_refusals import PATIENCE, asking

@@ -11,8 +11,8 @@ import anyio.lowlevel
 import pytest
 
 from asyncq.config import Url
+from asyncq.drivers.redis.connection import Link, RedisSettings
 from asyncq.errors import BrokerUnavailable
-from asyncq.stores.redis import Link, RedisSettings
 from tests.faults.lab.proxy import Blackhole, Halve, Pass, Proxy, Throttle, Trap, start_proxy
 from tests.servers import RedisServer, start_redis
 

@@ -10,10 +10,13 @@ import pytest
 from anyio import fail_after
 
 from asyncq.app import App
-from asyncq.backends.redis import RedisBackend
-from asyncq.brokers.redis import RedisBroker
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.redis.backend import RedisBackend
+from asyncq.drivers.redis.broker import RedisBroker
+from asyncq.drivers.redis.connection import Link, RedisSettings
+from asyncq.drivers.redis.refusals import asked_for, refusal
+from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import (
     AsyncqError,
     BackendUnavailable,
@@ -21,11 +24,8 @@ from asyncq.errors import (
     ConfigurationError,
     QueueUnavailable,
 )
-from asyncq.message import Record, Succeeded, new_id
-from asyncq.signature import Signature
-from asyncq.stores.redis import Link, RedisSettings
-from asyncq.stores.redis_refusals import asked_for, refusal
-from asyncq.stores.redis_wire import ReplyError
+from asyncq.language.message import Record, Succeeded, new_id
+from asyncq.language.signature import Signature
 from asyncq.worker import entrance, intake
 from tests.contracts.rabbit_given import MAIL, envelope, lease
 from tests.servers import start_redis

@@ -9,11 +9,11 @@ import anyio
 import pytest
 from anyio import fail_after
 
-from asyncq import waiters
 from asyncq.app import App
+from asyncq.client import waiters
 from asyncq.config import Config
+from asyncq.drivers.redis.connection import Link
 from asyncq.errors import ConfigurationError
-from asyncq.stores.redis import Link
 from tests.client.given import until
 from tests.contracts.redis_given import soon, warnings
 from tests.contracts.test_redis_refusals import PATIENCE, asking

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from asyncq.config import Url
-from asyncq.message import new_id
+from asyncq.language.message import new_id
 from asyncq.testing.contracts import BackendContract, BrokerContract, DriverFixtures
 from tests.servers import ServerMissing, start_redis
 from tests.servers.required import give_up

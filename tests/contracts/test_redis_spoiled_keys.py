@@ -12,15 +12,15 @@ import anyio
 import pytest
 from anyio import fail_after
 
-from asyncq.brokers.base import Ack, Delivery, Lease, Nack, QueueSpec, Reject
-from asyncq.brokers.lanes import Lane
-from asyncq.brokers.redis import RedisBroker
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.redis.broker import RedisBroker
+from asyncq.drivers.redis.connection import Link
 from asyncq.errors import AsyncqError, QueueUnavailable
-from asyncq.message import new_id
-from asyncq.stores.redis import Link
-from asyncq.topology import Queue
+from asyncq.language.message import new_id
+from asyncq.language.topology import Queue
+from asyncq.seams.broker import Ack, Delivery, Lease, Nack, QueueSpec, Reject
+from asyncq.seams.lanes import Lane
 from tests.contracts.rabbit_given import PATIENCE, envelope, lease
 from tests.contracts.test_redis_refusals import asking
 

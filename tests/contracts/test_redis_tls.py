@@ -9,18 +9,18 @@ from urllib.parse import urlsplit
 import pytest
 from anyio import fail_after, to_thread
 
-from asyncq.backends.redis import RedisBackend
-from asyncq.brokers.redis import RedisBroker
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.redis import lines as redis_lines
+from asyncq.drivers.redis.backend import RedisBackend
+from asyncq.drivers.redis.broker import RedisBroker
 from asyncq.errors import (
     AsyncqError,
     BackendUnavailable,
     BrokerUnavailable,
     ConfigurationError,
 )
-from asyncq.message import new_id
-from asyncq.stores import redis_lines
+from asyncq.language.message import new_id
 from asyncq.testing.contracts import BackendContract, BrokerContract, DriverFixtures
 from tests.contracts.rabbit_given import MAIL, PATIENCE, envelope, lease
 from tests.servers.certificates import write_certificates

@@ -9,12 +9,12 @@ import pytest
 from anyio import fail_after
 
 from asyncq import App, Status, TaskFailed, UnknownResult, gather
-from asyncq.backends.rpc import RpcBackend
-from asyncq.brokers.rabbitmq.post import Post
 from asyncq.clock import SystemClock
 from asyncq.config import Url
-from asyncq.message import new_id
-from asyncq.stores.amqp_content import Parcel, frames
+from asyncq.drivers.rabbitmq.backend import RpcBackend
+from asyncq.drivers.rabbitmq.content import Parcel, frames
+from asyncq.drivers.rabbitmq.post import Post
+from asyncq.language.message import new_id
 from asyncq.testing.contracts.given import hear, record
 from tests.client.given import Gate, until
 from tests.contracts.rabbit_given import ask, post

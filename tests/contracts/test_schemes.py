@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 
 import tests.contracts
-from asyncq.drivers import BACKENDS, BROKERS
+from asyncq.drivers.table import BACKENDS, BROKERS
 from asyncq.testing.contracts import BackendContract, BrokerContract, DriverFixtures
 
 # What keeps no outcomes cannot keep that contract, and where its own tests are.

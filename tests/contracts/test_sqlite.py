@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from asyncq.backends.base import Backend
-from asyncq.backends.sqlite import SqliteBackend
-from asyncq.brokers.sqlite import SqliteBroker
 from asyncq.clock import Clock
 from asyncq.config import Url
+from asyncq.drivers.sqlite.backend import SqliteBackend
+from asyncq.drivers.sqlite.broker import SqliteBroker
+from asyncq.seams.backend import Backend
 from asyncq.testing.contracts import (
     AdminContract,
     BackendContract,

@@ -15,14 +15,14 @@ import pytest
 from anyio import create_task_group, fail_after, move_on_after, to_thread
 from anyio.lowlevel import checkpoint
 
-from asyncq.backends.sqlite import SqliteBackend
-from asyncq.brokers.base import MAX_BATCH, Ack, Envelope, Nack
-from asyncq.brokers.sqlite import SqliteBroker
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.sqlite import connection as files
+from asyncq.drivers.sqlite import forks, mail, writer
+from asyncq.drivers.sqlite.backend import SqliteBackend
+from asyncq.drivers.sqlite.broker import SqliteBroker
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, Refused
-from asyncq.stores.sqlite import connection as files
-from asyncq.stores.sqlite import forks, mail, writer
+from asyncq.seams.broker import MAX_BATCH, Ack, Envelope, Nack
 from asyncq.testing.contracts.given import (
     MAIL,
     PATIENCE,

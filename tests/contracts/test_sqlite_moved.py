@@ -10,14 +10,14 @@ import pytest
 from anyio import fail_after
 
 from asyncq.app import App
-from asyncq.brokers.base import Lease
-from asyncq.brokers.sqlite import SqliteBroker
 from asyncq.clock import SystemClock
 from asyncq.config import Config, Url
+from asyncq.drivers.sqlite.broker import SqliteBroker
+from asyncq.drivers.sqlite.connection import FileMoved
+from asyncq.drivers.sqlite.forks import Seat
 from asyncq.errors import BackendUnavailable, BrokerUnavailable
-from asyncq.message import new_id
-from asyncq.stores.sqlite.connection import FileMoved
-from asyncq.stores.sqlite.forks import Seat
+from asyncq.language.message import new_id
+from asyncq.seams.broker import Lease
 from tests.client.given import until
 from tests.contracts.rabbit_given import MAIL, PATIENCE, envelope
 

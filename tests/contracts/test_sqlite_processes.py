@@ -11,11 +11,11 @@ from anyio import IncompleteRead, create_task_group, fail_after, open_process
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from asyncq.backends.sqlite import SqliteBackend
-from asyncq.brokers.base import MAX_BATCH, Ack, Consumer, Delivery
-from asyncq.brokers.sqlite import SqliteBroker
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.sqlite.backend import SqliteBackend
+from asyncq.drivers.sqlite.broker import SqliteBroker
+from asyncq.seams.broker import MAX_BATCH, Ack, Consumer, Delivery
 from asyncq.testing.contracts.given import (
     MAIL,
     PATIENCE,
@@ -30,9 +30,9 @@ from asyncq.testing.contracts.given import (
 # What each of the other processes begins with.
 PRELUDE = """
 import anyio, sys
-from asyncq.backends.sqlite import SqliteBackend
-from asyncq.brokers.base import *
-from asyncq.brokers.sqlite import SqliteBroker
+from asyncq.drivers.sqlite.backend import SqliteBackend
+from asyncq.seams.broker import *
+from asyncq.drivers.sqlite.broker import SqliteBroker
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.testing.contracts.given import *

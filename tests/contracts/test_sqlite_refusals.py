@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from asyncq.drivers.sqlite.connection import translated
 from asyncq.errors import BrokerUnavailable
-from asyncq.stores.sqlite.connection import translated
 
 
 def fill(path: str) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from asyncq.brokers.base import Envelope, QueueSpec
-from asyncq.brokers.sqlite import SqliteBroker
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.sqlite.broker import SqliteBroker
+from asyncq.drivers.sqlite.connection import APPLICATION_ID, SCHEMA_VERSION, connect
 from asyncq.errors import QueueFull
-from asyncq.stores.sqlite.connection import APPLICATION_ID, SCHEMA_VERSION, connect
+from asyncq.language.topology import Queue
+from asyncq.seams.broker import Envelope, QueueSpec
 from asyncq.testing.contracts.given import new_lease, take
-from asyncq.topology import Queue
 
 OLD = """
 INSERT INTO messages (seq, queue, id, rank, envelope) VALUES (1, 'mail', 'ready', 9, :ready);
@@ -28,7 +28,7 @@ UPDATE counter SET next = 3;
 
 def make_first_version(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as file:
-        file.executescript((files("asyncq.stores.sqlite") / "schema-1.sql").read_text())
+        file.executescript((files("asyncq.drivers.sqlite") / "schema-1.sql").read_text())
         file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         file.execute("PRAGMA user_version = 1")
         packed = {

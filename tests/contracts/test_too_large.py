@@ -11,9 +11,9 @@ from anyio import fail_after
 
 from asyncq.app import App
 from asyncq.config import Config, Url
+from asyncq.drivers.sqlite.connection import SqliteSettings
+from asyncq.drivers.sqlite.store import close_store, open_store
 from asyncq.errors import AsyncqError, BrokerError, BrokerUnavailable, Refused, TaskFailed
-from asyncq.stores.sqlite import close_store, open_store
-from asyncq.stores.sqlite.connection import SqliteSettings
 from tests.contracts.rabbit_given import PATIENCE
 from tests.servers import start_redis
 

@@ -12,9 +12,9 @@ from anyio import fail_after
 from asyncq import App, BrokerUnavailable, Queue, QueueFull, UnknownResult, gather
 from asyncq.clock import SystemClock
 from asyncq.config import Config, Url
-from asyncq.drivers import make_backend
+from asyncq.drivers.table import make_backend
 from asyncq.errors import ConfigurationError
-from asyncq.message import new_id
+from asyncq.language.message import new_id
 from tests.faults.conftest import Report
 from tests.faults.lab.bench import Bench
 from tests.faults.lab.ledger import now

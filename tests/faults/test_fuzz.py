@@ -4,11 +4,11 @@ from random import Random
 
 import msgspec
 
-from asyncq.brokers.base import MAX_BATCH, Envelope
+from asyncq.client.values.parameters import BadArguments, Parameters
 from asyncq.codecs.native import VERSION, NativeCodec
 from asyncq.errors import Undecodable
-from asyncq.message import new_id
-from asyncq.parameters import BadArguments, Parameters
+from asyncq.language.message import new_id
+from asyncq.seams.broker import MAX_BATCH, Envelope
 from tests.faults.conftest import Report
 from tests.faults.lab.beds import Bed
 from tests.faults.lab.bench import Bench

@@ -6,8 +6,8 @@ from pathlib import Path
 import anyio
 
 from asyncq import App
-from asyncq.brokers.base import Ack, Delivery, Lease, QueueSpec
-from asyncq.message import new_id
+from asyncq.language.message import new_id
+from asyncq.seams.broker import Ack, Delivery, Lease, QueueSpec
 from tests.faults.conftest import Report
 from tests.faults.lab.beds import Bed, ServerBed
 from tests.faults.lab.bench import Bench

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from asyncq.message import Record, Succeeded
+from asyncq.language.message import Record, Succeeded
 from tests.faults.lab.checker import Findings, check
 from tests.faults.lab.ledger import Accepted, Attempted, Died, Ended, Entry, Healed, Started
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from asyncq.message import (
+from asyncq.language.message import (
     Cancelled,
     Expired,
     Failed,

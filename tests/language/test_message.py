@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from asyncq.message import (
+from asyncq.language.message import (
     MESSAGE_ID,
     QUEUE_NAME,
     TASK_NAME,
@@ -27,7 +27,7 @@ from tests.language.strategies import records
 
 FORK = """
 import os
-from asyncq.message import new_id
+from asyncq.language.message import new_id
 
 new_id()
 if os.fork() == 0:

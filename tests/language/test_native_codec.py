@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from asyncq.brokers.base import Envelope
 from asyncq.codecs.native import VERSION, NativeCodec
 from asyncq.errors import NewerVersion, Undecodable
-from asyncq.message import Message
+from asyncq.language.message import Message
+from asyncq.seams.broker import Envelope
 from tests.language.strategies import messages, names, values
 
 codec = NativeCodec()

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asyncq.errors import InvalidValue
-from asyncq.policies import Retry, as_retry
-from asyncq.quantities import LONGEST
+from asyncq.language.policies import Retry, as_retry
+from asyncq.language.quantities import LONGEST
 
 seconds = st.floats(0, 1e9)
 factors = st.floats(1, 1e300)

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from asyncq.client.task import TaskOptions
 from asyncq.config import DEFAULTS, Config
 from asyncq.errors import InvalidValue, UnknownOption, shown
-from asyncq.policies import Retry
-from asyncq.quantities import LONGEST, count, from_text, number, optional_seconds, seconds
-from asyncq.task import TaskOptions
-from asyncq.topology import Binding, Exchange, Queue
+from asyncq.language.policies import Retry
+from asyncq.language.quantities import LONGEST, count, from_text, number, optional_seconds, seconds
+from asyncq.language.topology import Binding, Exchange, Queue
 
 odd = st.one_of(
     st.none(),

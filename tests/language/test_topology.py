@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asyncq.errors import ConfigurationError
-from asyncq.topology import (
+from asyncq.language.topology import (
     LONGEST_KEY,
     Binding,
     Exchange,

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncq.brokers.rabbitmq.parcels import unwrap
-from asyncq.brokers.redis.blobs import unpack as unpack_blob
-from asyncq.brokers.sqlite.parcels import unpack as unpack_row
-from asyncq.message import Failed, Failure, Progress, Record, Succeeded, Unreadable
-from asyncq.stores import records
-from asyncq.stores.amqp_content import headers_of, id_of
-from asyncq.stores.amqp_wire import Content
-from asyncq.stores.records import (
+from asyncq.drivers.rabbitmq.content import headers_of, id_of
+from asyncq.drivers.rabbitmq.parcels import unwrap
+from asyncq.drivers.rabbitmq.wire import Content
+from asyncq.drivers.redis.blobs import unpack as unpack_blob
+from asyncq.drivers.sqlite.parcels import unpack as unpack_row
+from asyncq.language.message import Failed, Failure, Progress, Record, Succeeded, Unreadable
+from asyncq.seams import records
+from asyncq.seams.records import (
     encode_progress,
     encode_record,
     pack_pushed,

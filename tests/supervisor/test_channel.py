@@ -167,7 +167,7 @@ def test_a_loop_that_waits_is_not_to_blame_but_a_thread_that_runs_a_task() -> No
     answer = (
         _stack("0x0a", "/py/re.py", "/shop.py", pool)
         + _stack("0x0b", "/py/queue.py", pool)
-        + _stack("0x0c", "/lib/asyncq/stores/sqlite/reader.py", "/py/threading.py")
+        + _stack("0x0c", "/lib/asyncq/drivers/sqlite/reader.py", "/py/threading.py")
         + _stack("0x01", "/py/asyncio/runners.py", "/lib/asyncq/cli/child.py")
     )
 

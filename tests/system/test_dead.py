@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asyncq.app import App
-from asyncq.brokers.base import MAX_BATCH, Envelope
+from asyncq.seams.broker import MAX_BATCH, Envelope
 from tests.system.commands import Ended, Shell
 
 URL = "sqlite:///queue.db"
@@ -204,7 +204,7 @@ STANDS_STILL = """
 import sys
 
 import anyio
-from asyncq.client import Client
+from asyncq.client.client import Client
 from tasks import app
 
 replay, batches = Client.replay, 0

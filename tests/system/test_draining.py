@@ -40,7 +40,7 @@ from contextlib import asynccontextmanager
 
 import asyncq
 from asyncq import drivers
-from asyncq.brokers.memory import MemoryBroker
+from asyncq.drivers.memory.broker import MemoryBroker
 
 
 class Broker(MemoryBroker):

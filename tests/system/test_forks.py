@@ -56,7 +56,7 @@ STUCK = """
 import os, threading
 
 from asyncq import ConfigurationError
-from asyncq.stores.sqlite import forks
+from asyncq.drivers.sqlite import forks
 from tasks import add, app
 
 forks.FORK_PATIENCE = 0.1

@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from asyncq.app import App
-from asyncq.message import Status, new_id
+from asyncq.language.message import Status, new_id
 from tests.system.commands import TIMEOUT, Shell, wait_until_there
 
 PROGRAMS = Path(__file__).parent / "programs"

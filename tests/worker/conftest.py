@@ -2,8 +2,8 @@
 
 import pytest
 
-from asyncq import drivers
 from asyncq.app import App
+from asyncq.drivers import table as drivers
 from tests.client.given import new_app
 
 

@@ -8,8 +8,13 @@ from typing import ClassVar
 
 import anyio
 
-from asyncq.backends.memory import MemoryBackend
-from asyncq.brokers.base import (
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.drivers.memory.backend import MemoryBackend
+from asyncq.drivers.memory.broker import MemoryBroker
+from asyncq.errors import BackendUnavailable, BrokerUnavailable
+from asyncq.language.message import Record
+from asyncq.seams.broker import (
     Conclusion,
     Consumer,
     Delivery,
@@ -19,12 +24,7 @@ from asyncq.brokers.base import (
     Settlement,
     UnifiedConsumer,
 )
-from asyncq.brokers.dead import DeadLimits
-from asyncq.brokers.memory import MemoryBroker
-from asyncq.clock import Clock
-from asyncq.config import Url
-from asyncq.errors import BackendUnavailable, BrokerUnavailable
-from asyncq.message import Record
+from asyncq.seams.dead import DeadLimits
 
 RATE = 0.25  # of the calls
 

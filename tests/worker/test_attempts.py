@@ -14,10 +14,10 @@ from anyio import fail_after
 
 from asyncq import testing
 from asyncq.app import App
-from asyncq.context import Context, current_context
+from asyncq.client.context import Context, current_context
 from asyncq.errors import RetryLater, TaskExpired, TaskFailed, TimeLimitExceeded
-from asyncq.message import Status, new_id
-from asyncq.policies import Retry
+from asyncq.language.message import Status, new_id
+from asyncq.language.policies import Retry
 from asyncq.worker.failures import MESSAGE_LIMIT, TRACEBACK_LIMIT
 from tests.client.given import PATIENCE, Gate, until_status
 from tests.worker.virtual import on_virtual_time, virtual_app

@@ -8,12 +8,12 @@ import anyio
 import pytest
 from anyio import fail_after
 
-from asyncq import drivers
 from asyncq.app import App
 from asyncq.config import Config
+from asyncq.drivers import table as drivers
 from asyncq.errors import ConfigurationError, LeaseLost, QueueUnavailable, first_error
-from asyncq.message import new_id
-from asyncq.policies import Retry
+from asyncq.language.message import new_id
+from asyncq.language.policies import Retry
 from asyncq.worker import branch, entrance, intake
 from tests.client.given import PATIENCE, until
 from tests.worker.faulty import BarringBroker

@@ -10,7 +10,7 @@ from anyio import fail_after
 
 from asyncq.app import App
 from asyncq.errors import BrokerUnavailable
-from asyncq.message import Status
+from asyncq.language.message import Status
 from tests.client.given import PATIENCE, Gate, until, until_status
 
 
@@ -88,7 +88,7 @@ async def test_what_ends_the_client_cancels_the_block_and_comes_out_of_it(
             gate.set()
             await anyio.sleep_forever()
 
-    monkeypatch.setattr("asyncq.client.Client.until_failed", fail)
+    monkeypatch.setattr("asyncq.client.client.Client.until_failed", fail)
     with fail_after(PATIENCE), pytest.raises(BrokerUnavailable, match="gone for good"):
         await body()
 
@@ -106,7 +106,7 @@ async def test_what_has_ended_the_worker_meanwhile_comes_out_where_another_task_
         await gate.wait()
         raise BrokerUnavailable("gone for good")
 
-    monkeypatch.setattr("asyncq.client.Client.until_failed", fail)
+    monkeypatch.setattr("asyncq.client.client.Client.until_failed", fail)
     with fail_after(PATIENCE):
         block = app.worker()
         await in_a_task_of_its_own(block.__aenter__())

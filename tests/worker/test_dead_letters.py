@@ -9,15 +9,15 @@ import msgspec
 import pytest
 
 from asyncq.app import App
-from asyncq.brokers.admin import DeadLetter, QueueAdmin
-from asyncq.brokers.base import Envelope, LastAttempt, Leased, Nack, QueueSpec
+from asyncq.client.context import current_context
+from asyncq.client.result import Result, record_of
 from asyncq.codecs.native import NativeCodec
-from asyncq.context import current_context
 from asyncq.errors import RetryLater, TaskCancelled, TaskExpired, TaskFailed
-from asyncq.message import Cancelled, Failed, Failure, Record, Status, new_id
-from asyncq.policies import Retry
-from asyncq.result import Result, record_of
-from asyncq.signature import Signature
+from asyncq.language.message import Cancelled, Failed, Failure, Record, Status, new_id
+from asyncq.language.policies import Retry
+from asyncq.language.signature import Signature
+from asyncq.seams.admin import DeadLetter, QueueAdmin
+from asyncq.seams.broker import Envelope, LastAttempt, Leased, Nack, QueueSpec
 from asyncq.testing.contracts.given import end_lease, new_lease, sweep, take
 from asyncq.worker.failures import TRACEBACK_LIMIT
 from asyncq.worker.letters import UNKNOWN_SINCE

@@ -9,15 +9,15 @@ import pytest
 from anyio import fail_after
 from anyio.lowlevel import checkpoint
 
-from asyncq import drivers
 from asyncq.app import App
-from asyncq.brokers.admin import QueueAdmin
-from asyncq.brokers.base import Delivery, Lease, QueueSpec
-from asyncq.brokers.memory import MemoryBroker, MemoryConsumer
-from asyncq.context import Context
+from asyncq.client.context import Context
+from asyncq.drivers import table as drivers
+from asyncq.drivers.memory.broker import MemoryBroker, MemoryConsumer
+from asyncq.drivers.memory.store import open_store
 from asyncq.errors import BrokerUnavailable
-from asyncq.message import Status, new_id
-from asyncq.stores.memory import open_store
+from asyncq.language.message import Status, new_id
+from asyncq.seams.admin import QueueAdmin
+from asyncq.seams.broker import Delivery, Lease, QueueSpec
 from asyncq.worker import branch as branch_module
 from tests.client.given import PATIENCE, Gate, until, until_status
 

@@ -7,15 +7,16 @@ import anyio
 import pytest
 from anyio import fail_after
 
-from asyncq import outages, publisher, waiters
+from asyncq import outages
 from asyncq.app import App
-from asyncq.brokers.admin import QueueAdmin
-from asyncq.brokers.memory import MemoryConsumer
-from asyncq.context import Context
+from asyncq.client import publisher, waiters
+from asyncq.client.context import Context
+from asyncq.client.gathering import gather
+from asyncq.drivers.memory.broker import MemoryConsumer
 from asyncq.errors import BrokerUnavailable, TaskFailed
-from asyncq.gathering import gather
-from asyncq.message import Status, Succeeded, new_id
-from asyncq.policies import Retry
+from asyncq.language.message import Status, Succeeded, new_id
+from asyncq.language.policies import Retry
+from asyncq.seams.admin import QueueAdmin
 from asyncq.worker import branch, completer, intake
 from tests.client.given import PATIENCE, until, until_status
 from tests.worker.faulty import FaultyBackend, FaultyBroker

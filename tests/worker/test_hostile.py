@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from asyncq.app import App
-from asyncq.brokers.admin import QueueAdmin
-from asyncq.brokers.base import Envelope
 from asyncq.codecs.native import VERSION
 from asyncq.errors import TaskFailed
-from asyncq.message import Status, new_id
+from asyncq.language.message import Status, new_id
+from asyncq.seams.admin import QueueAdmin
+from asyncq.seams.broker import Envelope
 from tests.client.given import PATIENCE, new_app, until_status
 
 pack = msgspec.msgpack.encode

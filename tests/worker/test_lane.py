@@ -1,6 +1,6 @@
 """The lane of a worker: who may come beside whom."""
 
-from asyncq.brokers.lanes import NO_ROOM, Lane, Room
+from asyncq.seams.lanes import NO_ROOM, Lane, Room
 
 
 def test_an_empty_lane_has_room_for_any() -> None:

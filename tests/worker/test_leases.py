@@ -12,16 +12,16 @@ import pytest
 from anyio import fail_after
 
 from asyncq.app import App
-from asyncq.backends.memory import MemoryBackend
-from asyncq.brokers.base import Broker, Lease, Leased, QueueSpec
-from asyncq.brokers.memory import MemoryBroker, MemoryLeaseKeeper
+from asyncq.client.context import Context
+from asyncq.client.values.encoding import encode
 from asyncq.config import Config
-from asyncq.context import Context
+from asyncq.drivers.memory.backend import MemoryBackend
+from asyncq.drivers.memory.broker import MemoryBroker, MemoryLeaseKeeper
+from asyncq.drivers.memory.queue import MemoryQueue
+from asyncq.drivers.memory.store import open_store
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, TaskFailed
-from asyncq.message import Record, Status, Succeeded, new_id
-from asyncq.stores.memory import open_store
-from asyncq.stores.memory_queue import MemoryQueue
-from asyncq.values import encode
+from asyncq.language.message import Record, Status, Succeeded, new_id
+from asyncq.seams.broker import Broker, Lease, Leased, QueueSpec
 from asyncq.worker import leases, stalls
 from tests.client.given import PATIENCE, Gate, new_app, until
 

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from asyncq.brokers.base import Consumer, Lease, QueueSpec
-from asyncq.brokers.memory import MemoryBroker
+from asyncq.drivers.memory.broker import MemoryBroker
 from asyncq.errors import LeaseLost
+from asyncq.seams.broker import Consumer, Lease, QueueSpec
 from tests.worker.virtual import on_virtual_time, virtual_app
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from asyncq.app import App
 from asyncq.errors import RetryLater, TaskExpired, TaskFailed
+from asyncq.language.message import Status
+from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
-from asyncq.message import Status
-from asyncq.policies import Retry
 from tests.client.given import PATIENCE, Gate, until_status
 
 AT_ONCE = Retry(times=2, base=0.0)

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncq.app import App
-from asyncq.brokers.admin import QueueAdmin
 from asyncq.errors import TaskFailed
+from asyncq.language.policies import Retry
 from asyncq.naming import NAME_LIMIT
-from asyncq.policies import Retry
+from asyncq.seams.admin import QueueAdmin
 from asyncq.worker.failures import MESSAGE_LIMIT, TRACEBACK_LIMIT, describe
 from tests.client.given import PATIENCE, new_app
 

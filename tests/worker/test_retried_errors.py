@@ -11,7 +11,7 @@ import asyncq
 from asyncq import testing
 from asyncq.app import App
 from asyncq.errors import TaskFailed, TimeLimitExceeded
-from asyncq.policies import Retry
+from asyncq.language.policies import Retry
 from tests.client.given import PATIENCE
 from tests.worker.virtual import on_virtual_time, virtual_app
 

@@ -6,7 +6,7 @@ import anyio
 
 from asyncq import testing
 from asyncq.app import App
-from asyncq.context import Context
+from asyncq.client.context import Context
 from asyncq.errors import RetryLater
 from tests.client.given import PATIENCE
 

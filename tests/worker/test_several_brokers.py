@@ -8,13 +8,13 @@ import pytest
 from anyio import fail_after
 
 from asyncq.app import App
-from asyncq.backends.redis import RedisBackend
+from asyncq.client.context import Context
+from asyncq.client.gathering import gather
 from asyncq.config import Config
-from asyncq.context import Context
+from asyncq.drivers.redis.backend import RedisBackend
 from asyncq.errors import BrokerUnavailable, TaskFailed
-from asyncq.gathering import gather
-from asyncq.message import Status, new_id
-from asyncq.topology import Binding, Exchange, Queue
+from asyncq.language.message import Status, new_id
+from asyncq.language.topology import Binding, Exchange, Queue
 from tests.client.given import PATIENCE, Gate
 from tests.servers import start_redis
 

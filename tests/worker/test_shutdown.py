@@ -12,13 +12,13 @@ import pytest
 from anyio import fail_after
 
 from asyncq.app import App
-from asyncq.brokers.admin import QueueAdmin
-from asyncq.brokers.base import Conclusion
-from asyncq.brokers.memory import MemoryConsumer
-from asyncq.context import Context
+from asyncq.client.context import Context
+from asyncq.client.result import Result
+from asyncq.drivers.memory.broker import MemoryConsumer
 from asyncq.errors import BrokerUnavailable
-from asyncq.message import Status
-from asyncq.result import Result
+from asyncq.language.message import Status
+from asyncq.seams.admin import QueueAdmin
+from asyncq.seams.broker import Conclusion
 from asyncq.worker import completer
 from tests.client.given import PATIENCE, Gate, new_app, until, until_status
 from tests.worker.virtual import on_virtual_time, virtual_app

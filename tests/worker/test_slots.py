@@ -8,8 +8,8 @@ import pytest
 from anyio import fail_after
 
 from asyncq.app import App
+from asyncq.client.gathering import gather
 from asyncq.errors import ConfigurationError
-from asyncq.gathering import gather
 from asyncq.worker.pool import Pool, Slots
 from asyncq.worker.queues import parse_queues, show_queues
 from tests.client.given import PATIENCE, Gate, until

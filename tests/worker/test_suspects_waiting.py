@@ -8,10 +8,10 @@ import pytest
 from anyio import to_thread
 
 from asyncq.app import App
-from asyncq.brokers.base import Lease, Leased, QueueSpec
-from asyncq.brokers.lanes import Lane
 from asyncq.config import Config
-from asyncq.message import new_id
+from asyncq.language.message import new_id
+from asyncq.seams.broker import Lease, Leased, QueueSpec
+from asyncq.seams.lanes import Lane
 from asyncq.worker import loans
 from tests.client.given import PATIENCE
 

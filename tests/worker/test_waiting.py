@@ -10,11 +10,11 @@ import anyio
 import pytest
 
 from asyncq.app import App
+from asyncq.client.context import Context, find_context
+from asyncq.client.gathering import as_completed, gather
+from asyncq.client.result import Result
 from asyncq.config import Config
-from asyncq.context import Context, find_context
-from asyncq.gathering import as_completed, gather
-from asyncq.message import new_id
-from asyncq.result import Result
+from asyncq.language.message import new_id
 from tests.client.given import PATIENCE, Gate, until
 
 STORES = ["memory", "sqlite", "redis", "rabbitmq"]
@@ -247,7 +247,7 @@ async def test_a_wait_in_another_thread_and_loop_lends_too(app: App) -> None:
         seen = threading.Event()
 
         async def wait() -> None:
-            from asyncq.context import waiting_for
+            from asyncq.client.context import waiting_for
 
             with waiting_for("something"):
                 await anyio.to_thread.run_sync(seen.wait)

@@ -8,7 +8,7 @@ from typing import Any
 
 from asyncq.app import App
 from asyncq.config import Config
-from asyncq.message import new_id
+from asyncq.language.message import new_id
 from asyncq.testing import VirtualClock, VirtualLoop, on_virtual_time
 
 __all__ = ["VirtualClock", "VirtualLoop", "on_virtual_time", "virtual_app"]

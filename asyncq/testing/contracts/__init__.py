@@ -7,9 +7,9 @@ A driver's test module subclasses each suite that applies and says where its sto
         def url(self) -> Url:
             return Url("mystore://127.0.0.1")
 
-A driver that is not in the table of `asyncq.drivers` overrides the fixtures of `DriverFixtures`
-instead. The tests are coroutines: run them with pytest-asyncio in auto mode, and call
-``pytest.register_assert_rewrite("asyncq.testing.contracts")`` before the import to see values.
+A driver that is not in the table of `asyncq.drivers.table` overrides the fixtures of
+`DriverFixtures` instead. The tests are coroutines: run them with pytest-asyncio in auto mode, and
+call ``pytest.register_assert_rewrite("asyncq.testing.contracts")`` before the import to see values.
 """
 
 from asyncq.testing.contracts.admin import AdminContract

@@ -2,9 +2,9 @@
 
 import pytest
 
-from asyncq.brokers.admin import Depth
-from asyncq.brokers.base import MAX_BATCH, Ack, Nack, Reject
-from asyncq.message import Status, new_id
+from asyncq.language.message import Status, new_id
+from asyncq.seams.admin import Depth
+from asyncq.seams.broker import MAX_BATCH, Ack, Nack, Reject
 from asyncq.testing.contracts.given import (
     FAR,
     MAIL,

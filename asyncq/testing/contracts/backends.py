@@ -7,9 +7,7 @@ import pytest
 from anyio import create_task_group, current_time, fail_after, move_on_after
 from anyio.lowlevel import checkpoint
 
-from asyncq.backends.base import Backend, ProgressBoard
-from asyncq.brokers.base import MAX_BATCH
-from asyncq.message import (
+from asyncq.language.message import (
     Cancelled,
     Expired,
     Failed,
@@ -20,6 +18,8 @@ from asyncq.message import (
     Succeeded,
     new_id,
 )
+from asyncq.seams.backend import Backend, ProgressBoard
+from asyncq.seams.broker import MAX_BATCH
 from asyncq.testing.contracts.given import FAR, PATIENCE, DriverFixtures, hear, record
 
 OUTCOMES: list[Outcome] = [

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from anyio import create_task_group, fail_after
 
-from asyncq.brokers.base import MAX_BATCH, Ack, Broker, Nack, Reject
+from asyncq.seams.broker import MAX_BATCH, Ack, Broker, Nack, Reject
 from asyncq.testing.contracts.given import (
     FAR,
     MAIL,

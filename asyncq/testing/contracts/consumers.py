@@ -8,7 +8,7 @@ import pytest
 from anyio import CancelScope, create_task_group, current_time, fail_after, sleep
 from anyio.lowlevel import checkpoint
 
-from asyncq.brokers.base import MAX_BATCH, Ack, Broker, Consumer, Delivery, Envelope, Nack
+from asyncq.seams.broker import MAX_BATCH, Ack, Broker, Consumer, Delivery, Envelope, Nack
 from asyncq.testing.contracts.given import (
     FAR,
     MAIL,

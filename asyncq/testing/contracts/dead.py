@@ -11,13 +11,14 @@ import msgspec
 import pytest
 from anyio import fail_after
 
-from asyncq.brokers.admin import DeadLetter, QueueAdmin
-from asyncq.brokers.base import MAX_BATCH, Broker, Envelope, LastAttempt, QueueSpec, Reject
-from asyncq.brokers.dead import DeadLimits
 from asyncq.clock import SystemClock
 from asyncq.config import Url
-from asyncq.drivers import make_broker
-from asyncq.message import Failure, Status
+from asyncq.drivers.table import make_broker
+from asyncq.language.message import Failure, Status
+from asyncq.language.topology import Queue
+from asyncq.seams.admin import DeadLetter, QueueAdmin
+from asyncq.seams.broker import MAX_BATCH, Broker, Envelope, LastAttempt, QueueSpec, Reject
+from asyncq.seams.dead import DeadLimits
 from asyncq.testing.contracts.given import (
     FAR,
     MAIL,
@@ -35,7 +36,6 @@ from asyncq.testing.contracts.given import (
     publish_all,
     take,
 )
-from asyncq.topology import Queue
 
 LAST = LastAttempt(Failure("ValueError", "no way: größe\n", "Traceback …" * 100), 3, "w1")
 

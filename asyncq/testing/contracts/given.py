@@ -8,9 +8,13 @@ import pytest
 from anyio import fail_after, to_thread
 from anyio.lowlevel import checkpoint
 
-from asyncq.backends.base import Backend, Watch
-from asyncq.brokers.admin import MessageFinder, QueueAdmin, QueuePeeker
-from asyncq.brokers.base import (
+from asyncq.clock import SystemClock
+from asyncq.config import Url
+from asyncq.drivers.table import make_backend, make_broker
+from asyncq.language.message import Record, Succeeded, new_id
+from asyncq.seams.admin import MessageFinder, QueueAdmin, QueuePeeker
+from asyncq.seams.backend import Backend, Watch
+from asyncq.seams.broker import (
     MAX_BATCH,
     Broker,
     Consumer,
@@ -20,11 +24,7 @@ from asyncq.brokers.base import (
     Leased,
     QueueSpec,
 )
-from asyncq.brokers.lanes import Lane
-from asyncq.clock import SystemClock
-from asyncq.config import Url
-from asyncq.drivers import make_backend, make_broker
-from asyncq.message import Record, Succeeded, new_id
+from asyncq.seams.lanes import Lane
 
 PATIENCE = 20.0  # seconds after which a test gives up
 FAR = 3600.0  # seconds; longer than any test

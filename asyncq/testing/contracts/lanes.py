@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 from anyio import create_memory_object_stream, create_task_group, fail_after
 
-from asyncq.brokers.base import Ack, Delivery, Envelope, Nack, Reject
+from asyncq.seams.broker import Ack, Delivery, Envelope, Nack, Reject
 from asyncq.testing.contracts.given import (
     FAR,
     MAIL,

@@ -6,8 +6,8 @@ import time
 import pytest
 from anyio import current_time, fail_after, sleep, to_thread
 
-from asyncq.brokers.base import Ack, Nack, Reject
 from asyncq.errors import LeaseLost
+from asyncq.seams.broker import Ack, Nack, Reject
 from asyncq.testing.contracts.given import (
     FAR,
     MAIL,

@@ -15,8 +15,10 @@ from anyio import fail_after
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asyncq.backends.base import Backend
-from asyncq.brokers.base import (
+from asyncq.errors import LeaseLost
+from asyncq.language.message import Record, Status
+from asyncq.seams.backend import Backend
+from asyncq.seams.broker import (
     Ack,
     Conclusion,
     Consumer,
@@ -29,8 +31,6 @@ from asyncq.brokers.base import (
     Settlement,
     UnifiedConsumer,
 )
-from asyncq.errors import LeaseLost
-from asyncq.message import Record, Status
 from asyncq.testing.contracts.given import (
     FAR,
     DriverFixtures,

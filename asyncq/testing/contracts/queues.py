@@ -6,8 +6,11 @@ import pytest
 from anyio import create_task_group, fail_after
 from anyio.lowlevel import checkpoint
 
-from asyncq.brokers.admin import DeadLetter
-from asyncq.brokers.base import (
+from asyncq.errors import QueueFull
+from asyncq.language.message import Status
+from asyncq.language.topology import Queue
+from asyncq.seams.admin import DeadLetter
+from asyncq.seams.broker import (
     MAX_BATCH,
     OVERFLOWED,
     WAITED_TOO_LONG,
@@ -18,8 +21,6 @@ from asyncq.brokers.base import (
     Nack,
     Reject,
 )
-from asyncq.errors import QueueFull
-from asyncq.message import Status
 from asyncq.testing.contracts.given import (
     FAR,
     MAIL,
@@ -38,7 +39,6 @@ from asyncq.testing.contracts.given import (
     sweep,
     take,
 )
-from asyncq.topology import Queue
 
 TTL = 0.05  # seconds
 SOON = 4.0  # seconds for many wake-ups; one that is missed alone may cost more

@@ -3,17 +3,9 @@
 import pytest
 from anyio import fail_after
 
-from asyncq.backends.base import Backend
-from asyncq.brokers.base import (
-    MAX_BATCH,
-    Ack,
-    Conclusion,
-    Consumer,
-    Nack,
-    Reject,
-    UnifiedConsumer,
-)
-from asyncq.message import Status
+from asyncq.language.message import Status
+from asyncq.seams.backend import Backend
+from asyncq.seams.broker import MAX_BATCH, Ack, Conclusion, Consumer, Nack, Reject, UnifiedConsumer
 from asyncq.testing.contracts.given import (
     FAR,
     MAIL,

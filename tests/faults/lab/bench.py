@@ -10,13 +10,13 @@ import anyio
 import msgspec
 
 from asyncq import App
-from asyncq.brokers.admin import DeadLetter, QueueAdmin
+from asyncq.client.result import Result
 from asyncq.clock import SystemClock
 from asyncq.config import Config, Url
-from asyncq.drivers import make_backend
+from asyncq.drivers.table import make_backend
 from asyncq.errors import BrokerUnavailable
-from asyncq.message import Record, Succeeded, new_id
-from asyncq.result import Result
+from asyncq.language.message import Record, Succeeded, new_id
+from asyncq.seams.admin import DeadLetter, QueueAdmin
 from tests.faults.lab.audit import Audit
 from tests.faults.lab.beds import Bed
 from tests.faults.lab.checker import Findings, check

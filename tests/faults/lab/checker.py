@@ -8,7 +8,7 @@ from math import ceil, inf
 
 import msgspec
 
-from asyncq.message import Record, Succeeded
+from asyncq.language.message import Record, Succeeded
 from tests.faults.lab.ledger import (
     Accepted,
     Attempted,

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from asyncq import App
-from asyncq.brokers.base import Consumer, Lease, QueueSpec
+from asyncq.seams.broker import Consumer, Lease, QueueSpec
 from tests.faults.lab.ledger import Died, now
 from tests.faults.lab.tasks import ledger
 

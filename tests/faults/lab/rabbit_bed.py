@@ -14,8 +14,8 @@ import msgspec
 import pamqp.commands as amqp
 import pamqp.frame
 
-from asyncq.brokers.base import Envelope
-from asyncq.stores.amqp_content import Parcel, frames
+from asyncq.drivers.rabbitmq.content import Parcel, frames
+from asyncq.seams.broker import Envelope
 from tests.faults.lab.audit import Audit
 from tests.faults.lab.tasks import QUEUE
 from tests.servers import RabbitServer

@@ -8,9 +8,9 @@ from typing import Any, cast
 import msgspec
 import redis
 
-from asyncq.brokers.base import Envelope
-from asyncq.brokers.redis.blobs import pack, unpack
-from asyncq.stores.redis import load_script
+from asyncq.drivers.redis.blobs import pack, unpack
+from asyncq.drivers.redis.connection import load_script
+from asyncq.seams.broker import Envelope
 from tests.faults.lab.audit import Audit, misplaced
 from tests.faults.lab.tasks import QUEUE
 from tests.servers import RedisServer, start_redis
@@ -53,7 +53,7 @@ class RedisBed:
         self.other_backend = f"{server.url}?prefix=outcomes"
         self.port = server.port
         self.words = {
-            step: load_script("asyncq.brokers.redis", step).sha.encode() for step in STEPS
+            step: load_script("asyncq.drivers.redis", step).sha.encode() for step in STEPS
         }
 
     def url_through(self, port: int) -> str:

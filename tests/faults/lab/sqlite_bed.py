@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from asyncq.brokers.base import Envelope
-from asyncq.brokers.sqlite.parcels import pack, unpack
+from asyncq.drivers.sqlite.parcels import pack, unpack
+from asyncq.seams.broker import Envelope
 from tests.faults.lab.audit import Audit, misplaced
 from tests.faults.lab.tasks import QUEUE
 

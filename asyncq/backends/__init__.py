@@ -1,1 +1,0 @@
-"""Backends: the seam in `base`, one driver beside it for each store."""

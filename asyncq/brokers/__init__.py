@@ -1,1 +1,0 @@
-"""Brokers: the seam in `base`, one driver beside it for each store."""

@@ -1,0 +1,406 @@
+"""The client: what an app that is connected does with signatures, messages and results."""
+
+import asyncio
+import math
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, contextmanager, suppress
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from asyncq.client.arrivals import Batch
+from asyncq.client.calls import check_calls, not_a_call
+from asyncq.client.context import find_context
+from asyncq.client.dispatch import DEFAULT_BROKER, Dispatch, all_stored
+from asyncq.client.expectations import Expectation
+from asyncq.client.operate import Operator
+from asyncq.client.result import Result
+from asyncq.client.routing import Router
+from asyncq.client.task import Task
+from asyncq.client.waiters import Waiters
+from asyncq.clock import Clock
+from asyncq.config import Config
+from asyncq.errors import BackendUnavailable, ConfigurationError, MessageTooLarge, first_error
+from asyncq.language.message import (
+    EMPTY_ARGS,
+    EMPTY_KWARGS,
+    Message,
+    Progress,
+    Status,
+    new_id,
+    status_of,
+)
+from asyncq.language.signature import Signature
+from asyncq.loggers import get_logger
+from asyncq.seams.backend import Backend, ProgressBoard, PushOnly
+from asyncq.seams.broker import MAX_BATCH, Broker, Envelope, Exchanges
+from asyncq.seams.codec import Codec
+
+log = get_logger(__name__)
+
+R = TypeVar("R")
+CLOSE_TIMEOUT = 5.0  # seconds
+ANSWER_TIMEOUT = 10.0  # seconds for a question that is asked once
+MOST_FORGOTTEN = 10_000  # ids
+
+
+class Client:
+    """Connections, and what goes over them. Belongs to the event loop it was entered in."""
+
+    def __init__(
+        self,
+        *,
+        tasks: Mapping[str, Task[..., Any]],
+        brokers: Mapping[str, Broker],
+        router: Router,
+        backend: Backend,
+        codec: Codec,
+        config: Config,
+        clock: Clock,
+        here: Callable[[], "Client"],
+    ) -> None:
+        self.brokers = brokers
+        self.backend = backend
+        self._tasks = tasks
+        self._codec = codec
+        self._config = config
+        self._clock = clock
+        self._router = router
+        self._plans = router.plans
+        self._dispatch = Dispatch(brokers, router, config.publish_timeout)
+        self.broker_of = self._dispatch.broker_of
+        """The name of the broker that has this queue."""
+        self.operator = Operator(brokers, self.broker_of)
+        """What can be asked of the queues."""
+        self._waiters = Waiters(backend, self._locate)
+        self._loop = asyncio.get_running_loop()
+        self.forgotten: set[str] = set()
+        """Outcomes that were removed from here, the latest of them. Handles that were carried to
+        other threads look here and add to it: each change is one step."""
+        self._here = here
+        self._failure: BaseException | None = None
+        self._entered = 0
+        self._owner: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def broker(self) -> Broker:
+        """The default one."""
+        return self.brokers[DEFAULT_BROKER]
+
+    async def __aenter__(self) -> Self:
+        """Connect, or wait until somebody else has: any number of tasks may enter, in any order.
+
+        What runs belongs to a task of the client's own, and not to the one that entered first: that
+        one may leave before the others, and pytest's fixtures are left by another.
+        """
+        self._entered += 1
+        if self._owner is None:
+            self._ready = asyncio.get_running_loop().create_future()
+            # A bare task, and owned all the same: who leaves last cancels it and waits for it.
+            self._owner = asyncio.get_running_loop().create_task(self._hold(self._ready))
+        try:
+            await asyncio.wait({self._ready})
+            self._ready.result()
+        except BaseException:
+            await self._leave()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        await self._leave()
+
+    async def _leave(self) -> None:
+        self._entered -= 1
+        if self._entered == 0 and (owner := self._owner) is not None:
+            self._owner = None
+            owner.cancel()
+            # Shielded: connections are closed also by who is cancelled. Bounded: drivers may hang.
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await asyncio.wait({owner})
+
+    async def _hold(self, ready: "asyncio.Future[None]") -> None:
+        """Keep connections open and their work going until cancelled."""
+        try:
+            async with AsyncExitStack() as stack:
+                for name, broker in self.brokers.items():
+                    await stack.enter_async_context(broker)
+                    await self._declare(name, broker)
+                await stack.enter_async_context(self.backend)
+                try:
+                    async with anyio.create_task_group() as group:
+                        for publisher in self._dispatch.publishers.values():
+                            group.start_soon(publisher.run)
+                        group.start_soon(self._waiters.listen)
+                        group.start_soon(self._waiters.read)
+                        if isinstance(self.backend, PushOnly):
+                            await self._waiters.listen_at_once()
+                        ready.set_result(None)
+                # Whoever waits or sends, now or later, is to hear what has ended it all.
+                except Exception as error:
+                    self._failure = first_error(error)
+                    raise
+                finally:
+                    for publisher in self._dispatch.publishers.values():
+                        publisher.close(self._failure)
+                    self._waiters.close(self._failure)
+        # A component that must survive: whoever enters, or uses it, is to hear of it.
+        except Exception as error:
+            if ready.done():
+                log.exception("the client has failed; nothing more can be sent or awaited")
+            else:
+                ready.set_exception(first_error(error))
+
+    async def until_failed(self) -> None:
+        """Raise what ends this client, if anything does; returns when it was left."""
+        if self._owner is not None:
+            await asyncio.wait({self._owner})
+        if self._failure is not None:
+            raise self._failure
+
+    async def enqueue(self, signature: Signature[R]) -> Result[R]:
+        """Send one call; returns once the broker keeps it. Raises as `Task.enqueue`."""
+        envelope = self._envelope(signature, self._clock.now())
+        waiters = self._waiters
+        own_id = signature.options.id is not None
+        sent = waiters.sent_as(envelope.id) if own_id else waiters.sent(envelope.id)
+        task = self._tasks.get(signature.task)
+        result = Result(envelope.id, self, None if task is None else task.read, sent)
+        dispatch = self._dispatch
+        if envelope.queue in dispatch.elsewhere:
+            await all_stored(dispatch.submit([signature], [envelope]))
+        else:
+            await dispatch.default.submit([envelope])
+        return result
+
+    async def enqueue_many(
+        self, signatures: Iterable[Signature[R]] | AsyncIterable[Signature[R]]
+    ) -> list[Result[R]]:
+        """Send many calls, in batches as they come; returns once the broker keeps all of them.
+
+        Raises as `Task.enqueue`; what came before the call at fault has been sent.
+        """
+        results: list[Result[R]] = []
+        under_way: Sequence[asyncio.Future[None]] = ()
+        async for batch in _Batches(signatures):
+            # This one is made while the one before it is on its way.
+            now = self._clock.now()
+            envelopes = [self._envelope(signature, now) for signature in batch]
+            ids = [envelope.id for envelope in envelopes]
+            sent = self._waiters.sent_together(ids)
+            results += [
+                self._result(id, signature, sent) for id, signature in zip(ids, batch, strict=True)
+            ]
+            if under_way:
+                await all_stored(under_way)
+            under_way = self._dispatch.submit(batch, envelopes)
+        if under_way:
+            await all_stored(under_way)
+        return results
+
+    def result(self, id: str, task: Task[..., Any] | None = None) -> Result[Any]:
+        """The handle to any task's outcome, whoever sent it: as plain data, or as ``task`` says."""
+        try:
+            id.encode()
+        except (AttributeError, UnicodeEncodeError):
+            raise ValueError(f"{id!r} is no id: it is the text that Result.id gives") from None
+        read = None if task is None else task.read
+        return Result(id, self, read, self._waiters.batch_of(id))
+
+    def expect(self, expectation: Expectation) -> None:
+        """Tell this how its task ends, now or later; or why it cannot be told."""
+        if (client := self._at_hand()) is not self:
+            expectation.sent = None  # nothing will be pushed to that one
+            client.expect(expectation)
+            return
+        self._waiters.expect(expectation)
+
+    def look(self, id: str) -> None:
+        """Read this outcome soon, if it is waited for here."""
+        with suppress(ConfigurationError):  # the app was closed: who waits has heard
+            client = self._at_hand()
+            if client is not self:
+                client.look(id)
+                return
+            self._waiters.look(id)
+
+    def why_late(self) -> str | None:
+        """What keeps outcomes from being heard of, if anything does."""
+        client = self._at_hand()
+        return self._waiters.why_late() if client is self else client.why_late()
+
+    async def status(self, id: str) -> Status:
+        if (client := self._at_hand()) is not self:
+            return await client.status(id)
+        with self._in_time():
+            [record] = await self.backend.fetch([id])
+            if record is None:
+                [status] = await self.operator.find([id])
+                if status is not None:
+                    return status
+                # It may have ended between the two looks.
+                [record] = await self.backend.fetch([id])
+        if record is None:
+            # A broker that can say has nothing to do with it any more.
+            return Status.UNKNOWN if self.operator.sees_all else self._waiters.status(id)
+        return status_of(record.outcome)
+
+    async def progress(self, id: str) -> Progress | None:
+        if (client := self._at_hand()) is not self:
+            return await client.progress(id)
+        if not isinstance(self.backend, ProgressBoard):
+            return None
+        with self._in_time():
+            [progress] = await self.backend.fetch_progress([id])
+        return progress
+
+    async def forget(self, ids: Sequence[str]) -> None:
+        client = self._at_hand()
+        with self._in_time():
+            await client.backend.forget(ids)
+        self._note_forgotten(ids)
+
+    @contextmanager
+    def _in_time(self) -> Generator[None]:
+        try:
+            with anyio.fail_after(ANSWER_TIMEOUT):
+                yield
+        except TimeoutError:
+            raise BackendUnavailable(f"no answer in {ANSWER_TIMEOUT:g} s") from None
+
+    def _note_forgotten(self, ids: Sequence[str]) -> None:
+        if len(self.forgotten) > MOST_FORGOTTEN:
+            self.forgotten.clear()
+        self.forgotten.update(ids)
+        self._waiters.forget(ids)
+
+    async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
+        """Run dead letters again; their recorded outcomes are forgotten first."""
+        # Only of the dead: a wrong id must not cost another message its outcome.
+        dead = await self.operator.dead_among(queue, ids)
+        await self.backend.forget(dead)
+        self._note_forgotten(dead)
+        return await self.operator.replay(queue, dead)
+
+    def _at_hand(self) -> "Client":
+        """This client, or the one of the loop that asks, for a handle that was carried there.
+
+        What this one has open wakes its own loop, and no other.
+
+        Raises:
+            ConfigurationError: the app is not connected there.
+        """
+        if self._owner is not None and asyncio.get_running_loop() is self._loop:
+            return self
+        return self._here()  # of this loop, where the app was left and entered again
+
+    def _result(self, id: str, signature: Signature[R], sent: Batch) -> Result[R]:
+        task = self._tasks.get(signature.task)
+        if signature.options.id is not None:
+            sent = self._waiters.sent_as(id)
+        return Result(id, self, None if task is None else task.read, sent)
+
+    def _envelope(self, signature: Signature[Any], now: float) -> Envelope:
+        envelope = self._codec.encode(self._message(signature, now))
+        if len(envelope.body) > self._config.max_message_size:
+            raise MessageTooLarge(
+                envelope.id,
+                f"the message for task {signature.task}",
+                len(envelope.body),
+                self._config.max_message_size,
+            )
+        return envelope
+
+    def _message(self, signature: Signature[Any], now: float) -> Message:
+        try:
+            plan, options = self._plans[signature.task], signature.options
+        except AttributeError:
+            raise not_a_call(signature) from None
+        expires = options.expires if options.expires is not None else plan.expires
+        keep = options.keep_result if options.keep_result is not None else plan.keep_result
+        context = find_context()
+        args, kwargs = EMPTY_ARGS, EMPTY_KWARGS
+        if signature.args or signature.kwargs:
+            args, kwargs = plan.encode(signature.args, signature.kwargs)
+        return Message(
+            id=options.id or new_id(),
+            task=signature.task,
+            args=args,
+            kwargs=kwargs,
+            queue=plan.queue if options.queue is None else options.queue,
+            priority=plan.priority if options.priority is None else options.priority,
+            eta=options.eta if options.delay is None else now + options.delay,
+            expires=None if expires is None or expires == math.inf else now + expires,
+            enqueued_at=now,
+            root=None if context is None else context.root_id,
+            parent=None if context is None else context.id,
+            reply_to=self._waiters.address,
+            keep_result=keep,
+            headers=options.headers or {},
+        )
+
+    async def _declare(self, name: str, broker: Broker) -> None:
+        queues = [queue for queue in self._router.queues.values() if queue.broker == name]
+        if queues:
+            await broker.declare(queues)
+            if isinstance(broker, Exchanges):
+                await broker.bind(queues)
+
+    async def _locate(self, ids: Sequence[str]) -> Sequence[Status | None]:
+        """Where the brokers have these; what none has may be with one that cannot say."""
+        otherwise = None if self.operator.sees_all else Status.QUEUED
+        return [status or otherwise for status in await self.operator.find(ids)]
+
+
+class _Batches(AsyncIterator[list[Signature[R]]]):
+    """Batches of any iterable, as large as a driver takes at once."""
+
+    def __init__(self, signatures: Iterable[Signature[R]] | AsyncIterable[Signature[R]]) -> None:
+        self._next: Callable[[], Any]
+        check_calls(signatures)
+        if isinstance(signatures, AsyncIterable):
+            source = aiter(signatures)
+            self._take = self._take_async
+            self._source: Any = source
+        else:
+            self._take = self._take_sync
+            self._source = iter(signatures)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[Signature[R]]:
+        batch = await self._take()
+        if not batch:
+            raise StopAsyncIteration
+        return batch
+
+    async def _take_sync(self) -> list[Signature[R]]:
+        # A long source must not keep the loop from everything else.
+        await anyio.lowlevel.checkpoint()
+        return [signature for _, signature in zip(range(MAX_BATCH), self._source, strict=False)]
+
+    async def _take_async(self) -> list[Signature[R]]:
+        batch: list[Signature[R]] = []
+        while len(batch) < MAX_BATCH:
+            try:
+                batch.append(await anext(self._source))
+            except StopAsyncIteration:
+                break
+        return batch

@@ -1,0 +1,130 @@
+"""The context: what a running task can know of its message and its worker."""
+
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from asyncq.language.message import Message, Progress
+from asyncq.language.quantities import number
+
+Report = Callable[[str, Progress], Awaitable[None]]
+
+
+class Context:
+    """The run of one message. Ask for it by annotation, or with `current_context`."""
+
+    __slots__ = ("_report", "message", "state")
+
+    def __init__(self, message: Message, state: dict[str, Any], report: Report) -> None:
+        self.message = message
+        self.state = state
+        """What the worker's start-up hooks made: one dictionary for all its tasks."""
+        self._report = report
+
+    @property
+    def id(self) -> str:
+        return self.message.id
+
+    @property
+    def task(self) -> str:
+        return self.message.task
+
+    @property
+    def attempt(self) -> int:
+        """Counted from 1."""
+        return self.message.attempt
+
+    @property
+    def queue(self) -> str:
+        return self.message.queue
+
+    @property
+    def eta(self) -> float | None:
+        """Unix seconds."""
+        return self.message.eta
+
+    @property
+    def enqueued_at(self) -> float:
+        """Unix seconds."""
+        return self.message.enqueued_at
+
+    @property
+    def root_id(self) -> str:
+        """The message that began all this; this one, if nothing did."""
+        return self.message.root or self.message.id
+
+    @property
+    def parent_id(self) -> str | None:
+        """The message whose task sent this one."""
+        return self.message.parent
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        return self.message.headers
+
+    async def progress(self, value: float, total: float | None = None) -> None:
+        """Say how far the task is; `Result.progress` reads it. Kept as long as a result would be.
+
+        Raises:
+            InvalidValue: not a finite number, ``total`` aside, which may be None.
+            BackendUnavailable: it was not stored.
+        """
+        done = number("progress", value, at_least=None)
+        whole = None if total is None else number("the progress's total", total, at_least=None)
+        await self._report(self.message.id, Progress(done, whole))
+
+
+_current: ContextVar[Context] = ContextVar("asyncq_context")
+
+# Each delivery runs in a context of its own: what is set here ends with it.
+set_context = _current.set
+
+
+def current_context() -> Context:
+    """The context of the task that runs here.
+
+    Raises:
+        LookupError: this is not a task.
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        raise LookupError("there is no context: this code does not run in a task") from None
+
+
+def find_context() -> Context | None:
+    """The context of the task that runs here, if one does."""
+    return _current.get(None)
+
+
+class Lender(Protocol):
+    """What knows which attempts of a worker wait for others, in any thread."""
+
+    def begin(self, context: Context, awaited: str) -> None: ...
+
+    def end(self, context: Context) -> None: ...
+
+
+_lender: ContextVar[Lender | None] = ContextVar("asyncq_lender", default=None)
+
+# A worker sets it once, and what it runs inherits it: nothing is done for each delivery.
+set_lender = _lender.set
+
+
+class waiting_for:  # noqa: N801 - read as what it does
+    """While the block waits for a task's outcome, the task that runs here lends its slot."""
+
+    __slots__ = ("_awaited", "_context", "_lender")
+
+    def __init__(self, awaited: str) -> None:
+        self._awaited = awaited
+        self._lender = _lender.get()
+        self._context = None if self._lender is None else _current.get(None)
+
+    def __enter__(self) -> None:
+        if self._lender is not None and self._context is not None:
+            self._lender.begin(self._context, self._awaited)
+
+    def __exit__(self, *_: object) -> None:
+        if self._lender is not None and self._context is not None:
+            self._lender.end(self._context)

@@ -1,0 +1,241 @@
+"""Results: the awaitable handles to outcomes."""
+
+import asyncio
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+import anyio
+import msgspec
+
+from asyncq.client.arrivals import Batch
+from asyncq.client.context import waiting_for
+from asyncq.client.expectations import Expectation
+from asyncq.client.values.encoding import read_plain
+from asyncq.client.values.shapes import describe_refusal
+from asyncq.errors import TaskCancelled, TaskExpired, TaskFailed, UnreadableResult
+from asyncq.language.message import (
+    Cancelled,
+    Expired,
+    Failed,
+    Outcome,
+    Progress,
+    Record,
+    Status,
+    Succeeded,
+    Unreadable,
+    status_of,
+)
+from asyncq.language.quantities import Duration, wait
+from asyncq.reprs import LONGEST, within
+from asyncq.texts import plain
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)  # results of several types go in one list
+
+
+class Desk(Protocol):
+    """Where results ask: the client that made them."""
+
+    forgotten: set[str]
+    """Ids whose outcome was removed by this client: a handle asks for these again."""
+
+    def expect(self, expectation: Expectation) -> None: ...
+
+    def look(self, id: str) -> None: ...
+
+    def why_late(self) -> str | None: ...
+
+    async def status(self, id: str) -> Status: ...
+
+    async def progress(self, id: str) -> Progress | None: ...
+
+    async def forget(self, ids: Sequence[str]) -> None: ...
+
+
+class Result(Generic[R_co]):
+    """The handle to one task's outcome: ``await`` it.
+
+    Awaiting raises `TaskFailed`, `TaskCancelled` or `TaskExpired` where the task did not succeed,
+    and `UnknownResult` where its outcome is not kept (any more). Once it has been awaited it keeps
+    what it has seen.
+    """
+
+    __slots__ = ("_desk", "_read", "_record", "_sent", "id")
+
+    def __init__(
+        self,
+        id: str,
+        desk: Desk,
+        read: Callable[[msgspec.Raw], R_co] | None = None,
+        sent: Batch | None = None,
+    ) -> None:
+        self.id = id
+        self._desk = desk
+        self._read = read
+        self._sent = sent
+        self._record: Record | None = None
+
+    def __repr__(self) -> str:
+        return self.shown("Result")
+
+    def shown(self, kind: str) -> str:
+        """Its repr, as what it is called there; asks nobody."""
+        record = self.at_hand()
+        # Whose handle it is, its reader knows: a slot for it would cost every enqueue.
+        reader = getattr(self._read, "__self__", None)
+        task = getattr(reader, "name", "") if record is None else record.task
+        told = f"{kind} {self.id} of {task}" if task else f"{kind} {self.id}"
+        if record is not None:
+            told += f": {_how_it_ended(record.outcome)}"
+        return within(plain(told))
+
+    def __await__(self) -> Generator[Any, None, R_co]:
+        return self.get().__await__()
+
+    async def get(self, timeout: Duration | None = None) -> R_co:
+        """The task's return value, once it has one.
+
+        Raises:
+            TimeoutError: no outcome within ``timeout`` seconds. The task goes on; ask again.
+            InvalidValue: a ``timeout`` that makes no sense; None is for ever.
+            TaskFailed, TaskCancelled, TaskExpired, UnknownResult: as the class says.
+        """
+        record = self.at_hand()
+        patience = wait("timeout", timeout)
+        return self.value_of(await self._wait(patience) if record is None else record)
+
+    async def _wait(self, timeout: float | None) -> Record:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Record] = loop.create_future()
+        awaited = _Awaited(self, future)
+        self._desk.expect(awaited)
+        try:
+            if timeout is None:
+                with waiting_for(self.id):
+                    return await future
+            # Whether the backend answers is to be known by then.
+            look = loop.call_later(timeout / 2, self._desk.look, self.id)
+            try:
+                with waiting_for(self.id), anyio.fail_after(timeout):
+                    return await future
+            finally:
+                look.cancel()
+        except TimeoutError:
+            why = self._desk.why_late()
+            what = "has no outcome" if why is None else "has no outcome that is known here"
+            text = f"task {self.id} {what} after {timeout:g} s"
+            raise TimeoutError(text if why is None else f"{text}: {why}") from None
+        finally:
+            awaited.leave()
+
+    async def status(self) -> Status:
+        """Where the message is now; UNKNOWN if nothing knows its id.
+
+        Raises:
+            BackendUnavailable, BrokerUnavailable: they do not answer.
+        """
+        status = await self._desk.status(self.id)
+        if status is Status.UNKNOWN and (record := self.at_hand()) is not None:
+            return status_of(record.outcome)
+        return status
+
+    async def progress(self) -> Progress | None:
+        """What the task last said with `Context.progress`. Raises `BackendUnavailable`."""
+        return await self._desk.progress(self.id)
+
+    async def forget(self) -> None:
+        """Remove the stored outcome before its time. Raises `BackendUnavailable`."""
+        await self._desk.forget([self.id])
+        self._record = None
+
+    def expect(self, expectation: "ExpectedResult[Any]") -> None:
+        """Have this told how the task ends, for who waits for many; in the client's event loop."""
+        self._desk.expect(expectation)
+
+    def at_hand(self) -> Record | None:
+        """The record, if it has been seen or has come already. May be asked in any thread."""
+        record = self._record
+        if record is None:
+            sent = self._sent
+            if sent is None or (record := sent.take(self.id)) is None:
+                return None
+            self._record = record
+        elif self.id in self._desk.forgotten:
+            self._record = None
+            return None
+        return record
+
+    def value_of(self, record: Record) -> R_co:
+        """The return value a record holds, or the error it stands for."""
+        match record.outcome:
+            case Succeeded(value):
+                if self._read is None:
+                    return cast("R_co", read_plain(value))
+                try:
+                    return self._read(value)
+                # What the user's classes raise as they are made, among others.
+                except Exception as error:
+                    why = f"it is not as annotated: {describe_refusal(error)}"
+                    raise UnreadableResult(self.id, why) from error
+            case Failed(error):
+                raise TaskFailed(self.id, error.type, error.message, error.traceback)
+            case Cancelled():
+                raise TaskCancelled(self.id)
+            case Expired(error):
+                raise TaskExpired(self.id, record.attempt, error)
+            case Unreadable(why):
+                raise UnreadableResult(self.id, why)
+
+
+async def record_of(result: Result[Any]) -> Record:
+    """How the task ended, whatever that is; raises where that cannot be known any more."""
+    record = result.at_hand()
+    if record is None:
+        record = await result._wait(None)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return record
+
+
+class ExpectedResult(Expectation, Generic[R_co]):
+    """Somebody waits for what this handle stands for; the handle keeps what comes."""
+
+    # A part of `Result`, and so it knows what that keeps to itself.
+    __slots__ = ("result",)
+
+    def __init__(self, result: Result[R_co]) -> None:
+        super().__init__(result.id, result._sent)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        self.result = result
+
+    def meet(self, record: Record) -> None:
+        self.result._record = record  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        self.tell(record)
+
+    def disappoint(self, error: BaseException) -> None:
+        self.tell(error)
+
+    def tell(self, end: Record | BaseException) -> None:
+        """This is its end, and the handle knows."""
+        raise NotImplementedError
+
+
+class _Awaited(ExpectedResult[R_co]):
+    """Who waits for a single one."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, result: Result[R_co], future: "asyncio.Future[Record]") -> None:
+        super().__init__(result)
+        self._future = future
+
+    def tell(self, end: Record | BaseException) -> None:
+        if self._future.done():
+            return
+        if isinstance(end, Record):
+            self._future.set_result(end)
+        else:
+            self._future.set_exception(end)
+
+
+def _how_it_ended(outcome: Outcome) -> str:
+    if isinstance(outcome, Failed):
+        return f"failed, {outcome.error.type}: {outcome.error.message[:LONGEST]}"
+    return "unreadable" if isinstance(outcome, Unreadable) else status_of(outcome).value

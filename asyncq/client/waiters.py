@@ -1,0 +1,385 @@
+"""Waiting for outcomes: one subscription per client, whatever waits.
+
+Records are pushed to the client's address; what nobody has asked for yet is kept for the handles
+that are alive (`asyncq.client.arrivals`). Pushing is best effort, so what is waited for is also
+read: once where a push could have been missed before, together with what was sent beside it, again
+after a lost connection, and every few seconds besides. Ids that another client sent are read alone,
+at growing intervals.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+import anyio
+
+from asyncq.client.arrivals import LARGE, UNSURE, Arrivals, Batch
+from asyncq.client.expectations import Expectation
+from asyncq.errors import (
+    BackendUnavailable,
+    BrokerUnavailable,
+    ConfigurationError,
+    TaskFailed,
+    UnknownResult,
+)
+from asyncq.language.message import Record, Status, new_id, status_of
+from asyncq.language.policies import Retry
+from asyncq.loggers import get_logger
+from asyncq.outages import Outage
+from asyncq.seams.backend import Backend, Mute, PushOnly
+
+log = get_logger(__name__)
+
+REREAD = 5.0  # seconds between two readings of everything that is waited for
+FOREIGN = Retry(times=0, base=0.02, factor=1.5, ceiling=0.3, jitter=False)  # for others' ids
+LOCATE_AFTER = 0.4  # seconds; whoever names an id may be a little earlier than who sends it
+LISTEN_TIMEOUT = 10.0  # seconds
+LATE = 0.5  # seconds that a backend may take to answer; then it is named as the reason
+READ_BATCH = 500
+READ_BYTES = 64 * LARGE  # that are read along, where it is known how much it is
+DEAD = "no outcome is kept: its queue's dead letters have it, with the reason (asyncq dead list)"
+TOLD_ONCE = (
+    "this app has no backend that keeps outcomes: RabbitMQ tells each once, to the client that "
+    "sent the task, and it is not this one or has handed it out; give the app a backend "
+    "(App(..., backend='redis://...')) to look up any id anywhere"
+)
+LOST = (
+    "the queue in RabbitMQ that outcomes come to was gone for a while, and what was told meanwhile "
+    "is lost; the task itself is not"
+)
+DROPPED = "its outcome came while too many others waited to be read, and this backend keeps none"
+TELLS_NOTHING = "the app's backend is null://, which keeps no outcomes and tells nobody"
+
+Locate = Callable[[Sequence[str]], Awaitable[Sequence[Status | None]]]
+
+
+class Waiters:
+    """Who waits for which outcome. One per client; runs in the client's task group."""
+
+    def __init__(self, backend: Backend, locate: Locate) -> None:
+        self.address = new_id()
+        """The ``reply_to`` of what this client sends."""
+        self._backend = backend
+        self._locate = locate
+        self._told_once = isinstance(backend, PushOnly)
+        self._mute = isinstance(backend, Mute)
+        self._arrivals = Arrivals(remembers=self._told_once)
+        self.sent = self._arrivals.sent
+        """Say that this client sends a message of this id; its handle keeps what is returned."""
+        self._waiting: dict[str, list[Expectation]] = defaultdict(list)
+        self._foreign: dict[str, float] = {}  # and since when it is waited for, in loop time
+        self._unread: set[str] = set()
+        self._along: list[Batch] = []  # of which all that is missing is in `_unread`
+        self._absent: set[str] = set()  # neither kept nor queued when everything was last read
+        self._wanted = asyncio.Event()
+        self._to_read = asyncio.Event()
+        self._closed: BaseException | None = None
+        self._listening = asyncio.Event()  # or known not to
+        self._deaf: ConfigurationError | None = None
+        """Why nothing that is told once can be heard; what is told meanwhile is lost."""
+        self._silence = Outage("waiting for results")
+        self._blindness = Outage("reading results")
+        self._asked_at: float | None = None  # loop time of a question that was not answered yet
+
+    async def listen_at_once(self) -> None:
+        """Begin to listen before anybody waits; returns once pushes come.
+
+        Or once it is known that they will not until somebody changes something (a right that is
+        missing, say): that is told to whoever asks for a result, and the others may send.
+
+        Raises:
+            BackendUnavailable: neither was so in ``LISTEN_TIMEOUT`` seconds.
+        """
+        self._begin()
+        with anyio.move_on_after(LISTEN_TIMEOUT):
+            await self._listening.wait()
+            return
+        why = self._silence.error or "it does not answer"
+        raise BackendUnavailable(
+            f"outcomes cannot be listened for after {LISTEN_TIMEOUT} s: {why}"
+        ) from self._silence.error
+
+    @property
+    def era(self) -> int:
+        """`Arrivals.era`."""
+        return self._arrivals.era
+
+    # What was sent
+
+    def sent_together(self, ids: list[str]) -> Batch:
+        """As `sent`, for a batch."""
+        return self._arrivals.sent_together(ids)
+
+    def sent_as(self, id: str) -> Batch:
+        """As `sent`, for an id of the caller's own: it may be there already, or have ended, sent
+        by another client or an earlier run of this program, and nothing will be pushed to us."""
+        return self._arrivals.sent_as(id)
+
+    def batch_of(self, id: str) -> Batch | None:
+        """What was sent together with this id, if this client sent it and remembers."""
+        batch = self._arrivals.find(id)
+        if batch is not None:
+            batch.shared.add(id)  # somebody else has a handle of it, most likely
+        return batch
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Drop what came for these. Any thread may ask."""
+        for id in ids:
+            batch = self._arrivals.find(id)
+            if batch is not None:
+                for each in (batch, *self._arrivals.others(batch)):
+                    each.shared.discard(id)
+                    each.came.pop(id, None)
+                    each.taken.add(id)  # who asks now has to read it
+
+    def status(self, id: str) -> Status:
+        """What is known here of an id that neither backend nor brokers know anything of."""
+        batch = self._arrivals.find(id)
+        if batch is None:
+            return Status.UNKNOWN
+        record = batch.came.get(id)
+        if record is not None:
+            return status_of(record.outcome)
+        ended = id in batch.taken or id in batch.missed or batch.lost
+        return Status.UNKNOWN if ended else Status.QUEUED
+
+    # Who waits
+
+    def expect(self, expectation: Expectation) -> None:
+        """Tell this how its task ends, now or later; or why it cannot be told."""
+        id, batch = expectation.id, expectation.sent
+        self._begin()
+        if batch is not None and (record := batch.take(id)) is not None:
+            expectation.meet(record)
+            return
+        if (refusal := self._refusal(id, batch)) is not None:
+            expectation.disappoint(refusal)
+            return
+        expectation.at = self
+        self._waiting[id].append(expectation)
+        if self._told_once:
+            return
+        if batch is None or batch.era == UNSURE or id in batch.taken:
+            self._foreign.setdefault(id, asyncio.get_running_loop().time())
+            self._ask([id])
+        elif batch.era != self.era or self.era == 0 or id in batch.missed:
+            self._ask([id])
+            self._ask_along(id, batch)
+
+    def leave(self, expectation: Expectation) -> None:
+        """This one waits no more."""
+        expectation.at = None
+        others = self._waiting.get(expectation.id)
+        if others is None:
+            return
+        others.remove(expectation)
+        if not others:
+            self._end(expectation.id)
+
+    def look(self, id: str) -> None:
+        """Read this one, if somebody still waits for it: his time is half over."""
+        if id in self._waiting:
+            self._ask([id])
+
+    def why_late(self) -> str | None:
+        """What keeps outcomes from being heard of, if anything does."""
+        why = self._blindness.explain() or self._silence.explain()
+        if why is None and self._asked_at is not None:
+            seconds = asyncio.get_running_loop().time() - self._asked_at
+            if seconds >= LATE:
+                why = f"the backend was asked {seconds:.1f} s ago and has not answered"
+        return why
+
+    def close(self, why: BaseException | None = None) -> None:
+        """Nothing comes any more: whoever waits, or begins to, hears of that, and why."""
+        self._closed = why or ConfigurationError(
+            "the app is not connected any more: await results inside of 'async with app:'"
+        )
+        for id in list(self._waiting):
+            self._disappoint(id, self._closed)
+
+    # What runs
+
+    async def listen(self) -> None:
+        """Take in pushes from the first time that somebody waits until cancelled."""
+        await self._wanted.wait()
+        while True:
+            try:
+                async with self._backend.watch(self.address) as watch:
+                    self._silence.end()
+                    self._listening.set()
+                    self._miss(lost=self._deaf is not None)
+                    self._deaf = None
+                    while True:
+                        records = await watch.receive()
+                        if not records:
+                            self._miss(lost=True)
+                        for record in records:
+                            self._resolve(record)
+            # A component that must survive: whatever a driver raises here, what else the app does
+            # goes on, and who waits is told why nothing comes.
+            except Exception as error:  # noqa: BLE001
+                if isinstance(error, ConfigurationError) and self._told_once:
+                    self._refuse_all(error)
+                await anyio.sleep(self._silence.begin(error))
+
+    async def read(self) -> None:
+        """Read what must be read, until cancelled."""
+        await self._wanted.wait()
+        loop = asyncio.get_running_loop()
+        polls, next_full = 1, loop.time() + REREAD
+        while True:
+            pause = min(FOREIGN.pause(polls), REREAD) if self._foreign else REREAD
+            with anyio.move_on_after(pause):
+                await self._to_read.wait()
+            self._to_read.clear()
+            new, self._unread = self._unread, set()
+            along, self._along = self._along, []
+            polls = 1 if not new.isdisjoint(self._foreign) else polls + 1
+            full, era = loop.time() >= next_full, self.era
+            ids = new.union(self._waiting if full else self._foreign)
+            try:
+                await self._fetch(list(ids), self._in_doubt(full=full))
+                for batch in along:
+                    batch.era = era  # what else of it ends is pushed
+                if ids:
+                    self._blindness.end()
+            # A component that must survive, as `listen`.
+            except Exception as error:  # noqa: BLE001
+                self._unread |= new
+                self._along += along
+                await anyio.sleep(self._blindness.begin(error))
+                if self._unread:
+                    self._to_read.set()
+            if full:
+                next_full = loop.time() + REREAD
+
+    def _in_doubt(self, *, full: bool) -> Collection[str]:
+        """What is to be looked for in the queues as well, lest it is waited for in vain."""
+        if full:
+            return set(self._waiting)
+        before = asyncio.get_running_loop().time() - LOCATE_AFTER
+        return {id for id, since in self._foreign.items() if since <= before}
+
+    async def _fetch(self, ids: Sequence[str], in_doubt: Collection[str]) -> None:
+        absent: set[str] = set()
+        for start in range(0, len(ids), READ_BATCH):
+            batch = ids[start : start + READ_BATCH]
+            # Asked before reading: a message that ends in between is found by the second.
+            places = await self._places([id for id in batch if id in in_doubt])
+            self._asked_at = asyncio.get_running_loop().time()
+            try:
+                records = await self._backend.fetch(batch)
+            finally:
+                self._asked_at = None
+            for id, record in zip(batch, records, strict=True):
+                if record is not None:
+                    self._resolve(record, wanted=True)
+                elif id not in places:
+                    pass  # nobody was asked, or nobody can say
+                elif places[id] is Status.FAILED:  # by its queue's bounds, without a worker's word
+                    self._disappoint(id, TaskFailed(id, "DeadLetter", DEAD))
+                elif places[id] is None:
+                    # What is ours may be on its way to us at this very moment.
+                    if id in self._foreign or id in self._absent:
+                        self._disappoint(id, UnknownResult(id))
+                    absent.add(id)
+        self._absent = absent
+
+    async def _places(self, ids: Sequence[str]) -> dict[str, Status | None]:
+        if not ids:
+            return {}
+        try:
+            return dict(zip(ids, await self._locate(ids), strict=True))
+        except BrokerUnavailable as error:
+            log.debug("messages were not looked for: %s", error)
+            return {}
+
+    # Within
+
+    def _begin(self) -> None:
+        if not self._wanted.is_set():
+            self._wanted.set()
+            self._arrivals.listen()
+
+    def _ask(self, ids: Sequence[str]) -> None:
+        self._unread.update(ids)
+        self._to_read.set()
+
+    def _ask_along(self, id: str, batch: Batch) -> None:
+        """Read with it what was sent with it: that will be asked for next."""
+        if batch.era != self.era:
+            if batch.asked != self.era or self.era == 0:
+                batch.asked = self.era
+                self._unread.update(batch.missing())
+                if self.era:
+                    self._along.append(batch)
+            return
+        size = batch.missed.get(id, 0)
+        for other, more in batch.missed.items():
+            if (size := size + more) > READ_BYTES:
+                break
+            self._unread.add(other)
+
+    def _resolve(self, record: Record, *, wanted: bool = False) -> None:
+        id = record.id
+        expected, batch = self._end(id), self._arrivals.find(id)
+        if batch is not None and id not in batch.taken:
+            if len(expected) == 1 and expected[0].sent is batch and batch.is_for_one(id):
+                batch.taken.add(id)
+                expected[0].meet(record)
+                return
+            wanted = wanted or self._told_once or bool(expected)
+            for each in (batch, *self._arrivals.others(batch)):
+                self._arrivals.keep(each, record, wanted=wanted)
+        for each in expected:
+            if each.sent is not None:
+                each.sent.give(id)
+            each.meet(record)
+
+    def _disappoint(self, id: str, error: BaseException) -> None:
+        for each in self._end(id):
+            each.disappoint(error)
+
+    def _end(self, id: str) -> Sequence[Expectation]:
+        """Nobody waits for this any more; returns who did."""
+        expected = self._waiting.pop(id, None)
+        if expected is None:
+            return ()
+        self._foreign.pop(id, None)
+        self._unread.discard(id)
+        for each in expected:
+            each.at = None
+        return expected
+
+    def _refuse_all(self, why: ConfigurationError) -> None:
+        """Nothing can be heard until somebody mends this."""
+        self._deaf = why
+        self._listening.set()
+        for id in list(self._waiting):
+            self._disappoint(id, why)
+
+    def _refusal(self, id: str, batch: Batch | None) -> BaseException | None:
+        """Why this will never come, if that is known."""
+        if self._closed is not None:
+            return self._closed
+        if self._mute:
+            return UnknownResult(id, TELLS_NOTHING)
+        if not self._told_once:
+            return None
+        if batch is None or id in batch.taken:
+            return UnknownResult(id, TOLD_ONCE)
+        if id in batch.missed:
+            return UnknownResult(id, DROPPED)
+        return UnknownResult(id, LOST) if batch.lost else self._deaf
+
+    def _miss(self, *, lost: bool) -> None:
+        """Pushes may have been missed: read everything, and trust nothing sent before."""
+        self._arrivals.era += 1
+        if not self._told_once:
+            self._ask(list(self._waiting))
+        elif lost:
+            for batch in self._arrivals.living():
+                batch.lost = True
+            for id in list(self._waiting):
+                self._disappoint(id, UnknownResult(id, LOST))

@@ -1,0 +1,103 @@
+"""The memory backend: outcomes in this process, gone with it."""
+
+from collections.abc import AsyncGenerator, Hashable, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+from anyio.lowlevel import checkpoint
+
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.drivers.bell import Bell
+from asyncq.drivers.memory.store import Mailbox, MemoryStore, open_store
+from asyncq.language.message import Progress, Record
+from asyncq.seams.backend import Watch
+
+
+class MemoryBackend:
+    """Outcomes at ``memory://name``, next to the queues of that name."""
+
+    def __init__(self, url: Url, clock: Clock) -> None:
+        self._store = open_store(url)
+        self._clock = clock
+
+    @property
+    def store(self) -> Hashable:
+        return self._store.identity
+
+    async def __aenter__(self) -> Self:
+        await checkpoint()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        return None
+
+    async def store_records(self, records: Sequence[Record]) -> None:
+        await checkpoint()
+        with self._store.lock:
+            now = self._clock.now()
+            for record in records:
+                self._store.record(record, now)
+        await checkpoint()
+
+    async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        await checkpoint()
+        with self._store.lock:
+            now = self._clock.now()
+            return [self._store.records.get(message_id, now) for message_id in ids]
+
+    @asynccontextmanager
+    async def watch(self, address: str) -> AsyncGenerator[Watch]:
+        await checkpoint()
+        with self._store.lock:
+            mailbox = self._store.open_mailbox(address)
+        try:
+            yield MemoryWatch(self._store, mailbox)
+        finally:
+            with self._store.lock:
+                self._store.close_mailbox(address, mailbox)
+
+    async def forget(self, ids: Sequence[str]) -> None:
+        await checkpoint()
+        with self._store.lock:
+            for message_id in ids:
+                self._store.records.remove(message_id)
+                self._store.progress.remove(message_id)
+        await checkpoint()
+
+    async def post_progress(self, id: str, progress: Progress, keep: float) -> None:
+        await checkpoint()
+        with self._store.lock:
+            self._store.progress.put(id, progress, self._clock.now(), keep)
+        await checkpoint()
+
+    async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]:
+        await checkpoint()
+        with self._store.lock:
+            now = self._clock.now()
+            return [self._store.progress.get(message_id, now) for message_id in ids]
+
+
+class MemoryWatch:
+    """A client's ear at its mailbox."""
+
+    def __init__(self, store: MemoryStore, mailbox: Mailbox) -> None:
+        self._store = store
+        self._mailbox = mailbox
+
+    async def receive(self) -> Sequence[Record]:
+        while True:
+            await checkpoint()
+            with self._store.lock:
+                records = self._mailbox.take()
+                if records is not None:
+                    return records
+                bell = self._mailbox.bell = Bell()
+            await bell.wait()

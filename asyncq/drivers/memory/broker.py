@@ -1,0 +1,351 @@
+"""The memory broker: the reference for all others, and the one for tests.
+
+It yields in every call as a network does, before and after the deed: a caller that is cancelled
+finds out here, and not in production, that its message was stored all the same.
+"""
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Hashable, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+from types import TracebackType
+from typing import Self, assert_never
+
+import msgspec
+from anyio import move_on_after
+from anyio.lowlevel import checkpoint
+
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.drivers.bell import Bell
+from asyncq.drivers.memory.queue import Entry
+from asyncq.drivers.memory.store import MemoryStore, open_store
+from asyncq.errors import QueueFull, Refused
+from asyncq.language.message import MAX_PRIORITY, Status
+from asyncq.language.topology import Queue
+from asyncq.seams.admin import DeadLetter, Depth, Waiting
+from asyncq.seams.broker import (
+    Ack,
+    Conclusion,
+    Consumer,
+    Delivery,
+    Envelope,
+    Lease,
+    LeaseKeeper,
+    Nack,
+    QueueSpec,
+    Reject,
+    Settlement,
+)
+from asyncq.seams.dead import DeadLimits
+
+LONGEST_WAIT = 1.0  # seconds; after that a consumer looks for itself
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Envelope).decode
+
+
+class MemoryBroker:
+    """Queues in this process, gone with it: ``memory://name``."""
+
+    leases_are_shared = False
+
+    def __init__(self, url: Url, clock: Clock, limits: DeadLimits | None = None) -> None:
+        self._store = open_store(url)
+        self._clock = clock
+        self._limits = limits or DeadLimits()
+
+    @property
+    def store(self) -> Hashable:
+        return self._store.identity
+
+    async def __aenter__(self) -> Self:
+        await checkpoint()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        return None
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> None:
+        await checkpoint()
+        entries = [pack(envelope) for envelope in envelopes]
+        with self._store.lock:
+            now = self._clock.now()
+            refused: dict[str, list[str]] = defaultdict(list)
+            for envelope, entry in zip(envelopes, entries, strict=True):
+                self._store.published.add(envelope.queue)
+                if self._store.records.get(envelope.id, now) is None:
+                    queue = self._store.queue(envelope.queue)
+                    if not queue.add(entry, envelope.eta or 0.0, now, self._limits):
+                        refused[envelope.queue].append(envelope.id)
+            limits = {name: self._store.queue(name).max_length or 0 for name in refused}
+        await checkpoint()
+        if refused:
+            name = next(iter(refused))
+            raise QueueFull(refused[name], name, limits[name])
+
+    async def declare(self, queues: Sequence[Queue]) -> None:
+        await checkpoint()
+        with self._store.lock:
+            for queue in queues:
+                self._store.queue(queue.name).declare(queue)
+        await checkpoint()
+
+    @asynccontextmanager
+    async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
+        await checkpoint()
+        consumer = MemoryConsumer(self._store, self._clock, queue.name, lease, self._limits)
+        try:
+            yield consumer
+        finally:
+            consumer.close()  # waits for nothing, so nothing cancels it half-way
+
+    def keeper(self) -> LeaseKeeper:
+        return MemoryLeaseKeeper(self._store, self._clock)
+
+    async def sweep(self, queue: str) -> int:
+        await checkpoint()
+        with self._store.lock:
+            return self._store.queue(queue).sweep(self._clock.now())
+
+    async def queues(self) -> Sequence[str]:
+        await checkpoint()
+        with self._store.lock:
+            return sorted(self._store.published)
+
+    async def depth(self, queue: str) -> Depth:
+        await checkpoint()
+        with self._store.lock:
+            now = self._clock.now()
+            counts = self._store.queue(queue).count(now)
+        sent_at = counts.first_sent_at
+        return Depth(
+            ready=counts.ready,
+            delayed=counts.delayed,
+            held=counts.held,
+            dead=counts.dead,
+            oldest_age=None if sent_at is None else now - sent_at,
+        )
+
+    async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
+        await checkpoint()
+        with self._store.lock:
+            now = self._clock.now()
+            return [self._find(message_id, now) for message_id in ids]
+
+    async def purge(self, queue: str) -> int:
+        await checkpoint()
+        with self._store.lock:
+            return self._store.queue(queue).purge()
+
+    async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
+        await checkpoint()
+        with self._store.lock:
+            page = list(islice(self._store.queue(queue).waiting(), offset, offset + limit))
+        return [
+            Waiting(envelope=_decode(entry.packed), due=due, crashes=entry.crashes)
+            for entry, due in page
+        ]
+
+    async def dead_letters(
+        self, queue: str, *, limit: int = 100, offset: int = 0
+    ) -> Sequence[DeadLetter]:
+        await checkpoint()
+        with self._store.lock:
+            page = list(islice(self._store.queue(queue).dead(), offset, offset + limit))
+        return [
+            DeadLetter(
+                envelope=_decode(dead.entry.packed),
+                reason=dead.reason,
+                died_at=dead.died_at,
+                crashes=dead.entry.crashes,
+                last=dead.last,
+            )
+            for dead in page
+        ]
+
+    async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
+        await checkpoint()
+        with self._store.lock:
+            line = self._store.queue(queue)
+            return [message_id for message_id in ids if line.replay(message_id)]
+
+    async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
+        await checkpoint()
+        with self._store.lock:
+            line = self._store.queue(queue)
+            return sum(line.delete_dead(message_id) for message_id in ids)
+
+    def _find(self, message_id: str, now: float) -> Status | None:
+        places = (queue.find(message_id, now) for queue in self._store.queues)
+        return next((place for place in places if place is not None), None)
+
+
+class MemoryConsumer:
+    """One worker's hands in one queue, whose records are in the same store."""
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        clock: Clock,
+        queue: str,
+        lease: Lease,
+        limits: DeadLimits,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._lease = lease
+        self._limits = limits
+        self._suspects: set[int] = set()  # the claims of those that we run
+        with store.lock:
+            self._queue = store.queue(queue)
+            self._queue.open_lease(lease.incarnation, clock.now() + lease.seconds)
+
+    def close(self) -> None:
+        with self._store.lock:
+            self._queue.close_lease(self._lease.incarnation)
+        self._lease.lane.leave(len(self._suspects))
+        self._suspects.clear()
+
+    async def wait(self) -> None:
+        await checkpoint()
+        with self._store.lock:
+            now, worker = self._clock.now(), self._lease.incarnation
+            pause = self._queue.pause(worker, self._lease.lane.room, now)
+            if pause == 0.0:
+                return
+            bell = Bell()
+            self._queue.hang_up(bell, standby=self._queue.stands_by(worker, now))
+        try:
+            with move_on_after(LONGEST_WAIT if pause is None else min(pause, LONGEST_WAIT)):
+                await bell.wait()
+        except BaseException:
+            if bell.has_rung:  # and we leave without looking: let another look
+                with self._store.lock:
+                    self._queue.ring()
+            raise
+        finally:
+            with self._store.lock:
+                self._queue.take_down(bell)
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        await checkpoint()
+        room = self._lease.lane.reserve()
+        suspects: dict[int, int] = {}  # claim: crashes
+        try:
+            with self._store.lock:
+                claimed = self._queue.claim(
+                    self._lease.incarnation, limit, room, self._clock.now(), self._limits
+                )
+            suspects = {number: entry.crashes for number, entry in claimed if entry.suspect}
+            self._suspects.update(suspects)
+        finally:
+            self._lease.lane.occupy(room, suspects.values())
+        return [
+            Delivery(
+                envelope=_decode(entry.packed),
+                crashes=entry.crashes,
+                suspect=entry.suspect,
+                token=number,
+            )
+            for number, entry in claimed
+        ]
+
+    async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
+        return await self.conclude([Conclusion(settlement) for settlement in batch])
+
+    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+        await checkpoint()
+        fenced: list[Delivery] = []
+        with self._store.lock:
+            now = self._clock.now()
+            for conclusion in batch:
+                delivery = conclusion.settlement.delivery
+                if not self._settle(conclusion.settlement, now):
+                    fenced.append(delivery)
+                elif conclusion.record is not None:
+                    self._store.record(conclusion.record, now)
+                if delivery.token in self._suspects:
+                    self._suspects.remove(delivery.token)
+                    self._lease.lane.leave()
+                    self._queue.ring()  # we may be waiting for room in the lane ourselves
+        await checkpoint()
+        return fenced
+
+    def _settle(self, settlement: Settlement, now: float) -> bool:
+        """End a delivery; False when it was not ours any more."""
+        delivery = settlement.delivery
+        worker, message_id = self._lease.incarnation, delivery.envelope.id
+        if not self._queue.holds(worker, message_id, delivery.token):
+            return False
+        match settlement:
+            case Ack():
+                self._queue.let_go(worker, message_id)
+            case Nack(delay=delay, replacement=replacement):
+                new = None if replacement is None else pack(replacement)  # may be refused: first
+                entry = self._queue.let_go(worker, message_id)
+                due = now + delay
+                if replacement is not None and new is not None:
+                    due = max(due, replacement.eta or 0.0)
+                    entry = msgspec.structs.replace(
+                        new, crashes=entry.crashes, suspect=entry.suspect
+                    )
+                if due > now:
+                    self._queue.delay(entry, due)
+                else:
+                    self._queue.put_first(entry)
+            case Reject(reason=reason, last=last, replacement=replacement):
+                new = None if replacement is None else pack(replacement)  # may be refused: first
+                entry = self._queue.let_go(worker, message_id)
+                if new is not None:
+                    entry = msgspec.structs.replace(new, crashes=entry.crashes)
+                self._queue.bury(entry, reason, now, self._limits, last)
+            case _:
+                assert_never(settlement)
+        return True
+
+
+class MemoryLeaseKeeper:
+    """Renews leases from whatever thread."""
+
+    def __init__(self, store: MemoryStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def renew(self, incarnation: str, queues: Sequence[str], seconds: float) -> bool:
+        with self._store.lock:
+            now = self._clock.now()
+            renewed = [
+                self._store.queue(name).renew_lease(incarnation, now + seconds, now)
+                for name in queues
+            ]
+        return all(renewed)
+
+    def release(self, incarnation: str, queues: Sequence[str]) -> int:
+        with self._store.lock:
+            return sum(self._store.queue(name).release(incarnation) for name in queues)
+
+    def close(self) -> None:
+        return None
+
+
+def pack(envelope: Envelope) -> Entry:
+    """
+    Raises:
+        Refused: its headers or its priority are such as no broker could carry.
+    """
+    if not 0 <= envelope.priority <= MAX_PRIORITY:
+        raise Refused(envelope.id, f"its priority is {envelope.priority}, not 0 to {MAX_PRIORITY}")
+    try:
+        packed = _encode(envelope)
+    except (TypeError, OverflowError) as error:
+        raise Refused(envelope.id, f"it cannot be encoded: {error}") from error
+    return Entry(
+        id=envelope.id, priority=envelope.priority, sent_at=envelope.sent_at, packed=packed
+    )

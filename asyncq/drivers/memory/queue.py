@@ -1,0 +1,354 @@
+"""One queue of the memory store: where each message is, and how it moves.
+
+A message is in exactly one place: a line, the suspects, the delayed, a worker's hands or the dead.
+What its bytes mean is the broker's business.
+"""
+
+import heapq
+import math
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from itertools import count, islice, takewhile
+
+import msgspec
+
+from asyncq.drivers.bell import Bell
+from asyncq.errors import LeaseLost
+from asyncq.language.message import MAX_PRIORITY, Status
+from asyncq.language.topology import Queue
+from asyncq.seams.broker import LastAttempt, overflowed, waited_too_long
+from asyncq.seams.dead import TRIM_BITE, DeadLimits
+from asyncq.seams.lanes import Room
+
+_claims = count(1)  # no two claims have the same number
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A message as it is kept: in bytes, so that nobody who had it in hand can change it."""
+
+    id: str
+    priority: int
+    sent_at: float
+    packed: bytes
+    crashes: int = 0
+    suspect: bool = False
+    until: float = math.inf
+    """When it has waited too long for its first worker."""
+
+
+class Dead(msgspec.Struct, frozen=True):
+    """An entry out of circulation."""
+
+    entry: Entry
+    reason: str
+    died_at: float
+    last: LastAttempt | None
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many messages are where."""
+
+    ready: int
+    delayed: int
+    held: int
+    dead: int
+    first_sent_at: float | None
+    """When the first of the ready ones was sent."""
+
+
+class Holder:
+    """One worker incarnation: until when it may hold, and what it holds."""
+
+    def __init__(self, ends: float) -> None:
+        self.ends = ends
+        self.held: dict[str, tuple[int, Entry]] = {}  # id: (number of the claim, entry)
+
+
+Line = OrderedDict[str, Entry]
+
+
+class MemoryQueue:
+    """A named line of messages, and the bells of who waits for them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._bells: deque[Bell] = deque()  # one per idle consumer, the longest idle first
+        self._lines: Sequence[Line] = [Line() for _ in range(MAX_PRIORITY + 1)]
+        self._suspects = Line()
+        self._delayed: dict[str, Entry] = {}
+        self._due: list[tuple[float, int, str]] = []  # a heap: when, order of arrival, id
+        self._arrivals = count()
+        self._holders: dict[str, Holder] = {}
+        self._dead: OrderedDict[str, Dead] = OrderedDict()  # in the order in which they died
+        self._declared: Queue | None = None
+        self._active: str | None = None  # the incarnation that alone is handed messages
+        self._standby: deque[Bell] = deque()  # of those who wait for its end
+
+    def declare(self, queue: Queue) -> None:
+        """Be bounded like this from now on."""
+        self._declared = queue
+
+    @property
+    def max_length(self) -> int | None:
+        return None if self._declared is None else self._declared.max_length
+
+    # Where things are
+
+    def find(self, message_id: str, now: float) -> Status | None:
+        self._move_due(now)
+        if message_id in self._suspects or any(message_id in line for line in self._lines):
+            return Status.QUEUED
+        if message_id in self._delayed:
+            return Status.SCHEDULED
+        if any(message_id in holder.held for holder in self._holders.values()):
+            return Status.RUNNING
+        return Status.FAILED if message_id in self._dead else None
+
+    def count(self, now: float) -> Counts:
+        self._move_due(now)
+        lines = [*self._lines, self._suspects]
+        heads = [next(iter(line.values())).sent_at for line in lines if line]
+        return Counts(
+            ready=sum(len(line) for line in lines),
+            delayed=len(self._delayed),
+            held=sum(len(holder.held) for holder in self._holders.values()),
+            dead=len(self._dead),
+            first_sent_at=min(heads, default=None),
+        )
+
+    def pause(self, incarnation: str, room: Room, now: float) -> float | None:
+        """Seconds until it can claim something; None while nothing is in sight."""
+        self._move_due(now)
+        if self.stands_by(incarnation, now):
+            return None
+        if any(self._lines) or self._suspects_for(1, room):
+            return 0.0
+        return self._due[0][0] - now if self._due else None
+
+    def next_due(self, now: float) -> float | None:
+        """When the first of the delayed is due."""
+        self._move_due(now)
+        return self._due[0][0] if self._due else None
+
+    # Moves
+
+    def add(self, entry: Entry, due: float, now: float, limits: DeadLimits) -> bool:
+        """Take a new message, unless it is here in some place or other; False if it is full."""
+        if self.find(entry.id, now) is not None:
+            return True
+        declared = self._declared
+        if declared is not None and declared.ttl is not None:
+            entry = msgspec.structs.replace(entry, until=max(due, now) + declared.ttl)
+        if due > now:
+            self.delay(entry, due)
+            return True
+        limit = None if declared is None else declared.max_length
+        if declared is None or limit is None:
+            self._append(entry)
+            return True
+        if declared.overflow == "reject" and self._length() >= limit:
+            return False
+        self._append(entry)
+        while self._length() > limit and (line := next(filter(None, self._lines), None)):
+            self.bury(line.popitem(last=False)[1], overflowed(limit), now, limits)
+        return True
+
+    def claim(
+        self, incarnation: str, limit: int, room: Room, now: float, limits: DeadLimits
+    ) -> list[tuple[int, Entry]]:
+        """Hand out what is due: suspects, as far as there is room, and the lines in order.
+
+        Each comes with the number of its claim.
+
+        Raises:
+            LeaseLost: this incarnation holds nothing here any more.
+        """
+        holder = self._holders.get(incarnation)
+        if holder is None or holder.ends <= now:
+            raise LeaseLost(incarnation)
+        self._move_due(now)
+        if self.stands_by(incarnation, now):
+            return []
+        if self._declared is not None and self._declared.single_active:
+            self._active = incarnation
+        claimed = [(next(_claims), entry) for entry in self._next(limit, room, now, limits)]
+        holder.held.update({entry.id: (number, entry) for number, entry in claimed})
+        return claimed
+
+    def holds(self, incarnation: str, message_id: str, claim: int) -> bool:
+        """Whether this worker holds the message, and by this claim."""
+        holder = self._holders.get(incarnation)
+        return holder is not None and holder.held.get(message_id, (0,))[0] == claim
+
+    def let_go(self, incarnation: str, message_id: str) -> Entry:
+        """Take a held message out of this worker's hands; it is in no place then."""
+        return self._holders[incarnation].held.pop(message_id)[1]
+
+    def delay(self, entry: Entry, due: float) -> None:
+        self._delayed[entry.id] = entry
+        heapq.heappush(self._due, (due, next(self._arrivals), entry.id))
+        self.ring()  # whoever waits may have to wait less
+
+    def put_first(self, entry: Entry) -> None:
+        line = self._line_of(entry)
+        line[entry.id] = entry
+        line.move_to_end(entry.id, last=False)
+        self.ring()
+
+    def bury(
+        self,
+        entry: Entry,
+        reason: str,
+        now: float,
+        limits: DeadLimits,
+        last: LastAttempt | None = None,
+    ) -> None:
+        """Make a dead letter of it, and let those give way that there are too many of."""
+        dead = self._dead
+        dead[entry.id] = Dead(entry, reason, now, last)
+        gone = 0
+        while dead and gone < TRIM_BITE:
+            oldest = next(iter(dead.values()))
+            if len(dead) <= limits.most and oldest.died_at > now - limits.keep:
+                break
+            dead.popitem(last=False)
+            gone += 1
+        limits.note(self.name, gone)
+
+    def replay(self, message_id: str) -> bool:
+        if message_id not in self._dead:
+            return False
+        entry = self._dead.pop(message_id).entry
+        self._append(msgspec.structs.replace(entry, crashes=0, suspect=False, until=math.inf))
+        return True
+
+    def purge(self) -> int:
+        removed = sum(len(line) for line in self._lines) + len(self._suspects) + len(self._delayed)
+        for places in (*self._lines, self._suspects, self._delayed, self._due):
+            places.clear()
+        return removed
+
+    def dead(self) -> Iterator[Dead]:
+        return iter(self._dead.values())
+
+    def waiting(self) -> Iterator[tuple[Entry, float | None]]:
+        """What waits, in the order in which it is handed out, and when what is delayed is due."""
+        for line in (self._suspects, *reversed(self._lines)):
+            for entry in line.values():
+                yield entry, None
+        for due, _, message_id in sorted(self._due):
+            yield self._delayed[message_id], due
+
+    def delete_dead(self, message_id: str) -> bool:
+        return self._dead.pop(message_id, None) is not None
+
+    # Leases
+
+    def open_lease(self, incarnation: str, ends: float) -> None:
+        holder = self._holders.setdefault(incarnation, Holder(ends))
+        holder.ends = max(ends, holder.ends)
+
+    def renew_lease(self, incarnation: str, ends: float, now: float) -> bool:
+        holder = self._holders.get(incarnation)
+        if holder is None or holder.ends <= now:
+            return False
+        holder.ends = ends
+        return True
+
+    def stands_by(self, incarnation: str, now: float) -> bool:
+        """Whether another has this queue for itself."""
+        if self._declared is None or not self._declared.single_active:
+            return False
+        active = None if self._active is None else self._holders.get(self._active)
+        return active is not None and active.ends > now and self._active != incarnation
+
+    def close_lease(self, incarnation: str) -> None:
+        """End it, and give back what is held, in the order it was claimed."""
+        self._step_down(incarnation)
+        holder = self._holders.pop(incarnation, None)
+        if holder is not None:
+            for _, entry in reversed(holder.held.values()):
+                self.put_first(entry)
+
+    def sweep(self, now: float) -> int:
+        """Make suspects of what lapsed leases hold. One that was a suspect is guilty, or all."""
+        ended = [name for name, holder in self._holders.items() if holder.ends <= now]
+        return sum(self.release(incarnation) for incarnation in ended)
+
+    def release(self, incarnation: str) -> int:
+        """Make suspects of what this worker holds, whose lease ends."""
+        holder = self._holders.pop(incarnation, None)
+        if holder is None:
+            return 0
+        self._step_down(incarnation)
+        entries = [entry for _, entry in holder.held.values()]
+        caught = any(entry.suspect for entry in entries)
+        for entry in entries:
+            crashes = entry.crashes + (1 if entry.suspect or not caught else 0)
+            self._append(msgspec.structs.replace(entry, suspect=True, crashes=crashes))
+        return len(entries)
+
+    # Who waits
+
+    def hang_up(self, bell: Bell, *, standby: bool) -> None:
+        """Have this bell rung for the next message, or when the active worker steps down."""
+        (self._standby if standby else self._bells).append(bell)
+
+    def take_down(self, bell: Bell) -> None:
+        for bells in (self._bells, self._standby):
+            if bell in bells:
+                bells.remove(bell)
+
+    def ring(self) -> None:
+        """Wake the consumer that has waited longest."""
+        while self._bells and not self._bells.popleft().ring():
+            pass  # its loop was closed: the next one
+
+    # Within
+
+    def _next(self, limit: int, room: Room, now: float, limits: DeadLimits) -> Iterator[Entry]:
+        left = limit
+        for entry in self._suspects_for(limit, room):
+            left -= 1
+            yield self._suspects.pop(entry.id)
+        ttl = None if self._declared is None else self._declared.ttl
+        for line in reversed(self._lines):
+            while left > 0 and line:
+                entry = line.popitem(last=False)[1]
+                if entry.until < math.inf:
+                    if ttl is not None and entry.until <= now:
+                        self.bury(entry, waited_too_long(ttl), now, limits)
+                        continue
+                    entry = msgspec.structs.replace(entry, until=math.inf)
+                left -= 1
+                yield entry
+
+    def _suspects_for(self, limit: int, room: Room) -> list[Entry]:
+        """The first of the suspects, as far as there is room for them."""
+        first = list(islice(self._suspects.values(), limit))
+        together = list(takewhile(lambda entry: entry.crashes < room.together, first))
+        return first[:1] if room.alone and not together else together
+
+    def _append(self, entry: Entry) -> None:
+        self._line_of(entry)[entry.id] = entry
+        self.ring()
+
+    def _line_of(self, entry: Entry) -> Line:
+        if entry.suspect:
+            return self._suspects
+        top = MAX_PRIORITY if self._declared is None else self._declared.max_priority
+        return self._lines[min(entry.priority, top or MAX_PRIORITY)]
+
+    def _length(self) -> int:
+        return sum(len(line) for line in self._lines) + len(self._suspects)
+
+    def _step_down(self, incarnation: str) -> None:
+        if incarnation == self._active:
+            self._active = None
+            while self._standby and not self._standby.popleft().ring():
+                pass  # its loop was closed: the next one
+
+    def _move_due(self, now: float) -> None:
+        while self._due and self._due[0][0] <= now:
+            _, _, message_id = heapq.heappop(self._due)
+            self._append(self._delayed.pop(message_id))

@@ -1,0 +1,171 @@
+"""The memory store: queues, records and who waits for them, in plain data.
+
+A store is found by its name, so that broker and backend, client and worker of one process share it.
+Nothing in here waits, and whoever calls holds ``MemoryStore.lock``: a synchronous client lives in
+another thread, and a lease is renewed from one.
+"""
+
+import heapq
+import os
+import threading
+from collections import deque
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from asyncq.config import Url
+from asyncq.drivers.bell import Bell
+from asyncq.drivers.memory.queue import MemoryQueue
+from asyncq.language.message import Progress, Record
+
+MAILBOX_SIZE = 10_000  # records a client may leave unread before they are dropped
+
+T = TypeVar("T")
+
+
+class MemoryStore:
+    """Everything that one ``memory://name`` holds."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lock = threading.Lock()
+        self.records: Shelf[Record] = Shelf()
+        self.progress: Shelf[Progress] = Shelf()
+        self.published: set[str] = set()
+        self._queues: dict[str, MemoryQueue] = {}
+        self._mailboxes: dict[str, list[Mailbox]] = {}
+
+    @property
+    def identity(self) -> Hashable:
+        return ("memory", self.name)
+
+    @property
+    def queues(self) -> list[MemoryQueue]:
+        return list(self._queues.values())
+
+    def queue(self, name: str) -> MemoryQueue:
+        """The queue of this name, made if there is none."""
+        if name not in self._queues:
+            self._queues[name] = MemoryQueue(name)
+        return self._queues[name]
+
+    def record(self, record: Record, now: float) -> None:
+        """Keep and push a record, unless one stands for its id."""
+        if self.records.get(record.id, now) is not None:
+            return
+        if record.keep > 0:
+            self.records.put(record.id, record, now, record.keep)
+        if record.reply_to is not None:
+            for mailbox in self._mailboxes.get(record.reply_to, ()):
+                mailbox.put(record)
+
+    def open_mailbox(self, address: str) -> "Mailbox":
+        for other, boxes in list(self._mailboxes.items()):
+            for box in [box for box in boxes if box.is_deserted]:
+                self.close_mailbox(other, box)
+        mailbox = Mailbox()
+        self._mailboxes.setdefault(address, []).append(mailbox)
+        return mailbox
+
+    def close_mailbox(self, address: str, mailbox: "Mailbox") -> None:
+        boxes = self._mailboxes.get(address, [])
+        if mailbox in boxes:  # or it was deserted
+            boxes.remove(mailbox)
+        if not boxes:
+            self._mailboxes.pop(address, None)
+
+
+class Shelf(Generic[T]):
+    """Values by id, each for a time."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, tuple[float, T]] = {}  # id: (when it ends, value)
+        self._ends: list[tuple[float, str]] = []  # a heap; what was replaced or removed lingers
+
+    def put(self, message_id: str, value: T, now: float, keep: float) -> None:
+        self._clear(now)
+        self._values[message_id] = (now + keep, value)
+        heapq.heappush(self._ends, (now + keep, message_id))
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, message_id: str, now: float) -> T | None:
+        ends, value = self._values.get(message_id, (0.0, None))
+        return value if ends > now else None
+
+    def remove(self, message_id: str) -> None:
+        self._values.pop(message_id, None)
+
+    def _clear(self, now: float) -> None:
+        while self._ends and self._ends[0][0] <= now:
+            ends, message_id = heapq.heappop(self._ends)
+            if self._values.get(message_id, (None,))[0] == ends:
+                del self._values[message_id]
+
+
+class Mailbox:
+    """The records pushed to one watcher and not read yet: so many, and no more."""
+
+    def __init__(self) -> None:
+        self._records: deque[Record] = deque()
+        self._missed = False
+        self.bell: Bell | None = None
+
+    @property
+    def is_deserted(self) -> bool:
+        return self.bell is not None and self.bell.is_deserted
+
+    def put(self, record: Record) -> None:
+        if len(self._records) == MAILBOX_SIZE:
+            self._records.clear()
+            self._missed = True
+        self._records.append(record)
+        if self.bell is not None:
+            self.bell.ring()
+
+    def take(self) -> list[Record] | None:
+        """What has come; an empty list when some was dropped, None when there is nothing."""
+        if self._missed:
+            self._missed = False
+            return []
+        if not self._records:
+            return None
+        taken = list(self._records)
+        self._records.clear()
+        return taken
+
+
+_stores: dict[str, MemoryStore] = {}  # for the life of the process, as messages are
+_left_by_parent: list[object] = []  # whose locks may be held, and whose bells ring elsewhere
+_stores_lock = threading.Lock()
+
+
+def drop_store(url: Url) -> None:
+    """Forget a store that nobody uses any more, with all that it holds."""
+    with _stores_lock:
+        _stores.pop(_name_of(url), None)
+
+
+def _name_of(url: Url) -> str:
+    return url.reveal().partition("://")[2].partition("?")[0]
+
+
+def open_store(url: Url) -> MemoryStore:
+    """The store that ``memory://name`` means in this process."""
+    name = _name_of(url)
+    with _stores_lock:
+        if name not in _stores:
+            _stores[name] = MemoryStore(name)
+        return _stores[name]
+
+
+def _forget_parent() -> None:
+    """Start empty in a forked child: what waits in the parent is run there, and not here too."""
+    global _stores_lock  # noqa: PLW0603 - the parent may have held it
+    _left_by_parent.append(dict(_stores))
+    _stores.clear()
+    _stores_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)

@@ -1,0 +1,57 @@
+"""The backend that keeps nothing: for tasks whose outcome nobody reads."""
+
+from collections.abc import AsyncGenerator, Hashable, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Literal, Self
+
+import anyio
+
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.language.message import Record
+from asyncq.seams.backend import Watch
+
+
+class NullBackend:
+    """Takes every record and keeps none."""
+
+    tells_nothing: Literal[True] = True
+
+    def __init__(self, url: Url, clock: Clock) -> None:
+        self._identity = (url, clock)
+
+    @property
+    def store(self) -> Hashable:
+        return "null"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        return None
+
+    async def store_records(self, records: Sequence[Record]) -> None:
+        return None
+
+    async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        return [None] * len(ids)
+
+    @asynccontextmanager
+    async def watch(self, address: str) -> AsyncGenerator[Watch]:
+        yield _Silence()
+
+    async def forget(self, ids: Sequence[str]) -> None:
+        return None
+
+
+class _Silence:
+    async def receive(self) -> Sequence[Record]:
+        await anyio.sleep_forever()
+        return []  # unreachable: sleep_forever only ends by cancellation

@@ -1,0 +1,256 @@
+"""The RPC backend: outcomes as messages, each client process with a reply queue of its own.
+
+Nothing is kept: who sent a task hears of its outcome, once and nobody else. A client that was cut
+off for less than two minutes finds in its queue what came meanwhile.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import anyio
+import msgspec
+import pamqp.commands as amqp
+
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.drivers.rabbitmq.connection import CALL_TIMEOUT, AmqpSettings, Connector
+from asyncq.drivers.rabbitmq.content import Parcel, TooLarge, tag_of
+from asyncq.drivers.rabbitmq.sender import Sender
+from asyncq.drivers.rabbitmq.wire import Channel, ChannelClosed, Content, Wire
+from asyncq.errors import BackendUnavailable
+from asyncq.language.message import Failed, Failure, FailureType, Record, new_id
+from asyncq.loggers import get_logger
+from asyncq.seams.backend import Watch
+from asyncq.seams.records import encode_record, pack_pushed, read_pushed
+
+log = get_logger(__name__)
+
+KEPT_WITHOUT_CLIENT = 120.0  # seconds that a reply queue outlives its client
+PROBE_EVERY = 5.0  # seconds of silence after which the server is asked for life
+NOT_FOUND = 404  # AMQP's reply code
+LONGEST_ADDRESS = 200  # bytes; AMQP's names have 255
+MOST_UNREAD = 100  # messages pushed and not yet read
+MOST_BYTES = 8 * 1024 * 1024  # of outcomes in one message
+ROUND_IT = 16  # bytes of a message beside its outcomes
+
+
+class RpcBackend:
+    """Outcomes through the RabbitMQ that carries the tasks."""
+
+    keeps_nothing: Literal[True] = True
+
+    def __init__(self, url: Url, clock: Clock) -> None:
+        self._settings = AmqpSettings(url)
+        self._clock = clock
+        self._sender = Sender(
+            Connector(self._settings, "answers", BackendUnavailable), CALL_TIMEOUT
+        )
+        self._heard: set[str] = set()  # addresses whose queue is there, unless somebody deleted it
+
+    @property
+    def store(self) -> Hashable:
+        return ("rpc", self._settings.identity)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        self._sender.close()
+
+    async def store_records(self, records: Sequence[Record]) -> None:
+        heard: dict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            if record.reply_to and len(record.reply_to.encode()) <= LONGEST_ADDRESS:
+                heard[record.reply_to].append(record)
+            elif record.reply_to:
+                log.warning(
+                    "the outcome of task %s was dropped: its reply_to of %d characters is no "
+                    "client's", record.id, len(record.reply_to),
+                )  # fmt: skip
+        try:
+            await self._send(heard, MOST_BYTES)
+        except TooLarge as error:  # for RabbitMQ: what is so by itself has failed
+            bounded = {
+                address: [_bounded(record, error.limit - ROUND_IT) for record in batch]
+                for address, batch in heard.items()
+            }
+            await self._send(bounded, error.limit - ROUND_IT)
+
+    async def _send(self, heard: Mapping[str, Sequence[Record]], most: int) -> None:
+        """Tell each address, in messages of so many bytes or with one outcome.
+
+        Dropped where the client is gone: its queue is, and nobody else would read it.
+        """
+        await self._sender.send(
+            [
+                Parcel("", _queue(address), new_id(), body, mandatory=False)
+                for address, batch in heard.items()
+                for body in _bodies(batch, most)
+            ]
+        )
+
+    async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        return [None] * len(ids)
+
+    @asynccontextmanager
+    async def watch(self, address: str) -> AsyncGenerator[Watch]:
+        watch = RpcWatch(self._settings, _queue(address))
+        try:
+            await watch.open(must_exist=address in self._heard)
+            self._heard.add(address)
+            yield watch
+        finally:
+            watch.close()
+
+    async def forget(self, ids: Sequence[str]) -> None:
+        return None
+
+
+class RpcWatch:
+    """A client's ear at its reply queue."""
+
+    def __init__(self, settings: AmqpSettings, queue: str) -> None:
+        self._connector = Connector(settings, "listens", BackendUnavailable)
+        self._queue = queue
+        self._channel: Channel | None = None
+        self._cancelled = False  # by the server: the queue is gone
+        self._lost = False  # what came while the queue was gone
+        self._unread: deque[Content] = deque()  # MOST_UNREAD at most: the server holds the rest
+        self._news = asyncio.Event()
+
+    async def open(self, *, must_exist: bool) -> None:
+        """Declare the queue and consume from it.
+
+        ``must_exist``: it was there before; if it is not, what was sent to it meanwhile is lost,
+        and the first `receive` says so.
+        """
+        try:
+            with anyio.fail_after(CALL_TIMEOUT):
+                wire = await self._connector.wire()
+                self._lost = must_exist and not await self._is_there(wire)
+                channel = self._channel = await wire.open_channel()
+                channel.on_delivery = self._on_delivery
+                channel.on_cancel = self._on_cancel
+                channel.on_close = self._on_close
+                await channel.call(
+                    amqp.Queue.Declare(
+                        queue=self._queue,
+                        durable=True,
+                        arguments={"x-expires": int(KEPT_WITHOUT_CLIENT * 1000)},
+                    ),
+                    amqp.Basic.Qos(0, MOST_UNREAD, False),
+                    amqp.Basic.Consume(queue=self._queue),
+                )
+        except (OSError, ChannelClosed) as error:
+            self._connector.close_if_silent(error)
+            raise self._connector.gone(error) from error
+
+    async def _is_there(self, wire: Wire) -> bool:
+        channel = await wire.open_channel()
+        try:
+            await channel.call(amqp.Queue.Declare(queue=self._queue, passive=True))
+        except ChannelClosed as error:
+            if error.code != NOT_FOUND:
+                raise
+            return False
+        finally:
+            channel.close()
+        return True
+
+    async def receive(self) -> Sequence[Record]:
+        """As `Watch.receive`; raises `BackendUnavailable` when it has to be opened anew."""
+        channel = self._channel
+        if channel is None or channel.closed is not None:
+            raise BackendUnavailable("the connection that listens for outcomes was lost")
+        if self._lost:
+            self._lost = False
+            return ()
+        while True:
+            await self._wait(channel)
+            content = self._unread.popleft()
+            tag, _ = tag_of(content)
+            records = read_pushed(content.body)
+            try:
+                channel.send(channel.marshal(amqp.Basic.Ack(tag)))
+            except (OSError, ChannelClosed) as error:
+                raise self._connector.gone(error) from error
+            if records:
+                return records
+
+    async def _wait(self, channel: Channel) -> None:
+        while not self._unread:
+            if self._cancelled:
+                raise BackendUnavailable("somebody deleted the queue that outcomes come to")
+            if channel.closed is not None:
+                raise BackendUnavailable(f"no outcomes can be heard: {channel.closed}")
+            self._news.clear()
+            with anyio.move_on_after(PROBE_EVERY):
+                await self._news.wait()
+                continue
+            await self._probe(channel)
+
+    async def _probe(self, channel: Channel) -> None:
+        """Is the server there, and the queue, and are we its consumer? It may not have told."""
+        try:
+            with anyio.fail_after(CALL_TIMEOUT):
+                [queue] = await channel.call(amqp.Queue.Declare(queue=self._queue, passive=True))
+        except (OSError, ChannelClosed) as error:
+            self._connector.close()
+            raise self._connector.gone(error) from error
+        self._cancelled = self._cancelled or queue.consumer_count == 0
+
+    def close(self) -> None:
+        self._connector.close()
+
+    def _on_delivery(self, content: Content) -> None:
+        self._unread.append(content)
+        self._news.set()
+
+    def _on_cancel(self, tag: str) -> None:
+        self._cancelled = True
+        self._news.set()
+
+    def _on_close(self, why: Exception) -> None:
+        self._news.set()
+
+
+def _queue(address: str) -> str:
+    return f"asyncq:reply:{address}"
+
+
+def _bounded(record: Record, most: int) -> Record:
+    """This outcome, or that it is too large to be told."""
+    size = len(encode_record(record))
+    if size <= most:
+        return record
+    why = (
+        f"{size} bytes, and RabbitMQ takes messages of {most} (max_message_size in rabbitmq.conf): "
+        "return a reference (a path, a key) instead, or raise it there"
+    )
+    failure = Failure(FailureType.RESULT_TOO_LARGE.value, why)
+    return msgspec.structs.replace(record, outcome=Failed(failure))
+
+
+def _bodies(records: Sequence[Record], most: int) -> list[bytes]:
+    """MessagePack arrays of records, each of at most so many bytes or of one record."""
+    bodies: list[bytes] = []
+    some: list[Any] = []
+    size = 0
+    for record in records:
+        blob = encode_record(record)
+        if some and size + len(blob) > most:
+            bodies.append(pack_pushed(some))
+            some, size = [], 0
+        some.append(msgspec.Raw(blob))
+        size += len(blob)
+    return [*bodies, pack_pushed(some)]

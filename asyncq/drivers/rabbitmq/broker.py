@@ -1,0 +1,212 @@
+"""The RabbitMQ broker (3.10 or newer): durable quorum queues, confirms, a ladder of delays.
+
+RabbitMQ does not know ids: a message that is published again after a lost confirm is stored twice.
+It is marked, and a worker that gets it looks first whether it has an outcome.
+"""
+
+from collections.abc import AsyncGenerator, Collection, Hashable, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.drivers.rabbitmq.admin import RabbitQueueAdmin
+from asyncq.drivers.rabbitmq.connection import AmqpSettings, Connector
+from asyncq.drivers.rabbitmq.consumer import RabbitConsumer
+from asyncq.drivers.rabbitmq.content import Parcel, TooLarge
+from asyncq.drivers.rabbitmq.parcels import wrap
+from asyncq.drivers.rabbitmq.post import DeclaredOtherwise, Post
+from asyncq.drivers.rabbitmq.rights import AccessRefused
+from asyncq.drivers.rabbitmq.sender import Sent
+from asyncq.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    MessageTooLarge,
+    QueueFull,
+    QueueUnavailable,
+    Refused,
+    Unroutable,
+)
+from asyncq.language.topology import Queue, copy_id, resolve
+from asyncq.loggers import get_logger
+from asyncq.seams.admin import DeadLetter, Depth
+from asyncq.seams.broker import Consumer, Envelope, Lease, QueueSpec
+from asyncq.seams.dead import DeadLimits
+
+log = get_logger(__name__)
+
+MOST_REMEMBERED = 100_000  # ids of what was sent in vain
+
+
+class RabbitBroker:
+    """Queues in one RabbitMQ."""
+
+    def __init__(self, url: Url, clock: Clock, limits: DeadLimits | None = None) -> None:
+        self._settings = AmqpSettings(url)
+        sending = Connector(self._settings, "sends", BrokerUnavailable)
+        self._post = Post(self._settings, sending, clock, limits or DeadLimits())
+        self._admin = RabbitQueueAdmin(self._post)
+        self._consuming = Connector(self._settings, "consumes", BrokerUnavailable)
+        self._clock = clock
+        self._unsure: dict[str, None] = {}  # sent, and whether it arrived is not known
+        self._kept: dict[str, None] = {}  # arrived with others that did not, which go again
+
+    @property
+    def store(self) -> Hashable:
+        return self._settings.identity
+
+    async def __aenter__(self) -> Self:
+        channel = await self._post.open_channel()
+        channel.close()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        self._post.close()
+        self._consuming.close()
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> None:
+        parcels: list[Parcel] = []
+        for envelope in envelopes:
+            if envelope.id in self._kept:
+                # It went with others that failed, and is sent again with them.
+                del self._kept[envelope.id]
+            elif envelope.exchange:
+                parcels += self._parcels_by_exchange(envelope)
+            else:
+                await self._post.declare(envelope.queue)
+                parcels.append(self._parcel(envelope, envelope.queue))
+        kept: set[str] = set()
+        try:
+            sent = await self._post.send(parcels, kept)
+        except BaseException as error:
+            _remember(self._kept, kept)
+            missing = {envelope.id for envelope in envelopes} - kept
+            if isinstance(error, TooLarge):
+                _remember(self._unsure, missing - error.sizes.keys())
+                raise _too_large(error) from error
+            _remember(self._unsure, missing)
+            raise
+        if self._unsure:
+            for id in kept:
+                self._unsure.pop(id, None)
+        if sent:
+            _remember(self._kept, kept)
+            raise self._refusal(envelopes, sent)
+
+    def _parcel(self, envelope: Envelope, queue: str) -> Parcel:
+        again = envelope.id in self._unsure
+        return self._post.parcel(envelope, queue, eta=envelope.eta, again=again)
+
+    def _parcels_by_exchange(self, envelope: Envelope) -> list[Parcel]:
+        """One for the exchange; of a delayed one, whose ladder ends in queues, one for each queue.
+
+        Raises:
+            Unroutable: it is delayed, and no queue of ours is bound for it.
+        """
+        exchange, key = envelope.exchange, envelope.routing_key
+        if envelope.eta is None or envelope.eta <= self._clock.now():
+            again = envelope.id in self._unsure
+            parcel = wrap(envelope, exchange, key, again=again, first=envelope.queue)
+            return [msgspec.structs.replace(parcel, headers=envelope.headers)]
+        queues = resolve(self._post.specs.values(), exchange, key, envelope.headers)
+        if not queues:
+            raise Unroutable(envelope.id, exchange, key)
+        first = envelope.queue
+        return [
+            self._parcel(msgspec.structs.replace(envelope, id=copy_id(envelope.id, queue, first)),
+                         queue)
+            for queue in queues
+        ]  # fmt: skip
+
+    def _refusal(self, envelopes: Sequence[Envelope], sent: Sent) -> BrokerError:
+        """What to raise for the first of these that RabbitMQ did not keep."""
+        missing = {*sent.returned, *sent.refused}
+        envelope = next(each for each in envelopes if each.id in missing)
+        if envelope.id in sent.refused:
+            ids = [each.id for each in envelopes
+                   if each.id in sent.refused and each.queue == envelope.queue]  # fmt: skip
+            spec = self._post.specs.get(envelope.queue)
+            if spec is not None and spec.max_length is not None:
+                return QueueFull(ids, envelope.queue, spec.max_length)
+            # A queue without a bound says so while its leader changes, or while it has no majority.
+            where = f"queue {envelope.queue}" if envelope.queue else f"exchange {envelope.exchange}"
+            return BrokerUnavailable(
+                f"RabbitMQ does not take messages for {where} of {self._settings.url!r} just now "
+                "(no majority of its members, or a limit that a policy sets)",
+                missing,
+            )
+        if envelope.exchange:
+            return Unroutable(envelope.id, envelope.exchange, envelope.routing_key)
+        return Refused(envelope.id, f"RabbitMQ has no queue {envelope.queue}")
+
+    async def declare(self, queues: Sequence[Queue]) -> None:
+        for queue in queues:
+            self._post.specs[queue.name] = queue
+        for queue in queues:
+            try:
+                await self._post.declare(queue.name, anew=True)
+            except (DeclaredOtherwise, AccessRefused, QueueUnavailable) as error:
+                # The others work all the same; who sends to this one hears of it as well.
+                log.error("queue %s cannot be used: %s", queue.name, error)  # noqa: TRY400 - no fault of ours
+
+    async def bind(self, queues: Sequence[Queue]) -> None:
+        await self.declare(queues)  # a queue is declared with its bindings
+
+    async def queues(self) -> Sequence[str]:
+        return await self._admin.queues()
+
+    async def is_there(self, queue: str) -> bool:
+        return await self._post.count_if_there(queue) is not None
+
+    async def depth(self, queue: str) -> Depth:
+        return await self._admin.depth(queue)
+
+    async def purge(self, queue: str) -> int:
+        return await self._admin.purge(queue)
+
+    async def dead_letters(
+        self, queue: str, *, limit: int = 100, offset: int = 0
+    ) -> Sequence[DeadLetter]:
+        return await self._admin.dead_letters(queue, limit=limit, offset=offset)
+
+    async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
+        return await self._admin.replay(queue, ids)
+
+    async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
+        return await self._admin.delete_dead(queue, ids)
+
+    @asynccontextmanager
+    async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
+        if self._settings.prefetch is not None:
+            queue = msgspec.structs.replace(queue, prefetch=self._settings.prefetch)
+        consumer = RabbitConsumer(self._consuming, self._post, queue, lease)
+        try:
+            await consumer.enter()
+            yield consumer
+        finally:
+            await consumer.leave()
+
+
+def _too_large(error: TooLarge) -> MessageTooLarge:
+    """What to raise for the first of them: each is told its own size."""
+    id, size = next(iter(error.sizes.items()))
+    if error.headers:
+        what, remedy = "the message's header table in RabbitMQ", "raise frame_max in rabbitmq.conf"
+    else:
+        what, remedy = "the message", "raise RabbitMQ's max_message_size in rabbitmq.conf"
+    return MessageTooLarge(id, what, size, error.limit, remedy)
+
+
+def _remember(ids: dict[str, None], more: Collection[str]) -> None:
+    if len(ids) + len(more) > MOST_REMEMBERED:
+        ids.clear()
+    ids.update(dict.fromkeys(more))

@@ -1,0 +1,167 @@
+"""How asyncq talks to RabbitMQ: where it is, and a connection that comes back."""
+
+import ssl
+from asyncio import timeout as deadline
+from urllib.parse import unquote, urlsplit
+
+import anyio
+
+from asyncq.config import Url, query_of
+from asyncq.drivers.rabbitmq.rights import access_refused
+from asyncq.drivers.rabbitmq.wire import ChannelClosed, ConnectionRefused, Wire
+from asyncq.drivers.tries import first_to_connect
+from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError
+
+CONNECT_TIMEOUT = 5.0  # seconds
+CALL_TIMEOUT = 10.0  # seconds until a silent server counts as gone
+HEARTBEAT = 60  # seconds; the server gives up a connection after two without a sign of life
+OLDEST = (3, 10)  # quorum queues with a time to live, dead letters that are confirmed
+OPTIONS = ("heartbeat", "prefetch", "cafile", "certfile", "keyfile", "verify")
+
+Unavailable = type[BrokerUnavailable] | type[BackendUnavailable]
+
+
+class AmqpSettings:
+    """Where a RabbitMQ is: ``amqp://user:password@host:port/vhost?heartbeat=60``.
+
+    ``amqps://`` encrypts; ``cafile``, ``certfile`` and ``keyfile`` name PEM files, and
+    ``verify=no`` takes any certificate. ``prefetch`` is how much each consumer may be handed
+    before it asks (default: a worker's concurrency).
+    """
+
+    def __init__(self, url: Url) -> None:
+        self.url = url
+        options = query_of(url)
+        unknown = sorted(set(options) - set(OPTIONS))
+        if unknown:
+            raise ConfigurationError(
+                f"{url!r}: unknown option {unknown[0]}; there are {', '.join(OPTIONS)}"
+            )
+        try:
+            parts = urlsplit(url.reveal())
+            secure = parts.scheme == "amqps"
+            self.host = parts.hostname or "localhost"
+            self.port = parts.port or (5671 if secure else 5672)
+            self.heartbeat = int(options.get("heartbeat", HEARTBEAT))
+            self.prefetch = int(options["prefetch"]) if "prefetch" in options else None
+        except ValueError:
+            # Not "from": the original's text may hold the password.
+            raise ConfigurationError(
+                f"{url!r} is not a RabbitMQ URL: write amqp://[user:password@]host[:port][/vhost]"
+            ) from None
+        self.user = unquote(parts.username or "guest")
+        self.password = unquote(parts.password or "guest")
+        self.vhost = unquote(parts.path[1:]) or "/"
+        self.tls = _tls(url, options) if secure else None
+        self.identity = ("amqp", self.host, self.port, self.vhost)
+
+
+class Connector:
+    """One connection for one role, opened when it is asked for and whenever it was lost."""
+
+    def __init__(self, settings: AmqpSettings, role: str, unavailable: Unavailable) -> None:
+        self._settings = settings
+        self._role = role
+        self._unavailable = unavailable
+        self._wire: Wire | None = None
+        self._was_connected = False
+        self._turn = anyio.Lock(fast_acquire=True)
+
+    async def wire(self) -> Wire:
+        """The open connection.
+
+        Raises:
+            BrokerUnavailable, BackendUnavailable: there is none to be had now.
+            ConfigurationError: the server refuses us (password, rights, virtual host, its age).
+        """
+        async with self._turn:
+            if self._wire is None or self._wire.closed is not None:
+                self._wire = await self._connect()
+            return self._wire
+
+    async def _connect(self) -> Wire:
+        settings = self._settings
+        try:
+            async with deadline(CONNECT_TIMEOUT):
+                wire = await first_to_connect(self._open, _close)
+        except ConnectionRefused as error:
+            if self._was_connected:  # a server that starts refuses for a while whom it knew
+                raise self.gone(error) from error
+            refused = access_refused(repr(settings.url), str(error))
+            raise refused or ConfigurationError(f"{settings.url!r} refuses us: {error}") from error
+        except ssl.SSLCertVerificationError as error:
+            raise ConfigurationError(
+                f"{settings.url!r} has a certificate that we do not trust: {error.verify_message}; "
+                "name its authority with ?cafile="
+            ) from error
+        except OSError as error:
+            raise self.gone(error) from error
+        if _version(wire.version) < OLDEST:
+            wire.close()
+            raise ConfigurationError(
+                f"{settings.url!r} is RabbitMQ {wire.version}; asyncq needs "
+                f"{'.'.join(map(str, OLDEST))} or newer"
+            )
+        self._was_connected = True
+        return wire
+
+    async def _open(self) -> Wire:
+        settings = self._settings
+        return await Wire.connect(
+            settings.host,
+            settings.port,
+            tls=settings.tls,
+            user=settings.user,
+            password=settings.password,
+            vhost=settings.vhost,
+            heartbeat=settings.heartbeat,
+            name=f"asyncq {self._role}",
+        )
+
+    async def reach(self) -> None:
+        """Return once the server answers on another connection, which is not kept.
+
+        Raises:
+            OSError: it is not there.
+        """
+        await _close(await first_to_connect(self._open, _close))
+
+    def gone(self, error: BaseException) -> Exception:
+        """Our exception for a connection that was lost, or a server that says no."""
+        what, url = str(error) or type(error).__name__, repr(self._settings.url)
+        if isinstance(error, ChannelClosed):
+            refused = access_refused(url, what, error.method)
+            return refused or self._unavailable(f"{url} says no: {what}")
+        return self._unavailable(f"no answer from {url}: {what}")
+
+    def close_if_silent(self, error: BaseException) -> None:
+        """Close the connection after a call that was not answered in time."""
+        if isinstance(error, TimeoutError):
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next call opens a new one."""
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+
+
+async def _close(wire: Wire) -> None:
+    wire.close()
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit()) or OLDEST
+
+
+def _tls(url: Url, options: dict[str, str]) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=options.get("cafile"))
+        if "certfile" in options:
+            context.load_cert_chain(options["certfile"], options.get("keyfile"))
+    except OSError as error:
+        raise ConfigurationError(f"{url!r}: its certificates cannot be read: {error}") from error
+    if options.get("verify") == "no":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,158 @@
+"""Fetching a queue's suspects: what outlived a worker, as many as the lane has room for.
+
+They are in a queue of their own, and nothing of it is pushed: a consumer looks there now and then
+while its worker may have some, and takes those that may run beside what it has.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import anyio
+import pamqp.commands as amqp
+
+from asyncq.drivers.rabbitmq import names
+from asyncq.drivers.rabbitmq.parcels import Received, unwrap
+from asyncq.drivers.rabbitmq.wire import Content
+from asyncq.seams.broker import Delivery, Lease
+from asyncq.seams.lanes import NO_ROOM, Room
+
+LOOK = 0.25  # seconds between two looks for suspects
+MOST_FETCHED = 20  # at a time
+
+
+class Hands(Protocol):
+    """The consumer that fetches them, and has them in hand with what it was pushed."""
+
+    async def ask(self, *methods: Any) -> list[Any]:
+        """The answers to these methods, on the channel of the consumer."""
+        ...
+
+    async def set_aside(self, deliveries: Sequence[Received]) -> None:
+        """Put them behind the other suspects."""
+        ...
+
+    def hold(self, fetched: Sequence[Received]) -> None:
+        """Note them among what is unsettled."""
+        ...
+
+
+class Suspects:
+    """Those of one queue that one consumer has in hand, and when it looks for others."""
+
+    def __init__(self, queue: str, lease: Lease, hands: Hands) -> None:
+        self._queue = queue
+        self._lane = lease.lane
+        self._hands = hands
+        self._loop = asyncio.get_running_loop()
+        self._fetched: dict[int, Received] = {}  # those that nobody was handed yet
+        self._tags: set[int] = set()  # of those in the lane
+        self._next_look = 0.0  # loop time
+        self.are_being_fetched = False
+        """One may have come whose tag is not known yet."""
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self._tags or tag in self._fetched
+
+    @property
+    def unseen(self) -> Iterable[Received]:
+        """Those that were fetched and not handed to anybody."""
+        return self._fetched.values()
+
+    @property
+    def are_due(self) -> bool:
+        """Whether to look for some without waiting for anything."""
+        return not self._next_look
+
+    def look_again(self) -> None:
+        """There are others: look for them at once."""
+        self._next_look = 0.0
+
+    async def take(self, limit: int) -> list[Delivery]:
+        """Suspects that there is room for in the lane, if it is time to look."""
+        found = list[Received]()
+        if limit <= 0 or self._loop.time() < self._next_look:
+            return []
+        room = self._lane.reserve()
+        if room == NO_ROOM:
+            return []
+        self.are_being_fetched = True
+        try:
+            # Shielded: what was fetched and is not heard of would be in nobody's hands as long as
+            # we live. It ends: what is asked has a deadline.
+            with anyio.CancelScope(shield=True):
+                found = await self._fetch(limit, room)
+        finally:
+            self.are_being_fetched = False
+            self._tags.update(item.tag for item in found)
+            self._lane.occupy(room, [item.crashes for item in found])
+        return [
+            Delivery(
+                envelope=item.envelope,
+                crashes=item.crashes,
+                suspect=True,
+                again=True,
+                token=(self._hands, item.tag),
+            )
+            for item in found
+        ]
+
+    def settle(self, tags: Sequence[int]) -> bool:
+        """These deliveries ended; returns whether that makes room for others in the lane."""
+        for tag in tags:
+            self._fetched.pop(tag, None)
+        leaving = self._tags.intersection(tags)
+        self._tags -= leaving
+        return self._leave_lane(len(leaving))
+
+    def leave(self) -> None:
+        """Nothing is in hand any more."""
+        self._fetched.clear()
+        self._leave_lane(len(self._tags))
+        self._tags.clear()
+
+    async def _fetch(self, limit: int, room: Room) -> list[Received]:
+        """Fetch suspects while they fit; what does not goes behind the others."""
+        wanted = 1  # whether others may come beside the first is known when it is here
+        while True:
+            is_dry = await self._get(wanted) < wanted
+            fits, others = self._sort(limit, room)
+            if is_dry or others or len(fits) == limit or fits[-1].crashes >= room.together:
+                break
+            wanted = min(limit - len(fits), MOST_FETCHED)
+        lost = any(item.redelivered for item in others)
+        if others:
+            await self._hands.set_aside(others)
+        for item in fits:
+            del self._fetched[item.tag]
+        self._next_look = self._loop.time() + LOOK if (is_dry or others) and not lost else 0.0
+        return fits
+
+    async def _get(self, count: int) -> int:
+        """Fetch up to so many of the queue's suspects; returns how many there were."""
+        question = amqp.Basic.Get(queue=names.suspects(self._queue))
+        answers = await self._hands.ask(*[question] * count)
+        came = [unwrap(answer, self._queue) for answer in answers if isinstance(answer, Content)]
+        self._fetched |= {item.tag: item for item in came}
+        self._hands.hold(came)
+        return len(came)
+
+    def _sort(self, limit: int, room: Room) -> tuple[list[Received], list[Received]]:
+        """What was fetched: those that there is room for, and the others."""
+        fits: list[Received] = []
+        others: list[Received] = []
+        for item in self._fetched.values():
+            is_joinable = not fits or fits[-1].crashes < room.together
+            may_come = item.crashes < room.together or (room.alone and not fits)
+            if not item.redelivered and is_joinable and may_come and len(fits) < limit:
+                fits.append(item)
+            else:
+                others.append(item)
+        return fits, others
+
+    def _leave_lane(self, count: int) -> bool:
+        self._lane.leave(count)
+        if not count or not self._lane.is_empty:
+            return False
+        self.look_again()
+        return True

@@ -1,0 +1,160 @@
+"""The Redis backend: one string per outcome, pushed on the channel of the client that waits."""
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Hashable, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.drivers.redis.connection import Link, RedisSettings, lifetime
+from asyncq.drivers.redis.sizes import too_large
+from asyncq.drivers.redis.wire import ReplyError
+from asyncq.errors import BackendError, BackendUnavailable
+from asyncq.language.message import Progress, Record
+from asyncq.seams.backend import Watch
+from asyncq.seams.records import (
+    encode_progress,
+    encode_record,
+    pack_pushed,
+    read_progress,
+    read_pushed,
+    read_record,
+)
+
+PING_EVERY = 10.0  # seconds of silence after which a subscribed connection is asked for life
+PONG_TIMEOUT = 5.0  # seconds; then it counts as gone
+
+
+class RedisBackend:
+    """Outcomes in one Redis."""
+
+    def __init__(self, url: Url, clock: Clock) -> None:
+        self._settings = RedisSettings(url)
+        self._clock = clock
+        self._link = Link(self._settings, BackendUnavailable)
+
+    @property
+    def store(self) -> Hashable:
+        return self._settings.identity
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        self._link.close()
+
+    async def store_records(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        encoded = [encode_record(record) for record in records]
+        commands = [
+            ("SET", self._record_key(record.id), blob, "PX", lifetime(record.keep), "NX")
+            if record.keep > 0
+            else ("PING",)
+            for record, blob in zip(records, encoded, strict=True)
+        ]
+        try:
+            replies = await self._link.pipeline(commands)
+        except (ReplyError, BackendUnavailable) as error:
+            sizes = [(each.id, len(blob)) for each, blob in zip(records, encoded, strict=True)]
+            if (no := await too_large(self._link, sizes)) is not None:
+                raise BackendError(f"an outcome cannot be kept: {no}") from error
+            raise
+        heard: dict[str, list[msgspec.Raw]] = defaultdict(list)
+        for record, blob, stands in zip(records, encoded, replies, strict=True):
+            if stands and record.reply_to:
+                heard[record.reply_to].append(msgspec.Raw(blob))
+        if heard:
+            await self._link.pipeline(
+                [
+                    ("PUBLISH", self._channel(address), pack_pushed(blobs))
+                    for address, blobs in heard.items()
+                ]
+            )
+
+    async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        if not ids:
+            return ()
+        blobs = await self._link("MGET", *[self._record_key(id) for id in ids])
+        return [
+            None if blob is None else read_record(id, blob)
+            for id, blob in zip(ids, blobs, strict=True)
+        ]
+
+    @asynccontextmanager
+    async def watch(self, address: str) -> AsyncGenerator[Watch]:
+        watch = RedisWatch(self._settings, self._channel(address))
+        await watch.subscribe()
+        try:
+            yield watch
+        finally:
+            await watch.close()
+
+    async def forget(self, ids: Sequence[str]) -> None:
+        if ids:
+            keys = [key for id in ids for key in (self._record_key(id), self._progress_key(id))]
+            await self._link("UNLINK", *keys)
+
+    async def post_progress(self, id: str, progress: Progress, keep: float) -> None:
+        milliseconds = max(1, int(keep * 1000))
+        await self._link(
+            "SET", self._progress_key(id), encode_progress(progress), "PX", milliseconds
+        )
+
+    async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]:
+        if not ids:
+            return ()
+        blobs = await self._link("MGET", *[self._progress_key(id) for id in ids])
+        return [read_progress(id, blob) for id, blob in zip(ids, blobs, strict=True)]
+
+    def _record_key(self, id: str) -> str:
+        return self._settings.key("r", id)
+
+    def _progress_key(self, id: str) -> str:
+        return self._settings.key("progress", id)
+
+    def _channel(self, address: str) -> str:
+        return self._settings.key("reply", address)
+
+
+class RedisWatch:
+    """A subscription, until its connection is lost."""
+
+    def __init__(self, settings: RedisSettings, channel: str) -> None:
+        self._link = Link(settings, BackendUnavailable)
+        self._channel = channel
+
+    async def subscribe(self) -> None:
+        await self._link("SUBSCRIBE", self._channel)
+
+    async def close(self) -> None:
+        self._link.close()
+
+    async def receive(self) -> Sequence[Record]:
+        while True:
+            push: Any = await self._link.next_push(PING_EVERY)
+            if push is None:
+                await self._check_life()
+            elif (
+                push.__class__ is list
+                and push[0] == b"message"
+                and (records := read_pushed(push[2]))
+            ):
+                return records
+
+    async def _check_life(self) -> None:
+        """A half-open connection is silent for ever; PING is the one thing it must answer."""
+        self._link.tell("PING")
+        if await self._link.next_push(PONG_TIMEOUT) is None:
+            self._link.close()
+            raise BackendUnavailable("the subscribed connection does not answer")

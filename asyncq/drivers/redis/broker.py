@@ -1,0 +1,235 @@
+"""The Redis broker: publishing, leases, and the door to consuming and administration.
+
+Everything of a queue lives under one hash tag, so that each script touches a single slot:
+
+    asyncq:{queue}:bodies      hash   id -> blob
+    asyncq:{queue}:ready:0..9  lists  ids, by priority
+    asyncq:{queue}:suspects    list   ids that outlived a worker
+    asyncq:{queue}:delayed     zset   priority + id, by due time (ms)
+    asyncq:{queue}:held:<inc>  hash   id in the hands of one worker incarnation -> its claim
+    asyncq:{queue}:lanes       hash   incarnation -> how many suspects it runs
+    asyncq:{queue}:crashes     hash   suspect -> how many workers died with it
+    asyncq:{queue}:leases      zset   incarnations, by the end of their lease (ms)
+    asyncq:{queue}:epochs      hash   incarnation -> the connection it claims on
+    asyncq:{queue}:wake        list   at most one entry: wakes one idle worker
+    asyncq:{queue}:declared    hash   what bounds the queue, if anything does
+    asyncq:{queue}:until       hash   id -> when it has waited too long (ms), where there is a ttl
+    asyncq:{queue}:active      string the incarnation that has the queue for itself, if one must
+    asyncq:{queue}:standby     list   at most one entry: tells another of that one's end
+    asyncq:{queue}:dead        zset   ids, by time of death (ms)
+    asyncq:{queue}:dead:...    hashes of the dead: bodies, reasons, crashes
+
+and the queues' names in ``asyncq:queues``. Times are the server's.
+"""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Hashable, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.drivers.redis.admin import RedisQueueAdmin
+from asyncq.drivers.redis.blobs import dead_bounds, pack, queue_key
+from asyncq.drivers.redis.connection import OLDEST, Link, RedisSettings, load_script
+from asyncq.drivers.redis.consumer import RedisConsumer
+from asyncq.drivers.redis.keeper import RedisLeaseKeeper
+from asyncq.drivers.redis.refusals import NoPermission
+from asyncq.drivers.redis.sizes import too_large
+from asyncq.drivers.redis.spoiled import Queues
+from asyncq.drivers.redis.wire import ReplyError
+from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueFull
+from asyncq.language.message import Status
+from asyncq.language.topology import Queue
+from asyncq.loggers import get_logger
+from asyncq.seams.admin import DeadLetter, Depth, Waiting
+from asyncq.seams.broker import Consumer, Envelope, Lease, LeaseKeeper, QueueSpec
+from asyncq.seams.dead import DeadLimits
+
+log = get_logger(__name__)
+
+_PUBLISH = load_script("asyncq.drivers.redis", "publish")
+_DECLARE = load_script("asyncq.drivers.redis", "declare")
+_SWEEP = load_script("asyncq.drivers.redis", "sweep")
+
+FRESH = 0.5  # seconds that a sweep may be on its way
+
+
+class RedisBroker:
+    """Queues in one Redis (6.2 or newer, or Valkey)."""
+
+    leases_are_shared = True
+
+    def __init__(self, url: Url, clock: Clock, limits: DeadLimits | None = None) -> None:
+        self._settings = RedisSettings(url)
+        self._limits = limits or DeadLimits()
+        self._clock = clock
+        self._sender = Link(self._settings, BrokerUnavailable)
+        self._upkeep = Link(self._settings, BrokerUnavailable)
+        self._admin = RedisQueueAdmin(self._settings, clock)
+        self._queues = Queues(self._settings, self._admin.link)
+        self._announced: set[str] = set()  # queues whose name the server has from us
+
+    @property
+    def store(self) -> Hashable:
+        return self._settings.identity
+
+    async def __aenter__(self) -> Self:
+        await self._check_server()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        for link in (self._sender, self._upkeep, self._admin.link):
+            link.close()
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> None:
+        queues: dict[str, list[Any]] = defaultdict(list)
+        for envelope in envelopes:
+            queues[envelope.queue] += (
+                envelope.id,
+                envelope.priority,
+                0 if envelope.eta is None else math.ceil(envelope.eta * 1000),
+                pack(envelope),
+            )
+        records = self._settings.key("r", "")
+        bounds = dead_bounds(self._limits)
+        for queue, messages in queues.items():
+            await self._announce(queue)
+            try:
+                gone, limit, refused = await self._sender.script(
+                    _PUBLISH, self._base(queue), records, *bounds, *messages
+                )
+            except (ReplyError, BrokerUnavailable) as error:
+                sizes = zip(messages[::4], map(len, messages[3::4]), strict=True)
+                if (no := await too_large(self._upkeep, sizes)) is not None:
+                    raise no from error
+                if isinstance(error, BrokerUnavailable):
+                    raise
+                raise await self._queues.not_sent(queue, error) from error
+            self._limits.note(queue, gone)
+            if refused:
+                raise QueueFull([raw.decode() for raw in refused], queue, limit)
+
+    async def declare(self, queues: Sequence[Queue]) -> None:
+        for queue in queues:
+            try:
+                await self._sender.script(_DECLARE, self._base(queue.name), *_bounds(queue))
+            except (ReplyError, NoPermission) as error:
+                # The others work all the same; who sends to this one hears of it as well.
+                why = error
+                if isinstance(error, ReplyError):
+                    why = await self._queues.not_sent(queue.name, error)
+                log.error("queue %s cannot be used: %s", queue.name, why)  # noqa: TRY400 - no fault of ours
+
+    @asynccontextmanager
+    async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
+        await self._announce(queue.name)
+        consumer = RedisConsumer(self._settings, queue.name, lease, self._limits)
+        await consumer.enter()
+        try:
+            yield consumer
+        finally:
+            await consumer.leave()
+
+    def keeper(self) -> LeaseKeeper:
+        return RedisLeaseKeeper(self._settings)
+
+    async def sweep(self, queue: str) -> int:
+        # A server that stood still finds this in its socket when it goes on, before the renewals of
+        # the living: it must know by its own clock that it comes too late.
+        asked = time.monotonic()
+        seconds, micros = await self._upkeep("TIME")
+        if time.monotonic() - asked > FRESH:
+            return 0
+        latest = (int(seconds) + FRESH) * 1000 + int(micros) // 1000
+        try:
+            return await self._upkeep.script(_SWEEP, self._base(queue), int(latest))
+        except ReplyError as error:
+            raise await self._queues.unavailable(queue, error) from error
+
+    async def queues(self) -> Sequence[str]:
+        return await self._admin.queues()
+
+    async def depth(self, queue: str) -> Depth:
+        return await self._queues.explained(queue, self._admin.depth(queue))
+
+    async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
+        return await self._admin.find(ids)
+
+    async def purge(self, queue: str) -> int:
+        return await self._queues.explained(queue, self._admin.purge(queue))
+
+    async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
+        return await self._queues.explained(
+            queue, self._admin.peek(queue, limit=limit, offset=offset)
+        )
+
+    async def dead_letters(
+        self, queue: str, *, limit: int = 100, offset: int = 0
+    ) -> Sequence[DeadLetter]:
+        return await self._queues.explained(
+            queue, self._admin.dead_letters(queue, limit=limit, offset=offset)
+        )
+
+    async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
+        return await self._queues.explained(queue, self._admin.replay(queue, ids))
+
+    async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
+        return await self._queues.explained(queue, self._admin.delete_dead(queue, ids))
+
+    def _base(self, queue: str) -> str:
+        return queue_key(self._settings, queue)
+
+    async def _announce(self, queue: str) -> None:
+        if queue not in self._announced:
+            await self._sender("SADD", f"{self._settings.prefix}:queues", queue)
+            self._announced.add(queue)
+
+    async def _check_server(self) -> None:
+        """Refuse a server that is too old; warn of one that may throw tasks away."""
+        try:
+            info = parse_info(await self._sender("INFO"))
+        except NoPermission as error:
+            # A user without the dangerous commands can do all that we need: nobody looks, then.
+            log.info("the version of %r cannot be asked for: %s", self._settings.url, error)
+            return
+        version = info.get("redis_version", "0")
+        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+            raise ConfigurationError(
+                f"{self._settings.url!r} is Redis {version}; asyncq needs "
+                f"{'.'.join(map(str, OLDEST))} or newer"
+            )
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy.startswith("allkeys"):
+            log.warning(
+                "%r has maxmemory-policy %s, which can drop tasks: set it to noeviction",
+                self._settings.url,
+                policy,
+            )
+
+
+def _bounds(queue: Queue) -> list[Any]:
+    """What is declared of a queue, as its scripts read it: nothing for what has no bound."""
+    bounds: dict[str, Any] = {
+        "top": queue.max_priority,
+        "ttl": None if queue.ttl is None else math.ceil(queue.ttl * 1000),
+        "most": queue.max_length,
+        "drops": 1 if queue.overflow == "drop-head" else None,
+        "single": 1 if queue.single_active else None,
+    }
+    return [part for bound in bounds.items() if bound[1] is not None for part in bound]
+
+
+def parse_info(reply: bytes) -> dict[str, str]:
+    """What INFO answers, as a dictionary."""
+    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
+    return {name: value for name, colon, value in lines if colon}

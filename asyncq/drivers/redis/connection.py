@@ -1,0 +1,284 @@
+"""How asyncq talks to Redis: one connection per role, deadlines, scripts, errors in our own words.
+
+redis-py opens the connections (TLS, authentication, databases); its client and pool are not used.
+A client would repeat commands after a time-out, and a pool would hand a connection on whose reply
+is still under way. Here a call that does not end well closes its connection.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import anyio
+import hiredis
+import redis
+import redis.asyncio as aioredis
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from asyncq.config import Url, query_of
+from asyncq.drivers.redis.lines import CONNECT_TIMEOUT, Lines
+from asyncq.drivers.redis.refusals import (
+    PASSING,
+    BackendCannotServe,
+    BrokerCannotServe,
+    asked_for,
+    refusal,
+)
+from asyncq.drivers.redis.tls import check_certificates, hint_of_tls, refusal_of_tls
+from asyncq.drivers.redis.wire import ReplyError, Wire
+from asyncq.errors import LONGEST, BackendUnavailable, BrokerUnavailable, ConfigurationError
+
+DOUBT = 1.0  # seconds without an answer until another connection is asked
+SLOWEST = 50_000  # bytes a second that a question may take before that
+CALL_TIMEOUT = 10.0  # seconds until a silent server counts as gone
+OLDEST = (6, 2)  # LPOP with a count, SMISMEMBER
+OWN_OPTIONS = ("prefix",)
+
+_HANGS_UP = "Protocol error"  # the server closes the connection behind that answer
+UNKNOWN_SCRIPT = "NOSCRIPT"
+_INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)  # a line of a script
+# redis-py packs in Python, at 1 µs an argument; a batch has thousands.
+pack_command: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis).pack_command
+
+
+def lifetime(seconds: float) -> int:
+    """How long a key is kept, as Redis counts it: in milliseconds, and not for none at all."""
+    return max(1, math.ceil(min(seconds, LONGEST) * 1000))
+
+
+Unavailable = type[BrokerUnavailable] | type[BackendUnavailable]
+
+
+class Script:
+    """One Lua script of a package, a constant; data reach it through KEYS and ARGV alone."""
+
+    __slots__ = ("sha", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        # What Redis itself names a script by; nothing is secured with it.
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+@cache
+def load_script(package: str, name: str) -> Script:
+    """The script ``scripts/<name>.lua`` of ``package``, with those it includes."""
+    return Script(_script_text(package, name))
+
+
+def _script_text(package: str, name: str) -> str:
+    text = (files(package) / "scripts" / f"{name}.lua").read_text()
+    return _INCLUDE.sub(lambda found: _script_text(package, found[1]), text)
+
+
+class RedisSettings:
+    """Where a Redis is, and how our keys begin: ``redis://host:port/db?prefix=asyncq``."""
+
+    def __init__(self, url: Url) -> None:
+        self.url = url
+        self.prefix = query_of(url).get("prefix", "asyncq")
+        parts = urlsplit(url.reveal())
+        rest = [pair for pair in parse_qsl(parts.query) if pair[0] not in OWN_OPTIONS]
+        # Not `urlunsplit`, which leaves out the slashes of a unix:///path.
+        query = f"?{urlencode(rest)}" if rest else ""
+        self._is_local = parts.scheme == "unix"
+        self._bare = f"{parts.scheme}://{parts.netloc}{parts.path}{query}"
+        try:
+            pool = cast("Any", aioredis.ConnectionPool).from_url(self._bare, **self._options())
+            kwargs: dict[str, Any] = pool.connection_kwargs
+            pool.make_connection()  # complains about options it does not know
+        except (ValueError, TypeError):
+            # Not "from": the original's text may hold the password.
+            raise ConfigurationError(
+                f"{url!r} is not a Redis URL: write redis://[user:password@]host[:port][/db], or "
+                "unix:///path/of/the.sock[?db=0]"
+            ) from None
+        if parts.scheme == "rediss":
+            check_certificates(url, kwargs)
+        self._pool = pool
+        self.lines = Lines(pool.make_connection)
+        where = kwargs.get("path") or (kwargs.get("host", "localhost"), kwargs.get("port", 6379))
+        self.identity = ("redis", where, kwargs.get("db", 0), self.prefix)
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "protocol": 2,
+            "socket_timeout": None,  # every call has a deadline of its own
+            "socket_connect_timeout": CONNECT_TIMEOUT,
+            "health_check_interval": 0,
+        }
+        if not self._is_local:
+            options["socket_keepalive"] = True
+        return options
+
+    def blocking_client(self) -> redis.Redis:
+        """A client for a thread."""
+        options = {
+            **self._options(),
+            "socket_timeout": CONNECT_TIMEOUT,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        return cast("Any", redis.Redis).from_url(self._bare, **options)
+
+    def key(self, kind: str, name: str) -> str:
+        return f"{self.prefix}:{kind}:{name}"
+
+
+class Link:
+    """One connection for one role; calls wait for each other, and it reconnects at the next call.
+
+    A call that fails, times out or is cancelled closes the connection: its reply must not be read
+    by the next one.
+    """
+
+    def __init__(self, settings: RedisSettings, unavailable: Unavailable) -> None:
+        self._settings = settings
+        self._unavailable = unavailable
+        self._wire: Wire | None = None
+        self._turn = anyio.Lock(fast_acquire=True)
+
+    async def __call__(self, *command: Any, blocks: float = 0.0) -> Any:
+        """Send one command and return its reply, which may take ``blocks`` seconds by itself.
+
+        Raises:
+            BrokerUnavailable, BackendUnavailable: no connection, or no answer in time; the
+                command may have been carried out.
+            ConfigurationError: the server refuses us (password, rights).
+            ReplyError: it says something else, which the caller has to understand.
+        """
+        [reply] = await self._ask(pack_command(command), 1, blocks)
+        return reply
+
+    async def script(self, script: Script, key: str, *args: Any) -> Any:
+        """Run a script, which is sent whole only when the server does not know it."""
+        try:
+            return await self("EVALSHA", script.sha, 1, key, *args)
+        except ReplyError as error:
+            if error.code != UNKNOWN_SCRIPT:
+                raise
+            return await self("EVAL", script.text, 1, key, *args)
+
+    async def pipeline(self, commands: Sequence[Sequence[Any]], blocks: float = 0.0) -> list[Any]:
+        """Send commands together; one reply each. Raises the first error among the replies."""
+        packed = b"".join([pack_command(tuple(command)) for command in commands])
+        return await self._ask(packed, len(commands), blocks)
+
+    async def _ask(self, packed: bytes, count: int, blocks: float) -> list[Any]:
+        async with self._turn:
+            try:
+                wire = self._wire
+                if wire is None or not wire.is_open:
+                    wire = await self._connect()
+                patience = min(blocks + DOUBT + len(packed) / SLOWEST, blocks + CALL_TIMEOUT)
+                replies = await wire.ask(packed, count, patience)
+                if replies is None:
+                    replies = await self._in_doubt(wire, blocks + CALL_TIMEOUT - patience)
+            except OSError as error:
+                raise self._gone(error) from error
+            for place, reply in enumerate(replies):
+                if reply.__class__ is ReplyError:
+                    raise self._explain(reply, packed, place)
+            return replies
+
+    async def _connect(self) -> Wire:
+        url = self._settings.url
+        try:
+            self._wire = await self._settings.lines.open()
+        except exceptions.RedisError as error:
+            raise refusal_of_tls(url, error) or self._refused(error) from error
+        except OSError as error:
+            no = refusal_of_tls(url, error)
+            raise no or self._gone(error, hint_of_tls(url, error)) from error
+        return self._wire
+
+    async def _in_doubt(self, wire: Wire, timeout: float) -> list[Any]:
+        """Wait on for the answer, until the server gives one elsewhere or the time is up."""
+        lines = self._settings.lines
+        replies: list[Any] | None = None
+        lost: OSError | None = None
+
+        async with anyio.create_task_group() as doubt:
+            doubt.start_soon(lines.decide, wire)
+            try:
+                replies = await wire.wait_on(timeout)
+            except OSError as error:
+                lost = error
+            doubt.cancel_scope.cancel()
+        if replies is None:
+            wire.close()
+            lines.give_up()
+            raise lost or TimeoutError("it did not answer in time")
+        return replies
+
+    def tell(self, *command: Any) -> None:
+        """Send a command on a subscribed connection; its answer comes by `next_push`."""
+        try:
+            self._open_wire().tell(pack_command(command))
+        except OSError as error:
+            raise self._gone(error) from error
+
+    async def next_push(self, timeout: float) -> Any:
+        """What a subscribed connection sends next; None when nothing came in ``timeout``."""
+        try:
+            return await self._open_wire().next_push(timeout)
+        except OSError as error:
+            raise self._gone(error) from error
+
+    def _open_wire(self) -> Wire:
+        if self._wire is None:
+            raise ConnectionResetError("not connected")
+        return self._wire
+
+    def _gone(self, error: Exception, hint: str = "") -> Exception:
+        what = str(error).rstrip(".") or type(error).__name__
+        return self._unavailable(f"no answer from {self._settings.url!r}: {what}{hint}")
+
+    def _refused(self, error: exceptions.RedisError) -> Exception:
+        """Our exception for redis-py's, which it raises while it connects."""
+        url, said = repr(self._settings.url), str(error)
+        if isinstance(error, exceptions.BusyLoadingError):
+            return self._unable("LOADING", said)
+        if not isinstance(error, exceptions.AuthenticationError | exceptions.ResponseError):
+            return self._gone(error, hint_of_tls(self._settings.url, error))
+        code = said.partition(" ")[0]
+        if isinstance(error, exceptions.AuthenticationError):  # it has taken the code away
+            code = "NOAUTH" if said.startswith("Authentication") else "WRONGPASS"
+        elif isinstance(error, exceptions.NoPermissionError):
+            code = "NOPERM"
+        no = refusal(url, code, said)
+        return no or ConfigurationError(f"{url} refuses us: {said}")
+
+    def _explain(self, error: ReplyError, packed: bytes, place: int) -> Exception:
+        """Our exception for what the server says; its own where a caller takes it apart."""
+        code, said = error.code, str(error)
+        if self._wire is not None and _HANGS_UP in said:
+            self._wire.close()
+        if code in PASSING:
+            # What it says of itself may be true of this connection alone (of a replica, say).
+            if self._wire is not None:
+                self._wire.close()
+            return self._unable(code, said)
+        return refusal(repr(self._settings.url), code, said, asked_for(packed, place)) or error
+
+    def _unable(self, code: str, said: str) -> Exception:
+        why = PASSING[code] or said
+        is_broker = issubclass(self._unavailable, BrokerUnavailable)
+        kind = BrokerCannotServe if is_broker else BackendCannotServe
+        return kind(f"{self._settings.url!r} cannot serve us now: {why}")
+
+    @property
+    def is_connected(self) -> bool:
+        return self._wire is not None and self._wire.is_open
+
+    def close(self) -> None:
+        """Close the connection; the next call opens a new one."""
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None

@@ -1,0 +1,1 @@
+"""sqlite://: queues and outcomes in one file, for one machine."""

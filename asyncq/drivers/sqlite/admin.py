@@ -1,0 +1,168 @@
+"""What an operator asks of the file. Statements, and nothing else."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from asyncq.drivers.sqlite.dead import forget
+from asyncq.drivers.sqlite.parcels import unpack
+from asyncq.drivers.sqlite.queue import SUSPECTS, append
+from asyncq.drivers.sqlite.records import as_json
+from asyncq.language.message import Status
+from asyncq.seams.admin import DeadLetter, Depth, Waiting
+from asyncq.seams.dead import unpack_last
+
+PURGE_BITE = 2000  # messages removed in one transaction: others write, too
+
+
+def list_queues(connection: sqlite3.Connection) -> list[str]:
+    return [name for (name,) in connection.execute("SELECT name FROM queues ORDER BY name")]
+
+
+def measure(connection: sqlite3.Connection, queue: str, now: float) -> Depth:
+    """How many are where; what is due counts as ready."""
+    waiting = _count(connection, "SELECT count(*) FROM ready WHERE queue = ?", queue)
+    delayed = _count(connection, "SELECT count(*) FROM delayed WHERE queue = ?", queue)
+    due = _count(
+        connection, "SELECT count(*) FROM delayed WHERE queue = ? AND due <= ?", queue, now
+    )
+    held = _count(
+        connection,
+        "SELECT count(*) FROM held h CROSS JOIN messages m ON m.seq = h.seq WHERE m.queue = ?",
+        queue,
+    )
+    dead = _count(connection, "SELECT count(*) FROM dead WHERE queue = ?", queue)
+    sent_at = _first_sent_at(connection, queue, now)
+    return Depth(
+        ready=waiting + due,
+        delayed=delayed - due,
+        held=held,
+        dead=dead,
+        oldest_age=None if sent_at is None else now - sent_at,
+    )
+
+
+def _count(connection: sqlite3.Connection, statement: str, *values: object) -> int:
+    [count] = connection.execute(statement, values).fetchone()
+    return count
+
+
+def _first_sent_at(connection: sqlite3.Connection, queue: str, now: float) -> float | None:
+    """When the first of the ready ones was sent: each rank's first is its oldest."""
+    heads = connection.execute(
+        "SELECT m.id, m.envelope FROM ("
+        "  SELECT min(place), seq FROM ready WHERE queue = ?1 GROUP BY rank"
+        "  UNION ALL"
+        "  SELECT min(due), seq FROM delayed WHERE queue = ?1 AND due <= ?2"
+        ") AS head JOIN messages m ON m.seq = head.seq",
+        (queue, now),
+    )
+    sent = [unpack(packed, message_id, queue).sent_at for message_id, packed in heads]
+    # Messages of other hands have no time of sending; they do not count as from 1970.
+    return min((moment for moment in sent if moment > 0), default=None)
+
+
+def find(connection: sqlite3.Connection, ids: Sequence[str], now: float) -> dict[str, Status]:
+    rows = connection.execute(
+        "SELECT m.id, CASE"
+        " WHEN EXISTS (SELECT 1 FROM held h WHERE h.seq = m.seq) THEN 'running'"
+        " WHEN EXISTS (SELECT 1 FROM dead d WHERE d.seq = m.seq) THEN 'failed'"
+        " WHEN EXISTS (SELECT 1 FROM delayed l WHERE l.seq = m.seq AND l.due > ?) THEN 'scheduled'"
+        " ELSE 'queued' END"
+        " FROM messages m WHERE m.id IN (SELECT value FROM json_each(?))",
+        (now, as_json(ids)),
+    )
+    return {message_id: Status(place) for message_id, place in rows}
+
+
+def purge_some(connection: sqlite3.Connection, queue: str) -> int:
+    """Remove some of what waits; returns how many: fewer than `PURGE_BITE` when none is left."""
+    rows = connection.execute(
+        "SELECT seq FROM ready WHERE queue = ?1"
+        " UNION ALL SELECT seq FROM delayed WHERE queue = ?1 LIMIT ?2",
+        (queue, PURGE_BITE),
+    )
+    seqs = [seq for (seq,) in rows]
+    connection.execute(
+        "DELETE FROM ready WHERE queue = ?1 AND (rank, place) IN (SELECT rank, place FROM ready"
+        " WHERE queue = ?1 LIMIT ?2)",
+        (queue, PURGE_BITE),
+    )
+    chosen = (as_json(seqs),)
+    connection.execute("DELETE FROM delayed WHERE seq IN (SELECT value FROM json_each(?))", chosen)
+    connection.execute("DELETE FROM messages WHERE seq IN (SELECT value FROM json_each(?))", chosen)
+    return len(seqs)
+
+
+def peek(connection: sqlite3.Connection, queue: str, limit: int, offset: int) -> list[Waiting]:
+    """What waits: suspects, then by priority, then by when it is due."""
+    line = (
+        "SELECT * FROM (SELECT {section} AS section, {first} AS a, {second} AS b, seq,"
+        " {due} AS due FROM {place} WHERE queue = ?1 {which} ORDER BY {first}, {second} LIMIT ?2)"
+    )
+    ready = {"first": "rank", "second": "place", "due": "NULL", "place": "ready"}
+    sections = [
+        line.format(section=0, which=f"AND rank = {SUSPECTS}", **ready),
+        line.format(section=1, which=f"AND rank < {SUSPECTS}", **ready),
+        line.format(section=2, which="", first="due", second="seq", due="due", place="delayed"),
+    ]
+    rows = connection.execute(
+        f"SELECT m.id, m.envelope, m.crashes, w.due FROM ({' UNION ALL '.join(sections)}) w"  # noqa: S608 - our own words
+        " JOIN messages m ON m.seq = w.seq ORDER BY w.section, w.a, w.b LIMIT ?3 OFFSET ?4",
+        (queue, limit + offset, limit, offset),
+    )
+    return [
+        Waiting(envelope=unpack(packed, message_id, queue), due=due, crashes=crashes)
+        for message_id, packed, crashes, due in rows
+    ]
+
+
+def list_dead(
+    connection: sqlite3.Connection, queue: str, limit: int, offset: int
+) -> list[DeadLetter]:
+    rows = connection.execute(
+        "SELECT m.id, m.envelope, m.crashes, d.reason, d.died_at, d.last"
+        " FROM dead d JOIN messages m ON m.seq = d.seq"
+        " WHERE d.queue = ? ORDER BY d.died_at, d.seq LIMIT ? OFFSET ?",
+        (queue, limit, offset),
+    )
+    return [
+        DeadLetter(
+            envelope=unpack(packed, message_id, queue),
+            reason=reason,
+            died_at=died_at,
+            crashes=crashes,
+            last=unpack_last(last),
+        )
+        for message_id, packed, crashes, reason, died_at, last in rows
+    ]
+
+
+def replay(connection: sqlite3.Connection, queue: str, ids: Sequence[str]) -> list[str]:
+    """Put dead letters back at the end of the line, in the order they are named."""
+    seqs = _find_dead(connection, queue, ids)
+    chosen = (as_json(list(seqs.values())),)
+    connection.execute("DELETE FROM dead WHERE seq IN (SELECT value FROM json_each(?))", chosen)
+    connection.execute(
+        "UPDATE messages SET suspect = 0, crashes = 0"
+        " WHERE seq IN (SELECT value FROM json_each(?))",
+        chosen,
+    )
+    append(connection, list(seqs.values()))
+    return list(seqs)
+
+
+def delete_dead(connection: sqlite3.Connection, queue: str, ids: Sequence[str]) -> int:
+    seqs = _find_dead(connection, queue, ids)
+    forget(connection, list(seqs.values()))
+    return len(seqs)
+
+
+def _find_dead(connection: sqlite3.Connection, queue: str, ids: Sequence[str]) -> dict[str, int]:
+    """Those that are dead letters, and where, in the order they are named."""
+    rows = connection.execute(
+        "SELECT m.id, m.seq FROM messages m JOIN dead d ON d.seq = m.seq"
+        " WHERE m.id IN (SELECT value FROM json_each(?)) AND m.queue = ?",
+        (as_json(ids), queue),
+    )
+    seqs: dict[str, int] = dict(rows)
+    return {message_id: seqs[message_id] for message_id in ids if message_id in seqs}

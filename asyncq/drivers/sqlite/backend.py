@@ -1,0 +1,136 @@
+"""The SQLite backend: outcomes in a file, next to the queues when the broker has the same one."""
+
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager, suppress
+from types import TracebackType
+from typing import Self, TypeVar
+
+from anyio import move_on_after
+from anyio.lowlevel import checkpoint
+
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.drivers.bell import Bell
+from asyncq.drivers.sqlite import mail
+from asyncq.drivers.sqlite import records as rows
+from asyncq.drivers.sqlite.connection import SqliteSettings, translated
+from asyncq.drivers.sqlite.mail import Mailbox
+from asyncq.drivers.sqlite.store import SqliteStore, close_store, open_store
+from asyncq.errors import BackendUnavailable
+from asyncq.language.message import Progress, Record
+from asyncq.seams.backend import Watch
+from asyncq.seams.records import read_record
+
+LEAVE_TIMEOUT = 5.0  # seconds to take an address off the list in; it comes off by itself, later
+
+T = TypeVar("T")
+
+
+class SqliteBackend:
+    """Outcomes in one SQLite file: ``sqlite:///asyncq.db``."""
+
+    def __init__(self, url: Url, clock: Clock) -> None:
+        self._settings = SqliteSettings(url)
+        self._clock = clock
+        self._opened: SqliteStore | None = None
+
+    @property
+    def store(self) -> Hashable:
+        return self._settings.identity
+
+    async def __aenter__(self) -> Self:
+        with translated(self._settings.path, BackendUnavailable):
+            self._opened = await open_store(self._settings.path)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        store, self._opened = self._file, None
+        await close_store(store)
+
+    async def store_records(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        post = self._file.mail
+        parcels = [rows.pack(record) for record in records]
+        await self._write(
+            lambda file: rows.keep(file, parcels, self._clock.now(), post.is_here),
+            durable=self._settings.durable,
+            committed=post.deliver,
+        )
+
+    async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        found = await self._read(lambda file: rows.fetch(file, ids, self._clock.now()))
+        return [read_record(id, found[id]) if id in found else None for id in ids]
+
+    @asynccontextmanager
+    async def watch(self, address: str) -> AsyncGenerator[Watch]:
+        box = Mailbox(address, self._clock)
+        with self._file.put_up(box):
+            try:
+                await self._write(lambda file: mail.listen(file, box))
+                yield SqliteWatch(box)
+            finally:
+                if not self._file.mail.has_another(box):
+                    await self._leave(address)
+
+    async def forget(self, ids: Sequence[str]) -> None:
+        await self._write(lambda file: rows.forget(file, ids), durable=self._settings.durable)
+
+    async def post_progress(self, id: str, progress: Progress, keep: float) -> None:
+        await self._write(
+            lambda file: rows.post_progress(file, id, progress, self._clock.now(), keep)
+        )
+
+    async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]:
+        found = await self._read(lambda file: rows.fetch_progress(file, ids, self._clock.now()))
+        return [found.get(message_id) for message_id in ids]
+
+    # Within
+
+    @property
+    def _file(self) -> SqliteStore:
+        if self._opened is None:
+            raise BackendUnavailable(f"{self._settings.path} is not open: enter the backend first")
+        return self._opened
+
+    async def _leave(self, address: str) -> None:
+        # Shielded: others would lay out records for nobody. Bounded: not for long.
+        with move_on_after(LEAVE_TIMEOUT, shield=True):
+            with suppress(sqlite3.Error):  # it is forgotten when it is not renewed
+                await self._file.write(lambda file: mail.leave(file, address))
+
+    async def _write(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        *,
+        durable: bool = False,
+        committed: Callable[[T], None] | None = None,
+    ) -> T:
+        with translated(self._settings.path, BackendUnavailable):
+            return await self._file.write(work, durable=durable, committed=committed)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with translated(self._settings.path, BackendUnavailable):
+            return await self._file.read(work)
+
+
+class SqliteWatch:
+    """A client's ear at its mailbox."""
+
+    def __init__(self, box: Mailbox) -> None:
+        self._box = box
+
+    async def receive(self) -> Sequence[Record]:
+        while True:
+            await checkpoint()
+            taken = self._box.take()
+            if not isinstance(taken, Bell):
+                return taken
+            await taken.wait()

@@ -1,0 +1,180 @@
+"""The SQLite broker: publishing, leases, and the door to consuming and administration.
+
+One file, no server, many processes: ``sqlite:///asyncq.db``. What is accepted is on the disk, power
+cut or not; with ``?synchronous=normal`` it outlives the process, and a power cut may take the last
+moments. The tables are in ``asyncq/stores/sqlite/schema-*.sql``.
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self, TypeVar
+
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.drivers.sqlite import admin
+from asyncq.drivers.sqlite import queue as statements
+from asyncq.drivers.sqlite.connection import SqliteSettings, translated
+from asyncq.drivers.sqlite.consumer import SqliteConsumer
+from asyncq.drivers.sqlite.declared import declare
+from asyncq.drivers.sqlite.keeper import SqliteLeaseKeeper
+from asyncq.drivers.sqlite.parcels import pack
+from asyncq.drivers.sqlite.records import expire_records, expire_watchers
+from asyncq.drivers.sqlite.store import SqliteStore, close_store, open_store
+from asyncq.errors import BrokerUnavailable, QueueFull
+from asyncq.language.message import Status
+from asyncq.language.topology import Queue
+from asyncq.seams.admin import DeadLetter, Depth, Waiting
+from asyncq.seams.broker import Consumer, Envelope, Lease, LeaseKeeper, QueueSpec
+from asyncq.seams.dead import DeadLimits
+
+T = TypeVar("T")
+
+FRESH = 0.5  # seconds that a sweep may wait for the file
+
+
+class SqliteBroker:
+    """Queues in one SQLite file."""
+
+    leases_are_shared = True
+
+    def __init__(self, url: Url, clock: Clock, limits: DeadLimits | None = None) -> None:
+        self._limits = limits or DeadLimits()
+        self._settings = SqliteSettings(url)
+        self._clock = clock
+        self._opened: SqliteStore | None = None
+
+    @property
+    def store(self) -> Hashable:
+        return self._settings.identity
+
+    async def __aenter__(self) -> Self:
+        with translated(self._settings.path, BrokerUnavailable):
+            self._opened = await open_store(self._settings.path)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        store, self._opened = self._file, None
+        await close_store(store)
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> None:
+        parcels = [pack(envelope) for envelope in envelopes]
+        if not parcels:
+            return
+        store = self._file
+        by_queue = Counter(parcel.queue for parcel in parcels)
+        delayed = any(parcel.due for parcel in parcels)
+
+        def published(_: object) -> None:
+            for queue, count in by_queue.items():
+                store.ring(queue, count)
+            if delayed:
+                store.look_again()
+
+        with translated(store.path, BrokerUnavailable):
+            refusals = await store.write(
+                lambda connection: statements.publish(
+                    connection, parcels, self._clock.now(), self._limits
+                ),
+                durable=self._settings.durable,
+                committed=published,
+            )
+        if refusals:
+            raise QueueFull(refusals[0].ids, refusals[0].queue, refusals[0].limit)
+
+    async def declare(self, queues: Sequence[Queue]) -> None:
+        await self._write(lambda file: declare(file, queues))
+
+    @asynccontextmanager
+    async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
+        consumer = SqliteConsumer(
+            self._file, self._clock, queue.name, lease, self._limits, durable=self._settings.durable
+        )
+        try:
+            await consumer.enter()
+            yield consumer
+        finally:
+            await consumer.leave()
+
+    # Leases
+
+    def keeper(self) -> LeaseKeeper:
+        return SqliteLeaseKeeper(self._settings, self._clock)
+
+    async def sweep(self, queue: str) -> int:
+        asked = self._clock.now()
+
+        def work(connection: sqlite3.Connection) -> int:
+            now = self._clock.now()
+            if now - asked > FRESH:
+                return 0  # the file was locked for long: others could not renew their leases either
+            expire_records(connection, now)
+            expire_watchers(connection, now)
+            return statements.sweep(connection, queue, now)
+
+        store = self._file
+        return await self._write(work, lambda recovered: store.ring(queue, recovered))
+
+    # Administration
+
+    async def queues(self) -> Sequence[str]:
+        return await self._read(admin.list_queues)
+
+    async def depth(self, queue: str) -> Depth:
+        return await self._read(lambda file: admin.measure(file, queue, self._clock.now()))
+
+    async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
+        found = await self._read(lambda file: admin.find(file, ids, self._clock.now()))
+        return [found.get(message_id) for message_id in ids]
+
+    async def purge(self, queue: str) -> int:
+        purged = 0
+        while count := await self._write(lambda file: admin.purge_some(file, queue)):
+            purged += count
+        return purged
+
+    async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
+        return await self._read(lambda file: admin.peek(file, queue, limit, offset))
+
+    async def dead_letters(
+        self, queue: str, *, limit: int = 100, offset: int = 0
+    ) -> Sequence[DeadLetter]:
+        return await self._read(lambda file: admin.list_dead(file, queue, limit, offset))
+
+    async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
+        store = self._file
+        return await self._write(
+            lambda file: admin.replay(file, queue, ids),
+            lambda replayed: store.ring(queue, len(replayed)),
+        )
+
+    async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
+        return await self._write(lambda file: admin.delete_dead(file, queue, ids))
+
+    # Within
+
+    @property
+    def _file(self) -> SqliteStore:
+        if self._opened is None:
+            raise BrokerUnavailable(f"{self._settings.path} is not open: enter the broker first")
+        return self._opened
+
+    async def _write(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        committed: Callable[[T], None] | None = None,
+    ) -> T:
+        with translated(self._settings.path, BrokerUnavailable):
+            return await self._file.write(work, durable=self._settings.durable, committed=committed)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with translated(self._settings.path, BrokerUnavailable):
+            return await self._file.read(work)

@@ -1,0 +1,319 @@
+"""The consumer: one worker's hands in one queue of the file."""
+
+import math
+import sqlite3
+from asyncio import CancelledError
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
+
+import msgspec
+from anyio import move_on_after
+from anyio.lowlevel import checkpoint
+
+from asyncq.clock import Clock
+from asyncq.drivers.bell import Bell
+from asyncq.drivers.sqlite import queue as queues
+from asyncq.drivers.sqlite import records
+from asyncq.drivers.sqlite.connection import translated
+from asyncq.drivers.sqlite.dead import Burial, burial
+from asyncq.drivers.sqlite.declared import active_until, stands_by
+from asyncq.drivers.sqlite.parcels import Parcel, pack, unpack
+from asyncq.drivers.sqlite.queue import Claim, Held
+from asyncq.drivers.sqlite.store import SqliteStore
+from asyncq.errors import BrokerUnavailable, LeaseLost
+from asyncq.language.message import Record
+from asyncq.seams.broker import Ack, Conclusion, Delivery, Lease, Reject, Settlement
+from asyncq.seams.dead import DeadLimits
+from asyncq.seams.lanes import Room
+
+LONGEST_WAIT = 3.0  # seconds; after that a consumer looks for itself
+LEAVE_TIMEOUT = 5.0  # seconds to give back in; after that the lease decides
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """What one transaction of settlements did."""
+
+    settled: list[Held]
+    missing: list[Delivery]
+    new: list[Record]
+    given_back: int
+    delayed: bool
+
+
+class SqliteConsumer:
+    """Takes from one queue under a lease of its own. Its records are in the same file."""
+
+    def __init__(
+        self,
+        store: SqliteStore,
+        clock: Clock,
+        queue: str,
+        lease: Lease,
+        limits: DeadLimits,
+        *,
+        durable: bool,
+    ) -> None:
+        self._store = store
+        self._limits = limits
+        self._clock = clock
+        self._queue = queue
+        self._lease = lease
+        self._durable = durable
+        self._number = 0  # of the lease's row
+        self._claims = count(1)
+        self._rooms: dict[int, Room] = {}  # what was reserved for claims that are not heard of
+        self._suspects: set[Held] = set()  # that are not settled
+        self._astray: set[int] = set()  # claims that reached nobody; to be given back
+        self._may_be_more = False
+        self._stands_by = False  # another worker has this queue for itself, as of the last claim
+
+    # Coming and leaving
+
+    async def enter(self) -> None:
+        with translated(self._store.path, BrokerUnavailable):
+            await self._store.write(self._open)
+
+    def _open(self, connection: sqlite3.Connection) -> None:
+        ends = self._clock.now() + self._lease.seconds
+        # Noted here and not by who waits: he may be cancelled, and leaves right behind.
+        self._number = queues.open_lease(connection, self._lease.incarnation, self._queue, ends)
+
+    async def leave(self) -> None:
+        # Shielded: what is held would wait for the lease to end, and count as a crash.
+        with move_on_after(LEAVE_TIMEOUT, shield=True):
+            with suppress(sqlite3.Error):  # then, too
+                await self._store.write(
+                    lambda connection: queues.close_lease(connection, self._number),
+                    committed=self._left,
+                )
+        for number in tuple(self._rooms):
+            self._occupy(number)
+        self._lease.lane.leave(len(self._suspects))
+        self._suspects.clear()
+
+    def _left(self, given_back: int) -> None:
+        """In the writer's thread."""
+        self._store.ring(self._queue, given_back)
+        self._store.ring(_standby(self._queue))
+
+    # Waiting and receiving
+
+    async def wait(self) -> None:
+        await checkpoint()
+        if self._may_be_more:
+            self._may_be_more = False
+            return
+        bell = Bell()
+        if self._stands_by:
+            line, lookout = _standby(self._queue), StandbyLookout(self._queue, self._clock, bell)
+        else:
+            line = self._queue
+            lookout = QueueLookout(self._queue, self._clock, bell, self._lease.lane.room)
+        with self._store.hung_up(line, bell, lookout):
+            try:
+                with move_on_after(LONGEST_WAIT):
+                    await bell.wait()
+            except CancelledError:
+                if bell.has_rung:  # and we leave without looking: let another look
+                    self._store.ring(line)
+                raise
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        number = next(self._claims)
+        room = self._rooms[number] = self._lease.lane.reserve()
+        try:
+            with translated(self._store.path, BrokerUnavailable):
+                rows, self._stands_by = await self._store.write(
+                    lambda connection: self._claim(connection, number, limit, room)
+                )
+        except CancelledError:
+            # The claim is made even so: give it back, right behind it.
+            self._astray.add(number)
+            self._store.write_later(
+                lambda connection: queues.give_back_claim(connection, self._number, number),
+                committed=lambda given_back: self._given_back(number, given_back),
+            )
+            raise
+        except BrokerUnavailable:
+            self._occupy(number)
+            raise
+        if rows is None:
+            self._occupy(number)
+            raise LeaseLost(self._lease.incarnation)
+        self._may_be_more = 0 < len(rows) == limit
+        deliveries = [
+            Delivery(
+                envelope=unpack(packed, message_id, self._queue),
+                crashes=crashes,
+                suspect=bool(suspect),
+                token=Held(seq, number, bool(suspect)),
+            )
+            for seq, suspect, crashes, message_id, packed, _ in rows
+        ]
+        suspects = [delivery for delivery in deliveries if delivery.suspect]
+        self._suspects.update(delivery.token for delivery in suspects)
+        self._occupy(number, [delivery.crashes for delivery in suspects])
+        return deliveries
+
+    def _claim(
+        self, connection: sqlite3.Connection, number: int, limit: int, room: Room
+    ) -> tuple[list[queues.Row] | None, bool]:
+        """What was claimed, None without a lease; and whether another has the queue for itself."""
+        for astray in tuple(self._astray):  # if giving them back failed, here is the next chance
+            queues.give_back_claim(connection, self._number, astray)
+        now = self._clock.now()
+        claim = Claim(queue=self._queue, lease=self._number, number=number, limit=limit, room=room)
+        if stands_by(connection, self._queue, self._number, now):
+            return ([] if queues.is_there(connection, self._number) else None), True
+        return queues.claim(connection, claim, now, self._limits), False
+
+    def _given_back(self, number: int, given_back: int) -> None:
+        """In the writer's thread."""
+        self._astray.discard(number)
+        self._occupy(number)
+        self._store.ring(self._queue, given_back)
+
+    # Settling
+
+    async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
+        return await self.conclude([Conclusion(settlement) for settlement in batch])
+
+    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+        work = [_Conclusion(conclusion) for conclusion in batch]
+        with translated(self._store.path, BrokerUnavailable):
+            ended = await self._store.write(
+                lambda connection: self._conclude(connection, work),
+                durable=self._durable,
+                committed=self._concluded,
+            )
+        # An earlier call may have settled some, and been cancelled before it could say so.
+        fenced = [delivery for delivery in ended.missing if not delivery.token.untold]
+        for each in work:
+            each.token.untold = False
+        return fenced
+
+    def _conclude(self, connection: sqlite3.Connection, batch: "Sequence[_Conclusion]") -> Ended:
+        now = self._clock.now()
+        held = queues.still_held(connection, self._number, [each.token for each in batch])
+        ours: list[_Conclusion] = []
+        missing: list[Delivery] = []
+        for each in batch:
+            if each.row in held:
+                held.remove(each.row)  # named twice, it is settled once
+                ours.append(each)
+            else:
+                missing.append(each.settlement.delivery)
+        given_back, delayed = queues.settle(
+            connection,
+            self._queue,
+            [(each.token, each.settlement, each.replacement, each.burial) for each in ours],
+            now,
+            self._limits,
+        )
+        parcels = [each.record for each in ours if each.record is not None]
+        new = records.keep(connection, parcels, now, self._store.mail.is_here) if parcels else []
+        return Ended([each.token for each in ours], missing, new, given_back, delayed)
+
+    def _concluded(self, ended: Ended) -> None:
+        """In the writer's thread."""
+        suspects = False
+        for token in ended.settled:
+            token.untold = True
+            if token.suspect:
+                suspects = True
+                self._leave_lane(token)
+        for delivery in ended.missing:
+            if delivery.suspect:
+                self._leave_lane(delivery.token)
+        self._store.mail.deliver(ended.new)
+        self._store.ring(self._queue, ended.given_back)
+        if suspects:
+            self._store.ring(self._queue)  # the next suspect may be waiting for the lane
+        if ended.delayed:
+            self._store.look_again()
+
+    # The lane
+
+    def _occupy(self, number: int, crashes: Sequence[int] = ()) -> None:
+        """Say what came of the room that was reserved for a claim."""
+        room = self._rooms.pop(number, None)
+        if room is not None:
+            self._lease.lane.occupy(room, crashes)
+
+    def _leave_lane(self, token: Held) -> None:
+        """A suspect is settled, or was before."""
+        if token in self._suspects:
+            self._suspects.remove(token)
+            self._lease.lane.leave()
+
+
+class _Conclusion:
+    """A conclusion as it goes to the writer: encoded before the file is locked."""
+
+    __slots__ = ("burial", "record", "replacement", "row", "settlement", "token")
+
+    def __init__(self, conclusion: Conclusion) -> None:
+        self.settlement = conclusion.settlement
+        self.token: Held = self.settlement.delivery.token
+        self.row = (self.token.seq, self.token.claim)
+        self.replacement: Parcel | None = None
+        self.burial: Burial | None = None
+        if not isinstance(self.settlement, Ack):
+            if self.settlement.replacement is not None:
+                self.replacement = pack(self.settlement.replacement)
+            if isinstance(self.settlement, Reject):
+                self.burial = burial(self.token.seq, self.settlement)
+        self.record = None if conclusion.record is None else records.pack(conclusion.record)
+
+
+class QueueLookout:
+    """Looks for something that can be claimed, and rings."""
+
+    def __init__(self, queue: str, clock: Clock, bell: Bell, room: Room) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._bell = bell
+        self._room = room
+        self._due = math.inf  # when the first of the delayed ones may be claimed
+
+    def pause(self) -> float:
+        return self._due - self._clock.now()
+
+    def look(self, connection: sqlite3.Connection) -> None:
+        ready = queues.is_something_ready(connection, self._queue, self._room)
+        [due] = connection.execute(
+            "SELECT min(due) FROM delayed WHERE queue = ?", (self._queue,)
+        ).fetchone()
+        self._due = math.inf if due is None else due
+        if ready or self.pause() <= 0:
+            self._bell.ring()
+
+    def give_up(self) -> None:
+        self._bell.ring()  # whoever receives now hears why
+
+
+class StandbyLookout:
+    """Looks for the end of the worker that has the queue for itself, and rings."""
+
+    def __init__(self, queue: str, clock: Clock, bell: Bell) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._bell = bell
+        self._ends = math.inf
+
+    def pause(self) -> float:
+        return self._ends - self._clock.now()
+
+    def look(self, connection: sqlite3.Connection) -> None:
+        self._ends = active_until(connection, self._queue)
+        if self.pause() <= 0:
+            self._bell.ring()
+
+    def give_up(self) -> None:
+        self._bell.ring()
+
+
+def _standby(queue: str) -> str:
+    """The line of those who wait for the active worker's end; no queue has such a name."""
+    return f"{queue} standby"

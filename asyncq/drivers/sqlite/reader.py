@@ -1,0 +1,201 @@
+"""The reader: the one thread of a process that reads the file, and looks out for what others write.
+
+Other processes ring no bell here. The reader asks SQLite every few milliseconds whether anything
+was written at all (a counter in shared memory), less often the longer nothing was, and looks only
+then.
+"""
+
+import sqlite3
+import threading
+from enum import Enum
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+from asyncq.drivers.sqlite.connection import PATIENCE
+from asyncq.drivers.sqlite.forks import Seat
+from asyncq.drivers.sqlite.jobs import Job, answer
+from asyncq.loggers import get_logger
+
+SHORTEST_PAUSE = 0.005  # seconds between two questions, while something happens
+LONGEST_PAUSE = 0.1  # ... while nothing does
+SLOWING = 1.25  # from one to the next
+
+log = get_logger(__name__)
+
+
+class _Signal(Enum):
+    LOOK = "look"
+    STOP = "stop"
+
+
+class Lookout(Protocol):
+    """Somebody who waits for something in the file."""
+
+    def pause(self) -> float:
+        """Seconds until it must look even if nothing is written; ``inf`` for never."""
+        ...
+
+    def look(self, connection: sqlite3.Connection) -> None:
+        """See whether it is there."""
+        ...
+
+    def give_up(self) -> None:
+        """The file cannot be read now."""
+        ...
+
+
+class Reader:
+    """Does reading jobs, and has lookouts look whenever something was written."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._seat = Seat(path)
+        self._jobs: SimpleQueue[Job[Any] | _Signal] = SimpleQueue()
+        self._stopped = False
+        self._lock = threading.Lock()
+        self._lookouts: dict[Lookout, bool] = {}  # and whether it must look, come what may
+        self._version: int = -1  # of the data, as it was when all had looked
+        self._pause = SHORTEST_PAUSE
+        self._is_away = False  # the file; and that was said
+        self._thread = threading.Thread(target=self._run, name=f"reads {path}", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job[Any]) -> None:
+        with self._lock:
+            if not self._stopped:
+                self._jobs.put(job)
+                return
+        job.fail(sqlite3.ProgrammingError("the file is closed"))
+        answer([job])
+
+    def stop(self) -> None:
+        """Do what has come so far, and close the file."""
+        with self._lock:
+            self._stopped = True
+            self._jobs.put(_Signal.STOP)
+
+    def join(self) -> None:
+        """Wait, and block, until the file is closed."""
+        self._thread.join()
+
+    def post(self, lookout: Lookout) -> None:
+        """Have it look now, and whenever something was written."""
+        with self._lock:
+            self._lookouts[lookout] = True
+        self._wake()
+
+    def withdraw(self, lookout: Lookout) -> None:
+        with self._lock:
+            del self._lookouts[lookout]
+
+    def look_again(self) -> None:
+        """Have everyone look: there is something new to wait for."""
+        with self._lock:
+            idle = not self._lookouts
+            for lookout in self._lookouts:
+                self._lookouts[lookout] = True
+        if not idle:
+            self._wake()
+
+    def _wake(self) -> None:
+        self._jobs.put(_Signal.LOOK)
+
+    def _run(self) -> None:
+        try:
+            while (job := self._next()) is not _Signal.STOP:
+                with self._seat:
+                    if (connection := self._open(job)) is None:
+                        continue
+                    if isinstance(job, Job):
+                        self._do(job, connection)
+                    self._look_out(connection)
+        finally:
+            self._seat.close()
+
+    def _next(self) -> "Job[Any] | _Signal":
+        try:
+            return self._jobs.get(timeout=self._time_to_look())
+        except Empty:
+            return _Signal.LOOK
+
+    def _time_to_look(self) -> float | None:
+        with self._lock:
+            if not self._lookouts:
+                return None
+            soonest = min(lookout.pause() for lookout in self._lookouts)
+        # Never shorter: what is due and was not taken yet is no reason to look without pause.
+        return max(SHORTEST_PAUSE / 5, min(soonest, self._pause))
+
+    def _open(self, job: "Job[Any] | _Signal") -> sqlite3.Connection | None:
+        before = self._seat.connection
+        try:
+            connection = self._seat.open()
+        except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
+            self._pause = LONGEST_PAUSE
+            if isinstance(job, Job):
+                job.fail(error)
+                answer([job])
+            if before is not None:
+                self._say_that_it_cannot(error)
+            return None
+        self._is_away = False
+        if connection is before:
+            return connection
+        connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    def _do(self, job: Job[Any], connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute("BEGIN")  # all that one job reads is of one moment
+            try:
+                result = job.work(connection)
+            finally:
+                connection.execute("COMMIT")
+            job.succeed(result)
+        except Exception as error:  # noqa: BLE001 - the thread must survive any job
+            job.fail(error)
+        answer([job])
+
+    def _look_out(self, connection: sqlite3.Connection) -> None:
+        with self._lock:
+            if not self._lookouts:
+                return
+        try:
+            self._look(connection)
+        except sqlite3.Error as error:
+            log.warning("%s cannot be read, trying again: %s", self._path, error)
+            self._pause = LONGEST_PAUSE
+            self._tell_lookouts()
+
+    def _say_that_it_cannot(self, error: Exception) -> None:
+        """Once, and not at every look."""
+        if not self._is_away:
+            self._is_away = True
+            log.error("%s cannot be read, trying again: %s", self._path, error)
+            self._tell_lookouts()
+
+    def _tell_lookouts(self) -> None:
+        with self._lock:
+            lookouts = list(self._lookouts)
+        for lookout in lookouts:
+            lookout.give_up()
+
+    def _look(self, connection: sqlite3.Connection) -> None:
+        version: int = connection.execute("PRAGMA data_version").fetchone()[0]
+        changed = version != self._version
+        if changed:
+            self._version = version
+            self._pause = SHORTEST_PAUSE
+        else:
+            self._pause = min(self._pause * SLOWING, LONGEST_PAUSE)
+        with self._lock:
+            due = [
+                lookout
+                for lookout, must in self._lookouts.items()
+                if must or changed or lookout.pause() <= 0
+            ]
+            for lookout in due:
+                self._lookouts[lookout] = False
+        for lookout in due:
+            lookout.look(connection)

@@ -1,0 +1,138 @@
+"""Records and progress in the file: statements, and nothing else."""
+
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
+
+from asyncq.language.message import Progress, Record
+from asyncq.seams.records import encode_progress, encode_record, read_progress
+
+BITE = 200  # expired rows removed at a time: more than a batch adds, and soon done
+
+Parcel = tuple[Record, bytes]  # a record, and its bytes
+
+
+def pack(record: Record) -> Parcel:
+    return record, encode_record(record)
+
+
+def as_json(values: Collection[str] | Collection[int]) -> str:
+    """A list as SQLite's ``json_each`` takes it: one value to bind, however many there are."""
+    return msgspec.json.encode(values).decode()
+
+
+def keep(
+    connection: sqlite3.Connection,
+    parcels: Sequence[Parcel],
+    now: float,
+    is_here: Callable[[str], bool],
+) -> list[Record]:
+    """Store the first record of each id; returns those that are new.
+
+    What is for an address that ``is_here`` does not know, and another process listens to, is laid
+    out for that process.
+    """
+    expire_records(connection, now)
+    standing = _standing(connection, [record.id for record, _ in parcels], now)
+    new: dict[str, Parcel] = {}
+    for parcel in parcels:
+        if parcel[0].id not in standing:
+            new.setdefault(parcel[0].id, parcel)
+    connection.executemany(
+        "INSERT INTO records (id, expires, record) VALUES (?, ?, ?)"
+        " ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, record = excluded.record",
+        [
+            (record.id, now + record.keep, packed)
+            for record, packed in new.values()
+            if record.keep > 0
+        ],
+    )
+    abroad = [
+        (record.reply_to, packed)
+        for record, packed in new.values()
+        if record.reply_to is not None and not is_here(record.reply_to)
+    ]
+    if abroad:
+        connection.executemany(
+            "INSERT INTO pushes (address, record) SELECT ?1, ?2"
+            " WHERE EXISTS (SELECT 1 FROM watchers WHERE address = ?1)",
+            abroad,
+        )
+    return [record for record, _ in new.values()]
+
+
+def _standing(connection: sqlite3.Connection, ids: list[str], now: float) -> set[str]:
+    rows = connection.execute(
+        "SELECT id FROM records WHERE id IN (SELECT value FROM json_each(?)) AND expires > ?",
+        (as_json(ids), now),
+    )
+    return {message_id for (message_id,) in rows}
+
+
+def fetch(connection: sqlite3.Connection, ids: Sequence[str], now: float) -> dict[str, object]:
+    rows = connection.execute(
+        "SELECT id, record FROM records"
+        " WHERE id IN (SELECT value FROM json_each(?)) AND expires > ?",
+        (as_json(ids), now),
+    )
+    return dict(rows)
+
+
+def forget(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
+    chosen = (as_json(ids),)
+    connection.execute("DELETE FROM records WHERE id IN (SELECT value FROM json_each(?))", chosen)
+    connection.execute("DELETE FROM progress WHERE id IN (SELECT value FROM json_each(?))", chosen)
+
+
+def post_progress(
+    connection: sqlite3.Connection, message_id: str, progress: Progress, now: float, seconds: float
+) -> None:
+    expire_progress(connection, now)
+    connection.execute(
+        "INSERT INTO progress (id, expires, progress) VALUES (?, ?, ?)"
+        " ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, progress = excluded.progress",
+        (message_id, now + seconds, encode_progress(progress)),
+    )
+
+
+def fetch_progress(
+    connection: sqlite3.Connection, ids: Sequence[str], now: float
+) -> dict[str, Progress]:
+    rows = connection.execute(
+        "SELECT id, progress FROM progress"
+        " WHERE id IN (SELECT value FROM json_each(?)) AND expires > ?",
+        (as_json(ids), now),
+    )
+    return {
+        message_id: progress
+        for message_id, packed in rows
+        if (progress := read_progress(message_id, packed)) is not None
+    }
+
+
+def expire_records(connection: sqlite3.Connection, now: float) -> None:
+    """Remove some of what is past its time, so that the file does not grow for ever."""
+    connection.execute(
+        "DELETE FROM records WHERE number IN"
+        " (SELECT number FROM records WHERE expires <= ? ORDER BY expires LIMIT ?)",
+        (now, BITE),
+    )
+
+
+def expire_progress(connection: sqlite3.Connection, now: float) -> None:
+    connection.execute(
+        "DELETE FROM progress WHERE number IN"
+        " (SELECT number FROM progress WHERE expires <= ? ORDER BY expires LIMIT ?)",
+        (now, BITE),
+    )
+
+
+def expire_watchers(connection: sqlite3.Connection, now: float) -> None:
+    """Forget processes that listened and died, and what was laid out for them."""
+    connection.execute("DELETE FROM watchers WHERE expires <= ?", (now,))
+    connection.execute(
+        "DELETE FROM pushes WHERE number IN (SELECT number FROM pushes"
+        " WHERE address NOT IN (SELECT address FROM watchers) LIMIT ?)",
+        (BITE,),
+    )

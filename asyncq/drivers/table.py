@@ -1,0 +1,164 @@
+"""The drivers by the scheme of their URL: nothing is imported that is not used."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+from urllib.parse import urlsplit
+
+from asyncq.clock import Clock
+from asyncq.config import Url, query_of
+from asyncq.errors import ConfigurationError
+from asyncq.language.quantities import choice, count, from_text
+from asyncq.language.spelling import nearest
+from asyncq.seams.backend import Backend
+from asyncq.seams.broker import Broker
+from asyncq.seams.dead import DeadLimits
+
+BROKERS = {
+    "memory": "asyncq.drivers.memory.broker:MemoryBroker",
+    "sqlite": "asyncq.drivers.sqlite.broker:SqliteBroker",
+    "redis": "asyncq.drivers.redis.broker:RedisBroker",
+    "rediss": "asyncq.drivers.redis.broker:RedisBroker",
+    "unix": "asyncq.drivers.redis.broker:RedisBroker",
+    "amqp": "asyncq.drivers.rabbitmq.broker:RabbitBroker",
+    "amqps": "asyncq.drivers.rabbitmq.broker:RabbitBroker",
+}
+BACKENDS = {
+    "memory": "asyncq.drivers.memory.backend:MemoryBackend",
+    "sqlite": "asyncq.drivers.sqlite.backend:SqliteBackend",
+    "redis": "asyncq.drivers.redis.backend:RedisBackend",
+    "rediss": "asyncq.drivers.redis.backend:RedisBackend",
+    "unix": "asyncq.drivers.redis.backend:RedisBackend",
+    "amqp": "asyncq.drivers.rabbitmq.backend:RpcBackend",
+    "amqps": "asyncq.drivers.rabbitmq.backend:RpcBackend",
+    "null": "asyncq.drivers.null:NullBackend",
+}
+# scheme: the extra that installs what it needs
+EXTRAS = {
+    "redis": "redis",
+    "rediss": "redis",
+    "unix": "redis",
+    "amqp": "rabbitmq",
+    "amqps": "rabbitmq",
+}
+
+
+def make_broker(url: Url, clock: Clock, limits: DeadLimits | None = None) -> Broker:
+    """The broker behind ``url``, not yet connected; its dead letters within these limits.
+
+    Raises:
+        ConfigurationError: unknown scheme, or its extra is not installed.
+    """
+    return _load("broker", BROKERS, url)(url, clock, limits or DeadLimits())
+
+
+def make_backend(url: Url, clock: Clock) -> Backend:
+    """The backend behind ``url``, not yet connected.
+
+    Raises:
+        ConfigurationError: unknown scheme, or its extra is not installed.
+    """
+    return _load("backend", BACKENDS, url)(url, clock)
+
+
+def check_url(kind: str, url: Url) -> None:
+    """See that a URL can be one of a ``broker`` or a ``backend``, without loading its driver.
+
+    Raises:
+        ConfigurationError: an unknown scheme, port, database or option; says what to write.
+    """
+    table, scheme = (BROKERS if kind == "broker" else BACKENDS), url.scheme
+    if scheme not in table:
+        known = ", ".join(f"{each}://" for each in table)
+        hint = OTHER_NAMES.get(scheme) or nearest(scheme, table)
+        raise ConfigurationError(f"no {kind} driver for {url!r}; known schemes: {known}{hint}")
+    try:
+        parts = urlsplit(url.reveal())
+        _ = parts.port
+    except ValueError:
+        # Not "from": the original's text may hold the password.
+        raise ConfigurationError(
+            f"{url!r} has no port that can be: write {scheme}://host:port, and a password with "
+            "characters such as / @ : quoted (%2F %40 %3A)"
+        ) from None
+    if scheme == "sqlite" and parts.netloc:
+        raise ConfigurationError(
+            f"{url!r} names no file: a relative path has three slashes, "
+            f"sqlite:///{parts.netloc}{parts.path}, and an absolute one four"
+        )
+    database = parts.path.strip("/")
+    if scheme in {"redis", "rediss"} and database and not database.isdecimal():
+        raise ConfigurationError(
+            f"{url!r}: a database of Redis is a number, as in redis://host:6379/0; not {database!r}"
+        )
+    _check_options(scheme, url)
+
+
+def _check_options(scheme: str, url: Url) -> None:
+    known = OPTIONS.get(scheme)
+    if known is None:
+        return
+    for option, value in query_of(url).items():
+        if option in known:
+            if (check := known[option]) is not None:
+                check(f"{url!r}: {option}", value)
+        elif not (known is _REDIS and option.startswith(("ssl_", "socket_"))):
+            hint = nearest(option, known)
+            raise ConfigurationError(
+                f"{url!r}: unknown option {option}; there are {', '.join(known)}{hint}"
+            )
+
+
+def _whole(least: int) -> Callable[[str, str], Any]:
+    return lambda name, text: from_text(count, name, text, at_least=least, most=65535)
+
+
+_REDIS: Mapping[str, Callable[[str, str], Any] | None] = dict.fromkeys(
+    ("prefix", "db", "username", "password", "client_name", "protocol", "max_connections",
+     "retry_on_timeout", "health_check_interval", "lib_name", "lib_version", "timeout",
+     "encoding", "encoding_errors", "decode_responses", "ssl_ca_certs", "ssl_cert_reqs",
+     "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "socket_timeout")
+)  # fmt: skip
+_AMQP: Mapping[str, Callable[[str, str], Any] | None] = {
+    "heartbeat": _whole(0),
+    "prefetch": _whole(1),
+    "cafile": None,
+    "certfile": None,
+    "keyfile": None,
+    "verify": lambda name, text: choice(name, text, "yes", "no"),
+}
+_SQLITE: Mapping[str, Callable[[str, str], Any] | None] = {
+    "synchronous": lambda name, text: choice(name, text.lower(), "full", "normal")
+}
+OPTIONS = {
+    "redis": _REDIS, "rediss": _REDIS, "unix": _REDIS, "amqp": _AMQP, "amqps": _AMQP,
+    "sqlite": _SQLITE,
+}  # fmt: skip
+# What others call a store, or that asyncq has no driver for.
+OTHER_NAMES = {
+    "rabbitmq": "; for RabbitMQ, write amqp://",
+    "pyamqp": "; for RabbitMQ, write amqp://",
+    "valkey": "; for Valkey, write redis://",
+    "valkeys": "; for Valkey, write rediss://",
+    "redis+socket": "; for a socket, write unix:///path",
+    "sqla+sqlite": "; write sqlite:///path",
+    "file": "; for a file, write sqlite:///path",
+    **dict.fromkeys(
+        ("postgres", "postgresql", "mysql", "mariadb", "mongodb", "sqs", "kafka"),
+        "; it cannot be used yet",
+    ),
+}
+
+
+def _load(kind: str, table: dict[str, str], url: Url) -> Any:
+    check_url(kind, url)
+    module, _, name = table[url.scheme].partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(url.scheme)
+        if extra is None or (error.name or "").startswith("asyncq"):
+            raise
+        raise ConfigurationError(
+            f"{url.scheme}:// needs a package that is missing: pip install 'asyncq[{extra}]'"
+        ) from error

@@ -1,0 +1,99 @@
+"""The backend seam: where outcomes are kept until they expire, and pushed to who waits for them."""
+
+from collections.abc import Hashable, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Literal, Protocol, Self, runtime_checkable
+
+from asyncq.language.message import Progress, Record
+
+
+class Watch(Protocol):
+    """A client's ear: the records that are stored with its address as ``reply_to``."""
+
+    async def receive(self) -> Sequence[Record]:
+        """Wait for the next records.
+
+        Pushing is best effort: an empty batch means that some may have been missed, so fetch what
+        is waited for. What is pushed and is no record is left out, and logged.
+
+        Raises:
+            BackendUnavailable: it hears nothing any more (a connection was lost): watch anew.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """Keeps one outcome per message until ``keep`` seconds have passed.
+
+    Entering connects; leaving closes what was opened.
+    """
+
+    @property
+    def store(self) -> Hashable:
+        """What it keeps its records in; equal to a broker's ``store`` where that is the same."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
+
+    async def store_records(self, records: Sequence[Record]) -> None:
+        """Keep these records and push them to who waits. The first one stored for an id stands.
+
+        A record with ``keep`` of 0 is pushed and not kept.
+
+        Raises:
+            BackendUnavailable: some may have been stored; storing them again is safe.
+        """
+        ...
+
+    async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        """The record of each id, None where there is none.
+
+        Raises:
+            BackendUnavailable: nothing was read; call again.
+        """
+        ...
+
+    def watch(self, address: str) -> AbstractAsyncContextManager[Watch]:
+        """Listen for records whose ``reply_to`` is ``address``; entered, nothing is missed."""
+        ...
+
+    async def forget(self, ids: Sequence[str]) -> None:
+        """Remove these records, and their progress."""
+        ...
+
+
+@runtime_checkable
+class PushOnly(Protocol):
+    """A backend that keeps nothing: who does not listen when an outcome is stored never hears it.
+
+    So a client listens before it sends.
+    """
+
+    keeps_nothing: Literal[True]
+
+
+@runtime_checkable
+class Mute(Protocol):
+    """A backend that neither keeps outcomes nor tells anybody: waiting for one is in vain."""
+
+    tells_nothing: Literal[True]
+
+
+@runtime_checkable
+class ProgressBoard(Protocol):
+    """A backend that also keeps how far running tasks say they are."""
+
+    async def post_progress(self, id: str, progress: Progress, keep: float) -> None:
+        """Remember the latest progress of this message for ``keep`` seconds."""
+        ...
+
+    async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]: ...

@@ -1,0 +1,401 @@
+"""The broker seam: how envelopes get from clients to workers, and how deliveries end.
+
+Everything that crosses it is a batch; one is a batch of one. `asyncq.testing.contracts` holds the
+tests of what is promised here; a driver is right when they pass.
+"""
+
+import math
+import time
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Annotated, Any, Protocol, Self, runtime_checkable
+
+import msgspec
+
+from asyncq.language.message import MAX_PRIORITY, Failure, Record
+from asyncq.language.topology import Queue
+from asyncq.seams.lanes import Lane
+from asyncq.shown import Shown
+
+MAX_BATCH = 500
+"""The most entries one call on a driver needs to take; callers split, drivers may rely on it."""
+WAITED_TOO_LONG = "WaitedTooLong"
+"""How the reason of a dead letter begins that no worker took within the queue's ``ttl``."""
+OVERFLOWED = "Overflowed"
+"""How the reason of a dead letter begins that gave way in a queue with a ``max_length``."""
+
+
+def waited_too_long(ttl: float) -> str:
+    return f"{WAITED_TOO_LONG}: no worker took it within {ttl:g} s"
+
+
+def overflowed(limit: int) -> str:
+    return f"{OVERFLOWED}: the queue had {limit} newer or more urgent ones"
+
+
+Priority = Annotated[int, msgspec.Meta(ge=0, le=MAX_PRIORITY)]
+"""Of what is decoded: where another number stands, other hands wrote it."""
+
+
+class Envelope(Shown, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """A message as a broker sees it: where it goes, and bytes."""
+
+    id: str
+    queue: str
+    """Where it waits; of one that names an exchange, the queue whose copy keeps the id."""
+    body: bytes
+    priority: int = 0
+    """From 0 (lowest) to 9."""
+    eta: float | None = None
+    """Unix seconds; not delivered before."""
+    expires: float | None = None
+    """Unix seconds; delivered even so: ending it is the worker's business."""
+    reply_to: str | None = None
+    sent_at: float = 0.0
+    """Unix seconds."""
+    headers: dict[str, Any] = {}  # noqa: RUF012 - msgspec makes each a new one
+    exchange: str = ""
+    """Only for a broker with `Exchanges`, and only when it is published."""
+    routing_key: str = ""
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One envelope in one worker's hands, under the worker's lease."""
+
+    envelope: Envelope
+    crashes: int = 0
+    """How many workers died while they ran it."""
+    suspect: bool = False
+    """It was in a worker's hands before, and that worker was lost. It runs in the lane."""
+    again: bool = False
+    """It may have run to its end before: whether it has an outcome is looked up first."""
+    token: Any = None
+    """The driver's own handle."""
+
+
+class Ack(msgspec.Struct, frozen=True, gc=False):
+    """Done: forget it."""
+
+    delivery: Delivery
+
+
+class Nack(msgspec.Struct, frozen=True):
+    """Give it back, to be delivered after ``delay`` seconds; without delay, at the head.
+
+    Nothing is counted against it. A ``replacement`` takes its place under the same id (a retry).
+    A broker that cannot put it at the head puts it at the end.
+    """
+
+    delivery: Delivery
+    delay: float = 0.0
+    replacement: Envelope | None = None
+
+
+class LastAttempt(Shown, frozen=True, array_like=True):
+    """How the last attempt of a message failed, as its dead letter keeps it."""
+
+    error: Failure
+    attempt: int = 0
+    """Which it was, from 1; 0 where the message could not be read."""
+    worker: str = ""
+
+
+class Reject(msgspec.Struct, frozen=True):
+    """Move it to the queue's dead letters, with the reason.
+
+    A ``replacement`` is what lies there instead, and is sent again from there, under the same id.
+    """
+
+    delivery: Delivery
+    reason: str
+    last: LastAttempt | None = None
+    replacement: Envelope | None = None
+
+
+Settlement = Ack | Nack | Reject  # how a delivery ends
+
+
+class Conclusion(msgspec.Struct, frozen=True, gc=False):
+    """The end of one attempt: the record to keep, if any, and the settlement of its delivery."""
+
+    settlement: Settlement
+    record: Record | None = None
+
+
+class QueueSpec(msgspec.Struct, frozen=True):
+    """A queue as a consumer asks for it."""
+
+    name: str
+    prefetch: int | None = None
+    """How much a broker that pushes may hand out unasked, what is not yet settled included; None:
+    only what is asked for. A worker with one queue says how many slots it has."""
+
+
+class Lease:
+    """The right of one worker incarnation to what it holds.
+
+    It belongs to the worker, not to a message: renewing costs the same whatever is held. Suspects
+    (deliveries that outlived a worker) are claimed as far as there is room in the ``lane``.
+    """
+
+    __slots__ = (
+        "_stretchers",
+        "_watcher",
+        "good_until",
+        "held_to_the_end",
+        "incarnation",
+        "lane",
+        "lost",
+        "seconds",
+        "waiting",
+    )
+
+    def __init__(self, incarnation: str, seconds: float, lane: Lane | None = None) -> None:
+        self.incarnation = incarnation
+        """The worker's name and a number, as in ``0a1b2c3d4e5f-2``: its second lease."""
+        self.seconds = seconds
+        self.lane = lane or Lane()
+        self.good_until = math.inf
+        """By `time.monotonic`: later than this, others may own what is held. Written by whoever
+        renews, read where a broker cannot check (a backend in another store)."""
+        self.lost = False
+        """Known to have ended; set once."""
+        self.held_to_the_end = False
+        """It is known when it ended, and what was done before then was done under it."""
+        self.waiting = 0
+        """How many of the deliveries in the worker's hands wait for others and take no slot. A
+        broker that bounds what is not settled (`QueueSpec.prefetch`) hands out as many more."""
+        self._watcher: Callable[[], None] | None = None
+        self._stretchers: list[Callable[[], None]] = []
+
+    def stretch(self, waiting: int) -> None:
+        """So many wait now."""
+        self.waiting = waiting
+        for tell in self._stretchers:
+            tell()
+
+    def on_stretch(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` whenever `waiting` has changed."""
+        self._stretchers.append(tell)
+
+    def watch(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` when a driver says that the lease has ended."""
+        self._watcher = tell
+
+    def lose(self) -> None:
+        """It ends at this moment: a driver says so, from the event loop."""
+        if not self.lost:
+            self.lost = self.held_to_the_end = True
+            if self._watcher is not None:
+                self._watcher()
+
+    def is_good(self) -> bool:
+        """Whether nobody else can own what is held."""
+        return not self.lost and time.monotonic() < self.good_until
+
+
+class Consumer(Protocol):
+    """One worker's hands in one queue.
+
+    `settle` may run while `wait` or `receive` does; none of the three runs twice at once.
+    """
+
+    async def wait(self) -> None:
+        """Return when there may be something to receive. Holds nothing meanwhile.
+
+        It may return early, and does so at least every few seconds: a wake-up that got lost costs
+        time, never a message.
+
+        Raises:
+            BrokerUnavailable: the connection is gone; call again, it reconnects by itself.
+        """
+        ...
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        """Claim up to ``limit`` deliveries that are due, at once; possibly none.
+
+        Suspects come as far as there is room in the lease's lane, where they stay until they are
+        settled, and in their order: none passes one that has to wait. They are the first of what
+        is returned.
+
+        Raises:
+            BrokerUnavailable: what was claimed and never arrived has been given back or will be,
+                uncounted, before the next call returns.
+            LeaseLost: the broker gave this incarnation up.
+        """
+        ...
+
+    async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
+        """End these deliveries. Returns those that were not ours any more: nothing was done.
+
+        Raises:
+            BrokerUnavailable: some may have been settled; settling them again is safe.
+        """
+        ...
+
+
+@runtime_checkable
+class WaitingConsumer(Consumer, Protocol):
+    """A consumer that can wait and claim in one round trip."""
+
+    async def wait_and_receive(self, limit: int) -> Sequence[Delivery]:
+        """`receive` as soon as there is something to receive; none after a few seconds.
+
+        What it may claim is as good as claimed while it waits: call it with slots in hand.
+        Cancelled, it holds nothing. Raises as `receive`.
+        """
+        ...
+
+
+@runtime_checkable
+class PushedConsumer(Consumer, Protocol):
+    """A consumer that has messages in hand before it is asked for them."""
+
+    async def take_no_more(self) -> None:
+        """Give back, uncounted, what was not received, and hold nothing but what was.
+
+        What was received can be settled as before; `receive` is not called again. Raises as
+        `settle`.
+        """
+        ...
+
+
+@runtime_checkable
+class UnifiedConsumer(Consumer, Protocol):
+    """A consumer whose broker and backend are one store: records and settlements in one step."""
+
+    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+        """Store each record (the first for an id stands), settle each delivery, tell who waits.
+
+        All or nothing for each conclusion. Returns the deliveries that were not ours any more:
+        for them neither was done.
+        """
+        ...
+
+
+class Broker(Protocol):
+    """Carries envelopes from clients to workers, each at least once.
+
+    Within a queue and a priority, envelopes arrive in the order they were published unless one is
+    delayed, given back, or was held by a worker that died. A higher priority comes first. Between
+    queues nothing is promised. Entering connects; leaving closes what was opened.
+    """
+
+    @property
+    def store(self) -> Hashable:
+        """What it keeps its messages in; equal to a backend's ``store`` where that is the same."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> None:
+        """Store every envelope durably, each in its queue, in order.
+
+        An id that the queue has already is kept as it is; so is one whose outcome is recorded,
+        where the broker can see that.
+
+        Raises:
+            BrokerUnavailable: some may have been stored; publishing them again is safe.
+            Refused: not these; names them. Of the others some may have been stored.
+            QueueFull: not these, for want of room; the others for this queue are stored.
+        """
+        ...
+
+    async def declare(self, queues: Sequence[Queue]) -> None:
+        """Make these queues what they say they are, for all clients; others stay as they are.
+
+        Their bounds hold for what is published from now on. Bindings are not its business.
+
+        Raises:
+            BrokerUnavailable: call again.
+            ConfigurationError: there is such a queue, and it cannot be changed to this.
+        """
+        ...
+
+    def consume(self, queue: QueueSpec, lease: Lease) -> AbstractAsyncContextManager[Consumer]:
+        """Take deliveries from ``queue`` for the worker that holds ``lease``.
+
+        Entering starts the lease for this queue. On exit it ends, and what was received and not
+        settled goes back, uncounted. It may be left in another task than it was entered in.
+
+        Raises, when it is entered:
+            QueueUnavailable: not this queue just now; consumers of others are not touched by that.
+            ConfigurationError: not this queue until something is changed; likewise.
+            BrokerUnavailable: the broker is away.
+        """
+        ...
+
+
+@runtime_checkable
+class Exchanges(Protocol):
+    """A broker that routes by itself: `Broker.publish` takes envelopes that name an exchange.
+
+    Each queue that is bound gets a copy. The one in ``Envelope.queue`` arrives with the id that was
+    sent, every other with that of `asyncq.language.topology.copy_id`; where ``queue`` is empty, all
+    arrive with the id that was sent. With no queue bound, `Broker.publish` raises `Unroutable`.
+    """
+
+    async def bind(self, queues: Sequence[Queue]) -> None:
+        """Make the exchanges of these queues, which were declared before, and their bindings.
+
+        Raises as `Broker.declare`.
+        """
+        ...
+
+
+class LeaseKeeper(Protocol):
+    """Renews leases from outside the event loop, on a connection of its own. Methods block."""
+
+    def renew(self, incarnation: str, queues: Sequence[str], seconds: float) -> bool:
+        """Make the lease last ``seconds`` from now. False: it had ended, and stays so.
+
+        0 seconds end it now: the next sweep recovers what it held, as after a crash.
+
+        Raises:
+            BrokerUnavailable: not renewed; call again.
+        """
+        ...
+
+    def release(self, incarnation: str, queues: Sequence[str]) -> int:
+        """End the lease of a worker that is dead; returns how many messages it held.
+
+        They are recovered at once, as `Leased.sweep` would when the lease has run out, and with
+        the same blame. Where it held nothing, or was swept before, nothing happens.
+
+        Raises:
+            BrokerUnavailable: some may have been recovered; call again.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Leased(Protocol):
+    """A broker whose leases are records that somebody renews and sweeps."""
+
+    @property
+    def leases_are_shared(self) -> bool:
+        """Whether another process can renew them: not where the store is in this one."""
+        ...
+
+    def keeper(self) -> LeaseKeeper:
+        """A new keeper, for one thread or process."""
+        ...
+
+    async def sweep(self, queue: str) -> int:
+        """Recover what workers held whose lease has ended; returns how many messages.
+
+        They become suspects. If the dead worker held some already, these alone are charged with
+        the crash; otherwise each is. Bounded work: call again while it returns more than nothing.
+        """
+        ...

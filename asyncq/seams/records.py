@@ -1,0 +1,111 @@
+"""Records and progress as bytes, in whatever store they lie or travel; and what is none.
+
+Other hands may write into a store what they like. What cannot be read is shown as that to whoever
+asks for it (`Unreadable`), and never raised where pushes are taken in for everybody.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from asyncq.language.message import UNREADABLE, Progress, Record, Unreadable
+from asyncq.loggers import get_logger
+
+SELDOM = 60.0  # seconds between two lines about what is unreadable
+SHOWN = 60  # bytes of it that a line shows
+
+log = get_logger(__name__)
+
+encode_record = msgspec.msgpack.Encoder().encode
+encode_progress = encode_record
+pack_pushed = encode_record  # of a list of records, or of their bytes as they are
+
+_decode_record = msgspec.msgpack.Decoder(Record).decode
+_decode_records = msgspec.msgpack.Decoder(list[Record]).decode
+_decode_pieces = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+_decode_progress = msgspec.msgpack.Decoder(Progress).decode
+
+
+class _Complaints:
+    """Lines about what could not be read: one, and then one a minute however much there is."""
+
+    def __init__(self) -> None:
+        self._next = 0.0  # on the monotonic clock
+        self._unsaid = 0
+
+    def add(self, what: str, error: Exception, raw: object) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            self._unsaid += 1
+            return
+        unsaid, self._unsaid, self._next = self._unsaid, 0, now + SELDOM
+        log.warning(
+            "%s was ignored: it cannot be read: %s: %s%s",
+            what, error, _shown(raw), f" (and {unsaid} others before)" if unsaid else "",
+        )  # fmt: skip
+
+
+_complaints = _Complaints()
+
+
+def read_record(id: str, raw: object) -> Record:
+    """The record of this id; one that says so if the bytes that are kept for it are none."""
+    try:
+        record = _decode_record(_bytes(raw))
+        if record.id != id:
+            raise ValueError(f"it is the outcome of {record.id[:SHOWN]!r}")
+    except UNREADABLE as error:
+        return Record(id, Unreadable(f"{error}: {_shown(raw)}"))
+    return record
+
+
+def read_pushed(raw: object) -> list[Record]:
+    """The records of a push; without those that are none, which are logged."""
+    try:
+        return _decode_records(_bytes(raw))
+    except UNREADABLE as error:
+        return _readable_of(raw, error)
+
+
+def read_pushed_one(raw: object) -> list[Record]:
+    """The record that was laid out for somebody; nothing if it is none, which is logged."""
+    try:
+        return [_decode_record(_bytes(raw))]
+    except UNREADABLE as error:
+        _complaints.add("an outcome in a push", error, raw)
+        return []
+
+
+def read_progress(id: str, raw: object) -> Progress | None:
+    """How far a task says it is; None where what is kept for it cannot be read, which is logged."""
+    if raw is None:
+        return None
+    try:
+        return _decode_progress(_bytes(raw))
+    except UNREADABLE as error:
+        _complaints.add(f"the progress of message {id}", error, raw)
+        return None
+
+
+def _readable_of(raw: object, error: Exception) -> list[Record]:
+    records: list[Record] = []
+    try:
+        pieces: Sequence[Any] = _decode_pieces(_bytes(raw))
+    except UNREADABLE:
+        _complaints.add("a push of outcomes", error, raw)
+        return records
+    for piece in pieces:
+        records += read_pushed_one(bytes(piece))
+    return records
+
+
+def _bytes(raw: object) -> Any:
+    if not isinstance(raw, bytes | bytearray | memoryview):
+        raise TypeError(f"it is {type(raw).__name__}, not bytes")
+    return raw  # pyright: ignore[reportUnknownVariableType] - a memoryview of anything
+
+
+def _shown(raw: object) -> str:
+    return repr(raw[:SHOWN] if isinstance(raw, bytes | str) else raw)[: 4 * SHOWN]
