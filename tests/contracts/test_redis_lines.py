@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 
 from asyncq.config import Url
-from asyncq.drivers.redis.connection import Link, RedisSettings
+from asyncq.drivers.redis.connection import Link, RedisSettings, pack_command
 from asyncq.errors import BrokerUnavailable
 from tests.faults.lab.proxy import Blackhole, Halve, Pass, Proxy, Throttle, Trap, start_proxy
 from tests.servers import RedisServer, start_redis
@@ -109,6 +109,25 @@ async def test_a_long_question_on_a_slow_line_is_no_silence(proxy: Proxy) -> Non
 
         await link("SET", "big", b"x" * BIG)
         assert await link("CLIENT", "ID") == before
+
+
+@pytest.mark.parametrize("before", [0.1, 60.0])
+async def test_who_asks_waits_as_long_as_he_says_whatever_was_asked_before(
+    server: RedisServer, before: float
+) -> None:
+    wire = await settings_for(server.port).lines.open()
+    try:
+        assert await wire.ask(pack_command(("PING",)), 1, before) == [b"PONG"]
+        begun = anyio.current_time()
+
+        answers = await wire.ask(pack_command(("BLPOP", "nothing", 1.0)), 1, 0.4)
+
+        assert answers is None
+        assert 0.4 <= anyio.current_time() - begun < 1.0
+        assert await wire.wait_on(10.0) == [None]
+        assert await wire.next_push(0.1) is None
+    finally:
+        wire.close()
 
 
 async def test_a_connection_that_the_server_closed_is_forgotten_without_a_warning(

@@ -8,6 +8,7 @@ call costs. Here a call is one write, one future, and hiredis.
 import asyncio
 import re
 from collections import deque
+from collections.abc import Coroutine
 from typing import Any
 
 import hiredis
@@ -43,6 +44,8 @@ class Wire(asyncio.Protocol):
         self._pushes: deque[Any] = deque()
         self._pushed: asyncio.Future[None] | None = None
         self._is_paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._late_at = 0.0  # loop time at which who waits is told that nothing came
         self.is_open = True
         self._heard_at = self._loop.time()
         # Nothing has been read ahead: the handshake has taken the answer to each of its questions,
@@ -50,7 +53,9 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport = self._opener._writer.transport  # noqa: SLF001 - no public way
         self._transport.set_protocol(self)
 
-    async def ask(self, questions: bytes, count: int, patience: float) -> list[Any] | None:
+    def ask(
+        self, questions: bytes, count: int, patience: float
+    ) -> Coroutine[Any, Any, list[Any] | None]:
         """Send so many commands, packed; their answers, among them `ReplyError`s.
 
         None when they have not all come yet: then `wait_on`. A call that is cancelled closes the
@@ -63,7 +68,7 @@ class Wire(asyncio.Protocol):
             raise ConnectionResetError("the connection was closed")
         self._wanted = count
         self._answered = self._loop.create_future()
-        return await self.wait_on(patience, questions)
+        return self.wait_on(patience, questions)
 
     async def wait_on(self, patience: float, questions: bytes = b"") -> list[Any] | None:
         """The answers to what was asked; None when they have still not all come.
@@ -73,7 +78,7 @@ class Wire(asyncio.Protocol):
         """
         answered = self._answered
         assert answered is not None, "nothing was asked"  # noqa: S101 - only after `ask`
-        timer = self._loop.call_later(patience, self._hesitate)
+        self._be_patient(patience)
         try:
             if questions:
                 self._write(questions)
@@ -82,8 +87,6 @@ class Wire(asyncio.Protocol):
             answered.cancel()
             self.close()
             raise
-        finally:
-            timer.cancel()
 
     def silent_for(self) -> float:
         """Seconds since the server last said anything here."""
@@ -105,8 +108,9 @@ class Wire(asyncio.Protocol):
             if not self.is_open:
                 raise ConnectionResetError("the connection was closed")
             pushed = self._pushed = self._loop.create_future()
+            self._be_patient(timeout)
             try:
-                await asyncio.wait((pushed,), timeout=timeout)
+                await pushed
             finally:
                 self._pushed = None
             if not self._pushes:
@@ -131,6 +135,31 @@ class Wire(asyncio.Protocol):
             # What uvloop raises when the connection was reset while nobody looked.
             raise ConnectionResetError(str(error)) from error
 
+    def _be_patient(self, seconds: float) -> None:
+        """Have who waits told after so long.
+
+        One timer serves many calls, which end long before it: to make and cancel one for each would
+        cost a tenth of a call.
+        """
+        self._late_at = late_at = self._loop.time() + seconds
+        timer = self._timer
+        if timer is None or timer.when() > late_at:
+            if timer is not None:
+                timer.cancel()
+            self._timer = self._loop.call_at(late_at, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        self._timer = None
+        waits = self._answered or self._pushed
+        if waits is None or waits.done():
+            return
+        if self._loop.time() < self._late_at:  # others have asked since
+            self._timer = self._loop.call_at(self._late_at, self._look_at_clock)
+        elif waits is self._pushed:
+            waits.set_result(None)
+        else:
+            self._hesitate()
+
     def _hesitate(self) -> None:
         """Let who asked think again; the answers may still come."""
         answered = self._answered
@@ -140,6 +169,9 @@ class Wire(asyncio.Protocol):
 
     def _end(self, error: Exception) -> None:
         self.is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._opener._reader = self._opener._writer = None  # noqa: SLF001 - it is closed, though not by it
         if self._answered is not None and not self._answered.done():
             self._answered.set_exception(error)
