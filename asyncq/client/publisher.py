@@ -103,12 +103,13 @@ class Publisher:
                 raise
             else:
                 _release(part)
-        self._outage.end()
+        if self._outage.error is not None:
+            self._outage.end()
         return 0.0
 
     async def _publish(self, envelopes: Sequence[Envelope]) -> None:
         try:
-            with anyio.fail_after(self._timeout):
+            async with asyncio.timeout(self._timeout):
                 await self._broker.publish(envelopes)
         except TimeoutError as error:
             raise BrokerUnavailable(f"no answer from the broker in {self._timeout} s") from error
