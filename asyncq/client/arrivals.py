@@ -61,7 +61,9 @@ class Batch:
             if size_of(record) <= LARGE:
                 return record
             self.shared.discard(id)  # too large to lie here for who may never ask
-        record = self.came.pop(id, None)
+        if id not in self.came:
+            return None
+        record = self.came.pop(id, None)  # not there any more if another thread was faster
         if record is not None:
             self.taken.add(id)
         return record

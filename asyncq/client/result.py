@@ -101,7 +101,7 @@ class Result(Generic[R_co]):
             TaskFailed, TaskCancelled, TaskExpired, UnknownResult: as the class says.
         """
         record = self.at_hand()
-        patience = wait("timeout", timeout)
+        patience = None if timeout is None else wait("timeout", timeout)
         return self.value_of(await self._wait(patience) if record is None else record)
 
     async def _wait(self, timeout: float | None) -> Record:

@@ -63,6 +63,7 @@ class Waiters:
         self._locate = locate
         self._told_once = isinstance(backend, PushOnly)
         self._mute = isinstance(backend, Mute)
+        self._may_refuse = self._told_once or self._mute
         self._arrivals = Arrivals(remembers=self._told_once)
         self.sent = self._arrivals.sent
         """Say that this client sends a message of this id; its handle keeps what is returned."""
@@ -90,7 +91,8 @@ class Waiters:
         Raises:
             BackendUnavailable: neither was so in ``LISTEN_TIMEOUT`` seconds.
         """
-        self._begin()
+        if not self._wanted.is_set():
+            self._begin()
         with anyio.move_on_after(LISTEN_TIMEOUT):
             await self._listening.wait()
             return
@@ -148,11 +150,12 @@ class Waiters:
     def expect(self, expectation: Expectation) -> None:
         """Tell this how its task ends, now or later; or why it cannot be told."""
         id, batch = expectation.id, expectation.sent
-        self._begin()
+        if not self._wanted.is_set():
+            self._begin()
         if batch is not None and (record := batch.take(id)) is not None:
             expectation.meet(record)
             return
-        if (refusal := self._refusal(id, batch)) is not None:
+        if self._may_refuse and (refusal := self._refusal(id, batch)) is not None:
             expectation.disappoint(refusal)
             return
         expectation.at = self
@@ -162,7 +165,7 @@ class Waiters:
         if batch is None or batch.era == UNSURE or id in batch.taken:
             self._foreign.setdefault(id, asyncio.get_running_loop().time())
             self._ask([id])
-        elif batch.era != self.era or self.era == 0 or id in batch.missed:
+        elif batch.era != (era := self._arrivals.era) or era == 0 or id in batch.missed:
             self._ask([id])
             self._ask_along(id, batch)
 
@@ -192,6 +195,7 @@ class Waiters:
 
     def close(self, why: BaseException | None = None) -> None:
         """Nothing comes any more: whoever waits, or begins to, hears of that, and why."""
+        self._may_refuse = True
         self._closed = why or ConfigurationError(
             "the app is not connected any more: await results inside of 'async with app:'"
         )
@@ -298,9 +302,8 @@ class Waiters:
     # Within
 
     def _begin(self) -> None:
-        if not self._wanted.is_set():
-            self._wanted.set()
-            self._arrivals.listen()
+        self._wanted.set()
+        self._arrivals.listen()
 
     def _ask(self, ids: Sequence[str]) -> None:
         self._unread.update(ids)
@@ -308,11 +311,12 @@ class Waiters:
 
     def _ask_along(self, id: str, batch: Batch) -> None:
         """Read with it what was sent with it: that will be asked for next."""
-        if batch.era != self.era:
-            if batch.asked != self.era or self.era == 0:
-                batch.asked = self.era
+        era = self.era
+        if batch.era != era:
+            if batch.asked != era or era == 0:
+                batch.asked = era
                 self._unread.update(batch.missing())
-                if self.era:
+                if era:
                     self._along.append(batch)
             return
         size = batch.missed.get(id, 0)

@@ -15,6 +15,7 @@ from asyncq.loggers import get_logger
 
 SELDOM = 60.0  # seconds between two lines about what is unreadable
 SHOWN = 60  # bytes of it that a line shows
+BYTES = (bytes, bytearray, memoryview)
 
 log = get_logger(__name__)
 
@@ -102,7 +103,7 @@ def _readable_of(raw: object, error: Exception) -> list[Record]:
 
 
 def _bytes(raw: object) -> Any:
-    if not isinstance(raw, bytes | bytearray | memoryview):
+    if not isinstance(raw, BYTES):
         raise TypeError(f"it is {type(raw).__name__}, not bytes")
     return raw  # pyright: ignore[reportUnknownVariableType] - a memoryview of anything
 

@@ -119,7 +119,8 @@ class Completer:
     async def _conclude(self, batch: Sequence[Conclusion]) -> None:
         while True:
             try:
-                self._report(await self._carry_out(batch))
+                if fenced := await self._carry_out(batch):
+                    self._report(fenced)
                 self.settled += len(batch)
             except (BrokerUnavailable, BackendUnavailable, ConfigurationError) as error:
                 # The last: rights that were taken away come back, and what has run is kept.
@@ -138,7 +139,8 @@ class Completer:
                 await self._set_aside(batch, error)
                 return
             else:
-                self._outage.end()
+                if self._outage.error is not None:
+                    self._outage.end()
                 return
 
     async def _set_aside(self, batch: Sequence[Conclusion], error: Exception) -> None:
@@ -166,12 +168,11 @@ class Completer:
         return await self._consumer.settle([conclusion.settlement for conclusion in batch])
 
     def _report(self, fenced: Sequence[Delivery]) -> None:
-        if fenced:
-            log.warning(
-                "fenced, as lease %s had ended: ends of %s were not stored, others run them",
-                self._lease.incarnation,
-                counted(len(fenced), "task"),
-            )
+        log.warning(
+            "fenced, as lease %s had ended: ends of %s were not stored, others run them",
+            self._lease.incarnation,
+            counted(len(fenced), "task"),
+        )
 
 
 def _unsettled(delivery: Delivery, error: Exception) -> Conclusion:

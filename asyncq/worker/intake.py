@@ -14,7 +14,7 @@ from asyncq.worker.executor import Executor
 from asyncq.worker.pool import Pool
 
 RECEIVE_TIMEOUT = 15.0  # seconds; a driver gives up on its own well before
-TURNS_TO_SETTLE = 3  # of the loop: a short task's run, its completer's, and the write to the socket
+TURNS_TO_SETTLE = 2  # of the loop: a short task's run, and its completer's, which writes at once
 LOOK = 0.1  # seconds between two looks of a burst for what its tasks wait for
 PAUSE = Retry(times=0, base=0.05, ceiling=1.0)
 PAUSE_OF_WRONG = Retry(times=0, base=0.5, ceiling=15.0)  # while only a change would help
@@ -108,7 +108,8 @@ class Intake:
             # it out.
             with anyio.move_on_after(RECEIVE_TIMEOUT, shield=True):
                 deliveries = await self._consumer.receive(slots)
-                self._outage.end()
+                if self._outage.error is not None:
+                    self._outage.end()
         finally:
             self._pool.give(slots - len(deliveries), self._line)
         self._start(deliveries)
@@ -123,14 +124,16 @@ class Intake:
         slots = 0 if self._waiting is None else self._pool.take_spare(self._lines, self._line)
         if self._waiting is None or slots == 0:
             await self._consumer.wait()
-            self._outage.end()
+            if self._outage.error is not None:
+                self._outage.end()
             return True
         deliveries: Sequence[Delivery] = ()
         try:
             deliveries = await self._waiting.wait_and_receive(slots)
         finally:
             self._pool.give(slots - len(deliveries), self._line)
-        self._outage.end()
+        if self._outage.error is not None:
+            self._outage.end()
         self._start(deliveries)
         if deliveries:
             # What came runs and is settled first, and only then do we ask for more: on an idle

@@ -169,10 +169,11 @@ class Parameters:
             values = self._decode_positional(args)
         if kwargs != EMPTY_KWARGS:
             named = self._decode_named(kwargs)
-        try:
-            self._check_places(values, named)
-        except TypeError as error:
-            raise BadArguments(str(error)) from None
+        if named or not self._least <= len(values) <= self._most:
+            try:
+                self._check_places(values, named)
+            except TypeError as error:
+                raise BadArguments(str(error)) from None
         return values, named
 
     def prepare(self) -> None:

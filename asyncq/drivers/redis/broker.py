@@ -72,6 +72,8 @@ class RedisBroker:
         self._admin = RedisQueueAdmin(self._settings, clock)
         self._queues = Queues(self._settings, self._admin.link)
         self._announced: set[str] = set()  # queues whose name the server has from us
+        self._records = self._settings.key("r", "")
+        self._bounds = dead_bounds(self._limits)
 
     @property
     def store(self) -> Hashable:
@@ -100,13 +102,12 @@ class RedisBroker:
                 0 if envelope.eta is None else math.ceil(envelope.eta * 1000),
                 pack(envelope),
             )
-        records = self._settings.key("r", "")
-        bounds = dead_bounds(self._limits)
         for queue, messages in queues.items():
-            await self._announce(queue)
+            if queue not in self._announced:
+                await self._announce(queue)
             try:
                 gone, limit, refused = await self._sender.script(
-                    _PUBLISH, self._base(queue), records, *bounds, *messages
+                    _PUBLISH, self._base(queue), self._records, *self._bounds, *messages
                 )
             except (ReplyError, BrokerUnavailable) as error:
                 sizes = zip(messages[::4], map(len, messages[3::4]), strict=True)
@@ -115,7 +116,8 @@ class RedisBroker:
                 if isinstance(error, BrokerUnavailable):
                     raise
                 raise await self._queues.not_sent(queue, error) from error
-            self._limits.note(queue, gone)
+            if gone:
+                self._limits.note(queue, gone)
             if refused:
                 raise QueueFull([raw.decode() for raw in refused], queue, limit)
 
@@ -190,9 +192,8 @@ class RedisBroker:
         return queue_key(self._settings, queue)
 
     async def _announce(self, queue: str) -> None:
-        if queue not in self._announced:
-            await self._sender("SADD", f"{self._settings.prefix}:queues", queue)
-            self._announced.add(queue)
+        await self._sender("SADD", f"{self._settings.prefix}:queues", queue)
+        self._announced.add(queue)
 
     async def _check_server(self) -> None:
         """Refuse a server that is too old; warn of one that may throw tasks away."""
