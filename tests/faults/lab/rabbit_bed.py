@@ -20,20 +20,20 @@ from tests.faults.lab.audit import Audit
 from tests.faults.lab.tasks import QUEUE
 from tests.servers import RabbitServer
 
-# Of each queue: name, ready, in hands. Asked of the queues themselves: what the node reports of
-# them is up to five seconds old.
+# Of each queue: name, ready, in hands, the two of one moment. Asked of the queues themselves: what
+# the node reports of them is up to five seconds old.
 _COUNT = """
 Counted = lists:map(fun(Q) ->
     {resource, _, queue, Name} = amqqueue:get_name(Q),
     Leader = amqqueue:get_pid(Q),
-    Ask = fun(What) ->
-        case ra:leader_query(Leader, What) of
-            {ok, {_, Count}, _} -> Count;
-            {ok, Count, _} -> Count
-        end
+    Both = fun(S) ->
+        [rabbit_fifo:query_messages_ready(S), rabbit_fifo:query_messages_checked_out(S)]
     end,
-    [Name, Ask(fun rabbit_fifo:query_messages_ready/1),
-     Ask(fun rabbit_fifo:query_messages_checked_out/1)]
+    Counts = case ra:leader_query(Leader, Both) of
+        {ok, {_, Found}, _} -> Found;
+        {ok, Found, _} -> Found
+    end,
+    [Name | Counts]
   end, [Q || Q <- rabbit_amqqueue:list(<<"VHOST">>), amqqueue:get_type(Q) =:= rabbit_quorum_queue]),
 binary_to_list(iolist_to_binary(rabbit_json:encode(Counted)))
 """
@@ -104,7 +104,8 @@ class RabbitBed:
             waiting=waiting,
             held=held,
             suspects={f"suspect {number}" for number in range(suspects)},
-            dead={f"dead {number}" for number in range(counted.get(f"{QUEUE}:dead", (0, 0))[0])},
+            # In hands are those that somebody looks through, and has not given back yet.
+            dead={f"dead {number}" for number in range(sum(counted.get(f"{QUEUE}:dead", (0, 0))))},
             faults=[],
         )
 
