@@ -154,6 +154,13 @@ class Bench(Generic[B]):
                 continue  # it was not accepted, and may have been stored even so
             await anyio.sleep(pause)
 
+    async def keep_busy(self, app: App, backlog: int = BATCH, **kwargs: Any) -> None:
+        """Send more whenever less than this is left to be done, until cancelled."""
+        while True:
+            if len(self.accepted) - len(self.ended()) < backlog:
+                await self.send(app, backlog, **kwargs)
+            await anyio.sleep(LOOK)
+
     def healed(self) -> None:
         """Note that what was broken works again."""
         self.ledger.write(Healed(now()))

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import anyio
 import msgspec
-from anyio import TASK_STATUS_IGNORED
+from anyio import TASK_STATUS_IGNORED, fail_after
 from anyio.abc import TaskStatus
 
 from asyncq.config import Config
-from tests.faults.lab.ledger import Died, Ledger, Ready, now
+from tests.faults.lab.ledger import Broken, Died, Ended, Ledger, Ready, Started, now
 from tests.faults.lab.tasks import LEDGER
 from tests.faults.lab.waiting import LOOK, until
 
@@ -84,8 +84,34 @@ class WorkerProcess:
         if self._process.stdin is not None:
             self._process.stdin.close()
 
+    async def stopped_at_work(self, pid: int | None = None) -> set[str]:
+        """Let it stand still, or one process of it, in the middle of tasks; returns which.
+
+        There has to be work for it. What it runs it neither ends any more nor begins: a kill now
+        hits these tasks and no others.
+        """
+        pid = pid or self.pid
+        with fail_after(END_TIMEOUT):
+            while True:
+                os.kill(pid, signal.SIGSTOP)
+                await until(lambda: state(pid) == "T", END_TIMEOUT, "it stands still")
+                if running := self._running(pid):
+                    return running
+                os.kill(pid, signal.SIGCONT)
+                await anyio.sleep(LOOK)
+
     def log(self) -> str:
         return self._log.read_text()
+
+    def _running(self, pid: int) -> set[str]:
+        """The messages that this process runs."""
+        runs: dict[str, str] = {}
+        for entry in self._ledger.entries():
+            if isinstance(entry, Started) and entry.pid == pid:
+                runs[entry.run] = entry.id
+            elif isinstance(entry, Ended | Broken):
+                runs.pop(entry.run, None)
+        return {*runs.values()}
 
     def _is_of_us(self, entry: Ready) -> bool:
         return entry.pid == self.pid
@@ -180,11 +206,15 @@ class Crew(WorkerProcess):
 
 def is_alive(pid: int) -> bool:
     """Whether there is such a process, and not only its entry for a parent that does not look."""
+    return state(pid) not in "ZX"
+
+
+def state(pid: int) -> str:
+    """The letter that Linux has for it, such as "T" while it is stopped; "X" when it is gone."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
+        return "X"
 
 
 async def keep_running(
