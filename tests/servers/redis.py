@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.servers.process import ServerMissing, ServerProcess, free_port
 
-START_TIMEOUT = 20.0  # seconds
+START_TIMEOUT = 60.0  # seconds
 
 
 class RedisServer:
