@@ -79,7 +79,7 @@ def test_every_loop_in_a_script_is_over_something_bounded() -> None:
 async def test_an_old_server_is_refused_with_both_versions(
     broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asyncq.drivers.redis.OLDEST", (99, 0))
+    monkeypatch.setattr("asyncq.drivers.redis.broker.OLDEST", (99, 0))
 
     with pytest.raises(ConfigurationError, match=r"is Redis \d+\.\d+.*99\.0 or newer"):
         await broker.__aenter__()

@@ -39,7 +39,7 @@ import sys
 from contextlib import asynccontextmanager
 
 import asyncq
-from asyncq import drivers
+from asyncq.drivers import table
 from asyncq.drivers.memory.broker import MemoryBroker
 
 
@@ -52,7 +52,7 @@ class Broker(MemoryBroker):
             yield consumer
 
 
-drivers.BROKERS["barring"] = "barred:Broker"
+table.BROKERS["barring"] = "barred:Broker"
 app = asyncq.App("barring://one", backend="memory://one")
 
 
