@@ -98,6 +98,16 @@ async def test_who_leaves_last_closes_the_file(url: Url, path: Path) -> None:
 # The file
 
 
+async def test_nothing_is_left_beside_a_file_that_was_closed(url: Url, path: Path) -> None:
+    # Its reader and its writer close it, each with a connection of its own.
+    for _ in range(100):
+        async with SqliteBroker(url, SystemClock()) as broker:
+            await broker.publish(envelopes(1))
+            await broker.queues()
+
+        assert list(path.parent.iterdir()) == [path]
+
+
 async def test_the_file_is_for_our_eyes_only(broker: SqliteBroker, path: Path) -> None:
     await broker.publish(envelopes(1))
 

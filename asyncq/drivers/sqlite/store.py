@@ -31,8 +31,8 @@ class SqliteStore:
     def __init__(self, path: str) -> None:
         self.path = path
         self.users = 0  # changed under the registry's lock
-        self._writer = Writer(path)
         self._reader = Reader(path)
+        self._writer = Writer(path, self._reader.join)
         self._lock = threading.Lock()
         self._bells: dict[str, deque[Bell]] = defaultdict(deque)  # by queue, the longest idle first
         self.mail = Mail(self._writer.submit)
@@ -132,7 +132,6 @@ class SqliteStore:
 
     def join(self) -> None:
         """Wait, and block, until the file is closed."""
-        self._reader.join()
         self._writer.join()
 
 

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -24,10 +25,15 @@ log = get_logger(__name__)
 
 
 class Writer:
-    """Does jobs in the order they come, each wholly or not at all."""
+    """Does jobs in the order they come, each wholly or not at all.
 
-    def __init__(self, path: str) -> None:
+    It closes the file after ``others`` have: of two that leave at one moment each may take the
+    other for one that stays, and then nobody removes the log.
+    """
+
+    def __init__(self, path: str, others: Callable[[], None]) -> None:
         self._path = path
+        self._others = others
         self._seat = Seat(path)
         self._jobs: SimpleQueue[Job[Any] | None] = SimpleQueue()
         self._waiting: deque[Job[Any] | None] = deque()  # taken from the queue, not yet done
@@ -74,6 +80,7 @@ class Writer:
                     self._carry_out(connection, group)
                     self._tend_log(connection)
         finally:
+            self._others()
             self._seat.close()
 
     @staticmethod
