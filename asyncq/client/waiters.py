@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 import anyio
 
 from asyncq.client.arrivals import LARGE, UNSURE, Arrivals, Batch
+from asyncq.client.doubts import Doubts, look_again
 from asyncq.client.expectations import Expectation
 from asyncq.errors import (
     BackendUnavailable,
@@ -71,7 +72,7 @@ class Waiters:
         self._foreign: dict[str, float] = {}  # and since when it is waited for, in loop time
         self._unread: set[str] = set()
         self._along: list[Batch] = []  # of which all that is missing is in `_unread`
-        self._absent: set[str] = set()  # neither kept nor queued when everything was last read
+        self._doubts = Doubts()
         self._wanted = asyncio.Event()
         self._to_read = asyncio.Event()
         self._closed: BaseException | None = None
@@ -168,6 +169,8 @@ class Waiters:
         elif batch.era != (era := self._arrivals.era) or era == 0 or id in batch.missed:
             self._ask([id])
             self._ask_along(id, batch)
+        if self._doubts.was_absent(id):
+            self.look(id)
 
     def leave(self, expectation: Expectation) -> None:
         """This one waits no more."""
@@ -180,8 +183,9 @@ class Waiters:
             self._end(expectation.id)
 
     def look(self, id: str) -> None:
-        """Read this one, if somebody still waits for it: his time is half over."""
+        """Read this one, and look for it, if somebody still waits: his time is half over."""
         if id in self._waiting:
+            self._doubts.raise_for(id)
             self._ask([id])
 
     def why_late(self) -> str | None:
@@ -242,8 +246,9 @@ class Waiters:
             polls = 1 if not new.isdisjoint(self._foreign) else polls + 1
             full, era = loop.time() >= next_full, self.era
             ids = new.union(self._waiting if full else self._foreign)
+            doubted = self._doubts.take()
             try:
-                await self._fetch(list(ids), self._in_doubt(full=full))
+                await self._fetch(list(ids), ids if full else doubted | self._late_foreign())
                 for batch in along:
                     batch.era = era  # what else of it ends is pushed
                 if ids:
@@ -251,6 +256,7 @@ class Waiters:
             # A component that must survive, as `listen`.
             except Exception as error:  # noqa: BLE001
                 self._unread |= new
+                self._doubts.restore(doubted)
                 self._along += along
                 await anyio.sleep(self._blindness.begin(error))
                 if self._unread:
@@ -258,15 +264,13 @@ class Waiters:
             if full:
                 next_full = loop.time() + REREAD
 
-    def _in_doubt(self, *, full: bool) -> Collection[str]:
-        """What is to be looked for in the queues as well, lest it is waited for in vain."""
-        if full:
-            return set(self._waiting)
+    def _late_foreign(self) -> set[str]:
+        """What another client has sent, and would be there by now."""
         before = asyncio.get_running_loop().time() - LOCATE_AFTER
         return {id for id, since in self._foreign.items() if since <= before}
 
     async def _fetch(self, ids: Sequence[str], in_doubt: Collection[str]) -> None:
-        absent: set[str] = set()
+        absent = list[str]()
         for start in range(0, len(ids), READ_BATCH):
             batch = ids[start : start + READ_BATCH]
             # Asked before reading: a message that ends in between is found by the second.
@@ -281,14 +285,16 @@ class Waiters:
                     self._resolve(record, wanted=True)
                 elif id not in places:
                     pass  # nobody was asked, or nobody can say
-                elif places[id] is Status.FAILED:  # by its queue's bounds, without a worker's word
-                    self._disappoint(id, TaskFailed(id, "DeadLetter", DEAD))
                 elif places[id] is None:
-                    # What is ours may be on its way to us at this very moment.
-                    if id in self._foreign or id in self._absent:
+                    if id in self._foreign or self._doubts.is_surely_absent(id):
                         self._disappoint(id, UnknownResult(id))
-                    absent.add(id)
-        self._absent = absent
+                    else:
+                        absent.append(id)
+                else:
+                    self._doubts.found(id)
+                    if places[id] is Status.FAILED:  # by its queue's bounds, by no worker's word
+                        self._disappoint(id, TaskFailed(id, "DeadLetter", DEAD))
+        look_again(self.look, absent)
 
     async def _places(self, ids: Sequence[str]) -> dict[str, Status | None]:
         if not ids:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -11,7 +12,7 @@ import pytest
 from anyio import fail_after
 
 from asyncq.app import App
-from asyncq.client import arrivals, waiters
+from asyncq.client import arrivals, doubts, waiters
 from asyncq.client.arrivals import Batch
 from asyncq.client.context import Context, current_context
 from asyncq.client.result import Result, record_of
@@ -176,6 +177,52 @@ async def test_what_was_forgotten_is_unknown(app: App) -> None:
         assert await result.status() is Status.UNKNOWN
         with pytest.raises(UnknownResult):
             await result.get(timeout=PATIENCE)
+
+
+async def test_what_was_purged_is_unknown_also_while_others_wait_for_what_another_sent(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiters, "REREAD", 0.5)
+    monkeypatch.setattr(doubts, "SURE", 0.3)
+
+    @app.task
+    async def task() -> None: ...
+
+    async with app:
+        purged = await task.enqueue()
+        await app.client.operator.purge("default")
+        there = app.result("there")  # as if another client had sent it
+        await task.options(id="there", delay=3600).enqueue()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(there.get)  # read more often than that
+            with fail_after(PATIENCE), pytest.raises(UnknownResult):
+                await purged
+            group.cancel_scope.cancel()
+
+
+async def test_who_asks_again_and_again_hears_that_nothing_is_known(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doubts, "SURE", 0.3)
+
+    @app.task
+    async def task() -> None: ...
+
+    async with app:
+        purged, waits = await task.enqueue(), await task.options(queue="other").enqueue()
+        await app.client.operator.purge("default")
+
+        async def ask_again_and_again() -> None:
+            while True:
+                with suppress(TimeoutError):
+                    await purged.get(timeout=0.2)
+
+        with fail_after(PATIENCE / 2), pytest.raises(UnknownResult):
+            await ask_again_and_again()
+        for _ in range(5):
+            with pytest.raises(TimeoutError):
+                await waits.get(timeout=0.1)
 
 
 async def test_another_app_on_the_same_store_awaits_by_id(app: App) -> None:
