@@ -11,6 +11,7 @@ import anyio.lowlevel
 import pytest
 
 from asyncq.config import Url
+from asyncq.drivers.redis import connection
 from asyncq.drivers.redis.connection import Link, RedisSettings, pack_command
 from asyncq.errors import BrokerUnavailable
 from tests.faults.lab.proxy import Blackhole, Halve, Pass, Proxy, Throttle, Trap, start_proxy
@@ -90,6 +91,24 @@ async def test_a_server_that_stands_still_keeps_its_connections(server: RedisSer
             server.resume()
 
         assert await link("CLIENT", "ID") == before
+
+
+async def test_a_server_that_is_given_up_leaves_no_complaint_of_python_behind(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connection, "DOUBT", 0.05)
+    monkeypatch.setattr(connection, "CALL_TIMEOUT", 0.2)
+    with linked(settings_for(server.port)) as link:
+        await link("PING")
+        server.pause()
+        with pytest.raises(BrokerUnavailable, match="did not answer in time"):
+            await link("PING")
+        server.resume()
+    await anyio.lowlevel.checkpoint()  # the connection ends in the loop's next turn
+    await anyio.lowlevel.checkpoint()
+
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 async def test_a_long_answer_on_a_slow_line_is_no_silence(proxy: Proxy) -> None:

@@ -175,6 +175,8 @@ class Wire(asyncio.Protocol):
         self._opener._reader = self._opener._writer = None  # noqa: SLF001 - it is closed, though not by it
         if self._answered is not None and not self._answered.done():
             self._answered.set_exception(error)
+            # Who asked may have lost patience; then nobody looks at it, and Python would complain.
+            self._answered.exception()
         if self._pushed is not None and not self._pushed.done():
             self._pushed.set_result(None)
 
