@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 import anyio
 
 from asyncq.config import Url, query_of
+from asyncq.drivers.rabbitmq.limits import REMEDY, is_at_limit
 from asyncq.drivers.rabbitmq.rights import access_refused
 from asyncq.drivers.rabbitmq.wire import ChannelClosed, ConnectionRefused, Wire
 from asyncq.drivers.tries import first_to_connect
@@ -85,7 +86,8 @@ class Connector:
             async with deadline(CONNECT_TIMEOUT):
                 wire = await first_to_connect(self._open, _close)
         except ConnectionRefused as error:
-            if self._was_connected:  # a server that starts refuses for a while whom it knew
+            # A server that starts refuses for a while whom it knew.
+            if self._was_connected or is_at_limit(error):
                 raise self.gone(error) from error
             refused = access_refused(repr(settings.url), str(error))
             raise refused or ConfigurationError(f"{settings.url!r} refuses us: {error}") from error
@@ -129,6 +131,8 @@ class Connector:
     def gone(self, error: BaseException) -> Exception:
         """Our exception for a connection that was lost, or a server that says no."""
         what, url = str(error) or type(error).__name__, repr(self._settings.url)
+        if is_at_limit(what):
+            return self._unavailable(f"{url} says no: {what}{REMEDY}")
         if isinstance(error, ChannelClosed):
             refused = access_refused(url, what, error.method)
             return refused or self._unavailable(f"{url} says no: {what}")

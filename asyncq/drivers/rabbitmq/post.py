@@ -14,6 +14,7 @@ from asyncq.clock import Clock
 from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.connection import CALL_TIMEOUT, AmqpSettings, Connector
 from asyncq.drivers.rabbitmq.content import Parcel
+from asyncq.drivers.rabbitmq.limits import is_at_limit
 from asyncq.drivers.rabbitmq.parcels import DIED_AT, REASON, wrap
 from asyncq.drivers.rabbitmq.rights import ACCESS_REFUSED, AccessRefused
 from asyncq.drivers.rabbitmq.sender import Sender, Sent
@@ -64,7 +65,7 @@ class Post:
             BrokerUnavailable: no answer; call again.
             DeclaredOtherwise: there is another queue of this name, made differently.
             AccessRefused: the user may not, and not all of it is there.
-            QueueUnavailable: it is the exclusive queue of another connection.
+            QueueUnavailable: it is the exclusive queue of another connection, or one too many.
         """
         if queue in self.declared and not anew:
             return
@@ -84,6 +85,9 @@ class Post:
                     f"queue {queue} in {self._settings.url!r} belongs to another connection, which "
                     f"declared it exclusive: end that one, or take another name ({error})",
                 ) from error
+            if is_at_limit(error):  # others, that are there, can be used all the same
+                no = f"queue {queue} cannot be made: {self._connector.gone(error)}"
+                raise QueueUnavailable(queue, no) from error
             if error.code != PRECONDITION_FAILED:
                 raise self._connector.gone(error) from error
             raise DeclaredOtherwise(
@@ -116,7 +120,7 @@ class Post:
         try:
             await self._call(names.dead_method(queue, self._limits))
         except ChannelClosed as error:
-            if error.code != PRECONDITION_FAILED:
+            if error.code != PRECONDITION_FAILED or is_at_limit(error):
                 raise
             if queue not in self.declared:
                 log.warning(
@@ -244,7 +248,8 @@ class Post:
         try:
             await self._call(names.main_method(self.specs.get(queue) or Queue(queue)))
         except ChannelClosed as error:
-            return str(error) if error.code == PRECONDITION_FAILED else None
+            other = error.code == PRECONDITION_FAILED and not is_at_limit(error)
+            return str(error) if other else None
         return None
 
     async def count_if_there(self, queue: str) -> int | None:
