@@ -82,7 +82,8 @@ class TaskOptions(Shown, frozen=True, kw_only=True):
     retry: Retry | None = None
     """Also how many times (3 is ``Retry(times=3)``), or True for ``Retry()``."""
     time_limit: SecondsOrNone = no_default()
-    """Seconds one attempt may take."""
+    """Seconds one attempt may take. A coroutine is cancelled then, and if it goes on all the same
+    again every ten seconds; what a plain function does in its thread is left behind."""
     expires: SecondsOrNone = no_default()
     """Seconds after which a message that was not started is not started any more."""
     keep_result: SecondsOrNone = no_default()

@@ -1,10 +1,8 @@
 """Jobs: tasks as the executor needs them, made once when the worker starts."""
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -13,10 +11,10 @@ from asyncq.client.context import Context
 from asyncq.client.task import Task
 from asyncq.client.values.parameters import Parameters
 from asyncq.config import Config
-from asyncq.errors import TimeLimitExceeded
 from asyncq.language.message import Message
 from asyncq.language.policies import Retry
 from asyncq.worker.threads import Threads
+from asyncq.worker.time_limit import TimeLimit
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -35,28 +33,6 @@ class Job(msgspec.Struct, frozen=True):
     dead_letter: bool
 
 
-class _TimeLimit:
-    """`asyncio.timeout`, saying whose time it was."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._timeout = asyncio.timeout(seconds)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool | None:
-        try:
-            return await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError:
-            raise TimeLimitExceeded(f"the time limit of {self._seconds} s is over") from None
-
-
 async def call(job: Job, message: Message, context: Context) -> Any:
     args, kwargs = job.parameters.decode(message.args, message.kwargs)
     if job.context_first:
@@ -65,7 +41,7 @@ async def call(job: Job, message: Message, context: Context) -> Any:
         kwargs[job.context_keyword] = context
     if job.time_limit is None:
         return await job.call(*args, **kwargs)
-    async with _TimeLimit(job.time_limit):
+    async with TimeLimit(job.time_limit, message):
         return await job.call(*args, **kwargs)
 
 

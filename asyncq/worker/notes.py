@@ -161,6 +161,15 @@ class Notes:
         )  # fmt: skip
 
 
+def overtime(message: Message, limit: float, late: float) -> None:
+    """It has caught the cancellation of its time limit, and goes on."""
+    log.warning(
+        "%s goes on %g s after its time limit of %g s, although it was cancelled then:"
+        " it is cancelled again, every %g s until it ends",
+        _name(message), late, limit, late, extra=_about(message),
+    )  # fmt: skip
+
+
 def _name(message: Message) -> str:
     return f"task {label(message.task, message.id)}"
 
