@@ -152,6 +152,34 @@ async def test_the_first_file_put_back_is_whole(file: Path) -> None:
         assert await broker.find(["lost"]) == [None]
 
 
+def remove_its_log(file: Path) -> None:
+    for log in ("-wal", "-shm"):
+        os.unlink(f"{file}{log}")
+
+
+async def test_a_file_whose_log_is_removed_takes_nothing_more_and_is_whole_once_all_have_left(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(file)
+    async with app, app.worker() as worker, broker_of(file) as other:
+        assert await (await app.tasks["same"].enqueue(1)).get(timeout=PATIENCE) == 1
+        await other.publish([envelope(str(n), queue="mail") for n in range(100)])
+
+        remove_its_log(file)
+
+        with fail_after(PATIENCE), pytest.raises(BrokerUnavailable, match="its log, the -wal"):
+            await app.tasks["same"].options(id="lost").enqueue(2)
+        with pytest.raises(BrokerUnavailable, match="do not kill them"):
+            async with broker_of(file):
+                pass
+        await until(lambda: not worker.is_consuming)
+
+    assert caplog.text.count("cannot be read, trying again") == 1
+    async with app, app.worker(), broker_of(file) as broker:
+        assert (await broker.depth("mail")).ready == 100
+        assert await (await app.tasks["same"].enqueue(3)).get(timeout=PATIENCE) == 3
+
+
 async def test_a_lease_is_not_renewed_in_a_file_that_is_gone(file: Path) -> None:
     async with broker_of(file) as broker, broker.consume(MAIL, Lease("worker", 15.0)):
         keeper = broker.keeper()

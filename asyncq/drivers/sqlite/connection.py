@@ -123,23 +123,49 @@ REPLACED = (
 )
 
 
+LOG_LOST = (
+    "its log, the -wal beside it, was removed or replaced while it was open, and holds the last of "
+    "what was accepted: stop all that use the file, and do not kill them: the last to close it "
+    "puts that into the file; then start again"
+)
+
+
 class FileMoved(sqlite3.OperationalError):
     """The file that is open has this name no more: nobody would find what is written to it."""
 
 
-def file_at(path: str) -> tuple[int, int]:
-    """Which file has this name: its device and its number there.
+Identity = tuple[int, int]  # of a file: its device, and its number there
+
+
+def file_at(path: str) -> Identity:
+    """Which file has this name.
 
     Raises:
         FileMoved: none has.
     """
     try:
-        found = os.stat(path)
+        return _identity(path)
     except OSError as error:
         raise FileMoved(
             f"it was removed or moved away while it was open ({error.strerror}): put it back, or "
             "restart what uses it, to begin with an empty one"
         ) from error
+
+
+def log_of(path: str) -> Identity:
+    """Which file is its log: what was committed last is there alone, until it is moved.
+
+    Raises:
+        FileMoved: none is. While somebody has the file open, its log stays.
+    """
+    try:
+        return _identity(f"{path}-wal")
+    except OSError as error:
+        raise FileMoved(f"{LOG_LOST} ({error.strerror})") from error
+
+
+def _identity(path: str) -> Identity:
+    found = os.stat(path)
     return found.st_dev, found.st_ino
 
 
@@ -251,6 +277,7 @@ def _set_up(connection: sqlite3.Connection, path: str) -> None:
         f"journal_size_limit = {LOG_LIMIT}",
     ):
         connection.execute(f"PRAGMA {pragma}")
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # now its log is there
 
 
 def _read_text(raw: bytes) -> str:

@@ -15,7 +15,15 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from asyncq.drivers.sqlite.connection import REPLACED, FileMoved, connect, file_at
+from asyncq.drivers.sqlite.connection import (
+    LOG_LOST,
+    REPLACED,
+    FileMoved,
+    Identity,
+    connect,
+    file_at,
+    log_of,
+)
 from asyncq.errors import ConfigurationError
 
 FORK_PATIENCE = 6.0  # seconds that a fork waits; a writer waits 5 for the locks of others
@@ -28,7 +36,8 @@ class Seat:
         self.path = path
         self.busy = threading.Lock()
         self.connection: sqlite3.Connection | None = None
-        self.file: tuple[int, int] | None = None
+        self.file: Identity | None = None
+        self.log: Identity | None = None
         """What the connection has open."""
         with _seats_lock:
             _seats.add(self)
@@ -57,30 +66,39 @@ class Seat:
                     "worked on the file. Start processes by 'spawn', or before the app is connected"
                 )
             # Copied in one step, and without the lock: who forks holds that, and waits for us.
-            others = {seat.file for seat in tuple(_seats) if seat.path == self.path} - {None}
-            if others and file_at(self.path) not in others:
-                raise FileMoved(REPLACED)
-            self.connection = connect(self.path)
-            self.file = file_at(self.path)
+            for seat in tuple(_seats):
+                if seat.path == self.path:
+                    seat.check()
+            connection = connect(self.path)
+            try:
+                self.file, self.log = file_at(self.path), log_of(self.path)
+            except FileMoved:
+                connection.close()
+                raise
+            self.connection = connection
         return self.connection
 
     def check(self) -> None:
         """See that the file that is open has its name still: what is written is to be found.
 
         It is not gone on with another one: their logs have one name, and so one would be read as
-        the other's.
+        the other's. Nor without its log, which has what was accepted last.
 
         Raises:
-            FileMoved: no file has that name, or another one.
+            FileMoved: no file has that name, or another one; or its log is gone.
         """
+        if self.file is None:
+            return  # nothing is open
         if file_at(self.path) != self.file:
             raise FileMoved(REPLACED)
+        if log_of(self.path) != self.log:
+            raise FileMoved(LOG_LOST)
 
     def close(self) -> None:
         """Close the connection, if there is one, and leave."""
         with self.busy:
             connection, self.connection = self.connection, None
-            self.file = None
+            self.file = self.log = None
             if connection is not None:
                 connection.close()
         with _seats_lock:
