@@ -81,6 +81,14 @@ def check_url(kind: str, url: Url) -> None:
             f"{url!r} has no port that can be: write {scheme}://host:port, and a password with "
             "characters such as / @ : quoted (%2F %40 %3A)"
         ) from None
+    if "#" in url.reveal() or not all(
+        "=" in option for option in filter(None, parts.query.split("&"))
+    ):
+        # Not which: it may be the rest of a password.
+        raise ConfigurationError(
+            f"{url!r}: what follows a ? are options, name=value, and nothing follows a #: in the "
+            "name of a file or in a password write %3F for a ? and %23 for a #"
+        )
     if scheme == "sqlite" and parts.netloc:
         raise ConfigurationError(
             f"{url!r} names no file: a relative path has three slashes, "

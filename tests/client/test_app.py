@@ -191,6 +191,11 @@ def test_several_brokers_have_names_and_the_default_ones_store_the_outcomes() ->
         ("amqp://host?heartbeet=5", "do you mean heartbeat"),
         ("sqlite:///a.db?synchronous=never", "synchronous is full or normal"),
         ("sqlite:///a.db?sync=full", "unknown option sync"),
+        ("sqlite:///a#b.db", "write %3F for a"),
+        ("sqlite:///what?.db", "write %3F for a"),
+        ("sqlite:///a.db?synchronous", "options, name=value"),
+        ("redis://host:6379/0#1", "%23 for a #"),
+        ("amqp://host/a#b", "%23 for a #"),
     ],
 )
 def test_a_url_is_checked_when_the_app_is_made(url: str, complaint: str) -> None:
