@@ -4,15 +4,15 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from typing import Any, Literal, Self, TypeVar, overload
 
-import anyio
-
 from asyncq.client.context import waiting_for
-from asyncq.client.result import ExpectedResult, Result
+from asyncq.client.result import ExpectedResult, Result, in_time
 from asyncq.errors import ConfigurationError, TaskError, shown
 from asyncq.language.message import Record
 from asyncq.language.quantities import Duration, wait
+from asyncq.texts import counted
 
 R = TypeVar("R")
 A = TypeVar("A")
@@ -29,8 +29,9 @@ End = Record | BaseException
 class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name for it
     """Iterate over results in the order in which they end; awaiting one of them returns at once.
 
-    Raises `TimeoutError` when ``timeout`` seconds pass with nothing ending, and
-    `ConfigurationError` where it is iterated in another event loop than it was made in.
+    Raises `TimeoutError` when ``timeout`` seconds pass with nothing ending; ask for the next once
+    more to wait on. And `ConfigurationError` where it is iterated in another event loop than it was
+    made in.
     """
 
     def __init__(self, results: Iterable[Result[R]], *, timeout: Duration | None = None) -> None:
@@ -49,6 +50,10 @@ class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name
     def close(self) -> None:
         """Wait for none of them any more; for who leaves before the last has ended."""
         self._ends.close()
+
+    def __del__(self) -> None:
+        if (ends := getattr(self, "_ends", None)) is not None:  # None if it was not made after all
+            ends.abandon()
 
 
 class _Ends:
@@ -90,8 +95,11 @@ class _Ends:
     async def more(self, timeout: float | None) -> bool:
         """Wait until something has ended; False if nothing is waited for any more.
 
+        However this is left, all is waited for still: what is asked for next goes on from there.
+
         Raises:
-            TimeoutError: nothing has in ``timeout`` seconds.
+            TimeoutError: nothing has in ``timeout`` seconds; says how many are waited for, and why
+                nothing is heard, if that is known.
             ConfigurationError: another event loop hears of it.
         """
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:
@@ -103,19 +111,29 @@ class _Ends:
             if not self.expected:
                 return False
             self._news.clear()
-            try:
-                awaited = next(iter(self.expected))
-                with waiting_for(awaited.id), anyio.fail_after(timeout):
-                    await self._news.wait()
-            except BaseException:
-                self.close()
-                raise
+            awaited = next(iter(self.expected))
+            with waiting_for(awaited.id), in_time(timeout, awaited, self.late):
+                await self._news.wait()
         return True
+
+    def late(self) -> str:
+        return f"none of {counted(len(self.expected), 'result')} has an outcome"
 
     def close(self) -> None:
         for one in self.expected:
             one.leave()
         self.expected.clear()
+
+    def abandon(self) -> None:
+        """As `close`, from wherever it is collected."""
+        loop = self._loop
+        if not self.expected or loop is None or loop.is_closed():
+            return
+        if asyncio._get_running_loop() is loop:  # noqa: SLF001 - as asyncio's own generators do
+            self.close()
+        else:
+            with suppress(RuntimeError):  # it is closed at this moment
+                loop.call_soon_threadsafe(self.close)
 
 
 class _OneOfMany(ExpectedResult[Any]):
@@ -301,8 +319,13 @@ async def gather(
     except AttributeError:
         raise _no_result(*results) from None
     ends = _Ends(different)
+    first = next(iter(ends.expected), None)
+
+    def late() -> str:
+        return f"{len(ends.expected)} of {counted(len(different), 'result')} have no outcome"
+
     try:
-        with anyio.fail_after(wait("timeout", timeout)):
+        with in_time(wait("timeout", timeout), first, late):
             while ends.ended or await ends.more(None):
                 result, end = ends.ended.popleft()
                 try:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import anyio
@@ -105,26 +106,15 @@ class Result(Generic[R_co]):
         return self.value_of(await self._wait(patience) if record is None else record)
 
     async def _wait(self, timeout: float | None) -> Record:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Record] = loop.create_future()
+        future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
         awaited = _Awaited(self, future)
         self._desk.expect(awaited)
         try:
             if timeout is None:
                 with waiting_for(self.id):
                     return await future
-            # Whether the backend answers is to be known by then.
-            look = loop.call_later(timeout / 2, self._desk.look, self.id)
-            try:
-                with waiting_for(self.id), anyio.fail_after(timeout):
-                    return await future
-            finally:
-                look.cancel()
-        except TimeoutError:
-            why = self._desk.why_late()
-            what = "has no outcome" if why is None else "has no outcome that is known here"
-            text = f"task {self.id} {what} after {timeout:g} s"
-            raise TimeoutError(text if why is None else f"{text}: {why}") from None
+            with waiting_for(self.id), in_time(timeout, awaited, awaited.late):
+                return await future
         finally:
             awaited.leave()
 
@@ -195,6 +185,33 @@ async def record_of(result: Result[Any]) -> Record:
     return record
 
 
+@contextmanager
+def in_time(
+    timeout: float | None, awaited: "ExpectedResult[Any] | None", late: Callable[[], str]
+) -> Generator[None]:
+    """Wait within, for no more than ``timeout`` seconds; among others for what is ``awaited``.
+
+    Raises:
+        TimeoutError: it took longer; says what is ``late``, and why that is not heard, if known.
+    """
+    if timeout is None or awaited is None:
+        yield
+        return
+    # Whether the backend answers is to be known by then.
+    loop = asyncio.get_running_loop()
+    look = loop.call_later(timeout / 2, awaited.look)
+    try:
+        with anyio.fail_after(timeout):
+            yield
+    except TimeoutError:
+        why = awaited.why_late()
+        text = late() if why is None else f"{late()} that is known here"
+        text = f"{text} after {timeout:g} s"
+        raise TimeoutError(text if why is None else f"{text}: {why}") from None
+    finally:
+        look.cancel()
+
+
 class ExpectedResult(Expectation, Generic[R_co]):
     """Somebody waits for what this handle stands for; the handle keeps what comes."""
 
@@ -212,6 +229,14 @@ class ExpectedResult(Expectation, Generic[R_co]):
     def disappoint(self, error: BaseException) -> None:
         self.tell(error)
 
+    def look(self) -> None:
+        """Read it soon, if it is waited for still."""
+        self.result._desk.look(self.id)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+    def why_late(self) -> str | None:
+        """What keeps outcomes from being heard of, if anything does."""
+        return self.result._desk.why_late()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
     def tell(self, end: Record | BaseException) -> None:
         """This is its end, and the handle knows."""
         raise NotImplementedError
@@ -225,6 +250,9 @@ class _Awaited(ExpectedResult[R_co]):
     def __init__(self, result: Result[R_co], future: "asyncio.Future[Record]") -> None:
         super().__init__(result)
         self._future = future
+
+    def late(self) -> str:
+        return f"task {self.id} has no outcome"
 
     def tell(self, end: Record | BaseException) -> None:
         if self._future.done():

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from anyio import fail_after
+from anyio import fail_after, to_thread
 
 from asyncq.app import App
 from asyncq.client.gathering import as_completed, gather
@@ -79,8 +79,52 @@ async def test_the_timeout_counts_from_one_end_to_the_next(app: App) -> None:
         gates.gates["a"].open()
         ended = as_completed(results, timeout=0.2)
         assert await (await anext(ended)) == "a"
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=r"none of 1 result has an outcome after 0\.2 s"):
             await anext(ended)
+
+        gates.gates["b"].open()
+        assert await (await anext(ended)) == "b"
+        with pytest.raises(StopAsyncIteration):
+            await anext(ended)
+
+
+async def test_who_is_cancelled_while_the_next_is_awaited_has_it_when_he_asks_again(
+    app: App,
+) -> None:
+    gates = Gates(app, "ab")
+
+    async with app.worker():
+        results = await gates.send()
+        ended = as_completed(results)
+        with anyio.move_on_after(0.05):
+            await anext(ended)
+        for gate in gates.gates.values():
+            gate.open()
+
+        with fail_after(PATIENCE):
+            assert sorted([await result async for result in ended]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("how", ["left", "cancelled", "in a thread"])
+async def test_what_is_iterated_over_no_more_is_not_waited_for(app: App, how: str) -> None:
+    gates = Gates(app, "ab")
+
+    async def leave() -> None:
+        async for _ in as_completed(results):
+            break
+
+    async with app.worker():
+        results = await gates.send()
+        gates.gates["a"].open()
+        if how == "left":
+            await leave()
+        elif how == "cancelled":
+            with anyio.move_on_after(0.05):
+                async for _ in as_completed(results):
+                    pass
+        else:
+            kept = [as_completed(results)]
+            await to_thread.run_sync(kept.clear)
 
         await until(lambda: not waiting(app))
         gates.gates["b"].open()
@@ -139,7 +183,7 @@ async def test_gathering_ends_in_a_timeout_as_a_whole(app: App) -> None:
     async with app.worker():
         results = await gates.send()
         gates.gates["a"].open()
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=r"1 of 2 results have no outcome after 0\.1 s"):
             await gather(*results, timeout=0.1)
 
         await until(lambda: not waiting(app))
