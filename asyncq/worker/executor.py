@@ -6,6 +6,7 @@ settled. That is the completer's business.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -18,7 +19,6 @@ from asyncq.config import Config
 from asyncq.errors import (
     BackendUnavailable,
     BadArguments,
-    ConfigurationError,
     NewerVersion,
     RetryLater,
     Undecodable,
@@ -35,8 +35,6 @@ from asyncq.language.message import (
     Unreadable,
 )
 from asyncq.language.policies import Retry
-from asyncq.language.spelling import nearest_task
-from asyncq.naming import NAME_LIMIT
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import Ack, Conclusion, Delivery, Nack, Reject
 from asyncq.seams.codec import Codec
@@ -50,7 +48,7 @@ from asyncq.worker.failures import (
     trace_of,
 )
 from asyncq.worker.interrupts import is_interrupted
-from asyncq.worker.jobs import Job, call, make_job
+from asyncq.worker.jobs import Job, Jobs, call, make_job
 from asyncq.worker.letters import UNKNOWN_SINCE, Letters
 from asyncq.worker.notes import Notes
 from asyncq.worker.pool import Slots
@@ -58,7 +56,6 @@ from asyncq.worker.threads import RaisedInThread
 
 LONGEST_KEEP = 10 * 365 * 86400.0  # seconds
 MOST_MEMBERS = 1000  # of a group that are looked at
-MOST_UNKNOWN = 1000  # names come from outside: bounded
 
 IGNORED_EXIT = "coroutine ignored GeneratorExit"  # Python's words
 
@@ -90,15 +87,9 @@ class Executor:
         """The queues of which an end is recorded in one step and settled in another, so that a
         worker may die between the two. Written by the branches."""
         self.notes = Notes()
-        self._jobs: dict[str, Job] = {}
-        self._refused: dict[str, str] = {}  # tasks that cannot be run as they are written, and why
-        for name, task in tasks.items():
-            try:
-                self._jobs[name] = make_job(task, config, slots.threads)
-            except ConfigurationError as error:
-                self._refused[name] = str(error)
-                self.notes.unusable(name, error)
-        self._unknown: dict[str, str] = {}  # names that no task has here, and what is said of them
+        make = partial(make_job, config=config, threads=slots.threads)
+        self._jobs = Jobs(tasks, make, self.notes.unusable)
+        self._made = self._jobs.made  # looked into for each delivery
         self._decode = codec.decode
         self._encode = codec.encode
         self._letters = Letters(codec, worker)
@@ -217,22 +208,10 @@ class Executor:
             return self._postpone(delivery, FailureType.NEWER_VERSION, str(error))
         except Undecodable as error:
             return self._bury(delivery, FailureType.UNDECODABLE, str(error))
-        job = self._jobs.get(message.task)
+        job = self._made.get(message.task) or self._jobs.make(message.task)
         if job is not None:
             return message, job
-        if (why := self._refused.get(message.task)) is not None:
-            return self._postpone(delivery, FailureType.UNUSABLE_TASK, why)
-        why = self._why_unknown(message.task[:NAME_LIMIT])
-        return self._postpone(delivery, FailureType.UNKNOWN_TASK, why)
-
-    def _why_unknown(self, name: str) -> str:
-        why = self._unknown.get(name)
-        if why is None:
-            if len(self._unknown) >= MOST_UNKNOWN:
-                self._unknown.clear()
-            why = f"no task named {name!r} here{nearest_task(name, self._jobs)}"
-            self._unknown[name] = why
-        return why
+        return self._postpone(delivery, *self._jobs.why_none(message.task))
 
     def _succeeded(self, job: Job, value: Any) -> Outcome:
         if value is None:
@@ -321,7 +300,7 @@ class Executor:
         """
         outcome, envelope = record.outcome, delivery.envelope
         if isinstance(outcome, Failed) and delivery.suspect and envelope.queue in self.apart:
-            job = self._jobs.get(record.task)
+            job = self._made.get(record.task)
             if job is None or job.dead_letter:
                 self.notes.late_letter(envelope)
                 return self._letters.of_record(delivery, record, outcome.error)

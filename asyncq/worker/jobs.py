@@ -1,7 +1,7 @@
-"""Jobs: tasks as the executor needs them, made once when the worker starts."""
+"""Jobs: tasks as the executor needs them, made once: when the worker starts, as a rule."""
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,10 +11,15 @@ from asyncq.client.context import Context
 from asyncq.client.task import Task
 from asyncq.client.values.parameters import Parameters
 from asyncq.config import Config
-from asyncq.language.message import Message
+from asyncq.errors import ConfigurationError
+from asyncq.language.message import FailureType, Message
 from asyncq.language.policies import Retry
+from asyncq.language.spelling import nearest_task
+from asyncq.naming import NAME_LIMIT
 from asyncq.worker.threads import Threads
 from asyncq.worker.time_limit import TimeLimit
+
+MOST_UNKNOWN = 1000  # names come from outside: bounded
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -31,6 +36,52 @@ class Job(msgspec.Struct, frozen=True):
     time_limit: float | None
     keep: float
     dead_letter: bool
+
+
+class Jobs:
+    """Those of one worker; also of tasks that are declared while it runs, as at a prompt."""
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task[..., Any]],
+        make: Callable[[Task[..., Any]], Job],
+        unusable: Callable[[str, Exception], None],
+    ) -> None:
+        self.made: dict[str, Job] = {}
+        self._tasks = tasks
+        self._make = make
+        self._unusable = unusable
+        """Told of a task that cannot be run as it is written."""
+        self._refused: dict[str, str] = {}  # those, and why
+        self._unknown: dict[str, str] = {}  # names that no task has, and what is said of them
+        for name in tasks:
+            self.make(name)
+
+    def make(self, name: str) -> Job | None:
+        """The job of a task that has none yet, if there is such a task and it can be run."""
+        task = self._tasks.get(name)
+        if task is None or name in self._refused:
+            return None
+        try:
+            job = self.made[name] = self._make(task)
+        except ConfigurationError as error:
+            self._refused[name] = str(error)
+            self._unusable(name, error)
+            return None
+        return job
+
+    def why_none(self, name: str) -> tuple[FailureType, str]:
+        """Why there is no job of this name, which comes from outside."""
+        if (why := self._refused.get(name)) is not None:
+            return FailureType.UNUSABLE_TASK, why
+        name = name[:NAME_LIMIT]
+        why = self._unknown.get(name)
+        if why is None:
+            if len(self._unknown) >= MOST_UNKNOWN:
+                self._unknown.clear()
+            why = f"no task named {name!r} here{nearest_task(name, self.made)}"
+            self._unknown[name] = why
+        return FailureType.UNKNOWN_TASK, why
 
 
 async def call(job: Job, message: Message, context: Context) -> Any:
