@@ -4,6 +4,8 @@ from collections.abc import Collection
 from threading import Lock
 from typing import NamedTuple
 
+from asyncq.seams.losses import Losses
+
 
 class Room(NamedTuple):
     """Which suspects a claim may bring now."""
@@ -31,7 +33,7 @@ class Lane:
     which of them it was cannot be told.
     """
 
-    __slots__ = ("_inside", "_is_kept_shut", "_is_shut", "_lock", "alone_from")
+    __slots__ = ("_inside", "_is_kept_shut", "_is_shut", "_lock", "_losses", "alone_from")
 
     def __init__(self, alone_from: int = 1) -> None:
         self.alone_from = max(alone_from, 1)
@@ -39,6 +41,11 @@ class Lane:
         self._is_shut = False
         self._is_kept_shut = False  # by one that is to be alone and has its place again
         self._lock = Lock()
+        self._losses: dict[str, Losses] = {}
+
+    def losses(self, queue: str) -> Losses:
+        """What the worker knows of connections that it lost; it outlives each of its leases."""
+        return self._losses.setdefault(queue, Losses())
 
     @property
     def room(self) -> Room:

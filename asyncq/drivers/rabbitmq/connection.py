@@ -1,5 +1,6 @@
 """How asyncq talks to RabbitMQ: where it is, and a connection that comes back."""
 
+import math
 import ssl
 from asyncio import timeout as deadline
 from urllib.parse import unquote, urlsplit
@@ -119,6 +120,14 @@ class Connector:
             heartbeat=settings.heartbeat,
             name=f"asyncq {self._role}",
         )
+
+    @property
+    def lingering(self) -> float:
+        """Seconds after which the server has given up every connection that was lost."""
+        heartbeat = self._settings.heartbeat
+        return (
+            3.0 * heartbeat if heartbeat else math.inf
+        )  # it waits for two, and looks now and then
 
     async def reach(self) -> None:
         """Return once the server answers on another connection, which is not kept.

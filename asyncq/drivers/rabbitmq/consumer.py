@@ -2,8 +2,9 @@
 
 The connection is the lease: when it ends, RabbitMQ hands what was unsettled to others, and says of
 it that it was delivered before. Such a message moves to the queue's suspects, charged with the
-loss, from where it is fetched again (`asyncq.drivers.rabbitmq.suspects`). (RabbitMQ's own count of
-returns will not do: when the leader of a queue changes, it may count several.)
+loss, from where it is fetched again (`asyncq.drivers.rabbitmq.suspects`); unless it was the server
+that died, and no worker (`asyncq.drivers.rabbitmq.aftermath`). (RabbitMQ's own count of returns
+alone will not do: when the leader of a queue changes, it may count several.)
 """
 
 import asyncio
@@ -18,6 +19,7 @@ import msgspec
 import pamqp.commands as amqp
 
 from asyncq.drivers.rabbitmq import names, remedies
+from asyncq.drivers.rabbitmq.aftermath import Aftermath, note_loss
 from asyncq.drivers.rabbitmq.connection import CALL_TIMEOUT, Connector
 from asyncq.drivers.rabbitmq.content import Parcel, TooLarge
 from asyncq.drivers.rabbitmq.parcels import Received, unwrap, wrap
@@ -67,6 +69,12 @@ class RabbitConsumer:
         self._pushed_at = self._loop.time()
         self._open: dict[int, Received] = {}  # unsettled, in the order of their tags
         self._suspects = Suspects(queue.name, lease, self)
+        self._aftermath = Aftermath(
+            queue.name,
+            lease.lane.losses(queue.name),
+            has_priorities=declared is not None and declared.max_priority is not None,
+        )
+        self._has_lost = False  # the connection
         self._cancelled_by_server = False
         lease.on_stretch(self._pushed.set)  # whoever waits is to look again
 
@@ -85,10 +93,13 @@ class RabbitConsumer:
     async def _open_channel(self) -> None:
         wire = await self._connector.wire()
         channel = self._channel = await wire.open_channel()
-        channel.on_delivery = self._on_delivery
+        is_after_loss = not self._aftermath.is_over
+        channel.on_delivery = self._on_delivery_after_loss if is_after_loss else self._on_delivery
         channel.on_cancel = self._on_cancel
         await self._start_pushing(channel)
         channel.on_close = self._on_close  # from now on it is the lease
+        self._aftermath.begin(self._connector.lingering)
+        self._suspects.begin(self._connector.lingering)
 
     async def leave(self) -> None:
         """Give back what is still held, uncounted."""
@@ -104,6 +115,8 @@ class RabbitConsumer:
                 held = list(self._open.values())
                 await self._give_back(held)
         if channel is not None:
+            if self._open or channel.closed is not None:
+                self._note_loss()
             channel.close()
         self._open.clear()
         self._suspects.leave()
@@ -153,6 +166,8 @@ class RabbitConsumer:
         is_skipped = queue.message_count and idle and not self._buffer and not self._is_single
         if queue.consumer_count == 0 or is_skipped:
             self._cancelled_by_server = True
+        elif idle and not self._is_single and not self._aftermath.is_over:
+            self._aftermath.see_new()
         elif self._silences * LONGEST_WAIT >= LONGEST_SILENCE and not self._open:
             self._silences = 0
             await self._take_another_channel()
@@ -442,12 +457,34 @@ class RabbitConsumer:
         self._pushed_at = self._loop.time()
         self._pushed.set()
 
+    def _on_delivery_after_loss(self, content: Content) -> None:
+        """As `_on_delivery`, until all is here that was in hand when the connection was lost."""
+        self._on_delivery(content)
+        received = self._buffer[-1]
+        self._open[received.tag] = self._buffer[-1] = self._aftermath.judge(received, content)
+        if self._aftermath.is_over and self._channel is not None:
+            self._channel.on_delivery = self._on_delivery
+
+    def _note_loss(self) -> None:
+        """Remember what was in hand when the connection was lost: this worker lives.
+
+        Not where RabbitMQ closed the channel alone, over what was done there: of a task that takes
+        longer than it allows this would never end.
+        """
+        channel = self._channel
+        if self._has_lost or channel is None or isinstance(channel.closed, ChannelClosed):
+            return
+        self._has_lost = True
+        suspects = {tag for tag in self._open if tag in self._suspects}
+        note_loss(self._lease.lane, self._name, self._open, suspects, 2 * self._window)
+
     def _on_cancel(self, tag: str) -> None:
         if tag == self._tag:
             self._cancelled_by_server = True
             self._pushed.set()
 
     def _on_close(self, why: Exception) -> None:
+        self._note_loss()
         self._pushed.set()
         self._lease.lose()
         log.warning(

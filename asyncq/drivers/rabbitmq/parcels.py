@@ -51,6 +51,8 @@ class Received(msgspec.Struct, frozen=True, gc=False):
     crashes: int
     again: bool
     last: bytes = b""
+    spared: int = 0
+    """How often in a row it was delivered again and no worker had died with it."""
 
     @property
     def losses(self) -> int:

@@ -12,6 +12,7 @@ import anyio
 import pamqp.commands as amqp
 
 from asyncq.drivers.rabbitmq import names
+from asyncq.drivers.rabbitmq.aftermath import Aftermath
 from asyncq.drivers.rabbitmq.parcels import Received, unwrap
 from asyncq.drivers.rabbitmq.wire import Content
 from asyncq.seams.broker import Delivery, Lease
@@ -44,6 +45,7 @@ class Suspects:
         self._queue = queue
         self._lane = lease.lane
         self._hands = hands
+        self._aftermath = Aftermath(names.suspects(queue), lease.lane.losses(names.suspects(queue)))
         self._loop = asyncio.get_running_loop()
         self._fetched: dict[int, Received] = {}  # those that nobody was handed yet
         self._tags: set[int] = set()  # of those in the lane
@@ -53,6 +55,10 @@ class Suspects:
 
     def __contains__(self, tag: int) -> bool:
         return tag in self._tags or tag in self._fetched
+
+    def begin(self, linger: float) -> None:
+        """They may be fetched from now on; ``linger`` as in `Aftermath.begin`."""
+        self._aftermath.begin(linger)
 
     @property
     def unseen(self) -> Iterable[Received]:
@@ -132,7 +138,12 @@ class Suspects:
         """Fetch up to so many of the queue's suspects; returns how many there were."""
         question = amqp.Basic.Get(queue=names.suspects(self._queue))
         answers = await self._hands.ask(*[question] * count)
-        came = [unwrap(answer, self._queue) for answer in answers if isinstance(answer, Content)]
+        contents = [answer for answer in answers if isinstance(answer, Content)]
+        came = [unwrap(content, self._queue) for content in contents]
+        if not self._aftermath.is_over:
+            came = [self._aftermath.judge(*each) for each in zip(came, contents, strict=True)]
+            if len(came) < count:
+                self._aftermath.see_new()
         self._fetched |= {item.tag: item for item in came}
         self._hands.hold(came)
         return len(came)

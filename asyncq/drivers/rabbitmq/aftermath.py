@@ -1,0 +1,76 @@
+"""What a consumer gets after its worker lost the connection: who is to blame for what comes again.
+
+RabbitMQ says of it that it was delivered before, and not what became of that worker. Nothing of
+this is done where no connection was lost.
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from asyncq.drivers.rabbitmq import names
+from asyncq.drivers.rabbitmq.content import headers_of
+from asyncq.drivers.rabbitmq.parcels import Received
+from asyncq.drivers.rabbitmq.wire import Content
+from asyncq.loggers import get_logger
+from asyncq.seams.lanes import Lane
+from asyncq.seams.losses import Losses
+from asyncq.texts import counted
+
+log = get_logger(__name__)
+
+RETURNS = "x-delivery-count"  # a quorum queue's own count: one more for each loss, whosever it was
+
+
+class Aftermath:
+    """Of one queue, or of its suspects: it judges what comes until all is here that was in hand."""
+
+    def __init__(self, queue: str, losses: Losses, *, has_priorities: bool = False) -> None:
+        self._queue = queue
+        self._losses = losses
+        self._has_priorities = has_priorities
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def is_over(self) -> bool:
+        return self._losses.are_over
+
+    def begin(self, linger: float) -> None:
+        """The queue is consumed again; ``linger`` as in `Losses.come_back`."""
+        self._losses.come_back(self._loop.time(), linger)
+
+    def judge(self, received: Received, content: Content) -> Received:
+        """A delivery: one that comes again, and no worker died with it, as if it did not."""
+        if received.redelivered:
+            return self._spare(received, headers_of(content).get(RETURNS))
+        # With priorities, one that is urgent passes what comes again.
+        if not (self._has_priorities and received.envelope.priority):
+            self.see_new()
+        return received
+
+    def see_new(self) -> None:
+        """What comes again comes before what is new, and before nothing comes."""
+        losses = self._losses
+        if losses.see_new(self._loop.time()) and losses.spared:
+            log.info(
+                "queue %s: %s came again because the connection to RabbitMQ was lost; that counts "
+                "as the crash of no worker",
+                self._queue,
+                counted(losses.spared, "message"),
+            )
+
+    def _spare(self, received: Received, returns: object) -> Received:
+        times = self._losses.spare(received.envelope.id, returns if isinstance(returns, int) else 0)
+        if not times:
+            return received
+        return msgspec.structs.replace(received, redelivered=False, again=True, spared=times)
+
+
+def note_loss(
+    lane: Lane, queue: str, held: Mapping[int, Received], suspects: Collection[int], most: int
+) -> None:
+    """Remember what was in hand, by tag, as the connection was lost: its worker lives."""
+    for name, is_suspect in ((queue, False), (names.suspects(queue), True)):
+        items = [item for tag, item in held.items() if (tag in suspects) is is_suspect]
+        lane.losses(name).lose({item.envelope.id: item.spared for item in items}, most)
