@@ -410,7 +410,6 @@ class App:
         brokers = {name: self._make_broker(urls) for name, urls in self.urls.items()}
         make = Client if self._elsewhere is None else self._elsewhere.make_client
         return make(
-            tasks=self._tasks,
             brokers=brokers,
             router=self._router,
             backend=self._make_backend(brokers[DEFAULT_BROKER]),

@@ -18,7 +18,6 @@ from typing import Any, Self, TypeVar
 import anyio
 import anyio.lowlevel
 
-from asyncq.client.arrivals import Batch
 from asyncq.client.calls import check_calls, not_a_call
 from asyncq.client.context import find_context
 from asyncq.client.dispatch import DEFAULT_BROKER, Dispatch, all_stored
@@ -60,7 +59,6 @@ class Client:
     def __init__(
         self,
         *,
-        tasks: Mapping[str, Task[..., Any]],
         brokers: Mapping[str, Broker],
         router: Router,
         backend: Backend,
@@ -71,7 +69,6 @@ class Client:
     ) -> None:
         self.brokers = brokers
         self.backend = backend
-        self._tasks = tasks
         self._codec = codec
         self._config = config
         self._clock = clock
@@ -180,8 +177,7 @@ class Client:
         waiters = self._waiters
         own_id = signature.options.id is not None
         sent = waiters.sent_as(envelope.id) if own_id else waiters.sent(envelope.id)
-        task = self._tasks.get(signature.task)
-        result = Result(envelope.id, self, None if task is None else task.read, sent)
+        result = Result(envelope.id, self, self._plans[signature.task].read, sent)
         dispatch = self._dispatch
         if envelope.queue in dispatch.elsewhere:
             await all_stored(dispatch.submit([signature], [envelope]))
@@ -198,15 +194,16 @@ class Client:
         """
         results: list[Result[R]] = []
         under_way: Sequence[asyncio.Future[None]] = ()
+        plans = self._plans
         async for batch in _Batches(signatures):
             # This one is made while the one before it is on its way.
             now = self._clock.now()
             envelopes = [self._envelope(signature, now) for signature in batch]
             ids = [envelope.id for envelope in envelopes]
-            sent = self._waiters.sent_together(ids)
-            results += [
-                self._result(id, signature, sent) for id, signature in zip(ids, batch, strict=True)
-            ]
+            together, sent_as = self._waiters.sent_together(ids), self._waiters.sent_as
+            for id, signature in zip(ids, batch, strict=True):
+                sent = together if signature.options.id is None else sent_as(id)
+                results.append(Result(id, self, plans[signature.task].read, sent))
             if under_way:
                 await all_stored(under_way)
             under_way = self._dispatch.submit(batch, envelopes)
@@ -309,12 +306,6 @@ class Client:
         if self._owner is not None and asyncio.get_running_loop() is self._loop:
             return self
         return self._here()  # of this loop, where the app was left and entered again
-
-    def _result(self, id: str, signature: Signature[R], sent: Batch) -> Result[R]:
-        task = self._tasks.get(signature.task)
-        if signature.options.id is not None:
-            sent = self._waiters.sent_as(id)
-        return Result(id, self, None if task is None else task.read, sent)
 
     def _envelope(self, signature: Signature[Any], now: float) -> Envelope:
         envelope = self._codec.encode(self._message(signature, now))

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Protocol
 
 from asyncq.language.message import Message, Progress
@@ -92,9 +93,8 @@ def current_context() -> Context:
         raise LookupError("there is no context: this code does not run in a task") from None
 
 
-def find_context() -> Context | None:
-    """The context of the task that runs here, if one does."""
-    return _current.get(None)
+find_context: Callable[[], Context | None] = partial(_current.get, None)
+"""The context of the task that runs here, if one does."""
 
 
 class Lender(Protocol):

@@ -66,6 +66,8 @@ class Plan(msgspec.Struct, frozen=True):
     keep_result: float | None
     encode: Callable[[tuple[Any, ...], Mapping[str, Any]], tuple[msgspec.Raw, msgspec.Raw]]
     """What makes bytes of its arguments."""
+    read: Callable[[msgspec.Raw], Any]
+    """What makes a value of the bytes of its result."""
     route: Route | None = None
     """Where the task's messages go, unless the call says otherwise; None: look at the call."""
 
@@ -146,6 +148,7 @@ class Router:
             expires=settings.expires,
             keep_result=settings.keep_result,
             encode=task.parameters.encode,
+            read=task.read,
             route=route,
         )
 

@@ -35,7 +35,8 @@ class CallOptions(Shown, frozen=True, kw_only=True):
 NO_OPTIONS = CallOptions()
 
 
-class Signature(msgspec.Struct, Generic[R_co], frozen=True):
+# gc=False: who sends many makes many, and a fifth of all they cost was to look for cycles in them.
+class Signature(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
     """A call of a task, checked against its parameters."""
 
     task: str
