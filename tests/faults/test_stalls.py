@@ -61,19 +61,26 @@ async def test_a_task_that_blocks_the_loop_for_many_leases_runs_once_and_is_name
     bench: Bench[Bed], report: Report
 ) -> None:
     bench.configure(lease=LEASE)
+    gate = bench.directory / "gate"
     async with bench.app() as app:
         blocked = await bench.hired()
-        [result] = await bench.send(app, 1, task="block", seconds=STALL)
+        [result] = await bench.send(app, 1, task="halt", gate=str(gate))
         await until(lambda: bool(bench.starts(result.id)), 60, "it runs")
+        began = bench.starts(result.id)[0].at
         await bench.hired()
 
-        await bench.settled()
+        await blocked.says(f"in task halt[{result.id}]")  # as it goes on
+        named = now() - began
+        await until(lambda: now() > began + STALL, 60, "many leases have passed")
+        gate.touch()
 
         findings = await bench.conclude()
-    report(findings, blocked=STALL)
+    report(findings, blocked=STALL, named=named)
     log = blocked.log()
     assert [start.pid for start in bench.starts()] == [blocked.pid]
-    assert re.search(rf"has stood still for 1\.\d s in task block\[{result.id}\]", log)
+    told = re.search(rf"has stood still for (\d+\.\d) s in task halt\[{result.id}\]", log)
+    assert told is not None, log
+    assert 1.0 <= float(told[1]) < named + 1.0  # it may have stood for a while before
     assert "tasks.py:" in log
-    assert " in block" in log
+    assert " in halt" in log
     assert "lost its lease" not in log
