@@ -66,19 +66,38 @@ async def save(link: Link, end: bytes) -> None:
             await anyio.sleep(0.01)
 
 
+async def until_busy(link: Link) -> None:
+    """Return once it answers so, for a script runs that takes long."""
+    with fail_after(PATIENCE):
+        while True:
+            try:
+                await link("PING")
+            except AsyncqError as error:
+                if "(BUSY)" in str(error):
+                    return
+                raise
+            await anyio.sleep(0.01)
+
+
 @asynccontextmanager
 async def a_script_takes_long(server: RedisServer, _: Link, __: Path) -> AsyncGenerator[None]:
-    async with asking(server.url) as busy, anyio.create_task_group() as group:
+    async with (
+        asking(server.url) as busy,
+        asking(server.url) as other,
+        anyio.create_task_group() as group,
+    ):
 
         async def run() -> None:
             with suppress(AsyncqError, ReplyError):  # it is killed
                 await busy("EVAL", "while true do end", 0, blocks=PATIENCE)
 
+        await other("PING")
         group.start_soon(run)
-        await anyio.sleep(0.1)
-        yield
-        async with asking(server.url) as killer:
-            await killer("SCRIPT", "KILL")
+        try:
+            await until_busy(other)
+            yield
+        finally:
+            await other("SCRIPT", "KILL")
 
 
 @asynccontextmanager

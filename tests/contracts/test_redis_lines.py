@@ -14,11 +14,13 @@ from asyncq.config import Url
 from asyncq.drivers.redis import connection
 from asyncq.drivers.redis.connection import Link, RedisSettings, pack_command
 from asyncq.errors import BrokerUnavailable
+from tests.client.given import PATIENCE, until
 from tests.faults.lab.proxy import Blackhole, Halve, Pass, Proxy, Throttle, Trap, start_proxy
 from tests.servers import RedisServer, start_redis
 
 BIG = 300_000  # bytes; three seconds on a slow line
 SLOW = 100_000  # bytes a second
+EARLY = connection.CALL_TIMEOUT - 1.0  # seconds; before what is silent everywhere is given up
 PAUSE = 2.5  # seconds that a server stands still; longer than a doubt
 
 
@@ -54,7 +56,7 @@ async def test_a_silent_connection_is_given_up_once_the_server_answers_on_anothe
         await link("PING")
         proxy.set_trap(Trap(b"ECHO", silently=True))
 
-        with anyio.fail_after(3), pytest.raises(BrokerUnavailable, match="no answer"):
+        with anyio.fail_after(EARLY), pytest.raises(BrokerUnavailable, match="no answer"):
             await link("ECHO", "lost")
 
         assert await link("ECHO", "again") == b"again"
@@ -69,14 +71,15 @@ async def test_what_else_is_silent_is_given_up_with_it(
         await asked("PING")
         await idle("PING")
         proxy.switch(mode)
-        with anyio.fail_after(5):
+        before = proxy.opened
+        with anyio.fail_after(EARLY):
             async with anyio.create_task_group() as both:
                 both.start_soon(fails, asked)
-                await anyio.sleep(1.5)  # the doubt and its first tries fall into the outage
+                await until(lambda: proxy.opened > before)  # it doubts, and tries another in vain
                 proxy.switch(Pass())
 
         assert not idle.is_connected
-        with anyio.fail_after(1):
+        with anyio.fail_after(PATIENCE):
             assert await idle("PING") == b"PONG"
 
 
@@ -139,10 +142,10 @@ async def test_who_asks_waits_as_long_as_he_says_whatever_was_asked_before(
         assert await wire.ask(pack_command(("PING",)), 1, before) == [b"PONG"]
         begun = anyio.current_time()
 
-        answers = await wire.ask(pack_command(("BLPOP", "nothing", 1.0)), 1, 0.4)
+        answers = await wire.ask(pack_command(("BLPOP", "nothing", 2.0)), 1, 0.4)
 
         assert answers is None
-        assert 0.4 <= anyio.current_time() - begun < 1.0
+        assert anyio.current_time() - begun >= 0.4
         assert await wire.wait_on(10.0) == [None]
         assert await wire.next_push(0.1) is None
     finally:
