@@ -25,6 +25,7 @@ from asyncq.errors import (
 )
 from asyncq.language.message import Cancelled, Record, Status, new_id
 from tests.client.given import PATIENCE, Gate, new_app, until, until_status
+from tests.worker.virtual import on_virtual_time, virtual_app
 
 
 def batch_of(app: App) -> Callable[[Result[Any]], Batch]:
@@ -52,7 +53,7 @@ async def test_a_result_is_awaited_as_often_as_one_likes(app: App) -> None:
     async with app.worker():
         result = await add.enqueue(1, 2)
         with fail_after(PATIENCE):
-            assert [await result, await result, await result.get(timeout=1)] == [3, 3, 3]
+            assert [await result, await result, await result.get(timeout=PATIENCE)] == [3, 3, 3]
 
 
 async def test_many_wait_for_one_result(app: App) -> None:
@@ -243,7 +244,10 @@ async def test_another_app_on_the_same_store_awaits_by_id(app: App) -> None:
         assert await other.result(sent.id).status() is Status.SUCCEEDED
 
 
-async def test_an_outcome_that_came_before_anybody_asked_is_there(app: App) -> None:
+@on_virtual_time
+async def test_an_outcome_that_came_before_anybody_asked_is_there() -> None:
+    app = virtual_app()
+
     @app.task
     async def task(n: int) -> int:
         return n
@@ -279,7 +283,10 @@ async def test_outcomes_nobody_asks_for_are_kept_in_bounds(
             assert [await result for result in results] == list(range(50))
 
 
-async def test_a_large_outcome_nobody_waited_for_is_fetched(app: App) -> None:
+@on_virtual_time
+async def test_a_large_outcome_nobody_waited_for_is_fetched() -> None:
+    app = virtual_app()
+
     @app.task
     async def task() -> bytes:
         return bytes(arrivals.LARGE * 2)

@@ -107,12 +107,15 @@ async def test_a_row_that_holds_no_bytes_is_unreadable(sqlite_path: Path, raw: A
         assert await app.result("odd").progress() is None
 
 
-async def test_an_id_that_nobody_knows_is_unknown_within_a_second(
+async def test_an_id_that_nobody_knows_is_unknown_before_outcomes_are_read_again(
     stored: tuple[App, Spoil],
 ) -> None:
     app, _ = stored
     async with app:
-        with fail_after(1.0), pytest.raises(UnknownResult, match="the id is wrong"):
+        with (
+            fail_after(waiters.REREAD - 0.5),
+            pytest.raises(UnknownResult, match="the id is wrong"),
+        ):
             await app.result(new_id())
 
 

@@ -97,7 +97,7 @@ async def test_a_handle_keeps_the_outcome_that_is_told_but_once(rabbitmq_url: st
 
         many = [await answer.enqueue() for _ in range(3)]
         assert await gather(*many, timeout=PATIENCE) == [42] * 3
-        assert [await each.get(timeout=1) for each in many] == [42] * 3
+        assert [await each.get(timeout=PATIENCE) for each in many] == [42] * 3
 
 
 async def test_an_id_that_this_client_did_not_send_is_unknown_at_once(rabbitmq_url: str) -> None:
@@ -110,10 +110,13 @@ async def test_an_id_that_this_client_did_not_send_is_unknown_at_once(rabbitmq_u
     async with app, other, app.worker():
         result = await answer.enqueue()
         for foreign in (other.result(result.id), app.result(new_id())):
-            with fail_after(1.0), pytest.raises(UnknownResult, match="to the client that sent"):
+            with (
+                fail_after(PATIENCE),
+                pytest.raises(UnknownResult, match="to the client that sent"),
+            ):
                 await foreign
         assert await result.get(timeout=PATIENCE) == 42
-        with fail_after(1.0), pytest.raises(UnknownResult, match="has handed it out"):
+        with fail_after(PATIENCE), pytest.raises(UnknownResult, match="has handed it out"):
             await app.result(result.id)
 
 

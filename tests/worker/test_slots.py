@@ -13,6 +13,7 @@ from asyncq.errors import ConfigurationError
 from asyncq.worker.pool import Pool, Slots
 from asyncq.worker.queues import parse_queues, show_queues
 from tests.client.given import PATIENCE, Gate, until
+from tests.worker.virtual import on_virtual_time, virtual_app
 
 
 class Most:
@@ -72,7 +73,10 @@ async def test_all_slots_are_used(app: App, *, in_thread: bool) -> None:
     assert running.most == 9
 
 
-async def test_an_idle_queue_does_not_starve_a_busy_one(app: App) -> None:
+@on_virtual_time
+async def test_an_idle_queue_does_not_starve_a_busy_one() -> None:
+    app = virtual_app()
+
     @app.task(queue="busy")
     async def work(n: int) -> int:
         return n
