@@ -1,5 +1,6 @@
 """Expectations: who waits for an outcome, as the client's waiters know them."""
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from asyncq.client.arrivals import Batch
@@ -12,7 +13,7 @@ class Waited(Protocol):
     def leave(self, expectation: "Expectation", /) -> None: ...
 
 
-class Expectation:
+class Expectation(ABC):
     """Somebody waits for one outcome.
 
     It is told once, at once, and in the client's event loop. Where many are waited for, a future
@@ -28,13 +29,13 @@ class Expectation:
         self.at: Waited | None = None
         """Where it waits, as long as it does."""
 
+    @abstractmethod
     def meet(self, record: Record) -> None:
         """This is how it ended."""
-        raise NotImplementedError
 
+    @abstractmethod
     def disappoint(self, error: BaseException) -> None:
         """It will not come, and this is why."""
-        raise NotImplementedError
 
     def leave(self) -> None:
         """Wait no more."""

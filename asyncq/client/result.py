@@ -1,6 +1,7 @@
 """Results: the awaitable handles to outcomes."""
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -237,9 +238,9 @@ class ExpectedResult(Expectation, Generic[R_co]):
         """What keeps outcomes from being heard of, if anything does."""
         return self.result._desk.why_late()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
+    @abstractmethod
     def tell(self, end: Record | BaseException) -> None:
         """This is its end, and the handle knows."""
-        raise NotImplementedError
 
 
 class _Awaited(ExpectedResult[R_co]):
