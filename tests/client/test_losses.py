@@ -21,6 +21,7 @@ from asyncq.client.values.shapes import shape_of
 from asyncq.errors import TaskFailed
 from asyncq.language.message import FailureType
 from tests.client.given import PATIENCE
+from tests.client.points import Point, Point3
 
 T = TypeVar("T")
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -29,16 +30,6 @@ BERLIN = ZoneInfo("Europe/Berlin")
 class Kind(enum.Enum):
     CAT = "cat"
     DOG = "dog"
-
-
-@dataclass
-class Point:
-    x: int
-
-
-@dataclass
-class Point3(Point):
-    z: int = 0
 
 
 @dataclass

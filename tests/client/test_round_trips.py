@@ -26,6 +26,7 @@ from asyncq.app import App
 from asyncq.client.values.shapes import shape_of
 from asyncq.errors import ConfigurationError, TaskFailed
 from tests.client.given import PATIENCE
+from tests.client.points import Point, Point3
 
 T = TypeVar("T")
 
@@ -139,16 +140,6 @@ Table = RootModel[dict[str, list[int]]]
 @pydantic.dataclasses.dataclass
 class Checked:
     x: int = Field(gt=0)
-
-
-@dataclass
-class Point:
-    x: int
-
-
-@dataclass
-class Point3(Point):
-    z: int = 0
 
 
 @dataclass
