@@ -11,7 +11,7 @@ from anyio import CapacityLimiter, to_thread
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.table import make_broker
-from asyncq.errors import BrokerUnavailable, ConfigurationError
+from asyncq.errors import AsyncqError, ConfigurationError
 from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
 from asyncq.seams.broker import Leased, LeaseKeeper
@@ -51,8 +51,9 @@ class KeptLease:
                 lasts = await self._call(
                     partial(self._keeper.renew, self._incarnation, self._queues, self._seconds)
                 )
-            except BrokerUnavailable as error:
+            except AsyncqError as error:
                 # The broker decides when the lease is over; without it, nobody else can claim.
+                # That it is set up otherwise now, and refuses us, ends no worker either.
                 if failures == 0:
                     log.warning(
                         "lease %s cannot be renewed, trying again: %s",
@@ -79,7 +80,7 @@ class KeptLease:
                     return await self._call(
                         partial(self._keeper.release, self._incarnation, self._queues)
                     )
-                except BrokerUnavailable as error:
+                except AsyncqError as error:
                     if failures == 0:
                         log.warning(
                             "the messages held under lease %s cannot be requeued, trying again: %s",

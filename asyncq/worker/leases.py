@@ -15,7 +15,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from asyncq.config import Config
-from asyncq.errors import BrokerUnavailable, LeaseLost
+from asyncq.errors import AsyncqError, LeaseLost
 from asyncq.loggers import get_logger
 from asyncq.seams.broker import Lease, Leased, LeaseKeeper
 
@@ -84,8 +84,9 @@ class LeaseRenewal:
                     if away:
                         log.warning("lease %s is renewed again", lease.incarnation)
                     away = False
-                except BrokerUnavailable as error:
+                except AsyncqError as error:
                     # The broker decides when the lease is over; without it, nobody else can claim.
+                    # That it is set up otherwise now and refuses us is no end of the lease either.
                     next_renewal = now + TICK
                     if not away:
                         log.warning(

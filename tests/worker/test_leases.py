@@ -19,7 +19,13 @@ from asyncq.drivers.memory.backend import MemoryBackend
 from asyncq.drivers.memory.broker import MemoryBroker, MemoryLeaseKeeper
 from asyncq.drivers.memory.queue import MemoryQueue
 from asyncq.drivers.memory.store import open_store
-from asyncq.errors import BackendUnavailable, BrokerUnavailable, TaskFailed
+from asyncq.errors import (
+    BackendUnavailable,
+    BrokerError,
+    BrokerUnavailable,
+    ConfigurationError,
+    TaskFailed,
+)
 from asyncq.language.message import Record, Status, Succeeded, new_id
 from asyncq.seams.broker import Broker, Lease, Leased, QueueSpec
 from asyncq.worker import leases, stalls
@@ -151,8 +157,12 @@ async def test_a_lease_that_cannot_be_renewed_is_lost_where_the_backend_is_anoth
             assert await result == "in time"
 
 
-async def test_a_broker_that_is_away_does_not_cost_the_lease(
-    short_lease: App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("kind", [BrokerUnavailable, BrokerError, ConfigurationError])
+async def test_a_broker_that_is_away_or_refuses_does_not_cost_the_lease(
+    short_lease: App,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: type[Exception],
 ) -> None:
     app = short_lease
     renew = MemoryLeaseKeeper.renew
@@ -161,7 +171,7 @@ async def test_a_broker_that_is_away_does_not_cost_the_lease(
     def away(self: MemoryLeaseKeeper, *args: Any) -> bool:
         calls.append(1)
         if len(calls) in (1, 2):
-            raise BrokerUnavailable("the lease could not be renewed just now")
+            raise kind("the lease could not be renewed just now")
         return renew(self, *args)
 
     monkeypatch.setattr(MemoryLeaseKeeper, "renew", away)
