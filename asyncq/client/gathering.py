@@ -65,6 +65,8 @@ class _Ends:
         self.expected: set[_OneOfMany] = set()
         self._loop: asyncio.AbstractEventLoop | None = None  # that wakes us, if anything has to
         self._news = asyncio.Event()
+        if not isinstance(results, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"as_completed takes the results in a list, not {shown(results)}")
         try:
             for result in results:
                 self._expect(result)

@@ -229,3 +229,14 @@ async def test_what_is_no_result_is_named_with_what_to_write(app: App) -> None:
             with pytest.raises(TypeError, match=r"waits for results, .* not 'some-id'"):
                 await wait(cast("Any", "some-id"))
         unsent.close()
+
+
+async def test_one_result_without_a_list_is_told_to_be_put_into_one(app: App) -> None:
+    @app.task
+    async def one() -> int:
+        return 1
+
+    async with app:
+        result: Any = await one.enqueue()
+        with pytest.raises(TypeError, match="takes the results in a list"):
+            as_completed(result)
