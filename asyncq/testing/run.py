@@ -15,7 +15,13 @@ from asyncq.client.task import Task
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.table import make_backend
-from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, TaskFailed
+from asyncq.errors import (
+    BackendUnavailable,
+    BrokerUnavailable,
+    ConfigurationError,
+    TaskFailed,
+    shown,
+)
 from asyncq.language.message import Failed, Status
 from asyncq.language.signature import Signature
 from asyncq.seams.backend import Backend
@@ -50,6 +56,11 @@ class Run:
         queues: Sequence[str] | None = None,
         concurrency: int | None = None,
     ) -> None:
+        if not isinstance(app, App):  # pyright: ignore[reportUnnecessaryIsInstance] - a test's own
+            raise ConfigurationError(
+                f"testing.run: what is run is an asyncq.App, not {shown(app)}: pass the app itself "
+                "(for pytest, the fixture asyncq_app returns it)"
+            )
         if eager and not worker:
             raise ConfigurationError(
                 "testing.run: eager=True needs the worker that worker=False leaves out"

@@ -441,3 +441,10 @@ def test_the_kit_needs_neither_pytest_nor_hypothesis() -> None:
     )
 
     assert done.stdout.strip() == "run"
+
+
+@pytest.mark.parametrize("given", ["shop:app", None, lambda: None])
+async def test_what_is_no_app_is_named_where_it_is_to_be_run(given: Any) -> None:
+    with pytest.raises(asyncq.ConfigurationError, match=r"is an asyncq\.App, not .*pass the app"):
+        async with testing.run(given):
+            pytest.fail("it runs")
