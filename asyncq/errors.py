@@ -251,7 +251,8 @@ class UnknownResult(TaskError):
     def __init__(self, task_id: str, why: str = "") -> None:
         why = why or (
             "no broker has it and no outcome of it is kept: the id is wrong, or its time is over "
-            "(keep_result), or somebody has forgotten it"
+            "(keep_result), or somebody has forgotten it, or its broker was restarted and had not "
+            "kept it"
         )
         super().__init__(task_id, f"nothing is known of task {task_id}: {why}")
 
