@@ -17,6 +17,7 @@ import msgspec
 from asyncq.app import App
 from asyncq.cli.apps import doubt_queues, load_app
 from asyncq.cli.importing import told_if_slow
+from asyncq.cli.leaving import leave_soon
 from asyncq.cli.logs import LogFormat, LogLevel, WorkerLogs
 from asyncq.cli.texts import explain
 from asyncq.client.dispatch import DEFAULT_BROKER
@@ -33,6 +34,7 @@ from asyncq.worker.signals import leave_at_once, run_loop
 log = get_logger("asyncq.cli.child")  # it runs as `__main__`
 
 TASKS_SHOWN = 10
+THREADS_GET = 5.0  # seconds to end in, once the worker's shutdown hooks have run
 
 
 def main() -> None:
@@ -42,6 +44,8 @@ def main() -> None:
         _serve(Parent(channel=int(sys.argv[1]), pipe=int(sys.argv[2])))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)  # before the loop could hear of it: nothing was begun
+    finally:
+        leave_soon(THREADS_GET, _warn)
 
 
 def _serve(parent: Parent) -> None:

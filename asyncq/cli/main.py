@@ -12,12 +12,14 @@ from typer.core import TyperGroup
 
 from asyncq.cli import call, dead, demo, queues, worker
 from asyncq.cli.celery import as_written_here
+from asyncq.cli.leaving import leave_soon
 from asyncq.cli.streams import flush_output, set_up_streams
 from asyncq.cli.texts import complain, explain
 from asyncq.interrupted import INTERRUPTED, raise_if_interrupted
 from asyncq.loggers import get_logger
 
 MISUSE = 2  # the exit code
+THREADS_GET = 0.5  # seconds, when a command has nothing more to do
 SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 
 log = get_logger(__name__)
@@ -66,6 +68,7 @@ def main() -> None:
         sys.exit(code)
     finally:
         flush_output()
+        leave_soon(THREADS_GET, complain)
 
 
 def _hint_at_other_words() -> None:

@@ -206,3 +206,65 @@ async def child() -> int:
 async def parent() -> int:
     return await (await child.options(id="the-child").enqueue())
 """
+
+
+# What a metrics library does as it is imported, and what ends by itself.
+THREADED = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from tasks import add, app
+
+threading.Thread(target=threading.Event().wait, name="sends metrics").start()
+ThreadPoolExecutor(1).submit(int)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("queues", "list", "threaded:app"), 0),
+        (("call", "threaded:app", "add", "1", "2"), 0),
+        (("result", "threaded:app", "nobody"), 1),
+        (("queues", "threaded:missing"), 2),
+    ],
+)
+def test_threads_that_the_program_began_do_not_keep_a_command(
+    shell: Shell, arguments: tuple[str, ...], code: int
+) -> None:
+    shell.asyncq("call", "tasks:app", "add", "1", "1")
+    (shell.directory / "threaded.py").write_text(THREADED)
+
+    ended = shell.asyncq(*arguments)
+
+    assert ended.code == code
+    assert bool(ended.out) == (code == 0)
+    assert "leaving without 1 thread of the program" in ended.err.splitlines()[-1]
+    assert "ending: sends metrics; begin them with daemon=True" in ended.err.splitlines()[-1]
+
+
+def test_threads_that_the_program_began_do_not_keep_a_worker_that_has_drained(
+    shell: Shell,
+) -> None:
+    (shell.directory / "threaded.py").write_text(THREADED)
+
+    with shell.start("worker", "threaded:app") as worker:
+        worker.wait_for("consumes")
+        worker.send(signal.SIGTERM)
+        worker.wait_for("leaving without 1 thread of the program")
+
+        assert worker.wait() == 0
+
+
+def test_threads_that_end_by_themselves_are_waited_for_without_a_word(shell: Shell) -> None:
+    (shell.directory / "brief.py").write_text(
+        "import threading, time\nfrom pathlib import Path\nfrom tasks import app\n\n"
+        "def finish() -> None:\n"
+        "    threading.main_thread().join()\n    Path('finished').touch()\n\n"
+        "threading.Thread(target=finish).start()\n"
+    )
+
+    ended = shell.asyncq("call", "brief:app", "add", "1", "2")
+
+    assert (ended.code, ended.err) == (0, "")
+    assert (shell.directory / "finished").exists()
