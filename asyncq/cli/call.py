@@ -1,7 +1,7 @@
 """``asyncq call`` and ``asyncq result``: one message from the shell, and what became of it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -30,6 +30,7 @@ from asyncq.texts import plain
 from asyncq.worker.signals import run_loop
 
 SHOWN = 3  # tasks that may have been meant
+LISTED = 20  # tasks that there are
 ANSWER_TIMEOUT = 5.0  # seconds to find out where a message is
 ENDED = {Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.EXPIRED}
 FOR_THE_SENDER = {"amqp", "amqps"}  # backends that send outcomes, and keep none
@@ -125,10 +126,12 @@ def result(
 ) -> None:
     """Show what became of a message.
 
-    The exit code is 1 when it did not succeed, or when nothing is known of it.
+    The exit code is 1 when it did not succeed, when nothing is known of it, or when it was waited
+    for and has not ended.
     """
-    patience = timeout if wait or timeout is not None else 0.0
-    report = run_loop(partial(look_up, load_store(app), id, patience))
+    waits = wait or timeout is not None
+    loaded = load_store(app)
+    report = run_loop(partial(look_up, loaded, id, timeout if waits else 0.0))
     if as_json:
         print_json(_as_data(report))
     elif report.status is Status.UNKNOWN:
@@ -136,6 +139,9 @@ def result(
     else:
         print_facts(_facts(report))
     _exit_by(report)
+    if waits and report.status not in ENDED:
+        complain(_still(report, timeout, loaded, app))
+        raise typer.Exit(1)
 
 
 def find_task(app: App, name: str) -> Task[..., Any]:
@@ -155,13 +161,20 @@ def find_task(app: App, name: str) -> Task[..., Any]:
             known = same_function(name, app.tasks) if "." in name else []
             meant = f"; did you mean {' or '.join(known[:SHOWN])}?" if known else ""
             ends = [known.rpartition(".")[2] for known in app.tasks]
+            meant = meant or hint(name, [*app.tasks, *ends]) or f"; there are: {_some(app.tasks)}"
             raise ConfigurationError(
-                f"this app has no task {name!r}{meant or hint(name, [*app.tasks, *ends])}"
+                f"this app has no task {name!r}{meant}"
                 if app.tasks
                 else "this app has no tasks: import the modules that define them where the app is"
             )
         case _:
             raise ConfigurationError(f"{name!r} could be any of {', '.join(sorted(matches))}")
+
+
+def _some(names: Iterable[str]) -> str:
+    shown = sorted(names)
+    more = f" and {len(shown) - LISTED} more" if len(shown) > LISTED else ""
+    return ", ".join(shown[:LISTED]) + more
 
 
 async def send(app: App, signature: Signature[Any]) -> str:
@@ -209,8 +222,9 @@ def _still(report: Report, timeout: float | None, app: App, target: str) -> str:
         Status.SCHEDULED: "it waits until it is due",
         Status.RUNNING: "a worker runs it",
     }.get(report.status, "where it is cannot be found out")
+    label = report.id if report.task is None else f"{report.task}[{report.id}]"
     return (
-        f"task {report.task}[{report.id}] has no outcome after {timeout or 0.0:g} s: {is_so}, and "
+        f"task {label} has no outcome after {timeout or 0.0:g} s: {is_so}, and "
         f"goes on without us; {_later(app, target, report.id)}"
     )
 

@@ -51,6 +51,7 @@ FLAGS = {
 }
 OURS = {"demo": {"--broker"}, "queues peek": {"--args"}}  # commands that have these themselves
 GROUPS = {"dead": {"list", "show", "replay", "delete"}, "queues": {"list", "peek"}}
+APPLESS = {"demo"}  # its argument is a folder
 LEVELS = {"fatal": "critical", "warn": "warning"}
 APP = "shop:app"
 # What Celery has and we have not; and what of it another command shows.
@@ -128,8 +129,8 @@ def as_written_here(arguments: Sequence[str], commands: Sequence[str]) -> str | 
             _take_command(line, word, commands)
         elif line.command in GROUPS and word in GROUPS[line.command]:
             line.command += f" {word}"
-        elif not line.app and ":" in word and not word.startswith("-"):
-            line.app = word
+        elif not line.app and _is_app(line, word):
+            line.app = word if ":" in word else f"{word.removesuffix('.py')}:app"
         elif "multi" not in line.foreign:  # what follows that are names of workers
             line.rest.append(word)
     if line.command in COMMANDS and line.command not in commands:
@@ -139,6 +140,13 @@ def as_written_here(arguments: Sequence[str], commands: Sequence[str]) -> str | 
     if not line.foreign or (line.command and line.command.split()[0] not in commands):
         return None
     return _sentence(line)
+
+
+def _is_app(line: _Line, word: str) -> bool:
+    """Whether this word names the app; right behind the command it does without a colon, too."""
+    if word.startswith("-"):
+        return False
+    return ":" in word or bool(line.command and not line.rest and line.command not in APPLESS)
 
 
 def _take_command(line: _Line, word: str, commands: Sequence[str]) -> None:

@@ -29,6 +29,11 @@ COMMANDS = ("worker", "call", "result", "queues", "purge", "dead", "demo")
         ("dead -A shop list", "dead list shop:app"),
         ("shop:app worker --burst", "worker shop:app --burst"),
         ("worker -A", "worker shop:app"),
+        ("worker shop -l info", "worker shop:app --log-level info"),
+        ("worker -c 4 -Q mail shop:main", "worker shop:main -c 4 --queue mail"),
+        ("worker store.py -Q mail", "worker store:app --queue mail"),
+        ("queues peek store -l info", "queues peek store:app --log-level info"),
+        ("purge store -A shop", "purge store:app QUEUE"),
     ],
 )
 def test_the_same_command_is_written_out(typed: str, right: str) -> None:
