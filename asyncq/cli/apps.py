@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 from asyncq.app import App
 from asyncq.cli.importing import told_if_slow
@@ -17,6 +17,7 @@ from asyncq.errors import ConfigurationError
 from asyncq.seams.admin import QueueAdmin
 
 SHOWN = 20  # names of queues in one line
+DATABASES = {".db", ".sqlite", ".sqlite3"}  # what their files end in
 
 
 def load_app(target: str, tell: Callable[[str], None] = complain) -> App:
@@ -32,18 +33,22 @@ def load_app(target: str, tell: Callable[[str], None] = complain) -> App:
             f"{Url(target)} is a broker; this command needs the app and its tasks, as in shop:app"
         )
     name, _, attribute = target.partition(":")
+    if Path(name).suffix in DATABASES:
+        raise ConfigurationError(f"{name} is a database: name it by its URL, sqlite:///{name}")
     if name.endswith(".py") or "/" in name:
-        suggestion = ".".join(Path(name).with_suffix("").parts)
         raise ConfigurationError(
-            f"{name} is a file: name its module, as in {suggestion}:{attribute or 'app'}"
+            f"{name} is a file: name its module, {_module_of(name, attribute or 'app')}"
         )
     if not name:
         raise ConfigurationError(f"{target!r} names no module: write it as in shop:app")
     with told_if_slow(target, tell):
         module = _import(name)
     if not attribute:
+        apps = _apps(module, name)
         raise ConfigurationError(
-            f"which app of module {name}? Write {_names(_apps(module, name)) or f'{name}:app'}"
+            f"which app of module {name}? Write {_names(apps)}"
+            if apps
+            else f"module {name} has no asyncq.App{_makers(module)}"
         )
     return _find_app(module, name, attribute)
 
@@ -139,6 +144,10 @@ def _import(name: str) -> ModuleType:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise ConfigurationError(_failed(name, error)) from error
         parent, _, last = error.name.rpartition(".")
+        if isinstance(getattr(sys.modules.get(parent), last, None), App):
+            raise ConfigurationError(
+                f"{name} is an app in module {parent}: write {parent}:{last}"
+            ) from error
         folder = here if not parent else os.path.join(here, *parent.split("."))
         modules = [f"{parent}.{found.name}".lstrip(".") for found in iter_modules([folder])]
         raise ConfigurationError(
@@ -174,14 +183,39 @@ def _find_app(module: ModuleType, name: str, attribute: str) -> App:
             raise ConfigurationError(
                 f"module {name} has no {attribute!r}; "
                 + (f"its apps: {_names(apps)}" if apps else "nor has it any asyncq.App")
+                + ("" if apps else _makers(module))
             ) from None
     if not isinstance(found, App):
         apps = _apps(module, name)
         raise ConfigurationError(
             f"{name}:{attribute} is no asyncq.App but of type {type(found).__name__}"
-            + (f"; its apps: {_names(apps)}" if apps else "")
+            + (f"; its apps: {_names(apps)}" if apps else _makers(module))
         )
     return found
+
+
+def _makers(module: ModuleType) -> str:
+    """What to write, where an app is made by a call."""
+    makers = [
+        key
+        for key, value in vars(module).items()
+        if isinstance(value, FunctionType)
+        and value.__module__ == module.__name__
+        and ("app" in key.lower() or value.__annotations__.get("return") in {App, "App"})
+    ]
+    if not makers:
+        return ""
+    return (
+        f": call what makes it there, as in 'app = {makers[0]}()', and name {module.__name__}:app"
+    )
+
+
+def _module_of(file: str, attribute: str) -> str:
+    path = Path(os.path.relpath(file)).with_suffix("")
+    if path.parts[0] != os.pardir:
+        return f"as in {'.'.join(path.parts)}:{attribute}"
+    folder = os.path.dirname(os.path.abspath(file))
+    return f"as in {path.name}:{attribute}, and run the command in {folder}"
 
 
 def _apps(module: ModuleType, name: str) -> list[str]:

@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from asyncq.app import App
 from asyncq.cli.apps import admin_of, load_store
-from asyncq.cli.arguments import StoreArgument
+from asyncq.cli.arguments import StoreArgument, WithDefault
 from asyncq.cli.letters import (
     Change,
     Changed,
@@ -40,7 +40,8 @@ PREVIEW = 60  # bytes of a body
 REASON_SHOWN = 300  # bytes of a reason; --json has all of it
 
 commands = typer.Typer(
-    help="List, show, replay and delete dead letters.",
+    cls=WithDefault,
+    help="List, show, replay and delete dead letters: `asyncq dead APP` lists them.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )

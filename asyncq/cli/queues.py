@@ -10,11 +10,10 @@ import typer
 from rich import filesize
 from rich.table import Column
 from typer import Argument, Option
-from typer.core import TyperGroup
 
 from asyncq.app import App
 from asyncq.cli.apps import admin_of, find_queues, load_store
-from asyncq.cli.arguments import StoreArgument
+from asyncq.cli.arguments import StoreArgument, WithDefault
 from asyncq.cli.output import ask, duration, print_json, print_line, print_table
 from asyncq.cli.texts import complain
 from asyncq.clock import SystemClock
@@ -26,15 +25,6 @@ from asyncq.texts import bounded, counted, plain
 from asyncq.worker.signals import run_loop
 
 ARGUMENTS_SHOWN = 500  # bytes of them; --json has all
-
-
-class WithDefault(TyperGroup):
-    """A group whose first command needs no name: ``asyncq queues shop:app`` is its ``list``."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # typer's own Context
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
 
 
 commands = typer.Typer(

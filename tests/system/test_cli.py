@@ -100,6 +100,32 @@ def test_result_shows_how_far_a_task_is(shell: Shell) -> None:
     assert (ended.code, ended.data["value"]) == (0, "a")
 
 
+def test_a_result_that_is_waited_for_in_vain_is_no_success(shell: Shell) -> None:
+    id = shell.asyncq("call", "tasks:app", "add", "1", "2").out.strip()
+
+    looked, waited = (
+        shell.asyncq("result", "tasks:app", id, *options) for options in ((), ("--timeout", "0.1"))
+    )
+
+    assert (looked.code, looked.err) == (0, "")
+    assert (waited.code, waited.out) == (1, looked.out)
+    assert f"task {id} has no outcome after 0.1 s: it waits for a worker" in waited.err
+
+
+def test_dead_letters_are_listed_by_the_app_alone(shell: Shell) -> None:
+    shell.asyncq("call", "tasks:app", "fail", '"text"')
+    shell.asyncq("worker", "tasks:app", "--burst")
+
+    alone, named, near = (
+        shell.asyncq("dead", *words, "tasks:app") for words in ((), ("list",), ("lst",))
+    )
+
+    assert (alone.code, alone.out.split(",")[0]) == (0, named.out.split(",")[0])
+    assert "tasks.fail" in alone.out
+    assert near.code == 2
+    assert "No such command 'lst'" in near.err
+
+
 def test_an_id_that_nobody_knows_is_an_error(shell: Shell) -> None:
     shell.asyncq("call", "tasks:app", "add", "1", "2")
     shown = shell.asyncq("result", "tasks:app", "nobody")
@@ -290,6 +316,15 @@ def test_purge_asks_before_it_removes(shell: Shell) -> None:
         ("queues nothing://here", 2, ["no broker driver", "redis://"]),
         ("queues sqlite:///tasks.py", 2, ["no SQLite database"]),
         ("call tasks:app ad 1 2", 2, ["no task 'ad'", "did you mean add?"]),
+        ("call tasks:app zzz", 2, ["no task 'zzz'; there are: tasks.add, tasks.fail, tasks.hold"]),
+        ("queues tasks.app", 2, ["tasks.app is an app in module tasks: write tasks:app"]),
+        ("queues json", 2, ["module json has no asyncq.App"]),
+        ("queues made", 2, ["call what makes it there, as in 'app = create_app()', and name made"]),
+        ("queues made:create_app", 2, ["of type function: call what makes it", "name made:app"]),
+        ("queues made:create_app()", 2, ["has no 'create_app()'", "call what makes it there"]),
+        ("queues ../made.py", 2, ["as in made:app, and run the command in /"]),
+        ("queues /data/queue.db", 2, ["is a database: name it by its URL, sqlite:////data/que"]),
+        ("dead tasks", 2, ["which app of module tasks? Write tasks:app"]),
         ("call tasks:app add 1", 2, ["missing argument 'y'"]),
         ("call tasks:app add 1 two", 2, ["argument two is no JSON", "'\"two\"'"]),
         ("call tasks:app add --kwargs [1]", 2, ["--kwargs takes an object"]),
@@ -301,6 +336,9 @@ def test_an_error_is_one_line_that_says_what_to_do(
     shell: Shell, arguments: str, code: int, words: list[str]
 ) -> None:
     (shell.directory / "broken.py").write_text("\nimport nothing_like_it\n")
+    (shell.directory / "made.py").write_text(
+        "import asyncq\n\ndef create_app():\n    return asyncq.App('memory://')\n"
+    )
     (shell.directory / "refused.py").write_text("import asyncq\n\napp = asyncq.App('nil://')\n")
     (shell.directory / "hooked.py").write_text(
         "import asyncq\n\napp = asyncq.App('memory://')\n\n"
