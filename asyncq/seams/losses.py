@@ -9,9 +9,7 @@ import math
 from collections.abc import Mapping
 
 SETTLED_AFTER = 5.0  # seconds; sooner, what is new may be delivered before what comes again
-MOST_IN_A_ROW = (
-    10  # times that a message is spared; a server that it kills each time must not go on
-)
+MOST_IN_A_ROW = 10  # times that a message is spared: one that kills the server must come to an end
 
 
 class Losses:
@@ -49,7 +47,8 @@ class Losses:
         ``most`` are remembered, with what was held before and has not come again.
         """
         self._number += 1
-        self._held |= {id: times + 1 for id, times in held.items()}
+        before = {id: times for id, times in self._held.items() if id not in held}
+        self._held = before | {id: times + 1 for id, times in held.items()}
         for id in list(self._held)[: max(len(self._held) - most, 0)]:
             del self._held[id]
         self._may_be_returned = True

@@ -99,10 +99,9 @@ def test_what_is_in_hand_whenever_the_server_dies_is_spared_so_often_and_no_more
 
 def test_only_so_many_are_remembered_and_those_that_were_held_last() -> None:
     losses = lost("1", "2", most=2)
-    losses.lose({"3": 0}, 2)
-    losses.see_new(SETTLED_AFTER)
+    losses.lose({"1": 1, "3": 0}, 2)
 
-    assert [losses.spare(id, 9) for id in ("1", "2", "3")] == [0, 1, 1]
+    assert [losses.spare(id, 9) for id in ("1", "2", "3")] == [2, 0, 1]
 
 
 def test_what_was_held_and_did_not_come_is_spared_after_the_next_loss_as_well() -> None:
