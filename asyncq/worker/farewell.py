@@ -5,6 +5,7 @@ others, or it runs twice at once.
 """
 
 from collections.abc import Awaitable, Callable, Collection
+from itertools import islice
 
 import anyio
 
@@ -49,21 +50,21 @@ class Farewell:
         give_back: Callable[[Delivery], None],
     ) -> None:
         """End a branch in which something cannot be ended: returns when nothing runs in it."""
-        count, some = counted(len(pool.running), "task"), [*pool.running.values()][:SHOWN]
-        names = ", ".join(pool.slots.label(delivery.envelope) for delivery in some)
         if self._leave is None:
-            log.warning(
-                "what runs in threads goes on past its grace, as no thread can be cancelled: the "
-                "worker keeps and awaits %s (%s); cancel or hurry it to have that requeued",
-                count, names,
-            )  # fmt: skip
-            await pool.wait_for_threads()
+            threads = [each for task, each in pool.running.items() if pool.slots.threads.runs(task)]
+            if threads:
+                log.warning(
+                    "what runs in threads goes on past its grace, as no thread can be cancelled: "
+                    "the worker keeps and awaits %s (%s); cancel or hurry it to have that requeued",
+                    *_named(pool, threads),
+                )
+                await pool.wait_for_threads()
             return
         log.warning(
             "what ignores its cancellation, as threads do, goes on: %s (%s); once all else "
             "is settled they are requeued, and the process leaves at once",
-            count, names,
-        )  # fmt: skip
+            *_named(pool, pool.running.values()),
+        )
         await _until_settled(completers)
         self._waiting += 1
         first = self._waiting == 1
@@ -85,6 +86,13 @@ class Farewell:
     def _look(self) -> None:
         if self._waiting == self._expected:
             self._here.set()
+
+
+def _named(pool: Pool, deliveries: Collection[Delivery]) -> tuple[str, str]:
+    """How many tasks these are, and what some of them are called."""
+    some = islice(deliveries, SHOWN)
+    names = ", ".join(pool.slots.label(delivery.envelope) for delivery in some)
+    return counted(len(deliveries), "task"), names
 
 
 async def _until_settled(completers: Collection[Completer]) -> None:

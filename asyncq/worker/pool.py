@@ -6,7 +6,7 @@ The one file that starts bare tasks: 2 µs each, where a task group takes 11 µs
 
 import asyncio
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from itertools import islice
 from typing import Any
 from weakref import WeakSet
@@ -26,6 +26,7 @@ MOST_NAMED = 3  # messages that may have held up the loop
 MOST_SPARE = 8  # slots one consumer may wait with
 REMIND = 10.0  # seconds between two lines about threads that are waited for
 CANCEL_TIMEOUT = 5.0  # seconds a task gets to end once it was cancelled
+LAST_TIMEOUT = 0.5  # seconds it gets once it was cancelled again
 
 
 class Line:
@@ -243,11 +244,11 @@ class Pool:
         for task in ending:
             self.slots.cancel(task, "the worker is stopping")
         self._cancelled |= ending
-        # Shielded: what was cancelled must still say what becomes of its delivery. Bounded: it
-        # may not listen.
-        with anyio.move_on_after(CANCEL_TIMEOUT, shield=True):
-            if ending:
-                await asyncio.wait(ending)
+        if not await _ended(ending, CANCEL_TIMEOUT):
+            # It may have lost the first, which came as a wait of its own ended.
+            for task in ending:
+                self.slots.cancel(task, "the worker is stopping, and does not wait any more")
+            await _ended(ending, LAST_TIMEOUT)
 
     def _end(self, task: "asyncio.Task[None]") -> None:
         delivery = self.running.pop(task)
@@ -263,6 +264,16 @@ class Pool:
             told = describe(error).traceback
             name = slots.label(delivery.envelope)
             log.critical("the executor failed in task %s:\n%s", name, told)
+
+
+async def _ended(tasks: Collection["asyncio.Task[None]"], timeout: float) -> bool:
+    """Wait until these have ended, or the time is up; whether they have."""
+    # Shielded: what was cancelled must still say what becomes of its delivery. Bounded: it may not
+    # listen.
+    with anyio.move_on_after(timeout, shield=True):
+        if tasks:
+            await asyncio.wait(tasks)
+    return all(task.done() for task in tasks)
 
 
 def _never_began(task: "asyncio.Task[None]") -> bool:

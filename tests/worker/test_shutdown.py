@@ -131,6 +131,36 @@ async def test_a_task_that_ignores_its_cancellation_is_left_behind(
         await anyio.lowlevel.checkpoint()
 
     assert f"task {stubborn.name}[{result.id}] ignores its cancellation" in caplog.text
+    assert "what runs in threads" not in caplog.text
+
+
+@on_virtual_time
+async def test_a_task_that_loses_its_cancellation_is_cancelled_again_and_goes_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = virtual_app()
+    started = anyio.Event()
+    ended = anyio.Event()
+
+    @app.task
+    async def lossy() -> None:
+        started.set()
+        try:
+            with suppress(asyncio.CancelledError):
+                await anyio.sleep_forever()
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with app:
+        async with app.worker(grace=0.0) as worker:
+            result = await lossy.enqueue()
+            await started.wait()
+            worker.stop()
+        assert ended.is_set()
+        assert await result.status() is Status.QUEUED
+
+    assert "ignores its cancellation" not in caplog.text
 
 
 async def test_a_task_that_finishes_in_spite_of_its_cancellation_has_its_outcome(
