@@ -33,7 +33,7 @@ LEFT_ALONE = [
     "uvloop",
     "watchfiles",
     "asyncq.cli",
-    "asyncq.drivers.bell",
+    "asyncq.drivers.wakeup",
     "asyncq.testing",
 ]
 DRIVERS = sorted(

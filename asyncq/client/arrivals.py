@@ -15,7 +15,7 @@ LARGE = 16 * 1024  # bytes; a larger value is fetched when somebody asks
 MOST_KEPT = 100_000  # outcomes that nobody has asked for
 RECOUNT = 10_000  # are dropped before it is counted again what is kept
 MOST_BYTES = 32 * 1024 * 1024  # of their values
-UNSURE = -1  # no era: what was sent under an id of the caller's own may never be pushed to us
+UNSURE = -1  # no epoch: what was sent under an id of the caller's own may never be pushed to us
 REMEMBERED = (
     40  # batches that are kept for a while where an outcome is told once and to nobody else
 )
@@ -28,7 +28,7 @@ class Batch:
         "__weakref__",
         "asked",
         "came",
-        "era",
+        "epoch",
         "ids",
         "lost",
         "missed",
@@ -37,12 +37,12 @@ class Batch:
         "taken",
     )
 
-    def __init__(self, ids: list[str], era: int) -> None:
+    def __init__(self, ids: list[str], epoch: int) -> None:
         self.ids = ids
-        self.era = era
+        self.epoch = epoch
         """Nothing that was pushed since this one began was missed."""
         self.asked = 0
-        """The era in which all that is missing was asked for."""
+        """The epoch in which all that is missing was asked for."""
         self.came: dict[str, Record] = {}
         """Nobody has asked for these yet."""
         self.missed: dict[str, int] = {}
@@ -95,9 +95,9 @@ class Arrivals:
     """The batches of one client, by the ids in them."""
 
     def __init__(self, *, remembers: bool) -> None:
-        self.era = 0
+        self.epoch = 0
         """Grows when pushes may have been missed; 0 until subscribed. What was sent and is waited
-        for within one era needs no reading."""
+        for within one epoch needs no reading."""
         self._listening = remembers
         self._batches: dict[str, _Reference] = {}  # empty until somebody listens
         self._named: set[str] = set()  # ids of a caller's own among them
@@ -114,8 +114,8 @@ class Arrivals:
         if not self._listening:
             self._listening = True
             # Those under ids of a caller's own last: they know of the others with the same one.
-            for batch in sorted(self.living(), key=lambda each: each.era == UNSURE):
-                if batch.era == UNSURE and batch.ids:
+            for batch in sorted(self.living(), key=lambda each: each.epoch == UNSURE):
+                if batch.epoch == UNSURE and batch.ids:
                     batch.ref.earlier = self._batches.get(batch.ids[0])
                     self._named.add(batch.ids[0])
                 self._batches.update(dict.fromkeys(batch.ids, batch.ref))
@@ -123,17 +123,17 @@ class Arrivals:
     def sent(self, id: str) -> Batch:
         """The batch of a message that is sent by itself."""
         batch = self._open
-        if batch.era != self.era or len(batch.ids) >= BATCH:
+        if batch.epoch != self.epoch or len(batch.ids) >= BATCH:
             batch = self._open = self.sent_together([])
         batch.ids.append(id)
         if self._listening:
             self._batches[id] = batch.ref
         return batch
 
-    def sent_together(self, ids: list[str], era: int | None = None) -> Batch:
-        """A batch of messages that are sent in one call, in this era if none is given."""
+    def sent_together(self, ids: list[str], epoch: int | None = None) -> Batch:
+        """A batch of messages that are sent in one call, in this epoch if none is given."""
         self._clear()
-        batch = Batch(ids, self.era if era is None else era)
+        batch = Batch(ids, self.epoch if epoch is None else epoch)
         batch.ref = reference = _Reference(batch, self._gone.append)
         reference.ids = ids
         reference.earlier = None

@@ -169,7 +169,7 @@ class _Ended(Result[R]):
     __slots__ = ("_end",)
 
     def __init__(self, result: Result[R], end: Record | BaseException) -> None:
-        super().__init__(result.id, result._desk, result._read)  # noqa: SLF001 - its own class
+        super().__init__(result.id, result._outcomes, result._read)  # noqa: SLF001 - its own class
         self._end = end
         if isinstance(end, Record):
             self._record = end

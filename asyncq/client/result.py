@@ -35,7 +35,7 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)  # results of several types go in one list
 
 
-class Desk(Protocol):
+class Outcomes(Protocol):
     """Where results ask: the client that made them."""
 
     forgotten: set[str]
@@ -62,17 +62,17 @@ class Result(Generic[R_co]):
     what it has seen.
     """
 
-    __slots__ = ("_desk", "_read", "_record", "_sent", "id")
+    __slots__ = ("_outcomes", "_read", "_record", "_sent", "id")
 
     def __init__(
         self,
         id: str,
-        desk: Desk,
+        outcomes: Outcomes,
         read: Callable[[msgspec.Raw], R_co] | None = None,
         sent: Batch | None = None,
     ) -> None:
         self.id = id
-        self._desk = desk
+        self._outcomes = outcomes
         self._read = read
         self._sent = sent
         self._record: Record | None = None
@@ -109,7 +109,7 @@ class Result(Generic[R_co]):
     async def _wait(self, timeout: float | None) -> Record:
         future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
         awaited = _Awaited(self, future)
-        self._desk.expect(awaited)
+        self._outcomes.expect(awaited)
         try:
             if timeout is None:
                 with waiting_for(self.id):
@@ -125,23 +125,23 @@ class Result(Generic[R_co]):
         Raises:
             BackendUnavailable, BrokerUnavailable: they do not answer.
         """
-        status = await self._desk.status(self.id)
+        status = await self._outcomes.status(self.id)
         if status is Status.UNKNOWN and (record := self.at_hand()) is not None:
             return status_of(record.outcome)
         return status
 
     async def progress(self) -> Progress | None:
         """What the task last said with `Context.progress`. Raises `BackendUnavailable`."""
-        return await self._desk.progress(self.id)
+        return await self._outcomes.progress(self.id)
 
     async def forget(self) -> None:
         """Remove the stored outcome before its time. Raises `BackendUnavailable`."""
-        await self._desk.forget([self.id])
+        await self._outcomes.forget([self.id])
         self._record = None
 
     def expect(self, expectation: "ExpectedResult[Any]") -> None:
         """Have this told how the task ends, for who waits for many; in the client's event loop."""
-        self._desk.expect(expectation)
+        self._outcomes.expect(expectation)
 
     def at_hand(self) -> Record | None:
         """The record, if it has been seen or has come already. May be asked in any thread."""
@@ -151,7 +151,7 @@ class Result(Generic[R_co]):
             if sent is None or (record := sent.take(self.id)) is None:
                 return None
             self._record = record
-        elif self.id in self._desk.forgotten:
+        elif self.id in self._outcomes.forgotten:
             self._record = None
             return None
         return record
@@ -232,11 +232,11 @@ class ExpectedResult(Expectation, Generic[R_co]):
 
     def look(self) -> None:
         """Read it soon, if it is waited for still."""
-        self.result._desk.look(self.id)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        self.result._outcomes.look(self.id)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
     def why_late(self) -> str | None:
         """What keeps outcomes from being heard of, if anything does."""
-        return self.result._desk.why_late()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        return self.result._outcomes.why_late()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
     @abstractmethod
     def tell(self, end: Record | BaseException) -> None:

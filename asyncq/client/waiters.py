@@ -103,9 +103,9 @@ class Waiters:
         ) from self._silence.error
 
     @property
-    def era(self) -> int:
-        """`Arrivals.era`."""
-        return self._arrivals.era
+    def epoch(self) -> int:
+        """`Arrivals.epoch`."""
+        return self._arrivals.epoch
 
     # What was sent
 
@@ -163,10 +163,10 @@ class Waiters:
         self._waiting[id].append(expectation)
         if self._told_once:
             return
-        if batch is None or batch.era == UNSURE or id in batch.taken:
+        if batch is None or batch.epoch == UNSURE or id in batch.taken:
             self._foreign.setdefault(id, asyncio.get_running_loop().time())
             self._ask([id])
-        elif batch.era != (era := self._arrivals.era) or era == 0 or id in batch.missed:
+        elif batch.epoch != (epoch := self._arrivals.epoch) or epoch == 0 or id in batch.missed:
             self._ask([id])
             self._ask_along(id, batch)
         if self._doubts.was_absent(id):
@@ -244,13 +244,13 @@ class Waiters:
             new, self._unread = self._unread, set()
             along, self._along = self._along, []
             polls = 1 if not new.isdisjoint(self._foreign) else polls + 1
-            full, era = loop.time() >= next_full, self.era
+            full, epoch = loop.time() >= next_full, self.epoch
             ids = new.union(self._waiting if full else self._foreign)
             doubted = self._doubts.take()
             try:
                 await self._fetch(list(ids), ids if full else doubted | self._late_foreign())
                 for batch in along:
-                    batch.era = era  # what else of it ends is pushed
+                    batch.epoch = epoch  # what else of it ends is pushed
                 if ids:
                     self._blindness.end()
             # A component that must survive, as `listen`.
@@ -317,12 +317,12 @@ class Waiters:
 
     def _ask_along(self, id: str, batch: Batch) -> None:
         """Read with it what was sent with it: that will be asked for next."""
-        era = self.era
-        if batch.era != era:
-            if batch.asked != era or era == 0:
-                batch.asked = era
+        epoch = self.epoch
+        if batch.epoch != epoch:
+            if batch.asked != epoch or epoch == 0:
+                batch.asked = epoch
                 self._unread.update(batch.missing())
-                if era:
+                if epoch:
                     self._along.append(batch)
             return
         size = batch.missed.get(id, 0)
@@ -385,7 +385,7 @@ class Waiters:
 
     def _miss(self, *, lost: bool) -> None:
         """Pushes may have been missed: read everything, and trust nothing sent before."""
-        self._arrivals.era += 1
+        self._arrivals.epoch += 1
         if not self._told_once:
             self._ask(list(self._waiting))
         elif lost:

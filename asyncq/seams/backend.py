@@ -92,7 +92,7 @@ class Mute(Protocol):
 class ProgressBoard(Protocol):
     """A backend that also keeps how far running tasks say they are."""
 
-    async def post_progress(self, id: str, progress: Progress, keep: float) -> None:
+    async def store_progress(self, id: str, progress: Progress, keep: float) -> None:
         """Remember the latest progress of this message for ``keep`` seconds."""
         ...
 

@@ -15,7 +15,7 @@ import msgspec
 
 from asyncq.language.message import MAX_PRIORITY, Failure, Record
 from asyncq.language.topology import Queue
-from asyncq.seams.lanes import Lane
+from asyncq.seams.quarantine import Quarantine
 from asyncq.shown import Shown
 
 MAX_BATCH = 500
@@ -67,7 +67,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     crashes: int = 0
     """How many workers died while they ran it."""
     suspect: bool = False
-    """It was in a worker's hands before, and that worker was lost. It runs in the lane."""
+    """It was in a worker's hands before, and that worker was lost. It runs in the quarantine."""
     again: bool = False
     """It may have run to its end before: whether it has an outcome is looked up first."""
     token: Any = None
@@ -116,7 +116,7 @@ class Reject(msgspec.Struct, frozen=True):
 Settlement = Ack | Nack | Reject  # how a delivery ends
 
 
-class Conclusion(msgspec.Struct, frozen=True, gc=False):
+class Completion(msgspec.Struct, frozen=True, gc=False):
     """The end of one attempt: the record to keep, if any, and the settlement of its delivery."""
 
     settlement: Settlement
@@ -136,7 +136,7 @@ class Lease:
     """The right of one worker incarnation to what it holds.
 
     It belongs to the worker, not to a message: renewing costs the same whatever is held. Suspects
-    (deliveries that outlived a worker) are claimed as far as there is room in the ``lane``.
+    (deliveries that outlived a worker) are claimed as far as there is room in the ``quarantine``.
     """
 
     __slots__ = (
@@ -145,17 +145,19 @@ class Lease:
         "good_until",
         "held_to_the_end",
         "incarnation",
-        "lane",
         "lost",
+        "quarantine",
         "seconds",
         "waiting",
     )
 
-    def __init__(self, incarnation: str, seconds: float, lane: Lane | None = None) -> None:
+    def __init__(
+        self, incarnation: str, seconds: float, quarantine: Quarantine | None = None
+    ) -> None:
         self.incarnation = incarnation
         """The worker's name and a number, as in ``0a1b2c3d4e5f-2``: its second lease."""
         self.seconds = seconds
-        self.lane = lane or Lane()
+        self.quarantine = quarantine or Quarantine()
         self.good_until = math.inf
         """By `time.monotonic`: later than this, others may own what is held. Written by whoever
         renews, read where a broker cannot check (a backend in another store)."""
@@ -215,7 +217,7 @@ class Consumer(Protocol):
     async def receive(self, limit: int) -> Sequence[Delivery]:
         """Claim up to ``limit`` deliveries that are due, at once; possibly none.
 
-        Suspects come as far as there is room in the lease's lane, where they stay until they are
+        Suspects come as far as the lease's quarantine admits them, where they stay until they are
         settled, and in their order: none passes one that has to wait. They are the first of what
         is returned.
 
@@ -265,10 +267,10 @@ class PushedConsumer(Consumer, Protocol):
 class UnifiedConsumer(Consumer, Protocol):
     """A consumer whose broker and backend are one store: records and settlements in one step."""
 
-    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+    async def complete(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
         """Store each record (the first for an id stands), settle each delivery, tell who waits.
 
-        All or nothing for each conclusion. Returns the deliveries that were not ours any more:
+        All or nothing for each completion. Returns the deliveries that were not ours any more:
         for them neither was done.
         """
         ...
@@ -352,7 +354,7 @@ class Exchanges(Protocol):
         ...
 
 
-class LeaseKeeper(Protocol):
+class LeaseRenewer(Protocol):
     """Renews leases from outside the event loop, on a connection of its own. Methods block."""
 
     def renew(self, incarnation: str, queues: Sequence[str], seconds: float) -> bool:
@@ -388,8 +390,8 @@ class Leased(Protocol):
         """Whether another process can renew them: not where the store is in this one."""
         ...
 
-    def keeper(self) -> LeaseKeeper:
-        """A new keeper, for one thread or process."""
+    def renewer(self) -> LeaseRenewer:
+        """A new renewer, for one thread or process."""
         ...
 
     async def sweep(self, queue: str) -> int:

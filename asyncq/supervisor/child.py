@@ -13,21 +13,21 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 
 from asyncq.loggers import get_logger
-from asyncq.supervisor.leases import KeptLease
-from asyncq.supervisor.stalls import Standstill, is_whole, read_answer
+from asyncq.supervisor.leases import SupervisedLease
+from asyncq.supervisor.stalls import Stall, is_whole, read_answer
 from asyncq.texts import counted
 from asyncq.worker.channel import (
-    TICK,
+    HEARTBEAT_EVERY,
     Channel,
     FromWorker,
     Goodbye,
+    Heartbeat,
     Hello,
     Holding,
     Lost,
     Orders,
     Renewed,
     Stop,
-    Tick,
     import_path,
 )
 from asyncq.worker.stacks import ASK
@@ -35,10 +35,10 @@ from asyncq.worker.stalls import told_afterwards
 
 log = get_logger(__name__)
 
-STALL = 0.7  # seconds without a tick after which a loop is said to stand still; it is logged in 1 s
-LONG = 1.25  # seconds, a tick included, after which a stall is logged when it is over
+STALL = 0.7  # seconds without a heartbeat after which a loop stands still; it is logged in 1 s
+LONG = 1.25  # seconds, a heartbeat included, after which a stall is logged when it is over
 LOOK = 0.05  # seconds between two looks at it
-IDLE = 2.0  # seconds without a tick after which a process does not count as consuming
+IDLE = 2.0  # seconds without a heartbeat after which a process does not count as consuming
 ANSWER_TIMEOUT = 0.1  # seconds for a process to say where it stands
 ANSWER_LIMIT = 1 << 20  # bytes
 PROGRAM = "asyncq.cli.child"
@@ -67,11 +67,11 @@ class Child:
         """The queues that do not let it in; at work, it consumes all others."""
         self._hello: Hello | None = None
         self._at_work = False
-        self._standstill: Standstill | None = None  # the last that was logged as it went on
+        self._stall: Stall | None = None  # the last that was logged as it went on
         self._is_deaf = False  # and that was said
         self._is_named = False  # a stall that goes on, or is just over, was logged
         self._heard_at = time.monotonic()
-        self._lease: KeptLease | None = None
+        self._lease: SupervisedLease | None = None
         self._renewing: anyio.CancelScope | None = None
         with ExitStack() as theirs, ExitStack() as ours:
             our_end, their_end = socket.socketpair()
@@ -150,7 +150,7 @@ class Child:
         finally:
             self._channel.close()  # should we leave before it does, it drains
 
-    async def bury(self) -> None:
+    async def release(self) -> None:
         """Give back at once what it held."""
         os.close(self._answers)
         if self._lease is None:
@@ -173,12 +173,12 @@ class Child:
 
     def note_deafness(self, killed_after: float) -> None:
         """Say once that it cannot have heard that it is to end, if its loop stands still."""
-        if self._standstill is not None and not self._is_deaf and self.told:
+        if self._stall is not None and not self._is_deaf and self.told:
             self._is_deaf = True
             log.warning(
                 "%s has not heard that it is to end: its event loop has stood still for %.1f s %s; "
                 "after %.0f s it is killed",
-                self, self.silence, self._standstill.task, killed_after,
+                self, self.silence, self._stall.task, killed_after,
             )  # fmt: skip
 
     def describe_end(self) -> str:
@@ -205,8 +205,8 @@ class Child:
             case Holding():
                 if self._renewing is not None:
                     self._renewing.cancel()
-                self._lease = KeptLease(message)
-            case Tick():
+                self._lease = SupervisedLease(message)
+            case Heartbeat():
                 self._look_back(message)
                 self.started = message.started
                 self.memory = message.memory
@@ -215,21 +215,21 @@ class Child:
                 self.goodbye = message
         self._heard_at = time.monotonic()
 
-    def _note_readiness(self, tick: Tick) -> None:
-        self._at_work = tick.at_work
-        if tick.at_work and (self.ready_at is None or tick.refused != self.refused):
+    def _note_readiness(self, heartbeat: Heartbeat) -> None:
+        self._at_work = heartbeat.at_work
+        if heartbeat.at_work and (self.ready_at is None or heartbeat.refused != self.refused):
             self.ready_at = self.ready_at or time.monotonic()
             worker = self._hello.worker if self._hello else ""
-            if tick.refused:
+            if heartbeat.refused:
                 log.warning(
                     "%s is at work and not ready, for it is not let into %s: worker %s",
-                    self, ", ".join(f"queue {queue}" for queue in tick.refused), worker,
+                    self, ", ".join(f"queue {queue}" for queue in heartbeat.refused), worker,
                 )  # fmt: skip
             else:
                 log.info("%s is ready: worker %s", self, worker)
-        self.refused = tick.refused
+        self.refused = heartbeat.refused
 
-    async def _renew(self, lease: KeptLease) -> None:
+    async def _renew(self, lease: SupervisedLease) -> None:
         with anyio.CancelScope() as self._renewing:
             await lease.renew(lambda: not self.is_given_up, self._tell)
         await lease.close()  # it is over; should it come to a release, that opens it again
@@ -237,11 +237,13 @@ class Child:
     def _tell(self, message: Renewed | Lost) -> None:
         self._channel.tell(message)
 
-    def _look_back(self, tick: Tick) -> None:
+    def _look_back(self, heartbeat: Heartbeat) -> None:
         """Log a stall that is over, if it was not as it went on: we may have stood still, too."""
         is_named, self._is_named = self._is_named, False
-        if tick.stood > LONG and not is_named:
-            log.error("the event loop of %s %s", self, told_afterwards(tick.stood, tick.running))
+        if heartbeat.stood > LONG and not is_named:
+            log.error(
+                "the event loop of %s %s", self, told_afterwards(heartbeat.stood, heartbeat.running)
+            )
 
     async def _watch(self) -> None:
         """Log where the loop stands when it begins to stand still, and when it moves again."""
@@ -252,10 +254,10 @@ class Child:
             if time.monotonic() - due > LOOK:
                 # We stood still ourselves. What was said meanwhile is read before we judge, and who
                 # stood still with us may say that it moves again.
-                await anyio.sleep(TICK)
+                await anyio.sleep(HEARTBEAT_EVERY)
             stands = self.silence > STALL
             if stood and not stands:
-                self._standstill, self._is_deaf = None, False
+                self._stall, self._is_deaf = None, False
                 log.warning("the event loop of %s moves again", self)
                 stood = False
             elif stands and not stood:
@@ -265,9 +267,9 @@ class Child:
                 log.error(
                     "the event loop of %s has stood still for %.1f s %s", self, silence, where
                 )
-                self._standstill = where
+                self._stall = where
 
-    async def _ask_where(self) -> Standstill:
+    async def _ask_where(self) -> Stall:
         assert self._hello is not None  # noqa: S101 - it has said something before it fell silent
         self._read_answer()  # to an earlier question, which came too late
         self._process.send_signal(ASK)

@@ -14,7 +14,7 @@ from asyncq.drivers.table import make_broker
 from asyncq.errors import AsyncqError, ConfigurationError
 from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
-from asyncq.seams.broker import Leased, LeaseKeeper
+from asyncq.seams.broker import Leased, LeaseRenewer
 from asyncq.worker.channel import Holding, Lost, Renewed
 
 R = TypeVar("R")
@@ -25,7 +25,7 @@ PAUSE = Retry(times=0, base=0.1, ceiling=1.0, jitter=False)
 RELEASE_TIMEOUT = 5.0  # seconds to go on trying; after that the lease decides
 
 
-class KeptLease:
+class SupervisedLease:
     """One incarnation's lease. Its calls to the broker block a thread, one at a time."""
 
     def __init__(self, holding: Holding) -> None:
@@ -34,7 +34,7 @@ class KeptLease:
         self._incarnation = holding.incarnation
         self._queues = holding.queues
         self._seconds = holding.seconds
-        self._keeper = _keeper_at(Url(holding.url))
+        self._renewer = _renewer_at(Url(holding.url))
         self._thread = CapacityLimiter(1)
 
     async def renew(
@@ -49,7 +49,7 @@ class KeptLease:
             began = time.monotonic()
             try:
                 lasts = await self._call(
-                    partial(self._keeper.renew, self._incarnation, self._queues, self._seconds)
+                    partial(self._renewer.renew, self._incarnation, self._queues, self._seconds)
                 )
             except AsyncqError as error:
                 # The broker decides when the lease is over; without it, nobody else can claim.
@@ -78,7 +78,7 @@ class KeptLease:
             while True:
                 try:
                     return await self._call(
-                        partial(self._keeper.release, self._incarnation, self._queues)
+                        partial(self._renewer.release, self._incarnation, self._queues)
                     )
                 except AsyncqError as error:
                     if failures == 0:
@@ -96,14 +96,14 @@ class KeptLease:
         return 0
 
     async def close(self) -> None:
-        await self._call(self._keeper.close)
+        await self._call(self._renewer.close)
 
     async def _call(self, call: Callable[[], R]) -> R:
         return await to_thread.run_sync(call, limiter=self._thread)
 
 
-def _keeper_at(url: Url) -> LeaseKeeper:
+def _renewer_at(url: Url) -> LeaseRenewer:
     broker = make_broker(url, SystemClock())
     if not isinstance(broker, Leased):
         raise ConfigurationError(f"{url!r} has no leases to renew")
-    return broker.keeper()
+    return broker.renewer()

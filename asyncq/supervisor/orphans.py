@@ -13,18 +13,18 @@ import anyio
 EVERY = 1.0  # seconds
 
 
-async def bury_orphans(ours: Callable[[], Collection[int]]) -> None:
+async def reap_orphans(ours: Callable[[], Collection[int]]) -> None:
     """Take note of the end of every child but ``ours`` (whose own watchers do), until cancelled."""
     if not hasattr(os, "waitid"):  # macOS before Python 3.13; it has no containers of its own
         return
     while True:
         await anyio.sleep(EVERY)
-        while _bury_one(ours()):
+        while _reap_one(ours()):
             pass
 
 
-def _bury_one(ours: Collection[int]) -> bool:
-    """Whether there was one to bury."""
+def _reap_one(ours: Collection[int]) -> bool:
+    """Whether there was one to release."""
     try:
         # Only looked at: how one of ours has ended is for who waits for that.
         found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

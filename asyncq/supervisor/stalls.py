@@ -31,7 +31,7 @@ class Frame(msgspec.Struct, frozen=True):
 Stack = Sequence[Frame]  # the innermost first
 
 
-class Standstill(msgspec.Struct, frozen=True):
+class Stall(msgspec.Struct, frozen=True):
     """Where a process stood."""
 
     message: str | None
@@ -57,7 +57,7 @@ def is_whole(answer: str) -> bool:
     return bool(re.search(rf"^{MESSAGE}.*\n", answer, re.MULTILINE))
 
 
-def read_answer(answer: str, loop_thread: int) -> Standstill:
+def read_answer(answer: str, loop_thread: int) -> Stall:
     """Understand what faulthandler and `asyncq.worker.stacks` have written."""
     threads: dict[int, list[Frame]] = {}
     frames: list[Frame] = []
@@ -73,7 +73,7 @@ def read_answer(answer: str, loop_thread: int) -> Standstill:
     own = [] if not loop or loop[0].file.endswith(_LOOP_WAITS) else [_above(loop, _OURS) or loop]
     # Python runs in the loop's thread if that has told us more than its stack; else it may be
     # waiting for the interpreter lock, and what holds that is somebody else.
-    return Standstill(message, own if is_whole(answer) else [*_busy(threads.values()), *own])
+    return Stall(message, own if is_whole(answer) else [*_busy(threads.values()), *own])
 
 
 def _busy(stacks: Iterable[Stack]) -> Sequence[Stack]:

@@ -21,7 +21,7 @@ from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
 from asyncq.supervisor.child import Child
 from asyncq.supervisor.health import HealthServer
-from asyncq.supervisor.orphans import bury_orphans
+from asyncq.supervisor.orphans import reap_orphans
 from asyncq.texts import counted
 from asyncq.worker.channel import Goodbye, Orders
 from asyncq.worker.signals import CANCEL, DRAIN, LEAVE, count_signals, stop_signals
@@ -69,7 +69,7 @@ class Place:
 
     @property
     def children(self) -> Sequence[Child]:
-        """Those that live or are to be buried."""
+        """Those that live or are to be released."""
         ours = (self.child, self.successor, *self.retired)
         return [child for child in ours if child is not None]
 
@@ -94,7 +94,7 @@ class Supervisor:
         """
         async with anyio.create_task_group() as upkeep:
             await upkeep.start(self._obey_signals)
-            upkeep.start_soon(bury_orphans, self._pids)
+            upkeep.start_soon(reap_orphans, self._pids)
             if self._plan.health_port is not None:
                 checks = {"/live": self._check_life, "/ready": self._check_readiness}
                 server = HealthServer(checks, self._plan.health_host, self._plan.health_port)
@@ -211,7 +211,7 @@ class Supervisor:
     async def _live(self, child: Child) -> None:
         await child.run()
         self._news.set()
-        await child.bury()
+        await child.release()
 
     # Replacements
 

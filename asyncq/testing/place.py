@@ -16,7 +16,7 @@ from asyncq.drivers.memory.store import drop_store, open_store
 from asyncq.language.message import Record, Status, new_id
 from asyncq.seams.broker import (
     Ack,
-    Conclusion,
+    Completion,
     Consumer,
     Delivery,
     Envelope,
@@ -86,7 +86,7 @@ class Place:
         """Have the consumers look again: it is later."""
         with self._store.lock:
             for queue in self._store.queues:
-                queue.ring()
+                queue.wake()
 
     def listen(self) -> "asyncio.Future[None]":
         """A future that is done at the next change; to be asked for before looking."""
@@ -114,7 +114,7 @@ class WatchedBroker(MemoryBroker):
     """A memory broker that keeps a record of what it is given. Its leases never end."""
 
     # Not a broker whose leases are renewed: the clock may jump by any time.
-    keeper: Any = None  # pyright: ignore[reportIncompatibleMethodOverride]
+    renewer: Any = None  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __init__(self, place: Place) -> None:
         super().__init__(place.url, place.clock)
@@ -171,11 +171,11 @@ class WatchedConsumer(MemoryConsumer):
                 self._place.repeated += 1
         return deliveries
 
-    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
-        if any(conclusion.record is not None for conclusion in batch):
+    async def complete(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
+        if any(completion.record is not None for completion in batch):
             self._place.faults.raise_for_storing()
-        batch = [self._as_told(conclusion) for conclusion in batch]
-        fenced = await super().conclude(batch)
+        batch = [self._as_told(completion) for completion in batch]
+        fenced = await super().complete(batch)
         gone = {id(delivery) for delivery in fenced}
         for each in batch:
             delivery = id(each.settlement.delivery)
@@ -187,9 +187,9 @@ class WatchedConsumer(MemoryConsumer):
         self._place.tell()
         return fenced
 
-    def _as_told(self, conclusion: Conclusion) -> Conclusion:
+    def _as_told(self, completion: Completion) -> Completion:
         """As if the worker had died just before, where a test wants that."""
-        settlement = conclusion.settlement
+        settlement = completion.settlement
         if isinstance(settlement, Ack | Reject) and self._place.faults.takes_outcome():
-            return Conclusion(Nack(settlement.delivery))
-        return conclusion
+            return Completion(Nack(settlement.delivery))
+        return completion

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-TICK = 0.25  # seconds between two signs of life of a worker's loop
+HEARTBEAT_EVERY = 0.25  # seconds between two signs of life of a worker's loop
 CHUNK = 64 * 1024  # bytes
 
 
@@ -85,7 +85,7 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True, tag="holding"):
         return f"Holding({self.incarnation!r}, {self.queues!r}, {self.seconds!r})"
 
 
-class Tick(msgspec.Struct, frozen=True, kw_only=True, tag="tick"):
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
     """The event loop turns."""
 
     started: int
@@ -95,7 +95,7 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, tag="tick"):
     memory: int
     """Resident bytes."""
     stood: float = 0.0
-    """The longest time that it did not turn, in seconds, since the tick before."""
+    """The longest time that it did not turn, in seconds, since the heartbeat before."""
     running: tuple[str, ...] = ()
     """If that was long, some of the messages that it had at hand."""
     at_work: bool = False
@@ -118,7 +118,7 @@ def import_path() -> str:
 
 
 FromParent = Orders | Renewed | Lost | Stop
-FromWorker = Hello | Holding | Tick | Goodbye
+FromWorker = Hello | Holding | Heartbeat | Goodbye
 
 M = TypeVar("M")
 

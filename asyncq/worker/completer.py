@@ -24,7 +24,7 @@ from asyncq.outages import Outage
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import (
     MAX_BATCH,
-    Conclusion,
+    Completion,
     Consumer,
     Delivery,
     LastAttempt,
@@ -42,7 +42,7 @@ BACKLOG = 2  # how many times the pool's size may wait to be settled before clai
 
 
 class Completer:
-    """Carries out conclusions until it is closed and nothing is left."""
+    """Carries out completions until it is closed and nothing is left."""
 
     def __init__(
         self, consumer: Consumer, backend: Backend, lease: Lease, *, unified: bool, room: int
@@ -53,8 +53,8 @@ class Completer:
         self._lease = lease
         self._most = max(MAX_BATCH, room * BACKLOG)
         self.settled = 0
-        """How many conclusions were carried out."""
-        self._finished: list[Conclusion] = []
+        """How many completions were carried out."""
+        self._finished: list[Completion] = []
         self._news = asyncio.Event()
         self._less = asyncio.Event()
         self._under_way = False
@@ -67,11 +67,11 @@ class Completer:
         """Whether a record and its settlement are one step."""
         return self._unified is not None
 
-    def add(self, conclusion: Conclusion) -> None:
+    def add(self, completion: Completion) -> None:
         """Take over the end of a delivery."""
         if self._lease.lost:
             return  # it ended too late: others own it
-        self._finished.append(conclusion)
+        self._finished.append(completion)
         self._news.set()
 
     async def wait_for_room(self) -> None:
@@ -96,7 +96,7 @@ class Completer:
         # Shielded: these tasks have run, and if we leave without saying so they run twice. It ends
         # because its owner always closes it, and then within SETTLE_TIMEOUT, also when a driver
         # does not answer.
-        batch: list[Conclusion] = []
+        batch: list[Completion] = []
         with self._shield:
             while True:
                 if not self._finished:
@@ -107,7 +107,7 @@ class Completer:
                     continue
                 batch, self._finished = self._finished[:MAX_BATCH], self._finished[MAX_BATCH:]
                 self._under_way = True
-                await self._conclude(batch)
+                await self._complete(batch)
                 self._under_way = False
                 self._less.set()
         left = len(batch) + len(self._finished)
@@ -116,7 +116,7 @@ class Completer:
             counted(left, "task"), self._lease.incarnation,
         )  # fmt: skip
 
-    async def _conclude(self, batch: Sequence[Conclusion]) -> None:
+    async def _complete(self, batch: Sequence[Completion]) -> None:
         while True:
             try:
                 if fenced := await self._carry_out(batch):
@@ -143,21 +143,21 @@ class Completer:
                     self._outage.end()
                 return
 
-    async def _set_aside(self, batch: Sequence[Conclusion], error: Exception) -> None:
+    async def _set_aside(self, batch: Sequence[Completion], error: Exception) -> None:
         """Try each alone; the one at fault goes to the dead letters, with an outcome."""
         if len(batch) > 1:
-            for conclusion in batch:
-                await self._conclude([conclusion])
+            for completion in batch:
+                await self._complete([completion])
             return
         settlement = batch[0].settlement
         if isinstance(settlement, Reject) and settlement.reason.startswith(FailureType.UNSETTLED):
             return  # nor could that be settled: it stays leased
-        await self._conclude([_unsettled(settlement.delivery, error)])
+        await self._complete([_unsettled(settlement.delivery, error)])
 
-    async def _carry_out(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+    async def _carry_out(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
         if self._unified is not None:
-            return await self._unified.conclude(batch)
-        records = [conclusion.record for conclusion in batch if conclusion.record is not None]
+            return await self._unified.complete(batch)
+        records = [completion.record for completion in batch if completion.record is not None]
         if records:
             # This backend cannot check who owns a message; so ours must be beyond doubt.
             if self._lease.lost and not self._lease.held_to_the_end:
@@ -165,7 +165,7 @@ class Completer:
             if not self._lease.lost and not self._lease.is_good():
                 raise BrokerUnavailable("the lease could not be renewed")
             await self._backend.store_records(records)
-        return await self._consumer.settle([conclusion.settlement for conclusion in batch])
+        return await self._consumer.settle([completion.settlement for completion in batch])
 
     def _report(self, fenced: Sequence[Delivery]) -> None:
         log.warning(
@@ -175,7 +175,7 @@ class Completer:
         )
 
 
-def _unsettled(delivery: Delivery, error: Exception) -> Conclusion:
+def _unsettled(delivery: Delivery, error: Exception) -> Completion:
     why = f"{type(error).__name__} while it was settled"
     if isinstance(error, BrokerError | BackendError):  # in our words; others may say anything
         why += f": {error}"
@@ -183,4 +183,4 @@ def _unsettled(delivery: Delivery, error: Exception) -> Conclusion:
     failure = Failure(FailureType.UNSETTLED.value, why)
     record = Record(envelope.id, Failed(failure), keep=60.0, reply_to=envelope.reply_to)
     last = LastAttempt(failure)
-    return Conclusion(Reject(delivery, f"{failure.type}: {why}", last), record)
+    return Completion(Reject(delivery, f"{failure.type}: {why}", last), record)

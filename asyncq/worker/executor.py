@@ -1,4 +1,4 @@
-"""The executor: one delivery in, one conclusion out.
+"""The executor: one delivery in, one completion out.
 
 Everything that can become of an attempt is decided here, as data; nothing is stored, published or
 settled. That is the completer's business.
@@ -36,9 +36,10 @@ from asyncq.language.message import (
 )
 from asyncq.language.policies import Retry
 from asyncq.seams.backend import Backend
-from asyncq.seams.broker import Ack, Conclusion, Delivery, Nack, Reject
+from asyncq.seams.broker import Ack, Completion, Delivery, Nack, Reject
 from asyncq.seams.codec import Codec
 from asyncq.texts import counted
+from asyncq.worker.dead_letters import UNKNOWN_SINCE, DeadLetters
 from asyncq.worker.failures import (
     comes_from,
     describe,
@@ -48,10 +49,9 @@ from asyncq.worker.failures import (
     trace_of,
 )
 from asyncq.worker.interrupts import is_interrupted
-from asyncq.worker.jobs import Job, Jobs, call, make_job
-from asyncq.worker.letters import UNKNOWN_SINCE, Letters
-from asyncq.worker.notes import Notes
 from asyncq.worker.pool import Slots
+from asyncq.worker.prepared import Jobs, PreparedTask, call, prepare_task
+from asyncq.worker.task_log import TaskLog
 from asyncq.worker.threads import RaisedInThread
 
 LONGEST_KEEP = 10 * 365 * 86400.0  # seconds
@@ -64,11 +64,11 @@ ERROR_LIMIT = 500  # bytes that a retried message carries of it
 
 RETURNED_NOTHING = Succeeded(NOTHING)
 
-Conclude = Callable[[Conclusion], None]
+Complete = Callable[[Completion], None]
 
 
 class Executor:
-    """Runs deliveries; never raises, and always concludes."""
+    """Runs deliveries; never raises, and always completes."""
 
     def __init__(
         self,
@@ -85,14 +85,14 @@ class Executor:
     ) -> None:
         self.apart: set[str] = set()
         """The queues of which an end is recorded in one step and settled in another, so that a
-        worker may die between the two. Written by the branches."""
-        self.notes = Notes()
-        make = partial(make_job, config=config, threads=slots.threads)
-        self._jobs = Jobs(tasks, make, self.notes.unusable)
-        self._made = self._jobs.made  # looked into for each delivery
+        worker may die between the two. Written by the sessions."""
+        self.task_log = TaskLog()
+        make = partial(prepare_task, config=config, threads=slots.threads)
+        self._prepared = Jobs(tasks, make, self.task_log.unusable)
+        self._made = self._prepared.made  # looked into for each delivery
         self._decode = codec.decode
         self._encode = codec.encode
-        self._letters = Letters(codec, worker)
+        self._dead_letters = DeadLetters(codec, worker)
         self._backend = backend
         self._config = config
         self._now = clock.now
@@ -100,49 +100,49 @@ class Executor:
         self._state = state
         self._report = report
         self._slots = slots
-        self._verbose = self.notes.verbose
+        self._verbose = self.task_log.verbose
 
-    async def run(self, delivery: Delivery, conclude: Conclude) -> None:
-        """Run one delivery and hand its conclusion over."""
+    async def run(self, delivery: Delivery, complete: Complete) -> None:
+        """Run one delivery and hand its completion over."""
         try:
-            conclusion = await self._conclusion(delivery)
+            completion = await self._conclusion(delivery)
         except asyncio.CancelledError:
-            self.notes.requeued += 1
-            conclusion = Conclusion(Nack(delivery))  # before the task was begun
+            self.task_log.requeued += 1
+            completion = Completion(Nack(delivery))  # before the task was begun
         except KeyboardInterrupt:
-            conclude(Conclusion(Nack(delivery)))
+            complete(Completion(Nack(delivery)))
             raise
         # Around everything: a fault of ours must not keep a message leased for ever.
         except BaseException as error:
             if not _is_running():
                 raise  # nobody runs it any more: what is left of it is collected
-            conclusion = self._close(delivery, error)
-        conclude(conclusion)
+            completion = self._close(delivery, error)
+        complete(completion)
 
-    async def _conclusion(self, delivery: Delivery) -> Conclusion:
+    async def _conclusion(self, delivery: Delivery) -> Completion:
         started = self._now()
         if (delivery.suspect or delivery.again) and (
             verdict := await self._judge(delivery)
         ) is not None:
             return verdict
         opened = self._open(delivery)
-        if isinstance(opened, Conclusion):
+        if isinstance(opened, Completion):
             return opened
-        message, job = opened
+        message, prepared = opened
         if self._verbose:
-            self.notes.received(message)
+            self.task_log.received(message)
         if message.expires is not None and started >= message.expires:
-            self.notes.expiry(message, started - message.expires)
+            self.task_log.expiry(message, started - message.expires)
             before = message.headers.get(LAST_ERROR)
             outcome = Expired(before if isinstance(before, str) else "")
-            return self._end(delivery, message, job, outcome, started)
+            return self._end(delivery, message, prepared, outcome, started)
         context = Context(message, self._state, self._report)
         set_context(context)
         try:
-            outcome = self._succeeded(job, await call(job, message, context))
+            outcome = self._succeeded(prepared, await call(prepared, message, context))
         except RetryLater as directive:
             delay = max(directive.delay, 0.0)
-            self.notes.run_again(message, delay)
+            self.task_log.run_again(message, delay)
             return self._retry(delivery, message, delay)
         except BadArguments as error:
             outcome = Failed(Failure(FailureType.BAD_ARGUMENTS.value, str(error)))
@@ -152,12 +152,17 @@ class Executor:
         except BaseException as error:
             if _is_ignored_exit(error):
                 raise
-            return self._fail(delivery, message, job, error, started)
-        return self._end(delivery, message, job, outcome, started)
+            return self._fail(delivery, message, prepared, error, started)
+        return self._end(delivery, message, prepared, outcome, started)
 
     def _fail(
-        self, delivery: Delivery, message: Message, job: Job, error: BaseException, started: float
-    ) -> Conclusion:
+        self,
+        delivery: Delivery,
+        message: Message,
+        prepared: PreparedTask,
+        error: BaseException,
+        started: float,
+    ) -> Completion:
         """What becomes of an attempt that raised.
 
         Raises:
@@ -168,20 +173,22 @@ class Executor:
         if self._slots.is_cancelling() and comes_from(error, asyncio.CancelledError):
             # The pool's doing, not the task's: it runs again elsewhere, uncounted. That holds as
             # well for what broke because of it, a connection in the middle of a call, say.
-            self.notes.requeue(message)
-            return Conclusion(Nack(delivery))
+            self.task_log.requeue(message)
+            return Completion(Nack(delivery))
         if type(error) is KeyboardInterrupt and is_interrupted(error):
             raise error
         if is_a(error, BaseExceptionGroup) and (delay := _asked_delay(error)) is not None:
-            self.notes.run_again(message, delay)
+            self.task_log.run_again(message, delay)
             return self._retry(delivery, message, delay)
-        if job.retry is not None and _may_retry(job.retry, error, message.attempt):
-            delay = job.retry.pause(message.attempt)
-            self.notes.retry(message, job.retry, error, delay)
+        if prepared.retry is not None and _may_retry(prepared.retry, error, message.attempt):
+            delay = prepared.retry.pause(message.attempt)
+            self.task_log.retry(message, prepared.retry, error, delay)
             return self._retry(delivery, message, delay, error)
-        return self._end(delivery, message, job, self._raised(message, job, error), started)
+        return self._end(
+            delivery, message, prepared, self._raised(message, prepared, error), started
+        )
 
-    def _close(self, delivery: Delivery, error: BaseException) -> Conclusion:
+    def _close(self, delivery: Delivery, error: BaseException) -> Completion:
         """What becomes of an attempt whose coroutines were closed, or of a fault of ours.
 
         A `GeneratorExit` that comes out of a future does not pass through what awaits that: Python
@@ -192,10 +199,10 @@ class Executor:
         opened = self._open(delivery) if is_closed else None
         if isinstance(opened, tuple):
             return self._fail(delivery, *opened, error, self._now())
-        self.notes.fault(delivery.envelope, error)
+        self.task_log.fault(delivery.envelope, error)
         return self._bury(delivery, FailureType.EXECUTOR_FAILED, describe(error).message)
 
-    def _open(self, delivery: Delivery) -> tuple[Message, Job] | Conclusion:
+    def _open(self, delivery: Delivery) -> tuple[Message, PreparedTask] | Completion:
         """The message and its task; or what becomes of a delivery that has none."""
         envelope = delivery.envelope
         size, limit = len(envelope.body), self._config.max_message_size
@@ -208,16 +215,16 @@ class Executor:
             return self._postpone(delivery, FailureType.NEWER_VERSION, str(error))
         except Undecodable as error:
             return self._bury(delivery, FailureType.UNDECODABLE, str(error))
-        job = self._made.get(message.task) or self._jobs.make(message.task)
-        if job is not None:
-            return message, job
-        return self._postpone(delivery, *self._jobs.why_none(message.task))
+        prepared = self._made.get(message.task) or self._prepared.make(message.task)
+        if prepared is not None:
+            return message, prepared
+        return self._postpone(delivery, *self._prepared.why_none(message.task))
 
-    def _succeeded(self, job: Job, value: Any) -> Outcome:
+    def _succeeded(self, prepared: PreparedTask, value: Any) -> Outcome:
         if value is None:
             return RETURNED_NOTHING
         try:
-            encoded = job.encode(value)
+            encoded = prepared.encode(value)
         except TypeError as error:
             return Failed(Failure(FailureType.RESULT_NOT_ENCODABLE.value, str(error)))
         size = len(memoryview(encoded))
@@ -228,16 +235,21 @@ class Executor:
         return Succeeded(encoded)
 
     def _end(
-        self, delivery: Delivery, message: Message, job: Job, outcome: Outcome, started: float
-    ) -> Conclusion:
+        self,
+        delivery: Delivery,
+        message: Message,
+        prepared: PreparedTask,
+        outcome: Outcome,
+        started: float,
+    ) -> Completion:
         if self._verbose and isinstance(outcome, Succeeded):
-            self.notes.succeeded(message, self._now() - started)
+            self.task_log.succeeded(message, self._now() - started)
         settlement: Ack | Reject = Ack(delivery)
-        if isinstance(outcome, Failed) and job.dead_letter:
-            settlement = self._letters.of_failure(delivery, message, outcome.error)
-        keep = job.keep if message.keep_result is None else _bounded(message.keep_result)
+        if isinstance(outcome, Failed) and prepared.dead_letter:
+            settlement = self._dead_letters.of_failure(delivery, message, outcome.error)
+        keep = prepared.keep if message.keep_result is None else _bounded(message.keep_result)
         if keep <= 0 and message.reply_to is None:
-            return Conclusion(settlement)
+            return Completion(settlement)
         record = Record(
             message.id,
             outcome,
@@ -249,13 +261,13 @@ class Executor:
             keep,
             message.reply_to,
         )
-        return Conclusion(settlement, record)
+        return Completion(settlement, record)
 
-    def _raised(self, message: Message, job: Job, error: BaseException) -> Failed:
+    def _raised(self, message: Message, prepared: PreparedTask, error: BaseException) -> Failed:
         """The task raised, and is not tried again."""
         trace = trace_of(error)  # describe() lets go of it
         failure = describe(error)
-        self.notes.failure(message, job.retry, failure, error, trace)
+        self.task_log.failure(message, prepared.retry, failure, error, trace)
         return Failed(failure)
 
     def _retry(
@@ -264,26 +276,26 @@ class Executor:
         message: Message,
         delay: float,
         error: BaseException | None = None,
-    ) -> Conclusion:
+    ) -> Completion:
         headers = message.headers
         if error is not None:  # should the message expire before it is tried again
             headers = {**headers, LAST_ERROR: summarize(error, ERROR_LIMIT)}
         again = msgspec.structs.replace(
             message, attempt=message.attempt + 1, eta=None, headers=headers
         )
-        return Conclusion(Nack(delivery, delay, self._encode(again)))
+        return Completion(Nack(delivery, delay, self._encode(again)))
 
-    async def _judge(self, delivery: Delivery) -> Conclusion | None:
+    async def _judge(self, delivery: Delivery) -> Completion | None:
         """What becomes of a delivery that may have run before; None if it is to run."""
         try:
             [record] = await self._backend.fetch([delivery.envelope.id])
         except BackendUnavailable as error:
-            self.notes.postponement(
+            self.task_log.postponement(
                 delivery.envelope, f"whether it has run is not known: {error}", 1.0, self._now()
             )
-            return Conclusion(Nack(delivery, delay=1.0))
+            return Completion(Nack(delivery, delay=1.0))
         if record is not None and not isinstance(record.outcome, Unreadable):
-            return Conclusion(self._settle_again(delivery, record))
+            return Completion(self._settle_again(delivery, record))
         if delivery.crashes >= self._config.max_crashes:
             why = counted(
                 delivery.crashes, "worker died while it ran it", "workers died while they ran it"
@@ -300,14 +312,14 @@ class Executor:
         """
         outcome, envelope = record.outcome, delivery.envelope
         if isinstance(outcome, Failed) and delivery.suspect and envelope.queue in self.apart:
-            job = self._made.get(record.task)
-            if job is None or job.dead_letter:
-                self.notes.late_letter(envelope)
-                return self._letters.of_record(delivery, record, outcome.error)
-        self.notes.skip(envelope)
+            prepared = self._made.get(record.task)
+            if prepared is None or prepared.dead_letter:
+                self.task_log.late_letter(envelope)
+                return self._dead_letters.of_record(delivery, record, outcome.error)
+        self.task_log.skip(envelope)
         return Ack(delivery)
 
-    def _postpone(self, delivery: Delivery, kind: FailureType, why: str) -> Conclusion:
+    def _postpone(self, delivery: Delivery, kind: FailureType, why: str) -> Completion:
         """Give back what a newer worker may know how to run; bury it when none came in time."""
         now, envelope = self._now(), delivery.envelope
         since = envelope.headers.get(UNKNOWN_SINCE)
@@ -315,15 +327,15 @@ class Executor:
             since = now
         if now - since >= self._config.unknown_ttl:
             return self._bury(delivery, kind, why)
-        self.notes.postponement(envelope, f"{kind}: {why}", self._config.unknown_delay, now)
+        self.task_log.postponement(envelope, f"{kind}: {why}", self._config.unknown_delay, now)
         headers = {**envelope.headers, UNKNOWN_SINCE: since}
         replacement = msgspec.structs.replace(envelope, headers=headers, eta=None)
-        return Conclusion(Nack(delivery, self._config.unknown_delay, replacement))
+        return Completion(Nack(delivery, self._config.unknown_delay, replacement))
 
-    def _bury(self, delivery: Delivery, kind: FailureType, why: str) -> Conclusion:
+    def _bury(self, delivery: Delivery, kind: FailureType, why: str) -> Completion:
         """To the dead letters, with an outcome for whoever waits."""
         envelope = delivery.envelope
-        self.notes.burial(envelope, f"{kind}: {why}")
+        self.task_log.burial(envelope, f"{kind}: {why}")
         failure = Failure(kind.value, why)
         record = Record(
             envelope.id,
@@ -333,7 +345,7 @@ class Executor:
             keep=self._config.keep_result,
             reply_to=envelope.reply_to,
         )
-        return Conclusion(self._letters.of_burial(delivery, failure), record)
+        return Completion(self._dead_letters.of_burial(delivery, failure), record)
 
 
 def _bounded(keep: float) -> float:

@@ -17,11 +17,11 @@ from anyio.abc import TaskStatus
 from asyncq.config import Config
 from asyncq.errors import AsyncqError, LeaseLost
 from asyncq.loggers import get_logger
-from asyncq.seams.broker import Lease, Leased, LeaseKeeper
+from asyncq.seams.broker import Lease, Leased, LeaseRenewer
 
 log = get_logger(__name__)
 
-TICK = 0.25  # seconds between two signs of life of the loop
+TURN_EVERY = 0.25  # seconds between two signs of life of the loop
 
 
 class Renewal(Protocol):
@@ -43,11 +43,11 @@ class LeaseRenewal:
         self._lease = lease
         self._queues = list(queues)
         self._config = config
-        self._keeper: LeaseKeeper = broker.keeper()
+        self._renewer: LeaseRenewer = broker.renewer()
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
         self._lost = asyncio.Event()
-        self._last_tick = time.monotonic()  # written by the loop, read by the thread
+        self._last_turn = time.monotonic()  # written by the loop, read by the thread
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         thread = threading.Thread(target=self._renew, name="asyncq-lease", daemon=True)
@@ -55,8 +55,8 @@ class LeaseRenewal:
         task_status.started()
         try:
             while not self._lost.is_set():
-                self._last_tick = time.monotonic()
-                with anyio.move_on_after(TICK):
+                self._last_turn = time.monotonic()
+                with anyio.move_on_after(TURN_EVERY):
                     await self._lost.wait()
         finally:
             self._stop.set()
@@ -72,13 +72,13 @@ class LeaseRenewal:
             next_renewal += every
         try:
             away = False
-            while not self._stop.wait(min(TICK, every)):
+            while not self._stop.wait(min(TURN_EVERY, every)):
                 now = time.monotonic()
-                if now < next_renewal or now - self._last_tick > self._config.stall_limit:
+                if now < next_renewal or now - self._last_turn > self._config.stall_limit:
                     continue
                 next_renewal = now + every
                 try:
-                    if not self._keeper.renew(lease.incarnation, self._queues, lease.seconds):
+                    if not self._renewer.renew(lease.incarnation, self._queues, lease.seconds):
                         break
                     lease.good_until = now + lease.seconds
                     if away:
@@ -87,7 +87,7 @@ class LeaseRenewal:
                 except AsyncqError as error:
                     # The broker decides when the lease is over; without it, nobody else can claim.
                     # That it is set up otherwise now and refuses us is no end of the lease either.
-                    next_renewal = now + TICK
+                    next_renewal = now + TURN_EVERY
                     if not away:
                         log.warning(
                             "lease %s cannot be renewed, trying again: %s",
@@ -100,7 +100,7 @@ class LeaseRenewal:
             # A thread that dies unheard would cost the lease without a word.
             log.exception("renewing lease %s failed", self._lease.incarnation)
         finally:
-            self._keeper.close()
+            self._renewer.close()
         lease.lost = True
         self._tell_lost()
 
@@ -111,4 +111,4 @@ class LeaseRenewal:
             log.debug("the loop ended before it heard of its lease")
 
 
-Keep = Callable[[Leased, Lease, Sequence[str], Config], Renewal]  # who renews a lease
+MakeRenewal = Callable[[Leased, Lease, Sequence[str], Config], Renewal]  # who renews a lease

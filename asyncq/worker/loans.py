@@ -5,8 +5,8 @@ child. An attempt lends one slot, however many of its coroutines wait, and has i
 last of them has what it waits for: had it to be given back with the first, the others might wait
 for what cannot run. It goes on at once, also if that makes one too many for a moment.
 
-A suspect that waits for long lends its place in the lane as well, for what it waits for may be a
-suspect.
+A suspect that waits for long lends its place in the quarantine as well, for what it waits for may
+be a suspect.
 """
 
 import asyncio
@@ -16,14 +16,16 @@ from contextlib import suppress
 
 from asyncq.client.context import Context
 from asyncq.loggers import get_logger
-from asyncq.seams.lanes import Lane
+from asyncq.seams.quarantine import Quarantine
 from asyncq.texts import counted, shown
 from asyncq.worker.labels import NAME_LIMIT, label
 from asyncq.worker.pool import Slots
 
 log = get_logger(__name__)
 
-LANE_PATIENCE = 2.0  # seconds; what is no suspect ends meanwhile, and none comes beside the parent
+QUARANTINE_PATIENCE = (
+    2.0  # seconds; what is no suspect ends meanwhile, and none comes beside the parent
+)
 REMIND = 60.0  # seconds between two lines about attempts that may not lend
 
 
@@ -39,7 +41,7 @@ class _Wait:
         """How many of its coroutines do."""
         self.has_lent = False
         self.patience: asyncio.TimerHandle | None = None
-        """Of a suspect, until it lends its place in the lane."""
+        """Of a suspect, until it lends its place in the quarantine."""
         self.crashes: int | None = None
         """Of one that has lent it."""
 
@@ -47,9 +49,9 @@ class _Wait:
 class Loans:
     """Who waits in one worker; at most ``most`` lend their slot. May be asked in any thread."""
 
-    def __init__(self, slots: Slots, most: int, lane: Lane) -> None:
+    def __init__(self, slots: Slots, most: int, quarantine: Quarantine) -> None:
         self._slots = slots
-        self._lane = lane
+        self._quarantine = quarantine
         self._most = most
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -67,11 +69,11 @@ class Loans:
             wait.count += 1
             return
         wait = self._waits[context] = _Wait(awaited, self._loop.time())
-        if not self._lane.is_empty:
+        if not self._quarantine.is_empty:
             crashes = self._slots.crashes_of(context.id)
             if crashes is not None:
                 wait.patience = self._loop.call_later(
-                    LANE_PATIENCE, self._lend_lane, context, wait, crashes
+                    QUARANTINE_PATIENCE, self._lend_quarantine, context, wait, crashes
                 )
         if self._slots.lent < self._most:
             self._lend(context, wait)
@@ -94,7 +96,7 @@ class Loans:
         if wait.patience is not None:
             wait.patience.cancel()
         if wait.crashes is not None:
-            self._lane.take_back(wait.crashes)
+            self._quarantine.take_back(wait.crashes)
         if not wait.has_lent:
             return
         self._slots.lend(context.queue, -1)
@@ -106,14 +108,14 @@ class Loans:
         wait.has_lent = True
         self._slots.lend(context.queue, 1)
 
-    def _lend_lane(self, context: Context, wait: _Wait, crashes: int) -> None:
+    def _lend_quarantine(self, context: Context, wait: _Wait, crashes: int) -> None:
         log.info(
             "task %s, which outlived %s, waits for task %s: others such may run meanwhile",
             label(context.task, context.id), counted(crashes, "worker"),
             shown(wait.awaited, NAME_LIMIT),
         )  # fmt: skip
         wait.crashes = crashes
-        self._lane.lend()
+        self._quarantine.lend()
 
     def _remind(self) -> None:
         """Say who waits in a slot, now and while somebody does."""

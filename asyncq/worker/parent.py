@@ -24,17 +24,17 @@ from asyncq.errors import LeaseLost
 from asyncq.loggers import get_logger
 from asyncq.seams.broker import Lease, Leased
 from asyncq.worker.channel import (
-    TICK,
+    HEARTBEAT_EVERY,
     Channel,
     FromParent,
     Goodbye,
+    Heartbeat,
     Hello,
     Holding,
     Lost,
     Orders,
     Renewed,
     Stop,
-    Tick,
 )
 from asyncq.worker.drain import TOLD_AGAIN
 from asyncq.worker.leases import LeaseRenewal, Renewal
@@ -63,7 +63,7 @@ class Parent:
         self._socket = socket.socket(fileno=channel)
         self._pipe = pipe
         self._channel: Channel[FromParent] | None = None
-        self._kept: _KeptLease | None = None
+        self._kept: _SupervisedLease | None = None
         self._is_gone = False
         self.left_threads = False
         """A worker has ended whose threads, past their time limit, have not."""
@@ -113,15 +113,15 @@ class Parent:
                 queues=queues,
                 seconds=lease.seconds,
             )
-            return _KeptLease(self, lease, holding, own)
+            return _SupervisedLease(self, lease, holding, own)
 
         try:
             async with anyio.create_task_group() as group:
                 obedience = Obedience(worker, logging.DEBUG)  # the supervisor has said it already
                 await group.start(obey_signals, obedience)
                 group.start_soon(self._listen, obedience)
-                group.start_soon(self._tick, worker)
-                await worker.run(keep=keep, leave=self._leave)
+                group.start_soon(self._beat, worker)
+                await worker.run(make_renewal=keep, leave=self._leave)
                 self.left_threads = bool(worker.slots.threads.alive)
                 group.cancel_scope.cancel()
         finally:
@@ -131,7 +131,7 @@ class Parent:
         self.say_goodbye(0)
         leave_at_once()
 
-    def keep(self, kept: "_KeptLease", holding: Holding) -> None:
+    def keep(self, kept: "_SupervisedLease", holding: Holding) -> None:
         """Have this lease kept, and no other."""
         self._kept = kept
         self._say(holding)
@@ -142,7 +142,7 @@ class Parent:
         assert self._channel is not None  # noqa: S101 - the orders have come
         self._channel.tell(message)
 
-    async def _tick(self, worker: Worker) -> None:
+    async def _beat(self, worker: Worker) -> None:
         assert self._channel is not None  # noqa: S101 - the orders have come
         last, stood = time.monotonic(), 0.0
         while True:
@@ -154,7 +154,7 @@ class Parent:
                 self._channel.tell(None)
             else:
                 running = tuple(worker.slots.some_running()) if stood > STALL else ()
-                now = Tick(
+                now = Heartbeat(
                     started=worker.started,
                     consuming=worker.is_consuming,
                     memory=resident_memory(),
@@ -165,7 +165,9 @@ class Parent:
                 )
                 self._channel.tell(now)
                 stood = 0.0
-            await anyio.sleep(TICK if at_work else TICK / 5)  # it is waited for
+            await anyio.sleep(
+                HEARTBEAT_EVERY if at_work else HEARTBEAT_EVERY / 5
+            )  # it is waited for
 
     async def _listen(self, obedience: Obedience) -> None:
         assert self._channel is not None  # noqa: S101 - the orders have come
@@ -195,7 +197,7 @@ class Parent:
             kept.news.set()
 
 
-class _KeptLease:
+class _SupervisedLease:
     """A lease that the supervisor renews for us; once it is gone, a thread of ours."""
 
     def __init__(self, parent: Parent, lease: Lease, holding: Holding, own: LeaseRenewal) -> None:

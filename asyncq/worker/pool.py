@@ -277,7 +277,7 @@ async def _ended(tasks: Collection["asyncio.Task[None]"], timeout: float) -> boo
 
 
 def _never_began(task: "asyncio.Task[None]") -> bool:
-    """Whether a task was cancelled before its first step; else it has concluded all the same.
+    """Whether a task was cancelled before its first step; else it has completed all the same.
 
     Only then the cancellation is raised by the coroutine, which is not there to catch it.
     """

@@ -22,7 +22,7 @@ log = get_logger(__name__)
 # The one way to see what another thread is doing; documented, in spite of its name.
 current_frames: Callable[[], dict[int, FrameType]] = vars(sys)["_current_frames"]
 
-TICK = 0.25  # seconds between two signs of life of the loop
+TURN_EVERY = 0.25  # seconds between two signs of life of the loop
 STALL = 1.0  # seconds without one after which the loop is said to stand still
 STACK_LINES = 8
 
@@ -35,7 +35,7 @@ class LoopWatch:
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._end = threading.Event()
-        self._last_tick = time.monotonic()  # written by the loop, read by the thread
+        self._last_turn = time.monotonic()  # written by the loop, read by the thread
         self._is_named = False  # set by the thread, which has told of what goes on
 
     async def run(self) -> None:
@@ -43,23 +43,23 @@ class LoopWatch:
         threading.Thread(target=self._watch, name="asyncq-watch", daemon=True).start()
         try:
             while True:
-                self._last_tick, before = time.monotonic(), self._last_tick
-                self._look_back(self._last_tick - before)
-                await anyio.sleep(TICK)
+                self._last_turn, before = time.monotonic(), self._last_turn
+                self._look_back(self._last_turn - before)
+                await anyio.sleep(TURN_EVERY)
         finally:
             self._end.set()
 
     def _look_back(self, stood: float) -> None:
         """Tell of a stall that is over, where the thread could not: it was stopped as well."""
         is_named, self._is_named = self._is_named, False
-        if stood > STALL + TICK and not is_named:
+        if stood > STALL + TURN_EVERY and not is_named:
             log.error("the event loop %s", told_afterwards(stood, self._slots.some_running()))
 
     def _watch(self) -> None:
         """The thread: log when the loop begins to stand still, and when it moves again."""
         stands = False
-        while not self._end.wait(TICK):
-            silence = time.monotonic() - self._last_tick
+        while not self._end.wait(TURN_EVERY):
+            silence = time.monotonic() - self._last_turn
             if silence < STALL:
                 if stands:
                     log.warning("the event loop moves again")

@@ -1,6 +1,6 @@
 """The worker: one event loop that takes messages from queues, runs their tasks, and settles them.
 
-What it does with one broker is a branch (`asyncq.worker.branch`); most workers have one.
+What it does with one broker is a session (`asyncq.worker.session`); most workers have one.
 """
 
 import asyncio
@@ -30,17 +30,17 @@ from asyncq.loggers import get_logger
 from asyncq.seams.backend import Backend, ProgressBoard
 from asyncq.seams.broker import Broker
 from asyncq.seams.codec import Codec
-from asyncq.seams.lanes import Lane
-from asyncq.worker.branch import Branch, Share
+from asyncq.seams.quarantine import Quarantine
 from asyncq.worker.burst import Burst, what_waits
 from asyncq.worker.drain import Drain
 from asyncq.worker.executor import Executor
-from asyncq.worker.farewell import Farewell
 from asyncq.worker.labels import label_by
-from asyncq.worker.leases import Keep
+from asyncq.worker.leases import MakeRenewal
 from asyncq.worker.loans import Loans
 from asyncq.worker.pool import Slots
+from asyncq.worker.session import Session, Setup
 from asyncq.worker.stalls import LoopWatch
+from asyncq.worker.stragglers import Stragglers
 
 log = get_logger(__name__)
 
@@ -84,7 +84,7 @@ class Worker:
         self._state: dict[str, Any] = {}
         self._slots = Slots(config.concurrency, bounds, label_by(codec.decode))
         self.drain = Drain(self.name, config.grace, self._slots)
-        self._branches = self._make_branches()
+        self._sessions = self._make_branches()
 
     @property
     def running(self) -> list[str]:
@@ -106,17 +106,17 @@ class Worker:
     @property
     def is_consuming(self) -> bool:
         """Whether it takes from every queue: not when stopped, nor while a broker is away."""
-        return all(branch.is_consuming for branch in self._branches)
+        return all(session.is_consuming for session in self._sessions)
 
     @property
     def is_at_work(self) -> bool:
         """Whether it takes from every queue but for the `refused`: another worker could stop."""
-        return all(branch.is_at_work for branch in self._branches)
+        return all(session.is_at_work for session in self._sessions)
 
     @property
     def refused(self) -> list[str]:
         """The queues that do not let it in, which it goes on trying."""
-        return [queue for branch in self._branches for queue in branch.refused]
+        return [queue for session in self._sessions for queue in session.refused]
 
     def message_at_hand(self) -> str | None:
         """What the message is called whose task has the event loop at this moment, if one has.
@@ -131,7 +131,7 @@ class Worker:
     async def run(
         self,
         *,
-        keep: Keep | None = None,
+        make_renewal: MakeRenewal | None = None,
         leave: Callable[[], None] | None = None,
         task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
     ) -> None:
@@ -143,32 +143,41 @@ class Worker:
         it, in somebody else's process, those threads are waited for.
         """
         with self.drain.watched():
-            await self._run(keep, leave, task_status)
+            await self._run(make_renewal, leave, task_status)
 
     async def _run(
-        self, keep: Keep | None, leave: Callable[[], None] | None, task_status: TaskStatus[None]
+        self,
+        make_renewal: MakeRenewal | None,
+        leave: Callable[[], None] | None,
+        task_status: TaskStatus[None],
     ) -> None:
         async with self._hooks() as hooks, self._summed_up():
             leaving = None if leave is None else partial(self._leave, leave)
-            farewell = self._share.farewell = Farewell(len(self._branches), leaving, hooks.aclose)
-            waiting = set(self._branches)
+            stragglers = self._setup.stragglers = Stragglers(
+                len(self._sessions), leaving, hooks.aclose
+            )
+            waiting = set(self._sessions)
 
-            def announce(branch: Branch) -> None:
-                if branch in waiting:
-                    waiting.remove(branch)
+            def announce(session: Session) -> None:
+                if session in waiting:
+                    waiting.remove(session)
                     if not waiting:
                         task_status.started()
 
             async with create_task_group() as watch:
-                if keep is None:
+                if make_renewal is None:
                     watch.start_soon(LoopWatch(self._slots).run)
                 if self._until_failed is not None:
                     watch.start_soon(self._until_failed)
                 async with create_task_group() as group:
                     with self._lending():
-                        for branch in self._branches:
+                        for session in self._sessions:
                             group.start_soon(
-                                _run_branch, branch, partial(announce, branch), keep, farewell
+                                _run_session,
+                                session,
+                                partial(announce, session),
+                                make_renewal,
+                                stragglers,
                             )
                 watch.cancel_scope.cancel()
             if self._burst and not self._is_told:
@@ -179,7 +188,7 @@ class Worker:
         """What is started in the block can lend its slot while it waits for results."""
         most = self._config.max_waiting
         most = 10 * self._slots.size if most is None else most
-        token = set_lender(Loans(self._slots, most, self._share.lane))
+        token = set_lender(Loans(self._slots, most, self._setup.quarantine))
         try:
             yield
         finally:
@@ -189,17 +198,17 @@ class Worker:
         """Take in nothing more; `run` returns when what is running has ended, or its grace has."""
         self._is_told = True
         self.drain.begin()
-        for branch in self._branches:
-            branch.stop()
+        for session in self._sessions:
+            session.stop()
 
     def hurry(self) -> None:
         """Stop, and cancel at once what is running; it is requeued."""
         self._is_told = True
         self.drain.hurry()
-        for branch in self._branches:
-            branch.hurry()
+        for session in self._sessions:
+            session.hurry()
 
-    def _make_branches(self) -> list[Branch]:
+    def _make_branches(self) -> list[Session]:
         executor = self._executor = Executor(
             tasks=self._tasks,
             codec=self._codec,
@@ -212,17 +221,19 @@ class Worker:
             slots=self._slots,
         )
         lines = sum(len(queues) for queues in self._queues.values())
-        share = self._share = Share(
+        setup = self._setup = Setup(
             worker=self.name,
             backend=self._backend,
             executor=executor,
             config=self._config,
             slots=self._slots,
-            lane=Lane(alone_from=self._config.max_crashes - 1),  # at their last chance
+            quarantine=Quarantine(alone_from=self._config.max_crashes - 1),  # at their last chance
             lines=lines,
             burst=Burst(lines, self._slots) if self._burst else None,
         )
-        return [Branch(self._brokers[name], queues, share) for name, queues in self._queues.items()]
+        return [
+            Session(self._brokers[name], queues, setup) for name, queues in self._queues.items()
+        ]
 
     @asynccontextmanager
     async def _summed_up(self) -> AsyncGenerator[None]:
@@ -236,7 +247,7 @@ class Worker:
         why, left = "", f"; {self._left}" if self._left else ""
         if self._burst and not self._is_told:
             why = f", for {'nothing is due in its queues' if left else 'its queues are empty'}"
-        counts = self._executor.notes.summary(self.started)
+        counts = self._executor.task_log.summary(self.started)
         log.info("worker %s ended%s: %s%s", self.name, why, counts, left)
 
     def _leave(self, leave: Callable[[], None]) -> None:
@@ -271,14 +282,17 @@ class Worker:
 
     async def _store_progress(self, id: str, progress: Progress) -> None:
         if isinstance(self._backend, ProgressBoard):
-            await self._backend.post_progress(id, progress, self._config.keep_result)
+            await self._backend.store_progress(id, progress, self._config.keep_result)
 
 
-async def _run_branch(
-    branch: Branch, announce: Callable[[], None], keep: Keep | None, farewell: Farewell
+async def _run_session(
+    session: Session,
+    announce: Callable[[], None],
+    make_renewal: MakeRenewal | None,
+    stragglers: Stragglers,
 ) -> None:
-    await branch.run(announce, keep)
-    farewell.ended()
+    await session.run(announce, make_renewal)
+    stragglers.ended()
 
 
 async def _call(hook: Hook, state: dict[str, Any]) -> None:

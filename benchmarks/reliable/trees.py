@@ -27,19 +27,19 @@ class Tree:
     exits: list[int] = field(default_factory=list[int])
     """How the main process ended, each time that it did so by itself or by a fault."""
     _stopping: Event = field(default_factory=Event)
-    _keeper: Thread | None = None
+    _renewer: Thread | None = None
 
     def __enter__(self) -> Self:
         process = self._start()
-        self._keeper = Thread(target=self._keep, args=(process,))
-        self._keeper.start()
+        self._renewer = Thread(target=self._keep, args=(process,))
+        self._renewer.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        while self._keeper and self._keeper.is_alive():
+        while self._renewer and self._renewer.is_alive():
             kill_all(self.mark)  # again, as it may just be starting one
-            self._keeper.join(PAUSE)
+            self._renewer.join(PAUSE)
 
     def pids(self) -> list[int]:
         """All processes of this tree, as of now."""

@@ -321,7 +321,7 @@ async def test_a_result_that_is_not_kept_reaches_who_waits_for_it(app: App) -> N
 
         async with anyio.create_task_group() as group:
             group.start_soon(wait)
-            await until(lambda: app.client._waiters.era > 0)  # pyright: ignore[reportPrivateUsage]
+            await until(lambda: app.client._waiters.epoch > 0)  # pyright: ignore[reportPrivateUsage]
             gate.open()
 
         assert seen == [7]

@@ -11,14 +11,14 @@ from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.rabbitmq.broker import RabbitBroker
 from asyncq.drivers.rabbitmq.connection import AmqpSettings, Connector
-from asyncq.drivers.rabbitmq.post import Post
+from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.errors import BrokerUnavailable
 from asyncq.language.message import new_id
 from asyncq.language.topology import Queue
 from asyncq.seams.admin import DeadLetter
 from asyncq.seams.broker import Consumer, Delivery, Envelope, Lease, QueueSpec
 from asyncq.seams.dead import DeadLimits
-from asyncq.seams.lanes import Lane
+from asyncq.seams.quarantine import Quarantine
 from asyncq.testing.contracts.given import take
 
 MAIL = QueueSpec("mail", prefetch=10)
@@ -30,7 +30,7 @@ def envelope(id: str = "", body: bytes = b"hello", queue: str = "mail", **more: 
 
 
 def lease(*, alone_from: int = 1) -> Lease:
-    return Lease(new_id(), 15.0, Lane(alone_from))
+    return Lease(new_id(), 15.0, Quarantine(alone_from))
 
 
 @pytest.fixture
@@ -40,19 +40,19 @@ async def broker(rabbitmq_url: str) -> AsyncIterator[RabbitBroker]:
 
 
 @pytest.fixture
-async def post(rabbitmq_url: str) -> AsyncIterator[Post]:
+async def publisher(rabbitmq_url: str) -> AsyncIterator[Publisher]:
     """A connection of our own, for what nobody but a test does."""
     settings = AmqpSettings(Url(rabbitmq_url))
     connector = Connector(settings, "tests", BrokerUnavailable)
-    post = Post(settings, connector, SystemClock(), DeadLimits())
-    yield post
-    post.close()
+    publisher = Publisher(settings, connector, SystemClock(), DeadLimits())
+    yield publisher
+    publisher.close()
 
 
-async def ask(post: Post, *methods: object) -> list[object]:
-    channel = await post.open_channel()
+async def ask(publisher: Publisher, *methods: object) -> list[object]:
+    channel = await publisher.open_channel()
     try:
-        return await post.ask(channel, *methods)
+        return await publisher.ask(channel, *methods)
     finally:
         channel.close()
 

@@ -7,7 +7,7 @@ import pytest
 from asyncq import outages
 from asyncq.client import publisher
 from asyncq.language.policies import Retry
-from asyncq.worker import branch, completer, intake
+from asyncq.worker import completer, fetcher, session
 
 SOON = Retry(times=0, base=0.02, ceiling=0.05)
 
@@ -16,8 +16,8 @@ SOON = Retry(times=0, base=0.02, ceiling=0.05)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever cannot be done is tried again after a moment."""
     for module, name in (
-        (branch, "PAUSE"), (branch, "PAUSE_OF_WRONG"), (intake, "PAUSE"),
-        (intake, "PAUSE_OF_WRONG"), (completer, "PAUSE"), (outages, "PAUSE"), (publisher, "PAUSE"),
+        (session, "PAUSE"), (session, "PAUSE_OF_WRONG"), (fetcher, "PAUSE"),
+        (fetcher, "PAUSE_OF_WRONG"), (completer, "PAUSE"), (outages, "PAUSE"), (publisher, "PAUSE"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, SOON)
 

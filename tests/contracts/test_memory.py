@@ -11,7 +11,7 @@ from asyncq.clock import Clock, SystemClock
 from asyncq.config import Url
 from asyncq.drivers.memory.backend import MemoryBackend
 from asyncq.drivers.memory.broker import MemoryBroker
-from asyncq.drivers.memory.store import MAILBOX_SIZE, open_store
+from asyncq.drivers.memory.store import SUBSCRIPTION_SIZE, open_store
 from asyncq.errors import Refused
 from asyncq.language.message import new_id
 from asyncq.seams.backend import Backend
@@ -24,10 +24,10 @@ from asyncq.testing.contracts import (
     DeadLetterContract,
     DriverFixtures,
     FullBroker,
-    LaneContract,
     LeaseContract,
     ModelContract,
     ProgressContract,
+    QuarantineContract,
     QueueContract,
     UnifiedContract,
 )
@@ -69,7 +69,7 @@ class TestLeases(InMemory, LeaseContract):
     pass
 
 
-class TestLanes(InMemory, LaneContract):
+class TestQuarantine(InMemory, QuarantineContract):
     pass
 
 
@@ -179,7 +179,7 @@ class TestMemory(InMemory):
             await take(consumer, 1)
             await end_lease(broker, lease)
 
-            assert not broker.keeper().renew(lease.incarnation, [MAIL.name], FAR)
+            assert not broker.renewer().renew(lease.incarnation, [MAIL.name], FAR)
 
     async def test_a_publish_in_another_thread_wakes_who_waits_in_this_one(
         self, broker: Broker
@@ -217,7 +217,7 @@ class TestMemory(InMemory):
                     group.start_soon(staying.wait)
                     await anyio.wait_all_tasks_blocked()
 
-                    open_store(url).queue(MAIL.name).ring()
+                    open_store(url).queue(MAIL.name).wake()
                     cancelled.cancel()
 
         assert cancelled.cancelled_caught
@@ -227,11 +227,11 @@ class TestMemory(InMemory):
     ) -> None:
         async with backend.watch("me") as watch:
             await backend.store_records(
-                [record(str(n), keep=0.0, reply_to="me") for n in range(MAILBOX_SIZE + 1)]
+                [record(str(n), keep=0.0, reply_to="me") for n in range(SUBSCRIPTION_SIZE + 1)]
             )
 
             assert list(await watch.receive()) == []
-            assert [each.id for each in await watch.receive()] == [str(MAILBOX_SIZE)]
+            assert [each.id for each in await watch.receive()] == [str(SUBSCRIPTION_SIZE)]
 
     async def test_expired_records_take_no_room(self, url: Url) -> None:
         clock = Hands(now())

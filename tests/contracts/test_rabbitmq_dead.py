@@ -18,22 +18,30 @@ from asyncq.drivers.rabbitmq.broker import RabbitBroker
 from asyncq.drivers.rabbitmq.browsing import Browse
 from asyncq.drivers.rabbitmq.content import Parcel
 from asyncq.drivers.rabbitmq.parcels import wrap
-from asyncq.drivers.rabbitmq.post import Post
+from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.wire import Content
 from asyncq.errors import ConfigurationError, TaskFailed
 from asyncq.language.message import Failed, Failure, Record, new_id
 from asyncq.seams.broker import LastAttempt, Lease, QueueSpec, Reject
 from asyncq.seams.dead import DeadLimits
-from tests.contracts.rabbit_given import PATIENCE, ask, doomed, envelope, letters_of, post, take
+from tests.contracts.rabbit_given import (
+    PATIENCE,
+    ask,
+    doomed,
+    envelope,
+    letters_of,
+    publisher,
+    take,
+)
 
-__all__ = ["post"]
+__all__ = ["publisher"]
 
 
 async def test_dead_letters_that_are_bounded_otherwise_are_kept_as_they_are(
-    rabbitmq_url: str, post: Post, caplog: pytest.LogCaptureFixture
+    rabbitmq_url: str, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     quorum: dict[str, Any] = {"x-queue-type": "quorum"}
-    await ask(post, amqp.Queue.Declare(queue="mail:dead", durable=True, arguments=quorum))
+    await ask(publisher, amqp.Queue.Declare(queue="mail:dead", durable=True, arguments=quorum))
 
     async with RabbitBroker(Url(rabbitmq_url), SystemClock(), DeadLimits(1, 60.0)) as broker:
         await broker.publish([envelope(), envelope()])
@@ -84,12 +92,12 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[Content]:
 
 
 async def test_dead_letters_are_fetched_once_however_many_pages_show_them(
-    rabbitmq_url: str, post: Post, fetched: list[Content]
+    rabbitmq_url: str, publisher: Publisher, fetched: list[Content]
 ) -> None:
     async with App(rabbitmq_url) as app, App(rabbitmq_url) as other:
         operator = app.client.operator
-        await post.declare("mail")
-        await post.move(put_dead(MANY))
+        await publisher.declare("mail")
+        await publisher.move(put_dead(MANY))
         pages = [await operator.dead_letters("mail", limit=250, offset=250 * n) for n in range(3)]
         deepest = await operator.depth("mail")
         while pages[-1]:
@@ -113,13 +121,13 @@ async def test_dead_letters_are_fetched_once_however_many_pages_show_them(
 
 
 async def test_many_dead_letters_are_chosen_sent_again_and_deleted_by_commands(
-    rabbitmq_url: str, post: Post, fetched: list[Content]
+    rabbitmq_url: str, publisher: Publisher, fetched: list[Content]
 ) -> None:
     told = list[int]()
     async with App(rabbitmq_url) as app:
         operator = app.client.operator
-        await post.declare("mail")
-        await post.move(put_dead(MANY))
+        await publisher.declare("mail")
+        await publisher.move(put_dead(MANY))
         ids = [f"{n:04}" for n in range(MANY)]
 
         none = Selection(queue="mail", filter=Filter(reason="no such reason"))
@@ -181,7 +189,7 @@ async def test_a_failure_that_was_recorded_by_a_worker_that_died_then_is_a_dead_
 
 
 async def test_what_is_sent_twice_and_has_failed_meanwhile_is_no_second_dead_letter(
-    rabbitmq_url: str, post: Post
+    rabbitmq_url: str, publisher: Publisher
 ) -> None:
     app = App(rabbitmq_url, backend=f"memory://{new_id()}")
     runs = list[int]()
@@ -196,7 +204,7 @@ async def test_what_is_sent_twice_and_has_failed_meanwhile_is_no_second_dead_let
             with pytest.raises(TaskFailed):
                 await (await fail.enqueue(1)).get(timeout=PATIENCE)
         [letter] = await app.client.operator.dead_letters("mail")
-        await post.move([wrap(letter.envelope, "", "mail", again=True)])
+        await publisher.move([wrap(letter.envelope, "", "mail", again=True)])
         async with app.worker(queues=["mail"], concurrency=1):
             with pytest.raises(TaskFailed):
                 await (await fail.enqueue(2)).get(timeout=PATIENCE)
@@ -208,12 +216,12 @@ async def test_what_is_sent_twice_and_has_failed_meanwhile_is_no_second_dead_let
 
 
 async def test_a_dead_letter_that_is_there_twice_is_sent_again_once(
-    rabbitmq_url: str, post: Post
+    rabbitmq_url: str, publisher: Publisher
 ) -> None:
     async with App(rabbitmq_url) as app:
         operator = app.client.operator
-        await post.declare("mail")
-        await post.move([*put_dead(2), *put_dead(1)])
+        await publisher.declare("mail")
+        await publisher.move([*put_dead(2), *put_dead(1)])
 
         assert sorted(await operator.replay("mail", ["0000", "0001"])) == ["0000", "0000", "0001"]
 

@@ -15,7 +15,7 @@ from asyncq.config import Url
 from asyncq.drivers.rabbitmq import consumer as consumer_module
 from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.broker import RabbitBroker
-from asyncq.drivers.rabbitmq.post import Post
+from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.sender import Sender
 from asyncq.errors import (
     BrokerUnavailable,
@@ -33,12 +33,12 @@ from tests.contracts.rabbit_given import (
     envelope,
     letters_of,
     next_of,
-    post,
     publish_until_it_fails,
+    publisher,
 )
 from tests.servers import RabbitServer, free_port
 
-__all__ = ["broker", "post"]  # fixtures
+__all__ = ["broker", "publisher"]  # fixtures
 
 SECRET = quote("hunter2:/@?", safe="")
 
@@ -46,7 +46,7 @@ SECRET = quote("hunter2:/@?", safe="")
 
 
 async def test_a_queue_that_is_deleted_under_its_consumer_and_is_there_again(
-    broker: RabbitBroker, post: Post, monkeypatch: pytest.MonkeyPatch
+    broker: RabbitBroker, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer_module, "LONGEST_WAIT", 0.5)
     monkeypatch.setattr(consumer_module, "LONGEST_SILENCE", 2.0)
@@ -54,7 +54,7 @@ async def test_a_queue_that_is_deleted_under_its_consumer_and_is_there_again(
     delivery = None
     while delivery is None:
         async with broker.consume(MAIL, lease) as consumer:
-            await ask(post, amqp.Queue.Delete(queue="mail"))
+            await ask(publisher, amqp.Queue.Delete(queue="mail"))
             await broker.publish([envelope("1")])
             with suppress(LeaseLost):  # then a worker begins anew; or it goes on by itself
                 delivery = await next_of(consumer)
@@ -63,10 +63,10 @@ async def test_a_queue_that_is_deleted_under_its_consumer_and_is_there_again(
 
 
 async def test_a_queue_that_stays_deleted_is_declared_again(
-    broker: RabbitBroker, post: Post
+    broker: RabbitBroker, publisher: Publisher
 ) -> None:
     async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
-        await ask(post, amqp.Queue.Delete(queue="mail"))
+        await ask(publisher, amqp.Queue.Delete(queue="mail"))
         with anyio.fail_after(PATIENCE), pytest.raises(LeaseLost):
             await next_of(consumer)
 
@@ -76,10 +76,10 @@ async def test_a_queue_that_stays_deleted_is_declared_again(
 
 
 async def test_what_is_published_to_a_deleted_queue_declares_it_again(
-    broker: RabbitBroker, post: Post
+    broker: RabbitBroker, publisher: Publisher
 ) -> None:
     await broker.publish([envelope("1")])
-    await ask(post, amqp.Queue.Delete(queue="mail"))
+    await ask(publisher, amqp.Queue.Delete(queue="mail"))
 
     await broker.publish([envelope("2"), envelope("3", eta=SystemClock().now() + 0.3)])
 
@@ -87,9 +87,11 @@ async def test_what_is_published_to_a_deleted_queue_declares_it_again(
         assert ids_of(await take(consumer, 2)) == ["2", "3"]
 
 
-async def test_a_delay_survives_the_deletion_of_its_queue(broker: RabbitBroker, post: Post) -> None:
+async def test_a_delay_survives_the_deletion_of_its_queue(
+    broker: RabbitBroker, publisher: Publisher
+) -> None:
     await broker.publish([envelope("1", eta=SystemClock().now() + 1.0)])
-    await ask(post, amqp.Queue.Delete(queue="mail"))
+    await ask(publisher, amqp.Queue.Delete(queue="mail"))
     await broker.publish([envelope("2", eta=SystemClock().now() + 0.2)])
 
     async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
@@ -278,16 +280,16 @@ async def test_depth_says_what_rabbitmq_can_count(broker: RabbitBroker) -> None:
     assert (await broker.depth("mail")).ready == 0
 
 
-async def test_an_eta_in_years_is_taken(broker: RabbitBroker, post: Post) -> None:
+async def test_an_eta_in_years_is_taken(broker: RabbitBroker, publisher: Publisher) -> None:
     await broker.publish([envelope(eta=SystemClock().now() + 3 * 366 * 86400)])
 
     highest = names.delay_units(3 * 366 * 86400).bit_length() - 1
-    assert await post.count(names.rung(highest)) == 1
+    assert await publisher.count(names.level(highest)) == 1
 
 
-async def test_foreign_bytes_come_as_they_are(broker: RabbitBroker, post: Post) -> None:
+async def test_foreign_bytes_come_as_they_are(broker: RabbitBroker, publisher: Publisher) -> None:
     await broker.publish([envelope("1")])
-    channel = await post.open_channel()
+    channel = await publisher.open_channel()
     method = channel.marshal(amqp.Basic.Publish(routing_key="mail"))
     header = b"\x02" + channel.number.to_bytes(2, "big") + (14).to_bytes(4, "big")
     header += b"\x00\x3c\x00\x00" + (3).to_bytes(8, "big") + b"\x00\x00\xce"
@@ -305,8 +307,8 @@ async def test_foreign_bytes_come_as_they_are(broker: RabbitBroker, post: Post) 
 
 def sender_of(broker: RabbitBroker) -> Sender:
     """What is behind the broker's doors."""
-    post: Post = vars(broker)["_post"]
-    return vars(post)["_sender"]
+    publisher: Publisher = vars(broker)["_publisher"]
+    return vars(publisher)["_sender"]
 
 
 def _ignore(*_: object) -> None:

@@ -12,16 +12,16 @@ from anyio.lowlevel import checkpoint
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.rabbitmq.broker import RabbitBroker
-from asyncq.drivers.rabbitmq.post import Post
+from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.language.message import new_id
 from asyncq.language.topology import Queue
 from asyncq.seams.broker import Ack, Consumer, Delivery, Lease, Nack, QueueSpec
-from asyncq.seams.lanes import Lane
 from asyncq.seams.losses import MOST_IN_A_ROW
+from asyncq.seams.quarantine import Quarantine
 from asyncq.testing.contracts.given import ids_of, take
-from tests.contracts.rabbit_given import MAIL, PATIENCE, broker, doomed, envelope, post
+from tests.contracts.rabbit_given import MAIL, PATIENCE, broker, doomed, envelope, publisher
 
-__all__ = ["broker", "post"]  # fixtures
+__all__ = ["broker", "publisher"]  # fixtures
 
 
 class Living:
@@ -30,14 +30,14 @@ class Living:
     def __init__(self, url: str, *declared: Queue, alone_from: int = 2) -> None:
         self._url = url
         self._declared = declared
-        self._lane = Lane(alone_from)
+        self._quarantine = Quarantine(alone_from)
 
     @asynccontextmanager
     async def consuming(self, queue: QueueSpec = MAIL) -> AsyncGenerator[Consumer]:
         """Under its next lease, on a connection of its own that is cut at the end."""
         async with RabbitBroker(Url(self._url), SystemClock()) as broker:
             await broker.bind(self._declared)
-            async with broker.consume(queue, Lease(new_id(), 15.0, self._lane)) as consumer:
+            async with broker.consume(queue, Lease(new_id(), 15.0, self._quarantine)) as consumer:
                 yield consumer
                 await broker.__aexit__(None, None, None)
 
@@ -76,7 +76,7 @@ async def test_what_it_did_not_know_that_it_held_is_not_charged_either(
 
 
 async def test_who_was_cut_off_as_well_charges_nobody_for_what_another_held(
-    broker: RabbitBroker, post: Post, rabbitmq_url: str
+    broker: RabbitBroker, publisher: Publisher, rabbitmq_url: str
 ) -> None:
     one, other = Living(rabbitmq_url), Living(rabbitmq_url)
     await broker.publish([envelope("1")])
@@ -85,7 +85,7 @@ async def test_who_was_cut_off_as_well_charges_nobody_for_what_another_held(
         async with other.consuming():
             pass
         with anyio.fail_after(PATIENCE):
-            while await consumers_of(post) > 1:
+            while await consumers_of(publisher) > 1:
                 await checkpoint()
     await until_ready(broker, 1)
 
@@ -148,8 +148,8 @@ async def test_what_is_spared_is_given_back_as_what_it_was(
     async with worker.consuming() as consumer:
         await take(consumer, 3)
 
-    lane = vars(worker)["_lane"]
-    async with broker.consume(MAIL, Lease(new_id(), 15.0, lane)) as consumer:
+    quarantine = vars(worker)["_quarantine"]
+    async with broker.consume(MAIL, Lease(new_id(), 15.0, quarantine)) as consumer:
         [_, nacked] = await take(consumer, 2)
         await consumer.settle([Nack(nacked)])
     async with Living(rabbitmq_url).consuming() as consumer:
@@ -195,18 +195,18 @@ async def until_ready(broker: RabbitBroker, count: int) -> None:
             await checkpoint()
 
 
-async def consumers_of(post: Post) -> int:
+async def consumers_of(publisher: Publisher) -> int:
     """How many the queue has, as the server sees it."""
-    channel = await post.open_channel()
-    answers = await post.ask(channel, amqp.Queue.Declare(queue="mail", passive=True))
+    channel = await publisher.open_channel()
+    answers = await publisher.ask(channel, amqp.Queue.Declare(queue="mail", passive=True))
     channel.close()
     return int(answers[0].consumer_count)
 
 
 def remembered(worker: Living) -> dict[str, int]:
     """What it knows that it held in the queue."""
-    lane: Lane = vars(worker)["_lane"]
-    held: dict[str, int] = vars(lane.losses("mail"))["_held"]
+    quarantine: Quarantine = vars(worker)["_quarantine"]
+    held: dict[str, int] = vars(quarantine.losses("mail"))["_held"]
     return held
 
 

@@ -19,14 +19,14 @@ from anyio.lowlevel import checkpoint
 from asyncq import App, gather
 from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.content import Parcel, frames
-from asyncq.drivers.rabbitmq.post import Post
+from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.wire import BODY, END, HEADER
 from asyncq.language.message import new_id
-from tests.contracts.rabbit_given import PATIENCE, post
+from tests.contracts.rabbit_given import PATIENCE, publisher
 from tests.language.test_unreadable import ODD_TABLES
 from tests.system.commands import Shell
 
-__all__ = ["post"]  # a fixture
+__all__ = ["publisher"]  # a fixture
 
 OURS = 20
 NAN, INF = float("nan"), float("inf")
@@ -106,9 +106,9 @@ ODD: Sequence[tuple[bytes, bytes]] = [
 ]  # fmt: skip
 
 
-async def put_raw(post: Post, queue: str, properties: bytes, body: bytes) -> None:
+async def put_raw(publisher: Publisher, queue: str, properties: bytes, body: bytes) -> None:
     """Publish as no library would: with these properties, byte for byte."""
-    channel = await post.open_channel()
+    channel = await publisher.open_channel()
     wire = channel.wire
     method = frames(Parcel("", queue, "x", b""), channel.number, wire.frame_max)
     method = method[: 7 + struct.unpack_from(">I", method, 3)[0] + 1]  # its first frame
@@ -118,7 +118,7 @@ async def put_raw(post: Post, queue: str, properties: bytes, body: bytes) -> Non
         piece = body[at : at + 100_000]
         data += struct.pack(">BHI", BODY, channel.number, len(piece)) + piece + END
     channel.send(data)
-    await post.ask(channel, amqp.Basic.Qos(0, 0, False))  # it has heard all that
+    await publisher.ask(channel, amqp.Basic.Qos(0, 0, False))  # it has heard all that
     channel.close()
 
 
@@ -156,7 +156,7 @@ def command(shell: Shell, *arguments: str) -> Any:
 @pytest.mark.parametrize("where", [str, names.suspects])
 async def test_an_odd_message_is_one_dead_letter_and_harms_no_other(
     rabbitmq_url: str,
-    post: Post,
+    publisher: Publisher,
     caplog: pytest.LogCaptureFixture,
     where: Any,
 ) -> None:
@@ -170,7 +170,7 @@ async def test_an_odd_message_is_one_dead_letter_and_harms_no_other(
     async with app, app.worker(queues=[hit, spared.queue]):
         assert await (await answer.enqueue()).get(timeout=PATIENCE) == 42
         for odd, body in ODD:
-            await put_raw(post, where(hit), odd, body)
+            await put_raw(publisher, where(hit), odd, body)
         await spared.run()
         assert await (await answer.enqueue()).get(timeout=PATIENCE) == 42
         await until_dead(app, hit, len(ODD))
@@ -186,7 +186,7 @@ async def test_an_odd_message_is_one_dead_letter_and_harms_no_other(
 
 
 async def test_odd_dead_letters_are_listed_sent_again_and_deleted_like_any_other(
-    rabbitmq_url: str, post: Post, tmp_path: Path
+    rabbitmq_url: str, publisher: Publisher, tmp_path: Path
 ) -> None:
     hit, app = f"hit-{new_id()}", App(rabbitmq_url)
     shell = Shell(tmp_path, os.environ)
@@ -198,7 +198,7 @@ async def test_odd_dead_letters_are_listed_sent_again_and_deleted_like_any_other
     async with app, app.worker(queues=[hit]):
         assert await (await answer.enqueue()).get(timeout=PATIENCE) == 42
         for odd, body in ODD:
-            await put_raw(post, names.dead(hit), odd, body)
+            await put_raw(publisher, names.dead(hit), odd, body)
         await until_dead(app, hit, len(ODD))
         listed = await anyio.to_thread.run_sync(command, shell, "dead", "list", rabbitmq_url, hit)
         await anyio.to_thread.run_sync(shell.asyncq, "dead", "list", rabbitmq_url, hit, "--body")
@@ -217,7 +217,7 @@ async def test_odd_dead_letters_are_listed_sent_again_and_deleted_like_any_other
 
 
 async def test_an_address_that_is_no_clients_costs_its_neighbours_nothing(
-    rabbitmq_url: str, post: Post, caplog: pytest.LogCaptureFixture
+    rabbitmq_url: str, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = App(rabbitmq_url)
     runs = Counter[int]()
@@ -233,7 +233,7 @@ async def test_an_address_that_is_no_clients_costs_its_neighbours_nothing(
             body = msgspec.msgpack.encode(
                 [0, msgspec.msgpack.encode([1, count.name, [7], {}]), None, None, address]
             )
-            await put_raw(post, "hit", properties(id=id), body)
+            await put_raw(publisher, "hit", properties(id=id), body)
         results = await app.enqueue_many(count.s(number) for number in range(3, 6))
         with caplog.at_level(logging.WARNING):
             async with app.worker(queues=["hit"]):

@@ -16,7 +16,7 @@ from asyncq.config import Url
 from asyncq.drivers.rabbitmq import consumer as consumer_module
 from asyncq.drivers.rabbitmq.broker import RabbitBroker
 from asyncq.drivers.rabbitmq.content import Parcel
-from asyncq.drivers.rabbitmq.post import Post
+from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.sender import Sender, Sent
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueFull, Unroutable
 from asyncq.language.message import new_id
@@ -31,12 +31,12 @@ from tests.contracts.rabbit_given import (
     envelope,
     letters_of,
     next_of,
-    post,
     publish_until_it_fails,
+    publisher,
 )
 from tests.system.commands import Shell
 
-__all__ = ["broker", "post"]  # fixtures
+__all__ = ["broker", "publisher"]  # fixtures
 
 EVENTS = Exchange("events", "topic")
 QUEUES = [
@@ -177,9 +177,9 @@ async def test_priorities_need_a_classic_queue(broker: RabbitBroker) -> None:
 
 
 async def test_a_queue_that_others_made_otherwise_is_named(
-    broker: RabbitBroker, post: Post
+    broker: RabbitBroker, publisher: Publisher
 ) -> None:
-    await ask(post, amqp.Queue.Declare(queue="mail", durable=True))
+    await ask(publisher, amqp.Queue.Declare(queue="mail", durable=True))
 
     with pytest.raises(ConfigurationError, match=r"queue mail .* otherwise"):
         await broker.publish([envelope()])
@@ -210,9 +210,9 @@ async def test_a_message_that_is_not_confirmed_by_a_queue_without_a_bound_may_go
 
 
 async def test_a_queue_that_others_made_otherwise_does_not_stop_the_others(
-    broker: RabbitBroker, post: Post, caplog: pytest.LogCaptureFixture
+    broker: RabbitBroker, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await ask(post, amqp.Queue.Declare(queue="odd", durable=True))
+    await ask(publisher, amqp.Queue.Declare(queue="odd", durable=True))
 
     await broker.declare([Queue("odd", max_length=5), Queue("mail", max_length=5)])
 
@@ -239,13 +239,13 @@ async def do() -> None: ...
 
 
 async def test_queues_that_others_made_otherwise_are_shown_with_what_differs(
-    rabbitmq_url: str, broker: RabbitBroker, post: Post, tmp_path: Path
+    rabbitmq_url: str, broker: RabbitBroker, publisher: Publisher, tmp_path: Path
 ) -> None:
     (tmp_path / "shop.py").write_text(SHOP.format(url=rabbitmq_url))
     shell = Shell(tmp_path, os.environ)
     for name in ("mail", "bounded"):
-        await ask(post, amqp.Queue.Declare(queue=name, durable=True))
-    await post.send([Parcel("", "mail", "1", b"")])
+        await ask(publisher, amqp.Queue.Declare(queue=name, durable=True))
+    await publisher.send([Parcel("", "mail", "1", b"")])
     await broker.publish([envelope(queue="well")])
 
     shown = await anyio.to_thread.run_sync(shell.asyncq, "queues", "shop:app")

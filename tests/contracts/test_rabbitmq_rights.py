@@ -13,16 +13,16 @@ from asyncq.app import App
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.rabbitmq.broker import RabbitBroker
-from asyncq.drivers.rabbitmq.post import Post
+from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.rights import access_refused
 from asyncq.errors import ConfigurationError, QueueUnavailable, UnknownResult
 from asyncq.language.message import new_id
 from asyncq.language.topology import Queue
 from tests.client.given import until
-from tests.contracts.rabbit_given import MAIL, PATIENCE, ask, broker, envelope, lease, post
+from tests.contracts.rabbit_given import MAIL, PATIENCE, ask, broker, envelope, lease, publisher
 from tests.servers import RabbitServer
 
-__all__ = ["broker", "post"]  # fixtures
+__all__ = ["broker", "publisher"]  # fixtures
 
 ALL = ".*"
 NONE = "^$"
@@ -230,12 +230,12 @@ async def test_a_queue_without_rights_stops_no_other_of_the_worker(
 
 
 async def test_a_queue_that_another_consumer_has_for_itself_stops_no_other(
-    rabbitmq_url: str, broker: RabbitBroker, post: Post
+    rabbitmq_url: str, broker: RabbitBroker, publisher: Publisher
 ) -> None:
     classic = Queue("mail", kind="classic")
     await broker.declare([classic])
-    hers = await post.open_channel()
-    await post.ask(hers, amqp.Basic.Consume(queue="mail", exclusive=True))
+    hers = await publisher.open_channel()
+    await publisher.ask(hers, amqp.Basic.Consume(queue="mail", exclusive=True))
     app = App(rabbitmq_url, backend=f"memory://{new_id()}", queues=[classic])
 
     @app.task(queue="other")
@@ -253,9 +253,9 @@ async def test_a_queue_that_another_consumer_has_for_itself_stops_no_other(
 
 
 async def test_a_queue_that_was_made_otherwise_stops_no_other_until_it_is_deleted(
-    rabbitmq_url: str, post: Post
+    rabbitmq_url: str, publisher: Publisher
 ) -> None:
-    await ask(post, amqp.Queue.Declare(queue="mail", durable=True))
+    await ask(publisher, amqp.Queue.Declare(queue="mail", durable=True))
     app = App(rabbitmq_url, backend=f"memory://{new_id()}", queues=[Queue("other")])
 
     @app.task(queue="other")
@@ -273,7 +273,7 @@ async def test_a_queue_that_was_made_otherwise_stops_no_other_until_it_is_delete
                 await send.enqueue(1)
             assert not worker.is_consuming
 
-            await ask(post, amqp.Queue.Delete(queue="mail"))
+            await ask(publisher, amqp.Queue.Delete(queue="mail"))
             assert await (await send.enqueue(1)).get(timeout=2 * PATIENCE) == 1
             assert worker.is_consuming
 

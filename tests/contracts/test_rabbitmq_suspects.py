@@ -28,10 +28,10 @@ from tests.contracts.rabbit_given import (
     lease,
     letters_of,
     next_of,
-    post,
+    publisher,
 )
 
-__all__ = ["broker", "post"]  # fixtures
+__all__ = ["broker", "publisher"]  # fixtures
 
 
 async def test_what_a_dead_worker_held_comes_back_one_at_a_time(
@@ -47,7 +47,7 @@ async def test_what_a_dead_worker_held_comes_back_one_at_a_time(
         for _ in sent:
             delivery = await next_of(consumer)
             assert (delivery.suspect, delivery.crashes) == (True, 1)
-            assert not await consumer.receive(10), "the lane is taken"
+            assert not await consumer.receive(10), "the quarantine is taken"
             seen.append(delivery.envelope.id)
             assert not await consumer.settle([Ack(delivery)])
 
@@ -145,7 +145,7 @@ async def test_suspects_come_together_until_their_last_chance(
         for _ in ids:
             delivery = await next_of(consumer)
             assert (delivery.suspect, delivery.crashes) == (True, 2)
-            assert not await consumer.receive(10), "the lane is taken"
+            assert not await consumer.receive(10), "the quarantine is taken"
             seen.append(delivery.envelope.id)
             assert not await consumer.settle([Ack(delivery)])
     assert sorted(seen) == ids

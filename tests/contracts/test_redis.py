@@ -18,10 +18,10 @@ from asyncq.testing.contracts import (
     DeadLetterContract,
     DriverFixtures,
     FullBroker,
-    LaneContract,
     LeaseContract,
     ModelContract,
     ProgressContract,
+    QuarantineContract,
     QueueContract,
     UnifiedContract,
 )
@@ -51,7 +51,7 @@ class TestLeases(InRedis, LeaseContract):
     pass
 
 
-class TestLanes(InRedis, LaneContract):
+class TestQuarantine(InRedis, QuarantineContract):
     pass
 
 

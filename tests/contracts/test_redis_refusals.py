@@ -26,7 +26,7 @@ from asyncq.errors import (
 )
 from asyncq.language.message import Record, Succeeded, new_id
 from asyncq.language.signature import Signature
-from asyncq.worker import entrance, intake
+from asyncq.worker import consumers, fetcher
 from tests.contracts.rabbit_given import MAIL, envelope, lease
 from tests.servers import start_redis
 from tests.worker.test_barred_queues import SHORT
@@ -147,7 +147,7 @@ async def test_a_server_that_cannot_write_its_files_is_an_outage_that_says_so(
 async def test_a_key_of_another_type_bars_one_queue_until_it_is_gone(
     redis_url: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, name in ((entrance, "PAUSE"), (intake, "PAUSE"), (intake, "PAUSE_OF_WRONG")):
+    for module, name in ((consumers, "PAUSE"), (fetcher, "PAUSE"), (fetcher, "PAUSE_OF_WRONG")):
         monkeypatch.setattr(module, name, SHORT)
     prefix = new_id()
     url = f"{redis_url}?prefix={prefix}"

@@ -20,15 +20,15 @@ from asyncq.errors import AsyncqError, QueueUnavailable
 from asyncq.language.message import new_id
 from asyncq.language.topology import Queue
 from asyncq.seams.broker import Ack, Delivery, Lease, Nack, QueueSpec, Reject
-from asyncq.seams.lanes import Lane
+from asyncq.seams.quarantine import Quarantine
 from tests.contracts.rabbit_given import PATIENCE, envelope, lease
 from tests.contracts.test_redis_refusals import asking
 
 MAIL = QueueSpec("mail")
 BOUNDED = Queue("mail", ttl=1000.0, max_length=6, overflow="drop-head", max_priority=7)
 KINDS = [
-    "bodies", "ready:0", "ready:5", "ready:7", "suspects", "delayed", "lanes", "crashes", "leases",
-    "epochs", "wake", "declared", "until", "active", "standby", "dead", "dead:bodies",
+    "bodies", "ready:0", "ready:5", "ready:7", "suspects", "delayed", "quarantine", "crashes",
+    "leases", "epochs", "wake", "declared", "until", "active", "standby", "dead", "dead:bodies",
     "dead:reasons", "dead:last", "dead:crashes", "held",
 ]  # fmt: skip
 
@@ -95,7 +95,7 @@ async def test_no_script_loses_or_doubles_a_message_over_a_spoiled_key(
     base = f"{prefix}:{{mail}}"
     url = Url(f"{redis_url}?prefix={prefix}")
     worker = lease()
-    dead = Lease(new_id(), 0.001, Lane(3))  # seconds
+    dead = Lease(new_id(), 0.001, Quarantine(3))  # seconds
     clock = SystemClock()
     async with (
         asking(redis_url) as link,

@@ -69,11 +69,11 @@ class TestBackend(BehindTls, BackendContract):
             RedisBroker(url, SystemClock()) as broker,
             broker.consume(MAIL, worker),
         ):
-            keeper = broker.keeper()
+            renewer = broker.renewer()
             try:
-                assert await to_thread.run_sync(keeper.renew, worker.incarnation, ["mail"], 15.0)
+                assert await to_thread.run_sync(renewer.renew, worker.incarnation, ["mail"], 15.0)
             finally:
-                keeper.close()
+                renewer.close()
 
 
 async def what_is_said(url: str) -> AsyncqError:

@@ -13,13 +13,13 @@ from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.rabbitmq.backend import RpcBackend
 from asyncq.drivers.rabbitmq.content import Parcel, frames
-from asyncq.drivers.rabbitmq.post import Post
+from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.language.message import new_id
 from asyncq.testing.contracts.given import hear, record
 from tests.client.given import Gate, until
-from tests.contracts.rabbit_given import ask, post
+from tests.contracts.rabbit_given import ask, publisher
 
-__all__ = ["post"]  # a fixture
+__all__ = ["publisher"]  # a fixture
 
 PATIENCE = 20.0  # seconds
 
@@ -152,7 +152,7 @@ async def test_what_was_sent_and_has_no_end_is_queued_and_not_unknown(rabbitmq_u
 
 
 async def test_who_waits_when_the_reply_queue_is_deleted_hears_of_it_and_others_go_on(
-    rabbitmq_url: str, post: Post, caplog: pytest.LogCaptureFixture
+    rabbitmq_url: str, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = App(rabbitmq_url)
     gate = Gate()
@@ -182,7 +182,7 @@ async def test_who_waits_when_the_reply_queue_is_deleted_hears_of_it_and_others_
                 group.start_soon(hear_of_it)
                 waiting = app.client._waiters._waiting  # pyright: ignore[reportPrivateUsage]
                 await until(lambda: held.id in waiting)
-                await ask(post, amqp.Queue.Delete(queue=reply_queue(app)))
+                await ask(publisher, amqp.Queue.Delete(queue=reply_queue(app)))
         assert "what was told meanwhile is lost" in str(ends[0])
 
         assert await (await answer.enqueue()).get(timeout=PATIENCE) == 42
@@ -197,7 +197,7 @@ async def test_who_waits_when_the_reply_queue_is_deleted_hears_of_it_and_others_
 
 
 async def test_garbage_in_the_reply_queue_is_logged_and_the_client_goes_on(
-    rabbitmq_url: str, post: Post, caplog: pytest.LogCaptureFixture
+    rabbitmq_url: str, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = App(rabbitmq_url)
 
@@ -211,7 +211,7 @@ async def test_garbage_in_the_reply_queue_is_logged_and_the_client_goes_on(
 
     odd = [b"", b"\xc1", b"\x91" * 5000, msgspec.msgpack.encode([{"no": "record"}, 7])]
     async with app, app.worker():
-        channel = await post.open_channel()
+        channel = await publisher.open_channel()
         with caplog.at_level(logging.WARNING):
             for body in odd:
                 parcel = Parcel("", reply_queue(app), new_id(), body)

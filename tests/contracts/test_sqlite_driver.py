@@ -18,7 +18,7 @@ from anyio.lowlevel import checkpoint
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.sqlite import connection as files
-from asyncq.drivers.sqlite import forks, mail, writer
+from asyncq.drivers.sqlite import forks, subscriptions, writer
 from asyncq.drivers.sqlite.backend import SqliteBackend
 from asyncq.drivers.sqlite.broker import SqliteBroker
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, Refused
@@ -252,7 +252,7 @@ async def test_a_locked_file_is_unavailable_and_comes_back(
     broker: SqliteBroker, backend: SqliteBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "PATIENCE", 0.05)
-    keeper = broker.keeper()
+    renewer = broker.renewer()
     async with broker.consume(MAIL, new_lease()) as consumer:
         with locked(path):
             with pytest.raises(BrokerUnavailable, match="locked"):
@@ -262,12 +262,12 @@ async def test_a_locked_file_is_unavailable_and_comes_back(
             with pytest.raises(BackendUnavailable, match="locked"):
                 await backend.store_records([record("1")])
             with pytest.raises(BrokerUnavailable, match="locked"):
-                await to_thread.run_sync(keeper.renew, "somebody", ["mail"], 1.0)
+                await to_thread.run_sync(renewer.renew, "somebody", ["mail"], 1.0)
             assert list(await backend.fetch(["1"])) == [None]  # reading goes on
 
         await broker.publish([envelope(b"after")])
         assert bodies_of(await consumer.receive(1)) == [b"after"]
-    keeper.close()
+    renewer.close()
 
 
 async def test_a_full_disk_is_unavailable_and_nothing_is_half_stored(
@@ -358,7 +358,7 @@ async def test_a_receive_that_is_cancelled_in_a_locked_file_strands_nothing(
         taken = await take(consumer, 4)  # the claim has been made, and undone
 
         assert sorted(each.suspect for each in taken) == [False, False, False, True]
-        assert not lease.lane.is_empty
+        assert not lease.quarantine.is_empty
 
 
 async def test_a_settle_that_is_cancelled_and_repeated_is_not_fenced(
@@ -446,7 +446,7 @@ async def test_who_listened_and_died_is_forgotten(
 async def test_a_listener_that_was_forgotten_hears_that_it_missed_something(
     backend: SqliteBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mail, "RENEW_EVERY", 0.01)
+    monkeypatch.setattr(subscriptions, "RENEW_EVERY", 0.01)
     with closing(sqlite3.connect(path, isolation_level=None)) as file, fail_after(PATIENCE):
         async with backend.watch("me") as watch:
             file.execute("DELETE FROM watchers")
@@ -459,7 +459,7 @@ async def test_a_listener_that_was_forgotten_hears_that_it_missed_something(
 async def test_an_unread_mailbox_is_bounded(
     backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mail, "MAILBOX_SIZE", 10)
+    monkeypatch.setattr(subscriptions, "SUBSCRIPTION_SIZE", 10)
     async with backend.watch("me") as watch:
         await backend.store_records([record(str(n), reply_to="me") for n in range(11)])
         assert list(await watch.receive()) == []
@@ -484,12 +484,12 @@ async def commit_soon(file: sqlite3.Connection) -> None:
 
 
 async def refused(url: Url, why: str) -> None:
-    """Broker and backend say why this file will not do, and so does a keeper."""
+    """Broker and backend say why this file will not do, and so does a renewer."""
     for driver in (SqliteBroker(url, SystemClock()), SqliteBackend(url, SystemClock())):
         with pytest.raises(ConfigurationError, match=why):
             async with driver:
                 pytest.fail("it was opened")
-    keeper = SqliteBroker(url, SystemClock()).keeper()
+    renewer = SqliteBroker(url, SystemClock()).renewer()
     with pytest.raises(ConfigurationError, match=why):
-        await to_thread.run_sync(keeper.renew, "somebody", ["mail"], 1.0)
-    keeper.close()
+        await to_thread.run_sync(renewer.renew, "somebody", ["mail"], 1.0)
+    renewer.close()

@@ -182,13 +182,13 @@ async def test_a_file_whose_log_is_removed_takes_nothing_more_and_is_whole_once_
 
 async def test_a_lease_is_not_renewed_in_a_file_that_is_gone(file: Path) -> None:
     async with broker_of(file) as broker, broker.consume(MAIL, Lease("worker", 15.0)):
-        keeper = broker.keeper()
-        assert keeper.renew("worker", ["mail"], 15.0)
+        renewer = broker.renewer()
+        assert renewer.renew("worker", ["mail"], 15.0)
 
         remove(file)
         with pytest.raises(BrokerUnavailable, match="removed or moved away"):
-            keeper.renew("worker", ["mail"], 15.0)
-        keeper.close()
+            renewer.renew("worker", ["mail"], 15.0)
+        renewer.close()
 
 
 def test_a_commit_into_a_file_that_was_replaced_meanwhile_does_not_count(file: Path) -> None:

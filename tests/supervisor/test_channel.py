@@ -13,18 +13,18 @@ from asyncq.worker.channel import (
     FromParent,
     FromWorker,
     Goodbye,
+    Heartbeat,
     Holding,
     Lost,
     Renewed,
     Stop,
-    Tick,
 )
 from asyncq.worker.signals import Obedience
 from tests.client.given import PATIENCE
 
 Ends = tuple[Channel[FromWorker], Channel[FromParent]]
 
-TICK = Tick(started=1, consuming=True, memory=2)
+HEARTBEAT_EVERY = Heartbeat(started=1, consuming=True, memory=2)
 OURS = "/lib/asyncq/worker/jobs.py"
 
 
@@ -46,18 +46,18 @@ async def test_both_sides_hear_what_the_other_says_in_order(ends: Ends) -> None:
     above.tell(Renewed("a", 1.5))
     above.tell(Lost("b"))
     above.tell(Stop(2))
-    below.tell(TICK)
+    below.tell(HEARTBEAT_EVERY)
     below.tell(Goodbye(2, "broken"))
 
     with fail_after(PATIENCE):
         assert list(await below.receive()) == [Renewed("a", 1.5), Lost("b"), Stop(2)]
-        assert list(await above.receive()) == [TICK, Goodbye(2, "broken")]
+        assert list(await above.receive()) == [HEARTBEAT_EVERY, Goodbye(2, "broken")]
 
 
 async def test_what_the_dead_said_is_heard(ends: Ends) -> None:
     above, below = ends
     for _ in range(100):
-        below.tell(TICK)
+        below.tell(HEARTBEAT_EVERY)
     below.tell(Goodbye())
     below.close()
 
@@ -73,24 +73,24 @@ async def test_what_does_not_fit_is_said_later_and_whole(ends: Ends) -> None:
     above, below = ends
     said = 0
     while not below.is_jammed:
-        below.tell(TICK)
+        below.tell(HEARTBEAT_EVERY)
         said += 1
     below.tell(Goodbye(1, "x" * 1000))
 
     heard: list[FromWorker] = []
     with fail_after(PATIENCE):
-        while not heard or heard[-1] == TICK:
+        while not heard or heard[-1] == HEARTBEAT_EVERY:
             heard += await above.receive()
             below.tell(None)
 
-    assert heard == [TICK] * said + [Goodbye(1, "x" * 1000)]
+    assert heard == [HEARTBEAT_EVERY] * said + [Goodbye(1, "x" * 1000)]
 
 
 async def test_nobody_who_is_gone_is_waited_for(ends: Ends) -> None:
     above, below = ends
     above.close()
 
-    below.tell(TICK)
+    below.tell(HEARTBEAT_EVERY)
 
     assert not below.is_jammed
 

@@ -10,7 +10,7 @@ from asyncq.config import Url
 from asyncq.drivers.sqlite.broker import SqliteBroker
 from asyncq.language.message import new_id
 from asyncq.seams.broker import Lease
-from asyncq.supervisor.leases import KeptLease
+from asyncq.supervisor.leases import SupervisedLease
 from asyncq.worker.channel import Holding, Lost, Renewed
 from tests.client.given import PATIENCE, until
 from tests.contracts.rabbit_given import MAIL
@@ -28,7 +28,7 @@ async def test_a_file_that_will_not_do_for_a_while_costs_no_lease(
     told: list[Renewed | Lost] = []
 
     async with SqliteBroker(url, SystemClock()) as broker, broker.consume(MAIL, lease):
-        kept = KeptLease(
+        kept = SupervisedLease(
             Holding(url=str(url), incarnation=lease.incarnation, queues=[MAIL.name], seconds=0.1)
         )
         allow(tmp_path, 0o777)
@@ -53,7 +53,9 @@ async def test_what_refuses_to_release_is_asked_again_and_then_left_to_the_lease
     monkeypatch.setattr("asyncq.supervisor.leases.RELEASE_TIMEOUT", 0.2)
     file = tmp_path / "queue.db"
     file.symlink_to("elsewhere.db")
-    kept = KeptLease(Holding(url=f"sqlite:///{file}", incarnation="a", queues=["x"], seconds=7.5))
+    kept = SupervisedLease(
+        Holding(url=f"sqlite:///{file}", incarnation="a", queues=["x"], seconds=7.5)
+    )
 
     with anyio.fail_after(PATIENCE):
         assert await kept.release() == 0

@@ -15,7 +15,7 @@ from asyncq.drivers.memory.broker import MemoryBroker
 from asyncq.errors import BackendUnavailable, BrokerUnavailable
 from asyncq.language.message import Record
 from asyncq.seams.broker import (
-    Conclusion,
+    Completion,
     Consumer,
     Delivery,
     Envelope,
@@ -88,7 +88,7 @@ class BarringConsumer:
         self._consumer = consumer
         self._queue = queue
         self.settle = consumer.settle
-        self.conclude = consumer.conclude
+        self.complete = consumer.complete
 
     async def wait(self) -> None:
         with anyio.move_on_after(0.05):
@@ -120,9 +120,9 @@ class FaultyConsumer:
         await self._chance.strike("after")
         return fenced
 
-    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+    async def complete(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
         await self._chance.strike("before")
-        fenced = await self._consumer.conclude(batch)
+        fenced = await self._consumer.complete(batch)
         await self._chance.strike("after")
         return fenced
 

@@ -14,7 +14,7 @@ from asyncq.drivers import table as drivers
 from asyncq.errors import ConfigurationError, LeaseLost, QueueUnavailable, first_error
 from asyncq.language.message import new_id
 from asyncq.language.policies import Retry
-from asyncq.worker import branch, entrance, intake
+from asyncq.worker import consumers, fetcher, session
 from tests.client.given import PATIENCE, until
 from tests.worker.faulty import BarringBroker
 
@@ -27,12 +27,12 @@ TAKEN = QueueUnavailable("bad", "queue bad is taken by another")
 def barred(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Exception]]:
     """What queues cannot be consumed for, by their names."""
     monkeypatch.setitem(drivers.BROKERS, "barring", "tests.worker.faulty:BarringBroker")
-    monkeypatch.setattr(entrance, "PAUSE", SHORT)
-    monkeypatch.setattr(intake, "PAUSE", SHORT)
-    monkeypatch.setattr(intake, "PAUSE_OF_WRONG", SHORT)
-    monkeypatch.setattr(branch, "PAUSE", SHORT)
-    monkeypatch.setattr(branch, "PAUSE_OF_WRONG", SHORT)
-    monkeypatch.setattr(branch, "PAUSE_OF_VAIN", SHORT)
+    monkeypatch.setattr(consumers, "PAUSE", SHORT)
+    monkeypatch.setattr(fetcher, "PAUSE", SHORT)
+    monkeypatch.setattr(fetcher, "PAUSE_OF_WRONG", SHORT)
+    monkeypatch.setattr(session, "PAUSE", SHORT)
+    monkeypatch.setattr(session, "PAUSE_OF_WRONG", SHORT)
+    monkeypatch.setattr(session, "PAUSE_OF_VAIN", SHORT)
     BarringBroker.barred.clear()
     BarringBroker.attempts.clear()
     yield BarringBroker.barred

@@ -19,8 +19,8 @@ from asyncq.language.signature import Signature
 from asyncq.seams.admin import DeadLetter, QueueAdmin
 from asyncq.seams.broker import Envelope, LastAttempt, Leased, Nack, QueueSpec
 from asyncq.testing.contracts.given import end_lease, new_lease, sweep, take
+from asyncq.worker.dead_letters import UNKNOWN_SINCE
 from asyncq.worker.failures import TRACEBACK_LIMIT
-from asyncq.worker.letters import UNKNOWN_SINCE
 from tests.client.given import PATIENCE, new_app, until_status
 
 AT_ONCE = Retry(times=2, base=0.0)
@@ -163,10 +163,10 @@ async def test_every_kind_of_failure_goes_there(app: App) -> None:
         for kind, signature in sent.items():
             error = await fails(await app.enqueue(signature))
             assert error.type.endswith(kind)
-        letters = await letters_of(app)
+        dead_letters = await letters_of(app)
 
-    assert len(letters) == len(sent)
-    for kind, letter in zip(sent, letters, strict=True):
+    assert len(dead_letters) == len(sent)
+    for kind, letter in zip(sent, dead_letters, strict=True):
         assert kind in letter.reason
         assert letter.last is not None
         assert letter.last.error.type.endswith(kind)
@@ -232,9 +232,9 @@ async def test_the_app_says_how_many_dead_letters_there_may_be(
         results = [await fail.enqueue(n) for n in range(10)]
         for result in results:
             await fails(result)
-        letters = await letters_of(app)
+        dead_letters = await letters_of(app)
 
-    assert [letter.reason for letter in letters] == [f"ValueError: {n}" for n in (7, 8, 9)]
+    assert [letter.reason for letter in dead_letters] == [f"ValueError: {n}" for n in (7, 8, 9)]
     assert [each.levelno for each in caplog.records if "give way" in each.getMessage()] == [
         logging.WARNING
     ]
@@ -308,13 +308,13 @@ async def test_a_failure_recorded_in_another_store_is_a_dead_letter_though_its_w
         record = Record(result.id, Failed(ERROR), fail.name, 3, worker="the dead one")
         await die_with(apart, record, in_third_attempt)
         await apart.make_worker(queues=["default"], burst=True).run()
-        letters = await letters_of(apart)
+        dead_letters = await letters_of(apart)
 
         assert (await fails(result)).message == "no"
         assert attempts == []
-        assert [letter.envelope.id for letter in letters] == [result.id] * keeps
-        assert [letter.reason for letter in letters] == ["ValueError: no"] * keeps
-        assert [letter.last for letter in letters] == [
+        assert [letter.envelope.id for letter in dead_letters] == [result.id] * keeps
+        assert [letter.reason for letter in dead_letters] == ["ValueError: no"] * keeps
+        assert [letter.last for letter in dead_letters] == [
             LastAttempt(ERROR, 3, "the dead one")
         ] * keeps
         assert (f"{result.id} has failed already" in caplog.text) is keeps

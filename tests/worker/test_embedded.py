@@ -18,7 +18,7 @@ from asyncq.errors import BrokerUnavailable
 from asyncq.language.message import Status, new_id
 from asyncq.seams.admin import QueueAdmin
 from asyncq.seams.broker import Delivery, Lease, QueueSpec
-from asyncq.worker import branch as branch_module
+from asyncq.worker import session as branch_module
 from tests.client.given import PATIENCE, Gate, until, until_status
 
 

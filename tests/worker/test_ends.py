@@ -1,4 +1,4 @@
-"""Every end of an attempt concludes its delivery, as what it is: its own, or the pool's doing."""
+"""Every end of an attempt completes its delivery, as what it is: its own, or the pool's doing."""
 
 import asyncio
 import logging

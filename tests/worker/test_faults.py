@@ -17,7 +17,7 @@ from asyncq.errors import BrokerUnavailable, TaskFailed
 from asyncq.language.message import Status, Succeeded, new_id
 from asyncq.language.policies import Retry
 from asyncq.seams.admin import QueueAdmin
-from asyncq.worker import branch, completer, intake
+from asyncq.worker import completer, fetcher, session
 from tests.client.given import PATIENCE, until, until_status
 from tests.worker.faulty import FaultyBackend, FaultyBroker
 
@@ -27,7 +27,7 @@ TASKS = 200
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch, faulty_drivers: None) -> None:
-    for module in (publisher, completer, intake, branch):
+    for module in (publisher, completer, fetcher, session):
         monkeypatch.setattr(module, "PAUSE", SHORT)
     monkeypatch.setattr(outages, "PAUSE", SHORT)
     monkeypatch.setattr(waiters, "REREAD", 0.1)
@@ -158,7 +158,7 @@ async def test_pauses_do_not_grow_while_the_broker_answers_in_between(
     async def fail(_: MemoryConsumer) -> None:
         raise BrokerUnavailable("for a moment")
 
-    monkeypatch.setattr(intake, "PAUSE", Pauses())
+    monkeypatch.setattr(fetcher, "PAUSE", Pauses())
     monkeypatch.setattr(MemoryConsumer, "wait", fail)
     app = App(f"memory://{new_id()}")
 

@@ -16,7 +16,7 @@ from asyncq.client.context import Context
 from asyncq.client.values.encoding import encode
 from asyncq.config import Config
 from asyncq.drivers.memory.backend import MemoryBackend
-from asyncq.drivers.memory.broker import MemoryBroker, MemoryLeaseKeeper
+from asyncq.drivers.memory.broker import MemoryBroker, MemoryLeaseRenewer
 from asyncq.drivers.memory.queue import MemoryQueue
 from asyncq.drivers.memory.store import open_store
 from asyncq.errors import (
@@ -127,18 +127,18 @@ async def test_a_lease_that_cannot_be_renewed_is_lost_where_the_backend_is_anoth
 ) -> None:
     config = Config(lease=0.3, grace=1.0)
     app = App(f"memory://{new_id()}", backend=f"memory://{new_id()}", config=config)
-    renew = MemoryLeaseKeeper.renew
+    renew = MemoryLeaseRenewer.renew
     first: list[str] = []
     lost = threading.Event()
 
-    def refuse(self: MemoryLeaseKeeper, incarnation: str, *args: Any) -> bool:
+    def refuse(self: MemoryLeaseRenewer, incarnation: str, *args: Any) -> bool:
         first.append(incarnation)
         if incarnation == first[0]:
             lost.set()
             return False
         return renew(self, incarnation, *args)
 
-    monkeypatch.setattr(MemoryLeaseKeeper, "renew", refuse)
+    monkeypatch.setattr(MemoryLeaseRenewer, "renew", refuse)
     gate = Gate()
 
     @app.task
@@ -165,17 +165,17 @@ async def test_a_broker_that_is_away_or_refuses_does_not_cost_the_lease(
     kind: type[Exception],
 ) -> None:
     app = short_lease
-    renew = MemoryLeaseKeeper.renew
+    renew = MemoryLeaseRenewer.renew
     calls: list[int] = []
 
-    def away(self: MemoryLeaseKeeper, *args: Any) -> bool:
+    def away(self: MemoryLeaseRenewer, *args: Any) -> bool:
         calls.append(1)
         if len(calls) in (1, 2):
             raise kind("the lease could not be renewed just now")
         return renew(self, *args)
 
-    monkeypatch.setattr(MemoryLeaseKeeper, "renew", away)
-    monkeypatch.setattr(leases, "TICK", 0.01)
+    monkeypatch.setattr(MemoryLeaseRenewer, "renew", away)
+    monkeypatch.setattr(leases, "TURN_EVERY", 0.01)
 
     @app.task
     async def work() -> int:
@@ -195,7 +195,7 @@ async def test_a_loop_that_stands_still_keeps_its_lease_and_is_logged(
     short_lease: App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = short_lease
-    monkeypatch.setattr(stalls, "TICK", 0.01)
+    monkeypatch.setattr(stalls, "TURN_EVERY", 0.01)
     monkeypatch.setattr(stalls, "STALL", 0.1)
 
     @app.task
@@ -220,7 +220,7 @@ async def test_a_loop_that_stands_still_for_too_long_is_given_up(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = new_app(grace=1.0, lease=0.2, stall_limit=0.1)
-    monkeypatch.setattr(leases, "TICK", 0.01)
+    monkeypatch.setattr(leases, "TURN_EVERY", 0.01)
 
     @app.task
     async def block() -> None:
@@ -373,7 +373,7 @@ async def test_a_stall_that_the_watching_thread_slept_through_is_named_when_it_i
     def sleep_through(_self: stalls.LoopWatch) -> None:
         pass
 
-    monkeypatch.setattr(stalls, "TICK", 0.01)
+    monkeypatch.setattr(stalls, "TURN_EVERY", 0.01)
     monkeypatch.setattr(stalls, "STALL", 0.1)
     monkeypatch.setattr(stalls.LoopWatch, "_watch", sleep_through)
     gate = Gate()

@@ -18,7 +18,7 @@ from asyncq.drivers.memory.broker import MemoryConsumer
 from asyncq.errors import BrokerUnavailable
 from asyncq.language.message import Status
 from asyncq.seams.admin import QueueAdmin
-from asyncq.seams.broker import Conclusion
+from asyncq.seams.broker import Completion
 from asyncq.worker import completer
 from tests.client.given import PATIENCE, Gate, new_app, until, until_status
 from tests.worker.virtual import on_virtual_time, virtual_app
@@ -243,15 +243,15 @@ async def test_a_worker_ends_though_its_broker_never_answers_again(
     async def work() -> None: ...
 
     async def silence(*_: Any) -> Any:
-        concluding.set()
+        completing.set()
         await anyio.sleep_forever()
 
-    concluding = anyio.Event()
+    completing = anyio.Event()
     async with app:
-        monkeypatch.setattr(MemoryConsumer, "conclude", silence)
+        monkeypatch.setattr(MemoryConsumer, "complete", silence)
         async with app.worker():
             await work.enqueue()
-            await concluding.wait()
+            await completing.wait()
             told = now()
         assert completer.SETTLE_TIMEOUT <= now() - told < completer.SETTLE_TIMEOUT + 1
 
@@ -268,15 +268,15 @@ async def test_a_worker_ends_though_its_broker_is_gone(
     async def work() -> None: ...
 
     async def gone(*_: Any) -> Any:
-        concluding.set()
+        completing.set()
         raise BrokerUnavailable("gone")
 
-    concluding = anyio.Event()
+    completing = anyio.Event()
     async with app:
-        monkeypatch.setattr(MemoryConsumer, "conclude", gone)
+        monkeypatch.setattr(MemoryConsumer, "complete", gone)
         async with app.worker():
             await app.enqueue_many(work.s() for _ in range(3))
-            await concluding.wait()
+            await completing.wait()
             told = now()
         assert now() - told < completer.SETTLE_TIMEOUT + 3
 
@@ -286,17 +286,17 @@ async def test_a_worker_ends_though_its_broker_is_gone(
 async def test_a_message_that_cannot_be_settled_is_set_aside_alone(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settle = MemoryConsumer.conclude
+    settle = MemoryConsumer.complete
     poison: list[str] = []
 
-    async def choke(self: MemoryConsumer, batch: list[Conclusion]) -> Any:
-        for conclusion in batch:
-            is_poison = conclusion.settlement.delivery.envelope.id in poison
-            if is_poison and conclusion.record is not None and conclusion.record.task:
+    async def choke(self: MemoryConsumer, batch: list[Completion]) -> Any:
+        for completion in batch:
+            is_poison = completion.settlement.delivery.envelope.id in poison
+            if is_poison and completion.record is not None and completion.record.task:
                 raise UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
         return await settle(self, batch)
 
-    monkeypatch.setattr(MemoryConsumer, "conclude", choke)
+    monkeypatch.setattr(MemoryConsumer, "complete", choke)
 
     @app.task
     async def work(n: int) -> int:

@@ -1,4 +1,4 @@
-"""Suspects that wait for suspects: the parent lends its place in the lane, as it lends its slot."""
+"""Suspects that wait for suspects: the parent lends its place in quarantine, as its slot."""
 
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,7 +11,7 @@ from asyncq.app import App
 from asyncq.config import Config
 from asyncq.language.message import new_id
 from asyncq.seams.broker import Lease, Leased, QueueSpec
-from asyncq.seams.lanes import Lane
+from asyncq.seams.quarantine import Quarantine
 from asyncq.worker import loans
 from tests.client.given import PATIENCE
 
@@ -20,7 +20,7 @@ STORES = ["memory", "sqlite", "redis"]  # on RabbitMQ no worker is lost without 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loans, "LANE_PATIENCE", 0.05)
+    monkeypatch.setattr(loans, "QUARANTINE_PATIENCE", 0.05)
 
 
 @pytest.fixture(params=STORES)
@@ -40,17 +40,17 @@ async def outlive(app: App, workers: int, *queues: str) -> None:
     broker = app.client.broker
     assert isinstance(broker, Leased)
     store: Any = broker
-    keeper = broker.keeper()
+    renewer = broker.renewer()
     for _ in range(workers):
-        lease = Lease(new_id(), 15.0, Lane(alone_from=100))
+        lease = Lease(new_id(), 15.0, Quarantine(alone_from=100))
         async with AsyncExitStack() as stack:
             for queue in queues:
                 consumer = await stack.enter_async_context(
                     store.consume(QueueSpec(queue, 10), lease)
                 )
                 assert await consumer.receive(10)
-            await to_thread.run_sync(keeper.release, lease.incarnation, queues)
-    keeper.close()
+            await to_thread.run_sync(renewer.release, lease.incarnation, queues)
+    renewer.close()
 
 
 @pytest.mark.parametrize("queue", ["family", "other"])

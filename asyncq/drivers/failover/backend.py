@@ -88,8 +88,8 @@ class FollowingBackend:
 
 
 class _WithProgress(FollowingBackend):
-    async def post_progress(self, id: str, progress: Progress, keep: float) -> None:
-        await self._on_present(lambda backend: backend.post_progress(id, progress, keep))
+    async def store_progress(self, id: str, progress: Progress, keep: float) -> None:
+        await self._on_present(lambda backend: backend.store_progress(id, progress, keep))
 
     async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]:
         return await self._on_present(lambda backend: backend.fetch_progress(ids))

@@ -31,7 +31,7 @@ from asyncq.seams.broker import (
     Exchanges,
     Lease,
     Leased,
-    LeaseKeeper,
+    LeaseRenewer,
     QueueSpec,
 )
 
@@ -203,10 +203,10 @@ async def _leave(driver: Broker) -> None:
 
 
 class _WithLeases(Failover):
-    def keeper(self) -> LeaseKeeper:
+    def renewer(self) -> LeaseRenewer:
         """Of the driver in use now, as the lease that begins now is."""
         assert isinstance(self.driver, Leased)  # noqa: S101 - all drivers of a list are of one kind
-        return self.driver.keeper()
+        return self.driver.renewer()
 
     async def sweep(self, queue: str) -> int:
         return await self.on_present(lambda driver: driver.sweep(queue))

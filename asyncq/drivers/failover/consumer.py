@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 from asyncq.errors import BrokerUnavailable, LeaseLost
 from asyncq.seams.broker import (
     Broker,
-    Conclusion,
+    Completion,
     Consumer,
     Delivery,
     Lease,
@@ -65,10 +65,10 @@ class FollowingConsumer:
 
 
 class _Unified(FollowingConsumer):
-    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+    async def complete(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
         consumer = self._consumer
         assert isinstance(consumer, UnifiedConsumer)  # noqa: S101 - or it would not be ours
-        return await self._call(lambda: consumer.conclude(batch))
+        return await self._call(lambda: consumer.complete(batch))
 
 
 class _Waiting(FollowingConsumer):

@@ -9,8 +9,8 @@ from anyio.lowlevel import checkpoint
 
 from asyncq.clock import Clock
 from asyncq.config import Url
-from asyncq.drivers.bell import Bell
-from asyncq.drivers.memory.store import Mailbox, MemoryStore, open_store
+from asyncq.drivers.memory.store import MemoryStore, Subscription, open_store
+from asyncq.drivers.wakeup import Wakeup
 from asyncq.language.message import Progress, Record
 from asyncq.seams.backend import Watch
 
@@ -57,12 +57,12 @@ class MemoryBackend:
     async def watch(self, address: str) -> AsyncGenerator[Watch]:
         await checkpoint()
         with self._store.lock:
-            mailbox = self._store.open_mailbox(address)
+            subscription = self._store.subscribe(address)
         try:
-            yield MemoryWatch(self._store, mailbox)
+            yield MemoryWatch(self._store, subscription)
         finally:
             with self._store.lock:
-                self._store.close_mailbox(address, mailbox)
+                self._store.unsubscribe(address, subscription)
 
     async def forget(self, ids: Sequence[str]) -> None:
         await checkpoint()
@@ -72,7 +72,7 @@ class MemoryBackend:
                 self._store.progress.remove(message_id)
         await checkpoint()
 
-    async def post_progress(self, id: str, progress: Progress, keep: float) -> None:
+    async def store_progress(self, id: str, progress: Progress, keep: float) -> None:
         await checkpoint()
         with self._store.lock:
             self._store.progress.put(id, progress, self._clock.now(), keep)
@@ -86,11 +86,11 @@ class MemoryBackend:
 
 
 class MemoryWatch:
-    """A client's ear at its mailbox."""
+    """What a client hears by its subscription."""
 
-    def __init__(self, store: MemoryStore, mailbox: Mailbox) -> None:
+    def __init__(self, store: MemoryStore, subscription: Subscription) -> None:
         self._store = store
-        self._mailbox = mailbox
+        self._mailbox = subscription
 
     async def receive(self) -> Sequence[Record]:
         while True:
@@ -99,5 +99,5 @@ class MemoryWatch:
                 records = self._mailbox.take()
                 if records is not None:
                     return records
-                bell = self._mailbox.bell = Bell()
-            await bell.wait()
+                wakeup = self._mailbox.wakeup = Wakeup()
+            await wakeup.wait()

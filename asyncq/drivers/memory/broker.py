@@ -17,21 +17,21 @@ from anyio.lowlevel import checkpoint
 
 from asyncq.clock import Clock
 from asyncq.config import Url
-from asyncq.drivers.bell import Bell
 from asyncq.drivers.memory.queue import Entry
 from asyncq.drivers.memory.store import MemoryStore, open_store
+from asyncq.drivers.wakeup import Wakeup
 from asyncq.errors import QueueFull, Refused
 from asyncq.language.message import MAX_PRIORITY, Status
 from asyncq.language.topology import Queue
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
 from asyncq.seams.broker import (
     Ack,
-    Conclusion,
+    Completion,
     Consumer,
     Delivery,
     Envelope,
     Lease,
-    LeaseKeeper,
+    LeaseRenewer,
     Nack,
     QueueSpec,
     Reject,
@@ -106,8 +106,8 @@ class MemoryBroker:
         finally:
             consumer.close()  # waits for nothing, so nothing cancels it half-way
 
-    def keeper(self) -> LeaseKeeper:
-        return MemoryLeaseKeeper(self._store, self._clock)
+    def renewer(self) -> LeaseRenewer:
+        return MemoryLeaseRenewer(self._store, self._clock)
 
     async def sweep(self, queue: str) -> int:
         await checkpoint()
@@ -210,43 +210,43 @@ class MemoryConsumer:
     def close(self) -> None:
         with self._store.lock:
             self._queue.close_lease(self._lease.incarnation)
-        self._lease.lane.leave(len(self._suspects))
+        self._lease.quarantine.leave(len(self._suspects))
         self._suspects.clear()
 
     async def wait(self) -> None:
         await checkpoint()
         with self._store.lock:
             now, worker = self._clock.now(), self._lease.incarnation
-            pause = self._queue.pause(worker, self._lease.lane.room, now)
+            pause = self._queue.pause(worker, self._lease.quarantine.admission, now)
             if pause == 0.0:
                 return
-            bell = Bell()
-            self._queue.hang_up(bell, standby=self._queue.stands_by(worker, now))
+            wakeup = Wakeup()
+            self._queue.hang_up(wakeup, standby=self._queue.stands_by(worker, now))
         try:
             with move_on_after(LONGEST_WAIT if pause is None else min(pause, LONGEST_WAIT)):
-                await bell.wait()
+                await wakeup.wait()
         except BaseException:
-            if bell.has_rung:  # and we leave without looking: let another look
+            if wakeup.is_set:  # and we leave without looking: let another look
                 with self._store.lock:
-                    self._queue.ring()
+                    self._queue.wake()
             raise
         finally:
             with self._store.lock:
-                self._queue.take_down(bell)
+                self._queue.take_down(wakeup)
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         await checkpoint()
-        room = self._lease.lane.reserve()
+        admission = self._lease.quarantine.reserve()
         suspects: dict[int, int] = {}  # claim: crashes
         try:
             with self._store.lock:
                 claimed = self._queue.claim(
-                    self._lease.incarnation, limit, room, self._clock.now(), self._limits
+                    self._lease.incarnation, limit, admission, self._clock.now(), self._limits
                 )
             suspects = {number: entry.crashes for number, entry in claimed if entry.suspect}
             self._suspects.update(suspects)
         finally:
-            self._lease.lane.occupy(room, suspects.values())
+            self._lease.quarantine.occupy(admission, suspects.values())
         return [
             Delivery(
                 envelope=_decode(entry.packed),
@@ -258,23 +258,23 @@ class MemoryConsumer:
         ]
 
     async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
-        return await self.conclude([Conclusion(settlement) for settlement in batch])
+        return await self.complete([Completion(settlement) for settlement in batch])
 
-    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+    async def complete(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
         await checkpoint()
         fenced: list[Delivery] = []
         with self._store.lock:
             now = self._clock.now()
-            for conclusion in batch:
-                delivery = conclusion.settlement.delivery
-                if not self._settle(conclusion.settlement, now):
+            for completion in batch:
+                delivery = completion.settlement.delivery
+                if not self._settle(completion.settlement, now):
                     fenced.append(delivery)
-                elif conclusion.record is not None:
-                    self._store.record(conclusion.record, now)
+                elif completion.record is not None:
+                    self._store.record(completion.record, now)
                 if delivery.token in self._suspects:
                     self._suspects.remove(delivery.token)
-                    self._lease.lane.leave()
-                    self._queue.ring()  # we may be waiting for room in the lane ourselves
+                    self._lease.quarantine.leave()
+                    self._queue.wake()  # we may be waiting for room in the quarantine ourselves
         await checkpoint()
         return fenced
 
@@ -311,7 +311,7 @@ class MemoryConsumer:
         return True
 
 
-class MemoryLeaseKeeper:
+class MemoryLeaseRenewer:
     """Renews leases from whatever thread."""
 
     def __init__(self, store: MemoryStore, clock: Clock) -> None:

@@ -12,13 +12,13 @@ from itertools import count, islice, takewhile
 
 import msgspec
 
-from asyncq.drivers.bell import Bell
+from asyncq.drivers.wakeup import Wakeup
 from asyncq.errors import LeaseLost
 from asyncq.language.message import MAX_PRIORITY, Status
 from asyncq.language.topology import Queue
 from asyncq.seams.broker import LastAttempt, overflowed, waited_too_long
 from asyncq.seams.dead import TRIM_BITE, DeadLimits
-from asyncq.seams.lanes import Room
+from asyncq.seams.quarantine import Admission
 
 _claims = count(1)  # no two claims have the same number
 
@@ -68,11 +68,11 @@ Line = OrderedDict[str, Entry]
 
 
 class MemoryQueue:
-    """A named line of messages, and the bells of who waits for them."""
+    """A named line of messages, and the wakeups of who waits for them."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._bells: deque[Bell] = deque()  # one per idle consumer, the longest idle first
+        self._wakeups: deque[Wakeup] = deque()  # one per idle consumer, the longest idle first
         self._lines: Sequence[Line] = [Line() for _ in range(MAX_PRIORITY + 1)]
         self._suspects = Line()
         self._delayed: dict[str, Entry] = {}
@@ -82,7 +82,7 @@ class MemoryQueue:
         self._dead: OrderedDict[str, Dead] = OrderedDict()  # in the order in which they died
         self._declared: Queue | None = None
         self._active: str | None = None  # the incarnation that alone is handed messages
-        self._standby: deque[Bell] = deque()  # of those who wait for its end
+        self._standby: deque[Wakeup] = deque()  # of those who wait for its end
 
     def declare(self, queue: Queue) -> None:
         """Be bounded like this from now on."""
@@ -116,12 +116,12 @@ class MemoryQueue:
             first_sent_at=min(heads, default=None),
         )
 
-    def pause(self, incarnation: str, room: Room, now: float) -> float | None:
+    def pause(self, incarnation: str, admission: Admission, now: float) -> float | None:
         """Seconds until it can claim something; None while nothing is in sight."""
         self._move_due(now)
         if self.stands_by(incarnation, now):
             return None
-        if any(self._lines) or self._suspects_for(1, room):
+        if any(self._lines) or self._suspects_for(1, admission):
             return 0.0
         return self._due[0][0] - now if self._due else None
 
@@ -154,7 +154,7 @@ class MemoryQueue:
         return True
 
     def claim(
-        self, incarnation: str, limit: int, room: Room, now: float, limits: DeadLimits
+        self, incarnation: str, limit: int, admission: Admission, now: float, limits: DeadLimits
     ) -> list[tuple[int, Entry]]:
         """Hand out what is due: suspects, as far as there is room, and the lines in order.
 
@@ -171,7 +171,7 @@ class MemoryQueue:
             return []
         if self._declared is not None and self._declared.single_active:
             self._active = incarnation
-        claimed = [(next(_claims), entry) for entry in self._next(limit, room, now, limits)]
+        claimed = [(next(_claims), entry) for entry in self._next(limit, admission, now, limits)]
         holder.held.update({entry.id: (number, entry) for number, entry in claimed})
         return claimed
 
@@ -187,13 +187,13 @@ class MemoryQueue:
     def delay(self, entry: Entry, due: float) -> None:
         self._delayed[entry.id] = entry
         heapq.heappush(self._due, (due, next(self._arrivals), entry.id))
-        self.ring()  # whoever waits may have to wait less
+        self.wake()  # whoever waits may have to wait less
 
     def put_first(self, entry: Entry) -> None:
         line = self._line_of(entry)
         line[entry.id] = entry
         line.move_to_end(entry.id, last=False)
-        self.ring()
+        self.wake()
 
     def bury(
         self,
@@ -290,25 +290,27 @@ class MemoryQueue:
 
     # Who waits
 
-    def hang_up(self, bell: Bell, *, standby: bool) -> None:
-        """Have this bell rung for the next message, or when the active worker steps down."""
-        (self._standby if standby else self._bells).append(bell)
+    def hang_up(self, wakeup: Wakeup, *, standby: bool) -> None:
+        """Wake this one for the next message, or when the active worker steps down."""
+        (self._standby if standby else self._wakeups).append(wakeup)
 
-    def take_down(self, bell: Bell) -> None:
-        for bells in (self._bells, self._standby):
-            if bell in bells:
-                bells.remove(bell)
+    def take_down(self, wakeup: Wakeup) -> None:
+        for wakeups in (self._wakeups, self._standby):
+            if wakeup in wakeups:
+                wakeups.remove(wakeup)
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake the consumer that has waited longest."""
-        while self._bells and not self._bells.popleft().ring():
+        while self._wakeups and not self._wakeups.popleft().wake():
             pass  # its loop was closed: the next one
 
     # Within
 
-    def _next(self, limit: int, room: Room, now: float, limits: DeadLimits) -> Iterator[Entry]:
+    def _next(
+        self, limit: int, admission: Admission, now: float, limits: DeadLimits
+    ) -> Iterator[Entry]:
         left = limit
-        for entry in self._suspects_for(limit, room):
+        for entry in self._suspects_for(limit, admission):
             left -= 1
             yield self._suspects.pop(entry.id)
         ttl = None if self._declared is None else self._declared.ttl
@@ -323,15 +325,15 @@ class MemoryQueue:
                 left -= 1
                 yield entry
 
-    def _suspects_for(self, limit: int, room: Room) -> list[Entry]:
+    def _suspects_for(self, limit: int, admission: Admission) -> list[Entry]:
         """The first of the suspects, as far as there is room for them."""
         first = list(islice(self._suspects.values(), limit))
-        together = list(takewhile(lambda entry: entry.crashes < room.together, first))
-        return first[:1] if room.alone and not together else together
+        together = list(takewhile(lambda entry: entry.crashes < admission.together, first))
+        return first[:1] if admission.alone and not together else together
 
     def _append(self, entry: Entry) -> None:
         self._line_of(entry)[entry.id] = entry
-        self.ring()
+        self.wake()
 
     def _line_of(self, entry: Entry) -> Line:
         if entry.suspect:
@@ -345,7 +347,7 @@ class MemoryQueue:
     def _step_down(self, incarnation: str) -> None:
         if incarnation == self._active:
             self._active = None
-            while self._standby and not self._standby.popleft().ring():
+            while self._standby and not self._standby.popleft().wake():
                 pass  # its loop was closed: the next one
 
     def _move_due(self, now: float) -> None:

@@ -13,11 +13,11 @@ from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 from asyncq.config import Url
-from asyncq.drivers.bell import Bell
 from asyncq.drivers.memory.queue import MemoryQueue
+from asyncq.drivers.wakeup import Wakeup
 from asyncq.language.message import Progress, Record
 
-MAILBOX_SIZE = 10_000  # records a client may leave unread before they are dropped
+SUBSCRIPTION_SIZE = 10_000  # records a client may leave unread before they are dropped
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class MemoryStore:
         self.progress: Shelf[Progress] = Shelf()
         self.published: set[str] = set()
         self._queues: dict[str, MemoryQueue] = {}
-        self._mailboxes: dict[str, list[Mailbox]] = {}
+        self._subscriptions: dict[str, list[Subscription]] = {}
 
     @property
     def identity(self) -> Hashable:
@@ -55,23 +55,23 @@ class MemoryStore:
         if record.keep > 0:
             self.records.put(record.id, record, now, record.keep)
         if record.reply_to is not None:
-            for mailbox in self._mailboxes.get(record.reply_to, ()):
-                mailbox.put(record)
+            for subscription in self._subscriptions.get(record.reply_to, ()):
+                subscription.put(record)
 
-    def open_mailbox(self, address: str) -> "Mailbox":
-        for other, boxes in list(self._mailboxes.items()):
-            for box in [box for box in boxes if box.is_deserted]:
-                self.close_mailbox(other, box)
-        mailbox = Mailbox()
-        self._mailboxes.setdefault(address, []).append(mailbox)
-        return mailbox
+    def subscribe(self, address: str) -> "Subscription":
+        for other, subscriptions in list(self._subscriptions.items()):
+            for subscription in [each for each in subscriptions if each.is_deserted]:
+                self.unsubscribe(other, subscription)
+        subscription = Subscription()
+        self._subscriptions.setdefault(address, []).append(subscription)
+        return subscription
 
-    def close_mailbox(self, address: str, mailbox: "Mailbox") -> None:
-        boxes = self._mailboxes.get(address, [])
-        if mailbox in boxes:  # or it was deserted
-            boxes.remove(mailbox)
-        if not boxes:
-            self._mailboxes.pop(address, None)
+    def unsubscribe(self, address: str, subscription: "Subscription") -> None:
+        subscriptions = self._subscriptions.get(address, [])
+        if subscription in subscriptions:  # or it was deserted
+            subscriptions.remove(subscription)
+        if not subscriptions:
+            self._subscriptions.pop(address, None)
 
 
 class Shelf(Generic[T]):
@@ -103,25 +103,25 @@ class Shelf(Generic[T]):
                 del self._values[message_id]
 
 
-class Mailbox:
+class Subscription:
     """The records pushed to one watcher and not read yet: so many, and no more."""
 
     def __init__(self) -> None:
         self._records: deque[Record] = deque()
         self._missed = False
-        self.bell: Bell | None = None
+        self.wakeup: Wakeup | None = None
 
     @property
     def is_deserted(self) -> bool:
-        return self.bell is not None and self.bell.is_deserted
+        return self.wakeup is not None and self.wakeup.is_deserted
 
     def put(self, record: Record) -> None:
-        if len(self._records) == MAILBOX_SIZE:
+        if len(self._records) == SUBSCRIPTION_SIZE:
             self._records.clear()
             self._missed = True
         self._records.append(record)
-        if self.bell is not None:
-            self.bell.ring()
+        if self.wakeup is not None:
+            self.wakeup.wake()
 
     def take(self) -> list[Record] | None:
         """What has come; an empty list when some was dropped, None when there is nothing."""
@@ -136,7 +136,7 @@ class Mailbox:
 
 
 _stores: dict[str, MemoryStore] = {}  # for the life of the process, as messages are
-_left_by_parent: list[object] = []  # whose locks may be held, and whose bells ring elsewhere
+_left_by_parent: list[object] = []  # whose locks may be held, and whose wakeups wake elsewhere
 _stores_lock = threading.Lock()
 
 

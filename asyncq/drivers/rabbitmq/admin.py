@@ -16,7 +16,7 @@ from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.browsing import STRIDE, Browse
 from asyncq.drivers.rabbitmq.content import headers_of
 from asyncq.drivers.rabbitmq.parcels import DIED_AT, REASON, unwrap
-from asyncq.drivers.rabbitmq.post import Post
+from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.wire import Content
 from asyncq.seams.admin import DeadLetter, Depth
 from asyncq.seams.dead import unpack_last
@@ -30,37 +30,39 @@ Take = Callable[[Browse, Sequence[str]], Awaitable[list[str]]]
 class RabbitQueueAdmin:
     """The `QueueAdmin` half of the RabbitMQ broker."""
 
-    def __init__(self, post: Post) -> None:
-        self._post = post
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
         self._browse: Browse | None = None  # under way, page by page
         self._idle: asyncio.TimerHandle | None = None  # its end, if no more pages are asked for
         self._turn = anyio.Lock(fast_acquire=True)
 
     async def queues(self) -> Sequence[str]:
         """Those that this process has declared."""
-        return sorted(self._post.declared)
+        return sorted(self._publisher.declared)
 
     async def depth(self, queue: str) -> Depth:
-        count, browse = self._post.count, self._browse
+        count, browse = self._publisher.count, self._browse
         held = browse.held if browse is not None and browse.queue == queue else 0
         return Depth(
             ready=await count(queue) + await count(names.suspects(queue)),
             delayed=None,
             held=None,
             dead=await count(names.dead(queue)) + held,
-            differs=await self._post.difference(queue),
+            differs=await self._publisher.difference(queue),
         )
 
     async def purge(self, queue: str) -> int:
-        """Remove what is ready; what is delayed stays, since all queues share the ladder."""
-        return await self._post.purge(queue) + await self._post.purge(names.suspects(queue))
+        """Remove what is ready; what is delayed stays, since all queues share the delay levels."""
+        return await self._publisher.purge(queue) + await self._publisher.purge(
+            names.suspects(queue)
+        )
 
     async def dead_letters(
         self, queue: str, *, limit: int = 100, offset: int = 0
     ) -> Sequence[DeadLetter]:
         """As `QueueAdmin.dead_letters`. Page after page, each is fetched once: what was looked at
         is held until the last page, or for a moment after the one before."""
-        if await self._post.count_if_there(names.dead(queue)) is None:
+        if await self._publisher.count_if_there(names.dead(queue)) is None:
             return []
         async with self._looking(queue, offset) as browse:
             found = await browse.next(limit)
@@ -76,7 +78,7 @@ class RabbitQueueAdmin:
         return len(await self._take_out(queue, ids, Browse.delete))
 
     async def _take_out(self, queue: str, ids: Sequence[str], take: Take) -> list[str]:
-        await self._post.declare(queue)
+        await self._publisher.declare(queue)
         wanted = set(ids)
         taken: list[str] = []
         browse = self._browse
@@ -103,7 +105,7 @@ class RabbitQueueAdmin:
                     await self._end_browse()
                     browse = None
                 if browse is None or not browse.is_open:
-                    browse = Browse(self._post, queue, await self._post.open_channel())
+                    browse = Browse(self._publisher, queue, await self._publisher.open_channel())
                     self._browse = browse
                     await browse.skip(offset)
                 yield browse

@@ -14,8 +14,8 @@ from asyncq.drivers.rabbitmq.content import headers_of
 from asyncq.drivers.rabbitmq.parcels import Received
 from asyncq.drivers.rabbitmq.wire import Content
 from asyncq.loggers import get_logger
-from asyncq.seams.lanes import Lane
 from asyncq.seams.losses import Losses
+from asyncq.seams.quarantine import Quarantine
 from asyncq.texts import counted
 
 log = get_logger(__name__)
@@ -68,9 +68,13 @@ class Aftermath:
 
 
 def note_loss(
-    lane: Lane, queue: str, held: Mapping[int, Received], suspects: Collection[int], most: int
+    quarantine: Quarantine,
+    queue: str,
+    held: Mapping[int, Received],
+    suspects: Collection[int],
+    most: int,
 ) -> None:
     """Remember what was in hand, by tag, as the connection was lost: its worker lives."""
     for name, is_suspect in ((queue, False), (names.suspects(queue), True)):
         items = [item for tag, item in held.items() if (tag in suspects) is is_suspect]
-        lane.losses(name).lose({item.envelope.id: item.spared for item in items}, most)
+        quarantine.losses(name).lose({item.envelope.id: item.spared for item in items}, most)

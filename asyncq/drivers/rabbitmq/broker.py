@@ -1,4 +1,4 @@
-"""The RabbitMQ broker (3.10 or newer): durable quorum queues, confirms, a ladder of delays.
+"""The RabbitMQ broker (3.10 or newer): durable quorum queues, confirms, delay levels.
 
 RabbitMQ does not know ids: a message that is published again after a lost confirm is stored twice.
 It is marked, and a worker that gets it looks first whether it has an outcome.
@@ -18,7 +18,7 @@ from asyncq.drivers.rabbitmq.connection import AmqpSettings, Connector
 from asyncq.drivers.rabbitmq.consumer import RabbitConsumer
 from asyncq.drivers.rabbitmq.content import Parcel, TooLarge
 from asyncq.drivers.rabbitmq.parcels import wrap
-from asyncq.drivers.rabbitmq.post import DeclaredOtherwise, Post
+from asyncq.drivers.rabbitmq.publisher import DeclaredOtherwise, Publisher
 from asyncq.drivers.rabbitmq.rights import AccessRefused
 from asyncq.drivers.rabbitmq.sender import Sent
 from asyncq.errors import (
@@ -47,8 +47,8 @@ class RabbitBroker:
     def __init__(self, url: Url, clock: Clock, limits: DeadLimits | None = None) -> None:
         self._settings = AmqpSettings(url)
         sending = Connector(self._settings, "sends", BrokerUnavailable)
-        self._post = Post(self._settings, sending, clock, limits or DeadLimits())
-        self._admin = RabbitQueueAdmin(self._post)
+        self._publisher = Publisher(self._settings, sending, clock, limits or DeadLimits())
+        self._admin = RabbitQueueAdmin(self._publisher)
         self._consuming = Connector(self._settings, "consumes", BrokerUnavailable)
         self._clock = clock
         self._unsure: dict[str, None] = {}  # sent, and whether it arrived is not known
@@ -59,7 +59,7 @@ class RabbitBroker:
         return self._settings.identity
 
     async def __aenter__(self) -> Self:
-        channel = await self._post.open_channel()
+        channel = await self._publisher.open_channel()
         channel.close()
         return self
 
@@ -70,7 +70,7 @@ class RabbitBroker:
         trace: TracebackType | None,
         /,
     ) -> None:
-        self._post.close()
+        self._publisher.close()
         self._consuming.close()
 
     async def publish(self, envelopes: Sequence[Envelope]) -> None:
@@ -82,11 +82,11 @@ class RabbitBroker:
             elif envelope.exchange:
                 parcels += self._parcels_by_exchange(envelope)
             else:
-                await self._post.declare(envelope.queue)
+                await self._publisher.declare(envelope.queue)
                 parcels.append(self._parcel(envelope, envelope.queue))
         kept: set[str] = set()
         try:
-            sent = await self._post.send(parcels, kept)
+            sent = await self._publisher.send(parcels, kept)
         except BaseException as error:
             _remember(self._kept, kept)
             missing = {envelope.id for envelope in envelopes} - kept
@@ -104,10 +104,10 @@ class RabbitBroker:
 
     def _parcel(self, envelope: Envelope, queue: str) -> Parcel:
         again = envelope.id in self._unsure
-        return self._post.parcel(envelope, queue, eta=envelope.eta, again=again)
+        return self._publisher.parcel(envelope, queue, eta=envelope.eta, again=again)
 
     def _parcels_by_exchange(self, envelope: Envelope) -> list[Parcel]:
-        """One for the exchange; of a delayed one, whose ladder ends in queues, one for each queue.
+        """One for the exchange; of a delayed one, as delay levels end in queues, one for each.
 
         Raises:
             Unroutable: it is delayed, and no queue of ours is bound for it.
@@ -117,7 +117,7 @@ class RabbitBroker:
             again = envelope.id in self._unsure
             parcel = wrap(envelope, exchange, key, again=again, first=envelope.queue)
             return [msgspec.structs.replace(parcel, headers=envelope.headers)]
-        queues = resolve(self._post.specs.values(), exchange, key, envelope.headers)
+        queues = resolve(self._publisher.specs.values(), exchange, key, envelope.headers)
         if not queues:
             raise Unroutable(envelope.id, exchange, key)
         first = envelope.queue
@@ -134,7 +134,7 @@ class RabbitBroker:
         if envelope.id in sent.refused:
             ids = [each.id for each in envelopes
                    if each.id in sent.refused and each.queue == envelope.queue]  # fmt: skip
-            spec = self._post.specs.get(envelope.queue)
+            spec = self._publisher.specs.get(envelope.queue)
             if spec is not None and spec.max_length is not None:
                 return QueueFull(ids, envelope.queue, spec.max_length)
             # A queue without a bound says so while its leader changes, or while it has no majority.
@@ -150,10 +150,10 @@ class RabbitBroker:
 
     async def declare(self, queues: Sequence[Queue]) -> None:
         for queue in queues:
-            self._post.specs[queue.name] = queue
+            self._publisher.specs[queue.name] = queue
         for queue in queues:
             try:
-                await self._post.declare(queue.name, anew=True)
+                await self._publisher.declare(queue.name, anew=True)
             except (DeclaredOtherwise, AccessRefused, QueueUnavailable) as error:
                 # The others work all the same; who sends to this one hears of it as well.
                 log.error("queue %s cannot be used: %s", queue.name, error)  # noqa: TRY400 - no fault of ours
@@ -165,7 +165,7 @@ class RabbitBroker:
         return await self._admin.queues()
 
     async def is_there(self, queue: str) -> bool:
-        return await self._post.count_if_there(queue) is not None
+        return await self._publisher.count_if_there(queue) is not None
 
     async def depth(self, queue: str) -> Depth:
         return await self._admin.depth(queue)
@@ -188,7 +188,7 @@ class RabbitBroker:
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
         if self._settings.prefetch is not None:
             queue = msgspec.structs.replace(queue, prefetch=self._settings.prefetch)
-        consumer = RabbitConsumer(self._consuming, self._post, queue, lease)
+        consumer = RabbitConsumer(self._consuming, self._publisher, queue, lease)
         try:
             await consumer.enter()
             yield consumer

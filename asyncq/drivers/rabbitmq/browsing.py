@@ -17,7 +17,7 @@ import pamqp.commands as amqp
 
 from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.parcels import Received, unwrap, wrap
-from asyncq.drivers.rabbitmq.post import Post
+from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.wire import Channel, ChannelClosed, Content
 
 STRIDE = 500  # messages that are fetched at a time
@@ -30,11 +30,11 @@ LOOK = 0.01  # seconds between two
 class Browse:
     """One pass over a queue's dead letters. Used by one task at a time."""
 
-    def __init__(self, post: Post, queue: str, channel: Channel) -> None:
+    def __init__(self, publisher: Publisher, queue: str, channel: Channel) -> None:
         self.queue = queue
         self.passed = 0
         """How many were looked at and are there still."""
-        self._post = post
+        self._publisher = publisher
         self._channel = channel
         self._tags: dict[str, list[int]] = {}  # of those, by id
         self._page: list[Received] = []  # the last of them
@@ -86,7 +86,9 @@ class Browse:
             some = letters[start : start + ROUND]
             # Once where a worker died between sending it there and forgetting it here.
             once = {(each.envelope.id, each.envelope.body): each for each in some}
-            await self._post.move([wrap(each.envelope, "", self.queue) for each in once.values()])
+            await self._publisher.move(
+                [wrap(each.envelope, "", self.queue) for each in once.values()]
+            )
             await self._settle([(letter.envelope.id, letter.tag) for letter in some])
         return [letter.envelope.id for letter in letters]
 
@@ -154,9 +156,9 @@ class Browse:
 
     async def _ask(self, *methods: Any) -> list[Any]:
         try:
-            return await self._post.ask(self._channel, *methods)
+            return await self._publisher.ask(self._channel, *methods)
         except ChannelClosed as error:
-            raise self._post.gone(error) from error
+            raise self._publisher.gone(error) from error
 
     def _on_delivery(self, content: Content) -> None:
         self._ahead.append(content)

@@ -23,13 +23,13 @@ from asyncq.drivers.rabbitmq.aftermath import Aftermath, note_loss
 from asyncq.drivers.rabbitmq.connection import CALL_TIMEOUT, Connector
 from asyncq.drivers.rabbitmq.content import Parcel, TooLarge
 from asyncq.drivers.rabbitmq.parcels import Received, unwrap, wrap
-from asyncq.drivers.rabbitmq.post import Post
+from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.suspects import LOOK, Suspects
 from asyncq.drivers.rabbitmq.wire import Channel, ChannelClosed, Content
 from asyncq.errors import BrokerUnavailable, LeaseLost
 from asyncq.loggers import get_logger
 from asyncq.seams.broker import Ack, Delivery, Lease, Nack, QueueSpec, Reject, Settlement
-from asyncq.seams.lanes import NO_ROOM
+from asyncq.seams.quarantine import NO_ADMISSION
 
 log = get_logger(__name__)
 
@@ -49,9 +49,11 @@ class RabbitConsumer:
     that are not settled. (To fetch them one by one is exact, and thirty times slower.)
     """
 
-    def __init__(self, connector: Connector, post: Post, queue: QueueSpec, lease: Lease) -> None:
+    def __init__(
+        self, connector: Connector, publisher: Publisher, queue: QueueSpec, lease: Lease
+    ) -> None:
         self._connector = connector
-        self._post = post
+        self._publisher = publisher
         self._name = queue.name
         self._prefetch = min(queue.prefetch or PREFETCH, MOST_PREFETCH)
         self._lease = lease
@@ -59,7 +61,7 @@ class RabbitConsumer:
         self._tag: str | None = None  # of the consumer that is pushed to, if there is one
         self._tags = 0
         self._extra: dict[str, int] = {}  # consumers beside it, and what each may be pushed
-        declared = post.specs.get(queue.name)
+        declared = publisher.specs.get(queue.name)
         self._is_single = declared is not None and declared.single_active
         self._before: set[int] = set()  # tags of what an earlier consumer than it was pushed
         self._buffer: deque[Received] = deque()
@@ -71,7 +73,7 @@ class RabbitConsumer:
         self._suspects = Suspects(queue.name, lease, self)
         self._aftermath = Aftermath(
             queue.name,
-            lease.lane.losses(queue.name),
+            lease.quarantine.losses(queue.name),
             has_priorities=declared is not None and declared.max_priority is not None,
         )
         self._has_lost = False  # the connection
@@ -79,7 +81,7 @@ class RabbitConsumer:
         lease.on_stretch(self._pushed.set)  # whoever waits is to look again
 
     async def enter(self) -> None:
-        await self._post.declare(self._name, anew=True)
+        await self._publisher.declare(self._name, anew=True)
         try:
             async with deadline(CALL_TIMEOUT):
                 await self._open_channel()
@@ -131,10 +133,10 @@ class RabbitConsumer:
 
     async def wait(self) -> None:
         await self._see_that_it_pushes()
-        has_room = self._lease.lane.room != NO_ROOM
+        has_room = self._lease.quarantine.admission != NO_ADMISSION
         if self._buffer or (has_room and self._suspects.are_due):
             return
-        # While there is room in the lane, suspects are looked for as well.
+        # While there is room in the quarantine, suspects are looked for as well.
         await self._next_push(LOOK if has_room else LONGEST_WAIT)
         now = self._loop.time()
         if not self._buffer and now - self._pushed_at >= LONGEST_WAIT:
@@ -158,7 +160,7 @@ class RabbitConsumer:
         try:
             [queue] = await self.ask(amqp.Queue.Declare(queue=self._name, passive=True))
         except LeaseLost:
-            await self._post.declare(self._name, anew=True)
+            await self._publisher.declare(self._name, anew=True)
             raise
         self._silences += 1
         idle = len(self._open) < self._prefetch
@@ -321,7 +323,7 @@ class RabbitConsumer:
             wrap(item.envelope, "", names.suspects(self._name), crashes=item.losses)
             for item in deliveries
         ]
-        await self._post.move(parcels)
+        await self._publisher.move(parcels)
         await self._settle_tags([item.tag for item in deliveries])
         self._suspects.look_again()
 
@@ -357,17 +359,17 @@ class RabbitConsumer:
                 # What is sent goes another way: who lost these deliveries must not send them on.
                 await self.ask(self._nothing())
             try:
-                await self._post.move(parcels)
+                await self._publisher.move(parcels)
             except TooLarge as error:
                 # With what is told beside it: as it came, it will do.
-                await self._post.move([
+                await self._publisher.move([
                     self._parcel(each, bare=each.delivery.envelope.id in error.sizes)
                     for each in batch
                     if not isinstance(each, Ack) and each.delivery.token[1] in sent
                 ])  # fmt: skip
             await self._settle_tags(sent)
             if any(isinstance(settlement, Reject) for settlement in batch):
-                await self._post.count_dead(self._name)
+                await self._publisher.count_dead(self._name)
         return fenced
 
     def _parcel(self, settlement: Nack | Reject, *, bare: bool = False) -> Parcel:
@@ -376,13 +378,13 @@ class RabbitConsumer:
         if isinstance(settlement, Reject):
             if bare:
                 settlement = msgspec.structs.replace(settlement, last=None, replacement=None)
-            return self._post.to_the_dead(self._name, settlement)
+            return self._publisher.to_the_dead(self._name, settlement)
         envelope = settlement.replacement or delivery.envelope
         if bare:
             envelope = msgspec.structs.replace(envelope, headers=delivery.envelope.headers)
         queue = names.suspects(self._name) if delivery.suspect else self._name
         eta = envelope.eta if settlement.replacement is not None else None
-        return self._post.parcel(
+        return self._publisher.parcel(
             envelope, queue, crashes=delivery.crashes, delay=settlement.delay, eta=eta
         )
 
@@ -394,7 +396,7 @@ class RabbitConsumer:
             queue = names.suspects(self._name) if suspect else self._name
             parcels.append(wrap(item.envelope, "", queue, crashes=item.losses, again=item.again))
         if parcels:
-            await self._post.move(parcels)
+            await self._publisher.move(parcels)
             await self._settle_tags([item.tag for item in held])
 
     async def _settle_tags(self, tags: Sequence[int]) -> None:
@@ -435,7 +437,7 @@ class RabbitConsumer:
         except (OSError, ChannelClosed) as error:
             channel.wire.close()
             if isinstance(error, TimeoutError):
-                self._post.doubt()  # it goes the same way
+                self._publisher.doubt()  # it goes the same way
             raise self._lost(error) from error
 
     def _living_channel(self) -> Channel:
@@ -476,7 +478,7 @@ class RabbitConsumer:
             return
         self._has_lost = True
         suspects = {tag for tag in self._open if tag in self._suspects}
-        note_loss(self._lease.lane, self._name, self._open, suspects, 2 * self._window)
+        note_loss(self._lease.quarantine, self._name, self._open, suspects, 2 * self._window)
 
     def _on_cancel(self, tag: str) -> None:
         if tag == self._tag:

@@ -6,11 +6,11 @@ For each queue ``mail``:
     mail:suspects     messages that outlived a worker
     mail:dead         the dead letters
 
-and for all of them the exchange ``asyncq:dead`` and the ladder of delays: rung k keeps a message
-for 2^k eighths of a second and hands it to the next lower rung. The routing key of a delayed
-message says, rung by rung from the highest, on which it rests, and then its queue:
+and for all of them the exchange ``asyncq:dead`` and the delay levels: level k keeps a message
+for 2^k eighths of a second and hands it to the next lower level. The routing key of a delayed
+message says, level by level from the highest, on which it rests, and then its queue:
 
-    0.0.1.0.1.….mail      rests on two rungs, and arrives in mail
+    0.0.1.0.1.….mail      rests on two levels, and arrives in mail
 """
 
 from typing import Any
@@ -22,10 +22,10 @@ from asyncq.language.topology import Queue
 from asyncq.seams.dead import DeadLimits
 
 DEAD = "asyncq:dead"
-ARRIVALS = "asyncq:arrivals"  # below the lowest rung
-RUNGS = 30
-UNIT = 0.125  # seconds on the lowest rung; all of them together are four years
-LONGEST = (2**RUNGS - 1) * UNIT
+ARRIVALS = "asyncq:arrivals"  # below the lowest level
+LEVELS = 30
+UNIT = 0.125  # seconds on the lowest level; all of them together are four years
+LONGEST = (2**LEVELS - 1) * UNIT
 LONGEST_TTL = (2**32 - 1) / 1000  # seconds; what is to be kept for longer has none
 UNLIMITED = 1_000_000  # redeliveries: we count crashes ourselves, and the server would drop
 
@@ -43,7 +43,7 @@ def queues_of(queue: str) -> list[str]:
     return [queue, suspects(queue), dead(queue)]
 
 
-def rung(number: int) -> str:
+def level(number: int) -> str:
     return f"asyncq:delay:{number}"
 
 
@@ -74,7 +74,7 @@ def queue_methods(queue: Queue) -> list[Any]:
         main_method(queue),
         _exchange(ARRIVALS),
         *(
-            amqp.Queue.Bind(queue=each, exchange=ARRIVALS, routing_key="*." * RUNGS + each)
+            amqp.Queue.Bind(queue=each, exchange=ARRIVALS, routing_key="*." * LEVELS + each)
             for each in (name, suspects(name))
         ),
     ]
@@ -137,13 +137,13 @@ def binding_methods(queue: Queue) -> list[Any]:
     return methods
 
 
-def ladder_methods(lowest: int, highest: int) -> list[Any]:
-    """What declares the rungs from ``lowest`` to ``highest``; those below are there already."""
+def level_methods(lowest: int, highest: int) -> list[Any]:
+    """What declares the levels from ``lowest`` to ``highest``; those below are there already."""
     methods: list[Any] = []
     for number in range(lowest, highest + 1):
-        below = rung(number - 1) if number else ARRIVALS
-        here = rung(number)
-        skipped = RUNGS - 1 - number
+        below = level(number - 1) if number else ARRIVALS
+        here = level(number)
+        skipped = LEVELS - 1 - number
         key = "*." * skipped
         methods += [
             _exchange(here),
@@ -169,32 +169,32 @@ def _exchange(name: str) -> Any:
 
 
 def delay_units(seconds: float) -> int:
-    """A delay in units of the lowest rung, never shorter than it is."""
-    return min(max(1, -int(-min(seconds, LONGEST) // UNIT)), 2**RUNGS - 1)
+    """A delay in units of the lowest level, never shorter than it is."""
+    return min(max(1, -int(-min(seconds, LONGEST) // UNIT)), 2**LEVELS - 1)
 
 
 def delay_key(units: int, queue: str) -> str:
     """The routing key of a message that rests for so many units."""
-    return ".".join(f"{units:0{RUNGS}b}") + f".{queue}"
+    return ".".join(f"{units:0{LEVELS}b}") + f".{queue}"
 
 
-def rung_number(exchange: str) -> int | None:
-    """Which rung this exchange stands for; None if for none."""
+def level_number(exchange: str) -> int | None:
+    """Which level this exchange stands for; None if for none."""
     prefix, _, number = exchange.rpartition(":")
     return int(number) if prefix == "asyncq:delay" else None
 
 
 def target_of(delayed_key: str) -> str:
     """The queue in which a delayed message arrives."""
-    return delayed_key.split(".", RUNGS)[RUNGS]
+    return delayed_key.split(".", LEVELS)[LEVELS]
 
 
 def is_ours(exchange: str) -> bool:
     """Whether it is by asyncq's own doing that a message goes to this exchange."""
-    return exchange in {"", DEAD} or rung_number(exchange) is not None
+    return exchange in {"", DEAD} or level_number(exchange) is not None
 
 
 def queue_of(exchange: str, key: str) -> str:
     """The queue, without what belongs to it, that a parcel for one of our exchanges is for."""
-    physical = key if rung_number(exchange) is None else target_of(key)
+    physical = key if level_number(exchange) is None else target_of(key)
     return physical.partition(":")[0]

@@ -1,4 +1,4 @@
-"""Fetching a queue's suspects: what outlived a worker, as many as the lane has room for.
+"""Fetching a queue's suspects: what outlived a worker, as many as the quarantine has room for.
 
 They are in a queue of their own, and nothing of it is pushed: a consumer looks there now and then
 while its worker may have some, and takes those that may run beside what it has.
@@ -16,7 +16,7 @@ from asyncq.drivers.rabbitmq.aftermath import Aftermath
 from asyncq.drivers.rabbitmq.parcels import Received, unwrap
 from asyncq.drivers.rabbitmq.wire import Content
 from asyncq.seams.broker import Delivery, Lease
-from asyncq.seams.lanes import NO_ROOM, Room
+from asyncq.seams.quarantine import NO_ADMISSION, Admission
 
 LOOK = 0.25  # seconds between two looks for suspects
 MOST_FETCHED = 20  # at a time
@@ -43,12 +43,14 @@ class Suspects:
 
     def __init__(self, queue: str, lease: Lease, hands: Hands) -> None:
         self._queue = queue
-        self._lane = lease.lane
+        self._quarantine = lease.quarantine
         self._hands = hands
-        self._aftermath = Aftermath(names.suspects(queue), lease.lane.losses(names.suspects(queue)))
+        self._aftermath = Aftermath(
+            names.suspects(queue), lease.quarantine.losses(names.suspects(queue))
+        )
         self._loop = asyncio.get_running_loop()
         self._fetched: dict[int, Received] = {}  # those that nobody was handed yet
-        self._tags: set[int] = set()  # of those in the lane
+        self._tags: set[int] = set()  # of those in the quarantine
         self._next_look = 0.0  # loop time
         self.are_being_fetched = False
         """One may have come whose tag is not known yet."""
@@ -75,23 +77,23 @@ class Suspects:
         self._next_look = 0.0
 
     async def take(self, limit: int) -> list[Delivery]:
-        """Suspects that there is room for in the lane, if it is time to look."""
+        """Suspects that there is room for in the quarantine, if it is time to look."""
         found = list[Received]()
         if limit <= 0 or self._loop.time() < self._next_look:
             return []
-        room = self._lane.reserve()
-        if room == NO_ROOM:
+        admission = self._quarantine.reserve()
+        if admission == NO_ADMISSION:
             return []
         self.are_being_fetched = True
         try:
             # Shielded: what was fetched and is not heard of would be in nobody's hands as long as
             # we live. It ends: what is asked has a deadline.
             with anyio.CancelScope(shield=True):
-                found = await self._fetch(limit, room)
+                found = await self._fetch(limit, admission)
         finally:
             self.are_being_fetched = False
             self._tags.update(item.tag for item in found)
-            self._lane.occupy(room, [item.crashes for item in found])
+            self._quarantine.occupy(admission, [item.crashes for item in found])
         return [
             Delivery(
                 envelope=item.envelope,
@@ -104,26 +106,26 @@ class Suspects:
         ]
 
     def settle(self, tags: Sequence[int]) -> bool:
-        """These deliveries ended; returns whether that makes room for others in the lane."""
+        """These deliveries ended; returns whether that makes room for others in the quarantine."""
         for tag in tags:
             self._fetched.pop(tag, None)
         leaving = self._tags.intersection(tags)
         self._tags -= leaving
-        return self._leave_lane(len(leaving))
+        return self._leave_quarantine(len(leaving))
 
     def leave(self) -> None:
         """Nothing is in hand any more."""
         self._fetched.clear()
-        self._leave_lane(len(self._tags))
+        self._leave_quarantine(len(self._tags))
         self._tags.clear()
 
-    async def _fetch(self, limit: int, room: Room) -> list[Received]:
+    async def _fetch(self, limit: int, admission: Admission) -> list[Received]:
         """Fetch suspects while they fit; what does not goes behind the others."""
         wanted = 1  # whether others may come beside the first is known when it is here
         while True:
             is_dry = await self._get(wanted) < wanted
-            fits, others = self._sort(limit, room)
-            if is_dry or others or len(fits) == limit or fits[-1].crashes >= room.together:
+            fits, others = self._sort(limit, admission)
+            if is_dry or others or len(fits) == limit or fits[-1].crashes >= admission.together:
                 break
             wanted = min(limit - len(fits), MOST_FETCHED)
         lost = any(item.redelivered for item in others)
@@ -148,22 +150,22 @@ class Suspects:
         self._hands.hold(came)
         return len(came)
 
-    def _sort(self, limit: int, room: Room) -> tuple[list[Received], list[Received]]:
+    def _sort(self, limit: int, admission: Admission) -> tuple[list[Received], list[Received]]:
         """What was fetched: those that there is room for, and the others."""
         fits: list[Received] = []
         others: list[Received] = []
         for item in self._fetched.values():
-            is_joinable = not fits or fits[-1].crashes < room.together
-            may_come = item.crashes < room.together or (room.alone and not fits)
+            is_joinable = not fits or fits[-1].crashes < admission.together
+            may_come = item.crashes < admission.together or (admission.alone and not fits)
             if not item.redelivered and is_joinable and may_come and len(fits) < limit:
                 fits.append(item)
             else:
                 others.append(item)
         return fits, others
 
-    def _leave_lane(self, count: int) -> bool:
-        self._lane.leave(count)
-        if not count or not self._lane.is_empty:
+    def _leave_quarantine(self, count: int) -> bool:
+        self._quarantine.leave(count)
+        if not count or not self._quarantine.is_empty:
             return False
         self.look_again()
         return True

@@ -105,7 +105,7 @@ class RedisBackend:
             keys = [key for id in ids for key in (self._record_key(id), self._progress_key(id))]
             await self._link("UNLINK", *keys)
 
-    async def post_progress(self, id: str, progress: Progress, keep: float) -> None:
+    async def store_progress(self, id: str, progress: Progress, keep: float) -> None:
         milliseconds = max(1, int(keep * 1000))
         await self._link(
             "SET", self._progress_key(id), encode_progress(progress), "PX", milliseconds

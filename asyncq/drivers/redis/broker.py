@@ -7,7 +7,7 @@ Everything of a queue lives under one hash tag, so that each script touches a si
     asyncq:{queue}:suspects    list   ids that outlived a worker
     asyncq:{queue}:delayed     zset   priority + id, by due time (ms)
     asyncq:{queue}:held:<inc>  hash   id in the hands of one worker incarnation -> its claim
-    asyncq:{queue}:lanes       hash   incarnation -> how many suspects it runs
+    asyncq:{queue}:quarantine       hash   incarnation -> how many suspects it runs
     asyncq:{queue}:crashes     hash   suspect -> how many workers died with it
     asyncq:{queue}:leases      zset   incarnations, by the end of their lease (ms)
     asyncq:{queue}:epochs      hash   incarnation -> the connection it claims on
@@ -36,8 +36,8 @@ from asyncq.drivers.redis.admin import RedisQueueAdmin
 from asyncq.drivers.redis.blobs import dead_bounds, pack, queue_key
 from asyncq.drivers.redis.connection import OLDEST, Link, RedisSettings, load_script
 from asyncq.drivers.redis.consumer import RedisConsumer
-from asyncq.drivers.redis.keeper import RedisLeaseKeeper
 from asyncq.drivers.redis.refusals import NoPermission
+from asyncq.drivers.redis.renewer import RedisLeaseRenewer
 from asyncq.drivers.redis.sizes import too_large
 from asyncq.drivers.redis.spoiled import Queues
 from asyncq.drivers.redis.wire import ReplyError
@@ -46,7 +46,7 @@ from asyncq.language.message import Status
 from asyncq.language.topology import Queue
 from asyncq.loggers import get_logger
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
-from asyncq.seams.broker import Consumer, Envelope, Lease, LeaseKeeper, QueueSpec
+from asyncq.seams.broker import Consumer, Envelope, Lease, LeaseRenewer, QueueSpec
 from asyncq.seams.dead import DeadLimits
 
 log = get_logger(__name__)
@@ -142,8 +142,8 @@ class RedisBroker:
         finally:
             await consumer.leave()
 
-    def keeper(self) -> LeaseKeeper:
-        return RedisLeaseKeeper(self._settings)
+    def renewer(self) -> LeaseRenewer:
+        return RedisLeaseRenewer(self._settings)
 
     async def sweep(self, queue: str) -> int:
         # A server that stood still finds this in its socket when it goes on, before the renewals of

@@ -23,7 +23,7 @@ from asyncq.loggers import get_logger
 from asyncq.seams.broker import (
     MAX_BATCH,
     Ack,
-    Conclusion,
+    Completion,
     Delivery,
     Lease,
     Nack,
@@ -31,17 +31,17 @@ from asyncq.seams.broker import (
     Settlement,
 )
 from asyncq.seams.dead import DeadLimits, pack_last
-from asyncq.seams.lanes import NO_ROOM, Room
+from asyncq.seams.quarantine import NO_ADMISSION, Admission
 from asyncq.seams.records import encode_record
 
 log = get_logger(__name__)
 
 LONGEST_WAIT = 2.0  # seconds blocked at a time; then we know that the server still answers
-LANE_WAIT = 0.05  # seconds until another look when suspects wait for room in the lane
+QUARANTINE_WAIT = 0.05  # seconds until another look when suspects wait for room in the quarantine
 LEAVE_TIMEOUT = 5.0  # seconds to give back what is held; then the lease decides
 
 # What the claim script says of crashes:
-LANE_AWAITED = -2  # suspects wait for room in the lane
+QUARANTINE_FULL = -2  # suspects wait for room in the quarantine
 STANDS_BY = -3  # another worker has this queue for itself
 
 SHORTEST_WAIT = 0.002  # seconds; Redis 6.2 takes one millisecond for none, and waits for ever
@@ -74,10 +74,12 @@ class RedisConsumer:
         self._odd: dict[str, bytes] = {}  # ids that are no text: as we write them -> as they are
         self._number = 0  # of the last claim; the token of its deliveries
         self._unheard: set[int] = set()  # claims whose reply never came
-        self._suspects: set[str] = set()  # in the lane, and not settled
-        self._awaited: Room | None = None  # what suspects found too little, as of the last claim
+        self._suspects: set[str] = set()  # in the quarantine, and not settled
+        self._awaited: Admission | None = (
+            None  # what suspects found too little, as of the last claim
+        )
         self._stands_by = False  # as of the last claim
-        self._lane_left = anyio.Event()
+        self._quarantine_left = anyio.Event()
         self._epoch = 0  # of the claiming connection; a claim sent on an older one finds nobody
         self._unsure: set[str] = set()  # settled, but the reply was lost
         self._next_due: float | None = None  # seconds, as of the last claim
@@ -103,39 +105,39 @@ class RedisConsumer:
             script = (_GIVE_BACK, self._base, self._lease.incarnation, "1")
             while await self._settles.script(*script) > 0:
                 pass
-        self._lease.lane.leave(len(self._suspects))
+        self._lease.quarantine.leave(len(self._suspects))
         self._suspects.clear()
         self._settles.close()
 
     async def wait(self) -> None:
         await self._reconnected()
         if self._awaited is not None:
-            await self._wait_for_lane(self._awaited)
+            await self._wait_for_quarantine(self._awaited)
             return
         longest = self._longest_wait()
         await self._claims(*self._wake_up(longest), blocks=longest)
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         await self._reconnected()
-        room = self._lease.lane.reserve()
+        admission = self._lease.quarantine.reserve()
         crashes: Sequence[int] = ()
         try:
-            reply = await self._claims.script(_CLAIM, *self._claim(limit, room))
+            reply = await self._claims.script(_CLAIM, *self._claim(limit, admission))
             crashes = reply[4]
         except ReplyError as error:
             raise await self._explain(error) from error
         finally:
-            self._lease.lane.occupy(room, crashes)
-        return self._take_in(room, reply)
+            self._lease.quarantine.occupy(admission, crashes)
+        return self._take_in(admission, reply)
 
     async def wait_and_receive(self, limit: int) -> Sequence[Delivery]:
         await self._reconnected()
         if self._awaited is not None:
-            await self._wait_for_lane(self._awaited)
+            await self._wait_for_quarantine(self._awaited)
             return await self.receive(limit)
         longest = self._longest_wait()
         # The claim is sent behind the wait and carried out when that ends: a trip saved.
-        claim = ("EVALSHA", _CLAIM.sha, 1, *self._claim(limit, NO_ROOM))
+        claim = ("EVALSHA", _CLAIM.sha, 1, *self._claim(limit, NO_ADMISSION))
         try:
             _, reply = await self._claims.pipeline([self._wake_up(longest), claim], blocks=longest)
         except ReplyError as error:
@@ -151,18 +153,18 @@ class RedisConsumer:
             ):
                 await self._reconnected()
             raise
-        return self._take_in(NO_ROOM, reply)
+        return self._take_in(NO_ADMISSION, reply)
 
     async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
-        return await self.conclude([Conclusion(settlement) for settlement in batch])
+        return await self.complete([Completion(settlement) for settlement in batch])
 
-    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
+    async def complete(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
         fenced: list[Delivery] = []
         for start in range(0, len(batch), MAX_BATCH):
-            fenced += await self._conclude(batch[start : start + MAX_BATCH])
+            fenced += await self._complete(batch[start : start + MAX_BATCH])
         return fenced
 
-    def _claim(self, limit: int, room: Room) -> tuple[Any, ...]:
+    def _claim(self, limit: int, admission: Admission) -> tuple[Any, ...]:
         """Key and arguments of the claim script, for a new claim."""
         self._number += 1
         self._unheard.add(self._number)
@@ -172,8 +174,8 @@ class RedisConsumer:
             self._epoch,
             self._number,
             min(limit, MAX_BATCH),
-            room.together,
-            1 if room.alone else 0,
+            admission.together,
+            1 if admission.alone else 0,
             *self._bounds,
         )
 
@@ -186,14 +188,14 @@ class RedisConsumer:
         due, self._next_due = self._next_due, None
         return LONGEST_WAIT if due is None else min(LONGEST_WAIT, max(due, SHORTEST_WAIT))
 
-    def _take_in(self, room: Room, reply: Sequence[Any]) -> Sequence[Delivery]:
+    def _take_in(self, admission: Admission, reply: Sequence[Any]) -> Sequence[Delivery]:
         """The deliveries of a claim script's reply."""
         due, state, ids, blobs, crashes, gave_way = reply
         if gave_way:
             self._limits.note(self._queue, gave_way)
         self._unheard.discard(self._number)
         self._next_due = due / 1000 if due >= 0 else None
-        self._awaited = room if state == LANE_AWAITED else None
+        self._awaited = admission if state == QUARANTINE_FULL else None
         self._stands_by = state == STANDS_BY
         if not ids:
             return ()
@@ -269,20 +271,20 @@ class RedisConsumer:
             self._queue, error, incarnation
         )
 
-    async def _wait_for_lane(self, too_little: Room) -> None:
+    async def _wait_for_quarantine(self, too_little: Admission) -> None:
         # No wake-up can be relied on: the one for the end of our suspect is often heard before
-        # the reply that says so, and those in the lane may be of another queue.
-        if self._lease.lane.room == too_little:
-            with anyio.move_on_after(LANE_WAIT):
-                await self._lane_left.wait()
+        # the reply that says so, and those in the quarantine may be of another queue.
+        if self._lease.quarantine.admission == too_little:
+            with anyio.move_on_after(QUARANTINE_WAIT):
+                await self._quarantine_left.wait()
 
-    async def _conclude(self, batch: Sequence[Conclusion]) -> list[Delivery]:
+    async def _complete(self, batch: Sequence[Completion]) -> list[Delivery]:
         # By claim, and by how long and for whom to keep the record: a few groups, so that what is
         # said once for each need not be sent with each delivery.
         groups: dict[tuple[int, float, str | None], _Group] = {}
         odd = self._odd
-        for conclusion in batch:
-            settlement, record = conclusion.settlement, conclusion.record
+        for completion in batch:
+            settlement, record = completion.settlement, completion.record
             delivery = settlement.delivery
             if record is None:
                 key = (delivery.token, 0.0, None)
@@ -331,13 +333,13 @@ class RedisConsumer:
         if resent:
             self._unsure.difference_update(map(_id, sent))
         if self._suspects:
-            self._leave_lane({_id(each) for each in sent if each.suspect})
+            self._leave_quarantine({_id(each) for each in sent if each.suspect})
         if positions:
             self._take_notes(positions)
         return [sent[position] for position in positions]
 
     async def _why_not(
-        self, batch: Sequence[Conclusion], error: ReplyError | BrokerUnavailable
+        self, batch: Sequence[Completion], error: ReplyError | BrokerUnavailable
     ) -> Exception:
         """`Refused` where a record can never be stored: to try again would be for ever."""
         records = [each.record for each in batch if each.record is not None]
@@ -367,13 +369,13 @@ class RedisConsumer:
                 self._queue, self._settings.url, self._replies, why.decode(errors="replace"),
             )  # fmt: skip
 
-    def _leave_lane(self, settled: set[str]) -> None:
+    def _leave_quarantine(self, settled: set[str]) -> None:
         leaving = self._suspects & settled
         if leaving:
             self._suspects -= leaving
-            self._lease.lane.leave(len(leaving))
-            self._lane_left.set()
-            self._lane_left = anyio.Event()
+            self._lease.quarantine.leave(len(leaving))
+            self._quarantine_left.set()
+            self._quarantine_left = anyio.Event()
 
 
 def _id(delivery: Delivery) -> str:

@@ -11,12 +11,12 @@ from anyio.lowlevel import checkpoint
 
 from asyncq.clock import Clock
 from asyncq.config import Url
-from asyncq.drivers.bell import Bell
-from asyncq.drivers.sqlite import mail
 from asyncq.drivers.sqlite import records as rows
+from asyncq.drivers.sqlite import subscriptions
 from asyncq.drivers.sqlite.connection import SqliteSettings, translated
-from asyncq.drivers.sqlite.mail import Mailbox
 from asyncq.drivers.sqlite.store import SqliteStore, close_store, open_store
+from asyncq.drivers.sqlite.subscriptions import Subscription
+from asyncq.drivers.wakeup import Wakeup
 from asyncq.errors import BackendUnavailable
 from asyncq.language.message import Progress, Record
 from asyncq.seams.backend import Watch
@@ -57,12 +57,12 @@ class SqliteBackend:
     async def store_records(self, records: Sequence[Record]) -> None:
         if not records:
             return
-        post = self._file.mail
+        subscriptions = self._file.subscriptions
         parcels = [rows.pack(record) for record in records]
         await self._write(
-            lambda file: rows.keep(file, parcels, self._clock.now(), post.is_here),
+            lambda file: rows.keep(file, parcels, self._clock.now(), subscriptions.is_here),
             durable=self._settings.durable,
-            committed=post.deliver,
+            committed=subscriptions.deliver,
         )
 
     async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
@@ -71,21 +71,21 @@ class SqliteBackend:
 
     @asynccontextmanager
     async def watch(self, address: str) -> AsyncGenerator[Watch]:
-        box = Mailbox(address, self._clock)
-        with self._file.put_up(box):
+        subscription = Subscription(address, self._clock)
+        with self._file.subscribed(subscription):
             try:
-                await self._write(lambda file: mail.listen(file, box))
-                yield SqliteWatch(box)
+                await self._write(lambda file: subscriptions.listen(file, subscription))
+                yield SqliteWatch(subscription)
             finally:
-                if not self._file.mail.has_another(box):
+                if not self._file.subscriptions.has_another(subscription):
                     await self._leave(address)
 
     async def forget(self, ids: Sequence[str]) -> None:
         await self._write(lambda file: rows.forget(file, ids), durable=self._settings.durable)
 
-    async def post_progress(self, id: str, progress: Progress, keep: float) -> None:
+    async def store_progress(self, id: str, progress: Progress, keep: float) -> None:
         await self._write(
-            lambda file: rows.post_progress(file, id, progress, self._clock.now(), keep)
+            lambda file: rows.store_progress(file, id, progress, self._clock.now(), keep)
         )
 
     async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]:
@@ -104,7 +104,7 @@ class SqliteBackend:
         # Shielded: others would lay out records for nobody. Bounded: not for long.
         with move_on_after(LEAVE_TIMEOUT, shield=True):
             with suppress(sqlite3.Error):  # it is forgotten when it is not renewed
-                await self._file.write(lambda file: mail.leave(file, address))
+                await self._file.write(lambda file: subscriptions.leave(file, address))
 
     async def _write(
         self,
@@ -122,15 +122,15 @@ class SqliteBackend:
 
 
 class SqliteWatch:
-    """A client's ear at its mailbox."""
+    """What a client hears by its subscription."""
 
-    def __init__(self, box: Mailbox) -> None:
-        self._box = box
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
 
     async def receive(self) -> Sequence[Record]:
         while True:
             await checkpoint()
-            taken = self._box.take()
-            if not isinstance(taken, Bell):
+            taken = self._subscription.take()
+            if not isinstance(taken, Wakeup):
                 return taken
             await taken.wait()

@@ -19,15 +19,15 @@ from asyncq.drivers.sqlite import queue as statements
 from asyncq.drivers.sqlite.connection import SqliteSettings, translated
 from asyncq.drivers.sqlite.consumer import SqliteConsumer
 from asyncq.drivers.sqlite.declared import declare
-from asyncq.drivers.sqlite.keeper import SqliteLeaseKeeper
 from asyncq.drivers.sqlite.parcels import pack
 from asyncq.drivers.sqlite.records import expire_records, expire_watchers
+from asyncq.drivers.sqlite.renewer import SqliteLeaseRenewer
 from asyncq.drivers.sqlite.store import SqliteStore, close_store, open_store
 from asyncq.errors import BrokerUnavailable, QueueFull
 from asyncq.language.message import Status
 from asyncq.language.topology import Queue
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
-from asyncq.seams.broker import Consumer, Envelope, Lease, LeaseKeeper, QueueSpec
+from asyncq.seams.broker import Consumer, Envelope, Lease, LeaseRenewer, QueueSpec
 from asyncq.seams.dead import DeadLimits
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ class SqliteBroker:
 
         def published(_: object) -> None:
             for queue, count in by_queue.items():
-                store.ring(queue, count)
+                store.wake(queue, count)
             if delayed:
                 store.look_again()
 
@@ -106,8 +106,8 @@ class SqliteBroker:
 
     # Leases
 
-    def keeper(self) -> LeaseKeeper:
-        return SqliteLeaseKeeper(self._settings, self._clock)
+    def renewer(self) -> LeaseRenewer:
+        return SqliteLeaseRenewer(self._settings, self._clock)
 
     async def sweep(self, queue: str) -> int:
         asked = self._clock.now()
@@ -121,7 +121,7 @@ class SqliteBroker:
             return statements.sweep(connection, queue, now)
 
         store = self._file
-        return await self._write(work, lambda recovered: store.ring(queue, recovered))
+        return await self._write(work, lambda recovered: store.wake(queue, recovered))
 
     # Administration
 
@@ -153,7 +153,7 @@ class SqliteBroker:
         store = self._file
         return await self._write(
             lambda file: admin.replay(file, queue, ids),
-            lambda replayed: store.ring(queue, len(replayed)),
+            lambda replayed: store.wake(queue, len(replayed)),
         )
 
     async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:

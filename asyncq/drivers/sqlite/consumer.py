@@ -12,7 +12,6 @@ from anyio import move_on_after
 from anyio.lowlevel import checkpoint
 
 from asyncq.clock import Clock
-from asyncq.drivers.bell import Bell
 from asyncq.drivers.sqlite import queue as queues
 from asyncq.drivers.sqlite import records
 from asyncq.drivers.sqlite.connection import translated
@@ -21,11 +20,12 @@ from asyncq.drivers.sqlite.declared import active_until, stands_by
 from asyncq.drivers.sqlite.parcels import Parcel, pack, unpack
 from asyncq.drivers.sqlite.queue import Claim, Held
 from asyncq.drivers.sqlite.store import SqliteStore
+from asyncq.drivers.wakeup import Wakeup
 from asyncq.errors import BrokerUnavailable, LeaseLost
 from asyncq.language.message import Record
-from asyncq.seams.broker import Ack, Conclusion, Delivery, Lease, Reject, Settlement
+from asyncq.seams.broker import Ack, Completion, Delivery, Lease, Reject, Settlement
 from asyncq.seams.dead import DeadLimits
-from asyncq.seams.lanes import Room
+from asyncq.seams.quarantine import Admission
 
 LONGEST_WAIT = 3.0  # seconds; after that a consumer looks for itself
 LEAVE_TIMEOUT = 5.0  # seconds to give back in; after that the lease decides
@@ -62,7 +62,9 @@ class SqliteConsumer:
         self._durable = durable
         self._number = 0  # of the lease's row
         self._claims = count(1)
-        self._rooms: dict[int, Room] = {}  # what was reserved for claims that are not heard of
+        self._admissions: dict[
+            int, Admission
+        ] = {}  # what was reserved for claims that are not heard of
         self._suspects: set[Held] = set()  # that are not settled
         self._astray: set[int] = set()  # claims that reached nobody; to be given back
         self._may_be_more = False
@@ -87,15 +89,15 @@ class SqliteConsumer:
                     lambda connection: queues.close_lease(connection, self._number),
                     committed=self._left,
                 )
-        for number in tuple(self._rooms):
+        for number in tuple(self._admissions):
             self._occupy(number)
-        self._lease.lane.leave(len(self._suspects))
+        self._lease.quarantine.leave(len(self._suspects))
         self._suspects.clear()
 
     def _left(self, given_back: int) -> None:
         """In the writer's thread."""
-        self._store.ring(self._queue, given_back)
-        self._store.ring(_standby(self._queue))
+        self._store.wake(self._queue, given_back)
+        self._store.wake(_standby(self._queue))
 
     # Waiting and receiving
 
@@ -104,28 +106,28 @@ class SqliteConsumer:
         if self._may_be_more:
             self._may_be_more = False
             return
-        bell = Bell()
+        wakeup = Wakeup()
         if self._stands_by:
-            line, lookout = _standby(self._queue), StandbyLookout(self._queue, self._clock, bell)
+            line, poll = _standby(self._queue), StandbyPoll(self._queue, self._clock, wakeup)
         else:
             line = self._queue
-            lookout = QueueLookout(self._queue, self._clock, bell, self._lease.lane.room)
-        with self._store.hung_up(line, bell, lookout):
+            poll = QueuePoll(self._queue, self._clock, wakeup, self._lease.quarantine.admission)
+        with self._store.waiting(line, wakeup, poll):
             try:
                 with move_on_after(LONGEST_WAIT):
-                    await bell.wait()
+                    await wakeup.wait()
             except CancelledError:
-                if bell.has_rung:  # and we leave without looking: let another look
-                    self._store.ring(line)
+                if wakeup.is_set:  # and we leave without looking: let another look
+                    self._store.wake(line)
                 raise
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         number = next(self._claims)
-        room = self._rooms[number] = self._lease.lane.reserve()
+        admission = self._admissions[number] = self._lease.quarantine.reserve()
         try:
             with translated(self._store.path, BrokerUnavailable):
                 rows, self._stands_by = await self._store.write(
-                    lambda connection: self._claim(connection, number, limit, room)
+                    lambda connection: self._claim(connection, number, limit, admission)
                 )
         except CancelledError:
             # The claim is made even so: give it back, right behind it.
@@ -157,13 +159,15 @@ class SqliteConsumer:
         return deliveries
 
     def _claim(
-        self, connection: sqlite3.Connection, number: int, limit: int, room: Room
+        self, connection: sqlite3.Connection, number: int, limit: int, admission: Admission
     ) -> tuple[list[queues.Row] | None, bool]:
         """What was claimed, None without a lease; and whether another has the queue for itself."""
         for astray in tuple(self._astray):  # if giving them back failed, here is the next chance
             queues.give_back_claim(connection, self._number, astray)
         now = self._clock.now()
-        claim = Claim(queue=self._queue, lease=self._number, number=number, limit=limit, room=room)
+        claim = Claim(
+            queue=self._queue, lease=self._number, number=number, limit=limit, admission=admission
+        )
         if stands_by(connection, self._queue, self._number, now):
             return ([] if queues.is_there(connection, self._number) else None), True
         return queues.claim(connection, claim, now, self._limits), False
@@ -172,20 +176,20 @@ class SqliteConsumer:
         """In the writer's thread."""
         self._astray.discard(number)
         self._occupy(number)
-        self._store.ring(self._queue, given_back)
+        self._store.wake(self._queue, given_back)
 
     # Settling
 
     async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
-        return await self.conclude([Conclusion(settlement) for settlement in batch])
+        return await self.complete([Completion(settlement) for settlement in batch])
 
-    async def conclude(self, batch: Sequence[Conclusion]) -> Sequence[Delivery]:
-        work = [_Conclusion(conclusion) for conclusion in batch]
+    async def complete(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
+        work = [_Completion(completion) for completion in batch]
         with translated(self._store.path, BrokerUnavailable):
             ended = await self._store.write(
-                lambda connection: self._conclude(connection, work),
+                lambda connection: self._complete(connection, work),
                 durable=self._durable,
-                committed=self._concluded,
+                committed=self._completed,
             )
         # An earlier call may have settled some, and been cancelled before it could say so.
         fenced = [delivery for delivery in ended.missing if not delivery.token.untold]
@@ -193,10 +197,10 @@ class SqliteConsumer:
             each.token.untold = False
         return fenced
 
-    def _conclude(self, connection: sqlite3.Connection, batch: "Sequence[_Conclusion]") -> Ended:
+    def _complete(self, connection: sqlite3.Connection, batch: "Sequence[_Completion]") -> Ended:
         now = self._clock.now()
         held = queues.still_held(connection, self._number, [each.token for each in batch])
-        ours: list[_Conclusion] = []
+        ours: list[_Completion] = []
         missing: list[Delivery] = []
         for each in batch:
             if each.row in held:
@@ -212,49 +216,53 @@ class SqliteConsumer:
             self._limits,
         )
         parcels = [each.record for each in ours if each.record is not None]
-        new = records.keep(connection, parcels, now, self._store.mail.is_here) if parcels else []
+        new = (
+            records.keep(connection, parcels, now, self._store.subscriptions.is_here)
+            if parcels
+            else []
+        )
         return Ended([each.token for each in ours], missing, new, given_back, delayed)
 
-    def _concluded(self, ended: Ended) -> None:
+    def _completed(self, ended: Ended) -> None:
         """In the writer's thread."""
         suspects = False
         for token in ended.settled:
             token.untold = True
             if token.suspect:
                 suspects = True
-                self._leave_lane(token)
+                self._leave_quarantine(token)
         for delivery in ended.missing:
             if delivery.suspect:
-                self._leave_lane(delivery.token)
-        self._store.mail.deliver(ended.new)
-        self._store.ring(self._queue, ended.given_back)
+                self._leave_quarantine(delivery.token)
+        self._store.subscriptions.deliver(ended.new)
+        self._store.wake(self._queue, ended.given_back)
         if suspects:
-            self._store.ring(self._queue)  # the next suspect may be waiting for the lane
+            self._store.wake(self._queue)  # the next suspect may be waiting for the quarantine
         if ended.delayed:
             self._store.look_again()
 
-    # The lane
+    # The quarantine
 
     def _occupy(self, number: int, crashes: Sequence[int] = ()) -> None:
         """Say what came of the room that was reserved for a claim."""
-        room = self._rooms.pop(number, None)
-        if room is not None:
-            self._lease.lane.occupy(room, crashes)
+        admission = self._admissions.pop(number, None)
+        if admission is not None:
+            self._lease.quarantine.occupy(admission, crashes)
 
-    def _leave_lane(self, token: Held) -> None:
+    def _leave_quarantine(self, token: Held) -> None:
         """A suspect is settled, or was before."""
         if token in self._suspects:
             self._suspects.remove(token)
-            self._lease.lane.leave()
+            self._lease.quarantine.leave()
 
 
-class _Conclusion:
-    """A conclusion as it goes to the writer: encoded before the file is locked."""
+class _Completion:
+    """A completion as it goes to the writer: encoded before the file is locked."""
 
     __slots__ = ("burial", "record", "replacement", "row", "settlement", "token")
 
-    def __init__(self, conclusion: Conclusion) -> None:
-        self.settlement = conclusion.settlement
+    def __init__(self, completion: Completion) -> None:
+        self.settlement = completion.settlement
         self.token: Held = self.settlement.delivery.token
         self.row = (self.token.seq, self.token.claim)
         self.replacement: Parcel | None = None
@@ -264,42 +272,42 @@ class _Conclusion:
                 self.replacement = pack(self.settlement.replacement)
             if isinstance(self.settlement, Reject):
                 self.burial = burial(self.token.seq, self.settlement)
-        self.record = None if conclusion.record is None else records.pack(conclusion.record)
+        self.record = None if completion.record is None else records.pack(completion.record)
 
 
-class QueueLookout:
-    """Looks for something that can be claimed, and rings."""
+class QueuePoll:
+    """Looks for something that can be claimed, and wakes."""
 
-    def __init__(self, queue: str, clock: Clock, bell: Bell, room: Room) -> None:
+    def __init__(self, queue: str, clock: Clock, wakeup: Wakeup, admission: Admission) -> None:
         self._queue = queue
         self._clock = clock
-        self._bell = bell
-        self._room = room
+        self._wakeup = wakeup
+        self._admission = admission
         self._due = math.inf  # when the first of the delayed ones may be claimed
 
     def pause(self) -> float:
         return self._due - self._clock.now()
 
     def look(self, connection: sqlite3.Connection) -> None:
-        ready = queues.is_something_ready(connection, self._queue, self._room)
+        ready = queues.is_something_ready(connection, self._queue, self._admission)
         [due] = connection.execute(
             "SELECT min(due) FROM delayed WHERE queue = ?", (self._queue,)
         ).fetchone()
         self._due = math.inf if due is None else due
         if ready or self.pause() <= 0:
-            self._bell.ring()
+            self._wakeup.wake()
 
     def give_up(self) -> None:
-        self._bell.ring()  # whoever receives now hears why
+        self._wakeup.wake()  # whoever receives now hears why
 
 
-class StandbyLookout:
-    """Looks for the end of the worker that has the queue for itself, and rings."""
+class StandbyPoll:
+    """Looks for the end of the worker that has the queue for itself, and wakes."""
 
-    def __init__(self, queue: str, clock: Clock, bell: Bell) -> None:
+    def __init__(self, queue: str, clock: Clock, wakeup: Wakeup) -> None:
         self._queue = queue
         self._clock = clock
-        self._bell = bell
+        self._wakeup = wakeup
         self._ends = math.inf
 
     def pause(self) -> float:
@@ -308,10 +316,10 @@ class StandbyLookout:
     def look(self, connection: sqlite3.Connection) -> None:
         self._ends = active_until(connection, self._queue)
         if self.pause() <= 0:
-            self._bell.ring()
+            self._wakeup.wake()
 
     def give_up(self) -> None:
-        self._bell.ring()
+        self._wakeup.wake()
 
 
 def _standby(queue: str) -> str:

@@ -24,7 +24,7 @@ from asyncq.drivers.sqlite.records import as_json
 from asyncq.language.message import MAX_PRIORITY
 from asyncq.seams.broker import MAX_BATCH, Ack, Nack, Reject, Settlement
 from asyncq.seams.dead import DeadLimits
-from asyncq.seams.lanes import Room
+from asyncq.seams.quarantine import Admission
 
 SUSPECTS = MAX_PRIORITY + 1  # their rank: behind all others, and never claimed with them
 LAST_PLACE = 2**63 - 1
@@ -266,7 +266,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     """Its own among the claims of this lease."""
     limit: int
-    room: Room
+    admission: Admission
 
 
 def claim(
@@ -280,7 +280,7 @@ def claim(
     if not is_there(connection, wanted.lease):
         return None
     _move_due(connection, queue, now)
-    suspects = _suspects_for(connection, queue, limit, wanted.room)
+    suspects = _suspects_for(connection, queue, limit, wanted.admission)
     rows = _take(connection, queue, (SUSPECTS, SUSPECTS), suspects) if suspects else []
     for _ in range(ROUNDS):
         if len(rows) >= limit:
@@ -298,25 +298,27 @@ def claim(
     return rows
 
 
-def is_something_ready(connection: sqlite3.Connection, queue: str, room: Room) -> bool:
+def is_something_ready(connection: sqlite3.Connection, queue: str, admission: Admission) -> bool:
     """Whether a claim would bring something, delayed messages aside."""
     row = connection.execute(
         "SELECT 1 FROM ready WHERE queue = ? AND rank < ? LIMIT 1", (queue, SUSPECTS)
     ).fetchone()
-    return row is not None or _suspects_for(connection, queue, 1, room) > 0
+    return row is not None or _suspects_for(connection, queue, 1, admission) > 0
 
 
-def _suspects_for(connection: sqlite3.Connection, queue: str, limit: int, room: Room) -> int:
+def _suspects_for(
+    connection: sqlite3.Connection, queue: str, limit: int, admission: Admission
+) -> int:
     """How many suspects, from the first, there is room for."""
-    if limit <= 0 or not room.together:
+    if limit <= 0 or not admission.together:
         return 0
     counts = connection.execute(
         "SELECT m.crashes FROM ready r CROSS JOIN messages m ON m.seq = r.seq"
         " WHERE r.queue = ? AND r.rank = ? ORDER BY r.place LIMIT ?",
         (queue, SUSPECTS, limit),
     ).fetchall()
-    together = sum(1 for _ in takewhile(lambda row: row[0] < room.together, counts))
-    return 1 if counts and room.alone and not together else together
+    together = sum(1 for _ in takewhile(lambda row: row[0] < admission.together, counts))
+    return 1 if counts and admission.alone and not together else together
 
 
 def _take(

@@ -1,6 +1,6 @@
 """The reader: the one thread of a process that reads the file, and looks out for what others write.
 
-Other processes ring no bell here. The reader asks SQLite every few milliseconds whether anything
+Other processes wake no wakeup here. The reader asks SQLite every few milliseconds whether anything
 was written at all (a counter in shared memory), less often the longer nothing was, and looks only
 then.
 """
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from asyncq.drivers.sqlite.connection import PATIENCE
 from asyncq.drivers.sqlite.forks import Seat
-from asyncq.drivers.sqlite.jobs import Job, answer
+from asyncq.drivers.sqlite.operations import Operation, answer
 from asyncq.loggers import get_logger
 
 SHORTEST_PAUSE = 0.005  # seconds between two questions, while something happens
@@ -28,7 +28,7 @@ class _Signal(Enum):
     STOP = "stop"
 
 
-class Lookout(Protocol):
+class Poll(Protocol):
     """Somebody who waits for something in the file."""
 
     def pause(self) -> float:
@@ -45,96 +45,96 @@ class Lookout(Protocol):
 
 
 class Reader:
-    """Does reading jobs, and has lookouts look whenever something was written."""
+    """Does reading operations, and has polls look whenever something was written."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._seat = Seat(path)
-        self._jobs: SimpleQueue[Job[Any] | _Signal] = SimpleQueue()
+        self._operations: SimpleQueue[Operation[Any] | _Signal] = SimpleQueue()
         self._stopped = False
         self._lock = threading.Lock()
-        self._lookouts: dict[Lookout, bool] = {}  # and whether it must look, come what may
+        self._polls: dict[Poll, bool] = {}  # and whether it must look, come what may
         self._version: int = -1  # of the data, as it was when all had looked
         self._pause = SHORTEST_PAUSE
         self._is_away = False  # the file; and that was said
         self._thread = threading.Thread(target=self._run, name=f"reads {path}", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job[Any]) -> None:
+    def submit(self, operation: Operation[Any]) -> None:
         with self._lock:
             if not self._stopped:
-                self._jobs.put(job)
+                self._operations.put(operation)
                 return
-        job.fail(sqlite3.ProgrammingError("the file is closed"))
-        answer([job])
+        operation.fail(sqlite3.ProgrammingError("the file is closed"))
+        answer([operation])
 
     def stop(self) -> None:
         """Do what has come so far, and close the file."""
         with self._lock:
             self._stopped = True
-            self._jobs.put(_Signal.STOP)
+            self._operations.put(_Signal.STOP)
 
     def join(self) -> None:
         """Wait, and block, until the file is closed."""
         self._thread.join()
 
-    def post(self, lookout: Lookout) -> None:
+    def watch(self, poll: Poll) -> None:
         """Have it look now, and whenever something was written."""
         with self._lock:
-            self._lookouts[lookout] = True
+            self._polls[poll] = True
         self._wake()
 
-    def withdraw(self, lookout: Lookout) -> None:
+    def withdraw(self, poll: Poll) -> None:
         with self._lock:
-            del self._lookouts[lookout]
+            del self._polls[poll]
 
     def look_again(self) -> None:
         """Have everyone look: there is something new to wait for."""
         with self._lock:
-            idle = not self._lookouts
-            for lookout in self._lookouts:
-                self._lookouts[lookout] = True
+            idle = not self._polls
+            for poll in self._polls:
+                self._polls[poll] = True
         if not idle:
             self._wake()
 
     def _wake(self) -> None:
-        self._jobs.put(_Signal.LOOK)
+        self._operations.put(_Signal.LOOK)
 
     def _run(self) -> None:
         try:
-            while (job := self._next()) is not _Signal.STOP:
+            while (operation := self._next()) is not _Signal.STOP:
                 with self._seat:
-                    if (connection := self._open(job)) is None:
+                    if (connection := self._open(operation)) is None:
                         continue
-                    if isinstance(job, Job):
-                        self._do(job, connection)
-                    self._look_out(connection)
+                    if isinstance(operation, Operation):
+                        self._do(operation, connection)
+                    self._poll_all(connection)
         finally:
             self._seat.close()
 
-    def _next(self) -> "Job[Any] | _Signal":
+    def _next(self) -> "Operation[Any] | _Signal":
         try:
-            return self._jobs.get(timeout=self._time_to_look())
+            return self._operations.get(timeout=self._time_to_look())
         except Empty:
             return _Signal.LOOK
 
     def _time_to_look(self) -> float | None:
         with self._lock:
-            if not self._lookouts:
+            if not self._polls:
                 return None
-            soonest = min(lookout.pause() for lookout in self._lookouts)
+            soonest = min(poll.pause() for poll in self._polls)
         # Never shorter: what is due and was not taken yet is no reason to look without pause.
         return max(SHORTEST_PAUSE / 5, min(soonest, self._pause))
 
-    def _open(self, job: "Job[Any] | _Signal") -> sqlite3.Connection | None:
+    def _open(self, operation: "Operation[Any] | _Signal") -> sqlite3.Connection | None:
         before = self._seat.connection
         try:
             connection = self._seat.open()
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
             self._pause = LONGEST_PAUSE
-            if isinstance(job, Job):
-                job.fail(error)
-                answer([job])
+            if isinstance(operation, Operation):
+                operation.fail(error)
+                answer([operation])
             if before is not None:
                 self._say_that_it_cannot(error)
             return None
@@ -145,41 +145,41 @@ class Reader:
         connection.execute("PRAGMA query_only = ON")
         return connection
 
-    def _do(self, job: Job[Any], connection: sqlite3.Connection) -> None:
+    def _do(self, operation: Operation[Any], connection: sqlite3.Connection) -> None:
         try:
-            connection.execute("BEGIN")  # all that one job reads is of one moment
+            connection.execute("BEGIN")  # all that one operation reads is of one moment
             try:
-                result = job.work(connection)
+                result = operation.work(connection)
             finally:
                 connection.execute("COMMIT")
-            job.succeed(result)
-        except Exception as error:  # noqa: BLE001 - the thread must survive any job
-            job.fail(error)
-        answer([job])
+            operation.succeed(result)
+        except Exception as error:  # noqa: BLE001 - the thread must survive any operation
+            operation.fail(error)
+        answer([operation])
 
-    def _look_out(self, connection: sqlite3.Connection) -> None:
+    def _poll_all(self, connection: sqlite3.Connection) -> None:
         with self._lock:
-            if not self._lookouts:
+            if not self._polls:
                 return
         try:
             self._look(connection)
         except sqlite3.Error as error:
             log.warning("%s cannot be read, trying again: %s", self._path, error)
             self._pause = LONGEST_PAUSE
-            self._tell_lookouts()
+            self._tell_polls()
 
     def _say_that_it_cannot(self, error: Exception) -> None:
         """Once, and not at every look."""
         if not self._is_away:
             self._is_away = True
             log.error("%s cannot be read, trying again: %s", self._path, error)
-            self._tell_lookouts()
+            self._tell_polls()
 
-    def _tell_lookouts(self) -> None:
+    def _tell_polls(self) -> None:
         with self._lock:
-            lookouts = list(self._lookouts)
-        for lookout in lookouts:
-            lookout.give_up()
+            polls = list(self._polls)
+        for poll in polls:
+            poll.give_up()
 
     def _look(self, connection: sqlite3.Connection) -> None:
         version: int = connection.execute("PRAGMA data_version").fetchone()[0]
@@ -191,11 +191,9 @@ class Reader:
             self._pause = min(self._pause * SLOWING, LONGEST_PAUSE)
         with self._lock:
             due = [
-                lookout
-                for lookout, must in self._lookouts.items()
-                if must or changed or lookout.pause() <= 0
+                poll for poll, must in self._polls.items() if must or changed or poll.pause() <= 0
             ]
-            for lookout in due:
-                self._lookouts[lookout] = False
-        for lookout in due:
-            lookout.look(connection)
+            for poll in due:
+                self._polls[poll] = False
+        for poll in due:
+            poll.look(connection)

@@ -85,7 +85,7 @@ def forget(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
     connection.execute("DELETE FROM progress WHERE id IN (SELECT value FROM json_each(?))", chosen)
 
 
-def post_progress(
+def store_progress(
     connection: sqlite3.Connection, message_id: str, progress: Progress, now: float, seconds: float
 ) -> None:
     expire_progress(connection, now)

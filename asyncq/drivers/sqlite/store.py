@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 
 from anyio import move_on_after, to_thread
 
-from asyncq.drivers.bell import Bell
-from asyncq.drivers.sqlite.jobs import Job
-from asyncq.drivers.sqlite.mail import Mail, Mailbox
-from asyncq.drivers.sqlite.reader import Lookout, Reader
+from asyncq.drivers.sqlite.operations import Operation
+from asyncq.drivers.sqlite.reader import Poll, Reader
+from asyncq.drivers.sqlite.subscriptions import Subscription, Subscriptions
 from asyncq.drivers.sqlite.writer import Writer
+from asyncq.drivers.wakeup import Wakeup
 
-CLOSE_TIMEOUT = 10.0  # seconds for the last jobs and for copying the log into the file
+CLOSE_TIMEOUT = 10.0  # seconds for the last operations and for copying the log into the file
 
 T = TypeVar("T")
 
@@ -34,8 +34,10 @@ class SqliteStore:
         self._reader = Reader(path)
         self._writer = Writer(path, self._reader.join)
         self._lock = threading.Lock()
-        self._bells: dict[str, deque[Bell]] = defaultdict(deque)  # by queue, the longest idle first
-        self.mail = Mail(self._writer.submit)
+        self._wakeups: dict[str, deque[Wakeup]] = defaultdict(
+            deque
+        )  # by queue, the longest idle first
+        self.subscriptions = Subscriptions(self._writer.submit)
 
     # Work on the file
 
@@ -55,9 +57,9 @@ class SqliteStore:
             ConfigurationError: the file cannot be opened, ever.
             sqlite3.Error: nothing was done.
         """
-        job = Job(work, durable=durable, committed=committed)
-        self._writer.submit(job)
-        return await job.result()
+        operation = Operation(work, durable=durable, committed=committed)
+        self._writer.submit(operation)
+        return await operation.result()
 
     def write_later(
         self,
@@ -66,7 +68,7 @@ class SqliteStore:
         committed: Callable[[T], None] | None = None,
     ) -> None:
         """Do this after everything that was asked for before. If it fails, that is logged."""
-        self._writer.submit(Job(work, committed=committed, awaited=False))
+        self._writer.submit(Operation(work, committed=committed, awaited=False))
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do this on what is in the file at one moment.
@@ -74,55 +76,55 @@ class SqliteStore:
         Raises:
             sqlite3.Error: nothing could be read.
         """
-        job = Job(work)
-        self._reader.submit(job)
-        return await job.result()
+        operation = Operation(work)
+        self._reader.submit(operation)
+        return await operation.result()
 
     # Who waits
 
     @contextmanager
-    def hung_up(self, queue: str, bell: Bell, lookout: Lookout) -> Generator[None]:
-        """Have this bell rung for the next message, and the lookout look for it."""
+    def waiting(self, queue: str, wakeup: Wakeup, poll: Poll) -> Generator[None]:
+        """Wake this one for the next message, and the poll look for it."""
         with self._lock:
-            self._bells[queue].append(bell)
-        self._reader.post(lookout)
+            self._wakeups[queue].append(wakeup)
+        self._reader.watch(poll)
         try:
             yield
         finally:
-            self._reader.withdraw(lookout)
+            self._reader.withdraw(poll)
             with self._lock:
-                bells = self._bells[queue]
-                if bell in bells:
-                    bells.remove(bell)
-                if not bells:
-                    del self._bells[queue]
+                wakeups = self._wakeups[queue]
+                if wakeup in wakeups:
+                    wakeups.remove(wakeup)
+                if not wakeups:
+                    del self._wakeups[queue]
 
-    def ring(self, queue: str, times: int = 1) -> None:
+    def wake(self, queue: str, times: int = 1) -> None:
         """Wake the consumers of this process that have waited longest."""
-        if queue not in self._bells:
+        if queue not in self._wakeups:
             return
         with self._lock:
-            bells = self._bells.get(queue, ())
-            woken = [bells.popleft() for _ in range(min(times, len(bells)))] if bells else []
-        if deserted := sum(not bell.ring() for bell in woken):
-            self.ring(queue, deserted)
+            wakeups = self._wakeups.get(queue, ())
+            woken = [wakeups.popleft() for _ in range(min(times, len(wakeups)))] if wakeups else []
+        if deserted := sum(not wakeup.wake() for wakeup in woken):
+            self.wake(queue, deserted)
 
     def look_again(self) -> None:
-        """Have every lookout look: there is something new to wait for."""
+        """Have every poll look: there is something new to wait for."""
         self._reader.look_again()
 
     @contextmanager
-    def put_up(self, box: Mailbox) -> Generator[None]:
-        """Have records for its address put into this mailbox."""
+    def subscribed(self, subscription: Subscription) -> Generator[None]:
+        """Hand records for its address to this subscription."""
         with self._lock:
-            if self.mail.add(box):
-                self._reader.post(self.mail)
+            if self.subscriptions.add(subscription):
+                self._reader.watch(self.subscriptions)
         try:
             yield
         finally:
             with self._lock:
-                if self.mail.remove(box):
-                    self._reader.withdraw(self.mail)
+                if self.subscriptions.remove(subscription):
+                    self._reader.withdraw(self.subscriptions)
 
     # The end
 

@@ -18,9 +18,9 @@ from asyncq.testing.contracts.brokers import BrokerContract
 from asyncq.testing.contracts.consumers import ConsumerContract
 from asyncq.testing.contracts.dead import DeadLetterContract
 from asyncq.testing.contracts.given import DriverFixtures, FullBroker
-from asyncq.testing.contracts.lanes import LaneContract
 from asyncq.testing.contracts.leases import LeaseContract
 from asyncq.testing.contracts.model import ModelContract
+from asyncq.testing.contracts.quarantine import QuarantineContract
 from asyncq.testing.contracts.queues import QueueContract
 from asyncq.testing.contracts.unified import UnifiedContract
 
@@ -32,10 +32,10 @@ __all__ = [
     "DeadLetterContract",
     "DriverFixtures",
     "FullBroker",
-    "LaneContract",
     "LeaseContract",
     "ModelContract",
     "ProgressContract",
+    "QuarantineContract",
     "QueueContract",
     "UnifiedContract",
 ]

@@ -53,7 +53,7 @@ class AdminContract(DriverFixtures):
         await make_suspects(broker, envelopes(1))
         await broker.publish([*envelopes(5), *envelopes(2, eta=now() + FAR)])
         lease = new_lease()
-        lease.lane.reserve()  # so that the suspect stays where it is
+        lease.quarantine.reserve()  # so that the suspect stays where it is
         async with broker.consume(MAIL, lease) as consumer:
             [_, later, dying] = await take(consumer, 3)
             await consumer.settle([Nack(later, delay=FAR), Reject(dying, "bad")])

@@ -233,9 +233,9 @@ class ProgressContract(DriverFixtures):
     async def test_the_latest_progress_is_what_is_fetched(
         self, backend: _BackendWithProgress
     ) -> None:
-        await backend.post_progress("1", Progress(1, 10), FAR)
-        await backend.post_progress("1", Progress(2.5, 10), FAR)
-        await backend.post_progress("2", Progress(7), FAR)
+        await backend.store_progress("1", Progress(1, 10), FAR)
+        await backend.store_progress("1", Progress(2.5, 10), FAR)
+        await backend.store_progress("2", Progress(7), FAR)
 
         found = await backend.fetch_progress(["2", "nobody", "1"])
 
@@ -246,7 +246,7 @@ class ProgressContract(DriverFixtures):
 
     async def test_progress_is_kept_for_its_time(self, backend: _BackendWithProgress) -> None:
         begun = current_time()
-        await backend.post_progress("1", Progress(1), 0.3)
+        await backend.store_progress("1", Progress(1), 0.3)
 
         with fail_after(PATIENCE):
             while list(await backend.fetch_progress(["1"])) != [None]:
@@ -257,7 +257,7 @@ class ProgressContract(DriverFixtures):
     async def test_forgetting_a_record_forgets_its_progress(
         self, backend: _BackendWithProgress
     ) -> None:
-        await backend.post_progress("1", Progress(1), FAR)
+        await backend.store_progress("1", Progress(1), FAR)
 
         await backend.forget(["1"])
 

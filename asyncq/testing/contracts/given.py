@@ -24,7 +24,7 @@ from asyncq.seams.broker import (
     Leased,
     QueueSpec,
 )
-from asyncq.seams.lanes import Lane
+from asyncq.seams.quarantine import Quarantine
 
 PATIENCE = 20.0  # seconds after which a test gives up
 FAR = 3600.0  # seconds; longer than any test
@@ -107,7 +107,7 @@ def envelopes(count: int, **changes: Any) -> list[Envelope]:
 
 
 def new_lease(seconds: float = FAR, *, alone_from: int = 1) -> Lease:
-    return Lease(new_id(), seconds, Lane(alone_from))
+    return Lease(new_id(), seconds, Quarantine(alone_from))
 
 
 def record(message_id: str, value: Any = None, **changes: Any) -> Record:
@@ -158,20 +158,20 @@ async def hear(watch: Watch, count: int) -> list[Record]:
 
 async def end_lease(broker: Leased, lease: Lease, *queues: str) -> None:
     """Let a lease end at once, as if nobody had renewed it."""
-    keeper = broker.keeper()
+    renewer = broker.renewer()
     try:
-        await to_thread.run_sync(keeper.renew, lease.incarnation, queues or (MAIL.name,), 0.0)
+        await to_thread.run_sync(renewer.renew, lease.incarnation, queues or (MAIL.name,), 0.0)
     finally:
-        keeper.close()
+        renewer.close()
 
 
 async def release(broker: Leased, lease: Lease, *queues: str) -> int:
     """End the lease of a worker that is dead, and recover what it held."""
-    keeper = broker.keeper()
+    renewer = broker.renewer()
     try:
-        return await to_thread.run_sync(keeper.release, lease.incarnation, queues or (MAIL.name,))
+        return await to_thread.run_sync(renewer.release, lease.incarnation, queues or (MAIL.name,))
     finally:
-        keeper.close()
+        renewer.close()
 
 
 async def sweep(broker: Leased, count: int, queue: str = MAIL.name) -> None:
@@ -190,7 +190,7 @@ async def make_suspects(broker: FullBroker, batch: Sequence[Envelope]) -> None:
     await publish_all(broker, batch)
     queue = QueueSpec(batch[0].queue)
     lease = new_lease()
-    lease.lane.reserve()  # so that those of another time stay where they are
+    lease.quarantine.reserve()  # so that those of another time stay where they are
     async with broker.consume(queue, lease) as consumer:
         await take(consumer, len(batch))
         await end_lease(broker, lease, queue.name)

@@ -63,11 +63,11 @@ class LeaseContract(DriverFixtures):
         await broker.publish(envelopes(2))
         async with broker.consume(MAIL, lease) as consumer:
             held = await take(consumer, 2)
-            keeper = broker.keeper()
+            renewer = broker.renewer()
             try:
-                assert await to_thread.run_sync(keeper.renew, lease.incarnation, [MAIL.name], FAR)
+                assert await to_thread.run_sync(renewer.renew, lease.incarnation, [MAIL.name], FAR)
             finally:
-                keeper.close()
+                renewer.close()
 
             await _nothing_is_swept_for(broker, SHORT * 2)
             assert list(await consumer.settle([Ack(delivery) for delivery in held])) == []
@@ -79,12 +79,12 @@ class LeaseContract(DriverFixtures):
         renewed: list[bool] = []
 
         def renew_for_a_while() -> None:
-            keeper = broker.keeper()
+            renewer = broker.renewer()
             for _ in range(8):
-                renewed.append(keeper.renew(lease.incarnation, [MAIL.name], SHORT))
+                renewed.append(renewer.renew(lease.incarnation, [MAIL.name], SHORT))
                 time.sleep(SHORT / 4)
-            renewed.append(keeper.renew(lease.incarnation, [MAIL.name], FAR))
-            keeper.close()
+            renewed.append(renewer.renew(lease.incarnation, [MAIL.name], FAR))
+            renewer.close()
 
         await broker.publish(envelopes(2))
         async with broker.consume(MAIL, lease) as consumer:
@@ -105,12 +105,12 @@ class LeaseContract(DriverFixtures):
             broker.consume(NEWS, lease) as of_news,
         ):
             held = [*await take(of_mail, 1), *await take(of_news, 1)]
-            keeper = broker.keeper()
+            renewer = broker.renewer()
             queues = [MAIL.name, NEWS.name]
             try:
-                assert await to_thread.run_sync(keeper.renew, lease.incarnation, queues, FAR)
+                assert await to_thread.run_sync(renewer.renew, lease.incarnation, queues, FAR)
             finally:
-                keeper.close()
+                renewer.close()
 
             await _nothing_is_swept_for(broker, SHORT * 2)
             assert list(await of_mail.settle([Ack(held[0])])) == []
@@ -123,14 +123,14 @@ class LeaseContract(DriverFixtures):
             await take(consumer, 1)
             await end_lease(broker, lease)
             await sweep(broker, 1)
-            keeper = broker.keeper()
+            renewer = broker.renewer()
             try:
                 for _ in range(2):
                     assert not await to_thread.run_sync(
-                        keeper.renew, lease.incarnation, [MAIL.name], FAR
+                        renewer.renew, lease.incarnation, [MAIL.name], FAR
                     )
             finally:
-                keeper.close()
+                renewer.close()
 
             with pytest.raises(LeaseLost) as caught:
                 await consumer.receive(1)
@@ -257,13 +257,13 @@ class LeaseContract(DriverFixtures):
         lease = new_lease()
         async with broker.consume(MAIL, lease):
             assert await release(broker, lease) == 0
-            keeper = broker.keeper()
+            renewer = broker.renewer()
             try:
                 assert not await to_thread.run_sync(
-                    keeper.renew, lease.incarnation, [MAIL.name], FAR
+                    renewer.renew, lease.incarnation, [MAIL.name], FAR
                 )
             finally:
-                keeper.close()
+                renewer.close()
 
     async def test_releasing_blames_as_sweeping_does(self, broker: FullBroker) -> None:
         await make_suspects(broker, [envelope(b"poison")])

@@ -20,7 +20,7 @@ from asyncq.language.message import Record, Status
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import (
     Ack,
-    Conclusion,
+    Completion,
     Consumer,
     Delivery,
     Envelope,
@@ -48,7 +48,7 @@ from asyncq.testing.contracts.given import (
 OPERATIONS = int(os.environ.get("ASYNCQ_TEST_OPERATIONS", "10000"))  # in all examples together
 STEPS = 100  # operations in one example
 WORKERS = 3
-ALONE_FROM = 2  # crashes, with which a suspect is alone in its lane
+ALONE_FROM = 2  # crashes, with which a suspect is alone in its quarantine
 EXAMPLE_TIMEOUT = 60.0  # seconds
 
 _WEIGHTS = {
@@ -62,8 +62,8 @@ _WEIGHTS = {
     "retry": 3,
     "retry_later": 1,
     "reject": 4,
-    "conclude": 4,
-    "conclude_dead": 1,
+    "complete": 4,
+    "complete_dead": 1,
     "settle_again": 2,
     "crash": 4,
     "visit": 2,
@@ -262,7 +262,7 @@ class Run:
                 worker = self.workers[first % WORKERS]
                 if worker.held:
                     delivery = list(worker.held.values())[second % len(worker.held)]
-                    await self.settle(worker, self.conclusion(name, delivery, second))
+                    await self.settle(worker, self.completion(name, delivery, second))
 
     async def hire(self) -> Worker:
         lease = new_lease(alone_from=ALONE_FROM)
@@ -294,7 +294,7 @@ class Run:
             worker.held[delivery.envelope.id] = delivery
 
     def judge(self, worker: Worker, came: Sequence[Delivery], limit: int) -> None:
-        """Whether these are suspects that the worker's lane has room for."""
+        """Whether these are suspects that the worker's quarantine has room for."""
         inside = [each for each in worker.held.values() if each.suspect]
         if any(each.crashes >= ALONE_FROM for each in inside):
             assert came == []
@@ -305,7 +305,7 @@ class Run:
         elif not inside:  # one that is to be alone may be the first, or the next
             assert 1 <= len(came) <= limit
 
-    def conclusion(self, name: str, delivery: Delivery, second: int) -> Conclusion:
+    def completion(self, name: str, delivery: Delivery, second: int) -> Completion:
         message_id = delivery.envelope.id
         settlement: Settlement = Ack(delivery)
         match name:
@@ -317,19 +317,19 @@ class Run:
                 later = name == "retry_later"
                 replacement = self.envelope(message_id, second % 10, later=later)
                 settlement = Nack(delivery, replacement=replacement)
-            case "reject" | "conclude_dead":
+            case "reject" | "complete_dead":
                 settlement = Reject(delivery, "bad")
             case _:
                 pass
-        is_end = name in ("conclude", "conclude_dead")
-        return Conclusion(settlement, record(message_id, next(self.bodies)) if is_end else None)
+        is_end = name in ("complete", "complete_dead")
+        return Completion(settlement, record(message_id, next(self.bodies)) if is_end else None)
 
-    async def settle(self, worker: Worker, conclusion: Conclusion) -> None:
-        settlement, new = conclusion.settlement, conclusion.record
+    async def settle(self, worker: Worker, completion: Completion) -> None:
+        settlement, new = completion.settlement, completion.record
         if new is None:
             fenced = await worker.consumer.settle([settlement])
         elif isinstance(worker.consumer, UnifiedConsumer):
-            fenced = await worker.consumer.conclude([conclusion])
+            fenced = await worker.consumer.complete([completion])
         else:
             await self.backend.store_records([new])
             fenced = await worker.consumer.settle([settlement])
@@ -354,8 +354,8 @@ class Run:
         held = list(worker.held.values())
         self.model.crash(ids_of(held))
         if isinstance(worker.consumer, UnifiedConsumer):
-            late = [Conclusion(Ack(each), record(each.envelope.id, "late")) for each in held]
-            assert ids_of(await worker.consumer.conclude(late)) == ids_of(held)
+            late = [Completion(Ack(each), record(each.envelope.id, "late")) for each in held]
+            assert ids_of(await worker.consumer.complete(late)) == ids_of(held)
         assert ids_of(await worker.consumer.settle([Nack(each) for each in held])) == ids_of(held)
         with pytest.raises(LeaseLost):
             await worker.consumer.receive(1)

@@ -5,7 +5,7 @@ from anyio import fail_after
 
 from asyncq.language.message import Status
 from asyncq.seams.backend import Backend
-from asyncq.seams.broker import MAX_BATCH, Ack, Conclusion, Consumer, Nack, Reject, UnifiedConsumer
+from asyncq.seams.broker import MAX_BATCH, Ack, Completion, Consumer, Nack, Reject, UnifiedConsumer
 from asyncq.testing.contracts.given import (
     FAR,
     MAIL,
@@ -27,7 +27,7 @@ from asyncq.testing.contracts.given import (
 
 
 class UnifiedContract(DriverFixtures):
-    """Conclusions, and ids that are kept out because their outcome is known."""
+    """Completions, and ids that are kept out because their outcome is known."""
 
     async def test_broker_and_backend_are_one_store(
         self, broker: FullBroker, other_broker: FullBroker, backend: Backend
@@ -37,7 +37,7 @@ class UnifiedContract(DriverFixtures):
         async with broker.consume(MAIL, new_lease()) as consumer:
             assert isinstance(consumer, UnifiedConsumer)
 
-    # Conclusions
+    # Completions
 
     async def test_a_conclusion_settles_and_stores_and_tells(
         self, broker: FullBroker, backend: Backend
@@ -50,7 +50,7 @@ class UnifiedContract(DriverFixtures):
             broker.consume(MAIL, new_lease()) as consumer,
         ):
             [delivery] = await take(consumer, 1)
-            fenced = await unified(consumer).conclude([Conclusion(Ack(delivery), kept)])
+            fenced = await unified(consumer).complete([Completion(Ack(delivery), kept)])
 
             assert list(fenced) == []
             assert await hear(watch, 1) == [kept]
@@ -65,11 +65,11 @@ class UnifiedContract(DriverFixtures):
         async with broker.consume(MAIL, new_lease()) as consumer:
             done, later, dead = await take(consumer, 3)
             again = envelope(b"again", id=later.envelope.id)
-            fenced = await unified(consumer).conclude(
+            fenced = await unified(consumer).complete(
                 [
-                    Conclusion(Ack(done)),
-                    Conclusion(Nack(later, delay=FAR, replacement=again)),
-                    Conclusion(Reject(dead, "bad")),
+                    Completion(Ack(done)),
+                    Completion(Nack(later, delay=FAR, replacement=again)),
+                    Completion(Reject(dead, "bad")),
                 ]
             )
 
@@ -85,7 +85,7 @@ class UnifiedContract(DriverFixtures):
         async with broker.consume(MAIL, new_lease()) as consumer:
             [delivery] = await take(consumer, 1)
             kept = record(sent.id)
-            await unified(consumer).conclude([Conclusion(Reject(delivery, "bad"), kept)])
+            await unified(consumer).complete([Completion(Reject(delivery, "bad"), kept)])
 
         assert list(await broker.find([sent.id])) == [Status.FAILED]
         assert list(await backend.fetch([sent.id])) == [kept]
@@ -100,7 +100,7 @@ class UnifiedContract(DriverFixtures):
             [delivery] = await take(consumer, 1)
             await backend.store_records([first])
             second = record(sent.id, "second")
-            fenced = await unified(consumer).conclude([Conclusion(Ack(delivery), second)])
+            fenced = await unified(consumer).complete([Completion(Ack(delivery), second)])
 
             assert list(fenced) == []
         assert list(await backend.fetch([sent.id])) == [first]
@@ -117,7 +117,7 @@ class UnifiedContract(DriverFixtures):
             broker.consume(MAIL, new_lease()) as consumer,
         ):
             [delivery] = await take(consumer, 1)
-            await unified(consumer).conclude([Conclusion(Ack(delivery), told)])
+            await unified(consumer).complete([Completion(Ack(delivery), told)])
 
             assert await hear(watch, 1) == [told]
         assert list(await backend.fetch([sent.id])) == [None]
@@ -134,7 +134,7 @@ class UnifiedContract(DriverFixtures):
             broker.consume(MAIL, new_lease()) as consumer,
         ):
             [delivery] = await take(consumer, 1)
-            assert list(await unified(consumer).conclude([Conclusion(Ack(delivery), kept)])) == []
+            assert list(await unified(consumer).complete([Completion(Ack(delivery), kept)])) == []
 
             assert await hear(watch, 1) == [kept]
         assert list(await broker.find([sent.id])) == [None]
@@ -146,7 +146,7 @@ class UnifiedContract(DriverFixtures):
         async with broker.consume(MAIL, new_lease()) as consumer:
             [delivery] = await take(consumer, 1)
             kept = record("1", keep=0.3)
-            await unified(consumer).conclude([Conclusion(Ack(delivery), kept)])
+            await unified(consumer).complete([Completion(Ack(delivery), kept)])
 
         assert list(await backend.fetch(["1"])) == [kept]
         with fail_after(PATIENCE):
@@ -164,15 +164,15 @@ class UnifiedContract(DriverFixtures):
             broker.consume(MAIL, new_lease()) as consumer,
         ):
             held = await take(consumer, MAX_BATCH)
-            batch = [Conclusion(Ack(each), of) for each, of in zip(held, kept, strict=True)]
-            assert list(await unified(consumer).conclude(batch)) == []
+            batch = [Completion(Ack(each), of) for each, of in zip(held, kept, strict=True)]
+            assert list(await unified(consumer).complete(batch)) == []
 
             assert await hear(watch, MAX_BATCH) == kept
         assert list(await backend.fetch(ids_of(sent))) == kept
 
     async def test_nothing_to_conclude_is_fine(self, broker: FullBroker) -> None:
         async with broker.consume(MAIL, new_lease()) as consumer:
-            assert list(await unified(consumer).conclude([])) == []
+            assert list(await unified(consumer).complete([])) == []
 
     async def test_concluding_a_suspect_frees_the_lane(self, broker: FullBroker) -> None:
         await make_suspects(broker, envelopes(1))
@@ -180,9 +180,9 @@ class UnifiedContract(DriverFixtures):
         async with broker.consume(MAIL, lease) as consumer:
             [suspect] = await take(consumer, 1)
             kept = record(suspect.envelope.id)
-            await unified(consumer).conclude([Conclusion(Ack(suspect), kept)])
+            await unified(consumer).complete([Completion(Ack(suspect), kept)])
 
-            assert lease.lane.is_empty
+            assert lease.quarantine.is_empty
 
     # Fenced
 
@@ -201,11 +201,11 @@ class UnifiedContract(DriverFixtures):
             await end_lease(broker, lease)
             await sweep(broker, 3)
             one, two, three = (record(message_id, reply_to="me") for message_id in ids_of(sent))
-            fenced = await unified(consumer).conclude(
+            fenced = await unified(consumer).complete(
                 [
-                    Conclusion(Ack(held[0]), one),
-                    Conclusion(Nack(held[1], delay=FAR), two),
-                    Conclusion(Reject(held[2], "bad"), three),
+                    Completion(Ack(held[0]), one),
+                    Completion(Nack(held[1], delay=FAR), two),
+                    Completion(Reject(held[2], "bad"), three),
                 ]
             )
             await backend.store_records([last])
@@ -226,8 +226,8 @@ class UnifiedContract(DriverFixtures):
         ):
             mine, theirs = await take(owner, 2), await take(other, 1)
             batch = [mine[0], theirs[0], mine[1]]
-            fenced = await unified(owner).conclude(
-                [Conclusion(Ack(each), record(each.envelope.id)) for each in batch]
+            fenced = await unified(owner).complete(
+                [Completion(Ack(each), record(each.envelope.id)) for each in batch]
             )
 
             assert ids_of(fenced) == ids_of(theirs)
@@ -239,23 +239,23 @@ class UnifiedContract(DriverFixtures):
         async with broker.consume(MAIL, new_lease()) as consumer:
             [delivery] = await take(consumer, 1)
             kept = record("1", "first")
-            await unified(consumer).conclude([Conclusion(Ack(delivery), kept)])
-            await unified(consumer).conclude([Conclusion(Ack(delivery), record("1", "second"))])
+            await unified(consumer).complete([Completion(Ack(delivery), kept)])
+            await unified(consumer).complete([Completion(Ack(delivery), record("1", "second"))])
 
         assert list(await backend.fetch(["1"])) == [kept]
 
     # What is known to have ended is not taken in again
 
-    @pytest.mark.parametrize("way", ["concluded", "stored"])
+    @pytest.mark.parametrize("way", ["completed", "stored"])
     async def test_an_id_whose_outcome_is_recorded_is_kept_out(
         self, broker: FullBroker, other_broker: FullBroker, backend: Backend, way: str
     ) -> None:
         sent = envelope(b"ended")
-        if way == "concluded":
+        if way == "completed":
             await broker.publish([sent])
             async with broker.consume(MAIL, new_lease()) as consumer:
                 [delivery] = await take(consumer, 1)
-                await unified(consumer).conclude([Conclusion(Ack(delivery), record(sent.id))])
+                await unified(consumer).complete([Completion(Ack(delivery), record(sent.id))])
         else:
             await backend.store_records([record(sent.id)])
 
@@ -292,7 +292,7 @@ class UnifiedContract(DriverFixtures):
         async with broker.consume(MAIL, new_lease()) as consumer:
             [delivery] = await take(consumer, 1)
             kept = record(sent.id)
-            await unified(consumer).conclude([Conclusion(Reject(delivery, "bad"), kept)])
+            await unified(consumer).complete([Completion(Reject(delivery, "bad"), kept)])
 
             assert list(await broker.replay(MAIL.name, [sent.id])) == [sent.id]
             assert ids_of(await take(consumer, 1)) == [sent.id]

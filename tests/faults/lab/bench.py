@@ -222,7 +222,7 @@ class Bench(Generic[B]):
         batches = [entry.ids for entry in self.ledger.entries() if isinstance(entry, Accepted)]
         return list(dict.fromkeys(id for ids in batches for id in ids if id not in self.records))
 
-    async def conclude(self, *, dead: int | None = 0) -> Findings:
+    async def complete(self, *, dead: int | None = 0) -> Findings:
         """Let everything come to its end, dismiss the workers, and see that all is well.
 
         What must never happen is checked here; what an experiment may cause is in the findings.

@@ -132,7 +132,7 @@ class RedisBed:
         faults += [f"{id} is dead and alive" for id in members("dead") & members("bodies")]
         faults += [f"{id} has crashes and no message" for id in members("crashes")
                    - members("bodies")]  # fmt: skip
-        for what in ("held", "lanes", "epochs"):
+        for what in ("held", "quarantine", "epochs"):
             owners = set(held_by) if what == "held" else members(what)
             faults += [f"{what} of {owner} without a lease" for owner in owners - members("leases")]
         return Audit(

@@ -77,9 +77,9 @@ if limit > 0 and redis.call('EXISTS', base .. ':suspects') == 1 then
     end
   end
   if #ids > 0 then
-    check_hashes(base, ':lanes')
+    check_hashes(base, ':quarantine')
     redis.call('LTRIM', base .. ':suspects', #ids, -1)
-    redis.call('HINCRBY', base .. ':lanes', incarnation, #ids)
+    redis.call('HINCRBY', base .. ':quarantine', incarnation, #ids)
     state = 0
   else
     state = -2

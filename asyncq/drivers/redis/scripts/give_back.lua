@@ -10,7 +10,7 @@ local incarnation = ARGV[1]
 local held = base .. ':held:' .. incarnation
 local ids = {}
 check_lines(base)
-check_hashes(base, ':bodies', ':crashes', ':lanes', ':epochs', ':held:' .. incarnation)
+check_hashes(base, ':bodies', ':crashes', ':quarantine', ':epochs', ':held:' .. incarnation)
 redis.call('ZCARD', base .. ':leases')
 redis.call('GET', base .. ':active')
 if ARGV[2] == '1' then
@@ -26,8 +26,8 @@ end
 for _, id in ipairs(ids) do
   if redis.call('HEXISTS', base .. ':crashes', id) == 1 then
     redis.call('LPUSH', base .. ':suspects', id)
-    if redis.call('HINCRBY', base .. ':lanes', incarnation, -1) <= 0 then
-      redis.call('HDEL', base .. ':lanes', incarnation)
+    if redis.call('HINCRBY', base .. ':quarantine', incarnation, -1) <= 0 then
+      redis.call('HDEL', base .. ':quarantine', incarnation)
     end
   else
     -- The blob is a MessagePack array that begins with the priority, a digit.
@@ -41,7 +41,7 @@ end
 if ARGV[2] == '1' and redis.call('EXISTS', held) == 0 then
   redis.call('ZREM', base .. ':leases', incarnation)
   redis.call('HDEL', base .. ':epochs', incarnation)
-  redis.call('HDEL', base .. ':lanes', incarnation)
+  redis.call('HDEL', base .. ':quarantine', incarnation)
   if redis.call('GET', base .. ':active') == incarnation then
     redis.call('DEL', base .. ':active')
     if redis.call('EXISTS', base .. ':standby') == 0 then

@@ -5,7 +5,7 @@
 -- Returns a text for each: '<key> is a <type>, not a <type>'.
 local base = KEYS[1]
 local right = {
-  [':bodies'] = 'hash', [':suspects'] = 'list', [':delayed'] = 'zset', [':lanes'] = 'hash',
+  [':bodies'] = 'hash', [':suspects'] = 'list', [':delayed'] = 'zset', [':quarantine'] = 'hash',
   [':crashes'] = 'hash', [':leases'] = 'zset', [':epochs'] = 'hash', [':wake'] = 'list',
   [':declared'] = 'hash', [':until'] = 'hash', [':active'] = 'string', [':standby'] = 'list',
   [':dead'] = 'zset', [':dead:bodies'] = 'hash', [':dead:reasons'] = 'hash',

@@ -52,7 +52,7 @@ local claimed = redis.call('HMGET', held, unpack(ids))
 if not plain then
   check_lines(base)
   check_dead(base)
-  check_hashes(base, ':crashes', ':lanes', ':declared')
+  check_hashes(base, ':crashes', ':quarantine', ':declared')
   redis.call('ZCARD', base .. ':delayed')
   redis.call('EXISTS', records .. ids[1])
 end
@@ -74,8 +74,8 @@ for i = 1, total do
   else
     gone[#gone + 1] = id
     local suspect = op < 'a'
-    if suspect and redis.call('HINCRBY', base .. ':lanes', incarnation, -1) <= 0 then
-      redis.call('HDEL', base .. ':lanes', incarnation)
+    if suspect and redis.call('HINCRBY', base .. ':quarantine', incarnation, -1) <= 0 then
+      redis.call('HDEL', base .. ':quarantine', incarnation)
     end
     if op == 'a' then
       acked[#acked + 1] = id

@@ -19,13 +19,13 @@ if #over > 0 then
   redis.call('LLEN', base .. ':suspects')
   redis.call('ZCARD', base .. ':leases')
   redis.call('GET', base .. ':active')
-  check_hashes(base, ':crashes', ':lanes', ':epochs')
+  check_hashes(base, ':crashes', ':quarantine', ':epochs')
 end
 for _, incarnation in ipairs(over) do
   if recovered >= 500 then break end
   local held = base .. ':held:' .. incarnation
-  -- Suspects in its lane are the ones to blame.
-  local caught = redis.call('HEXISTS', base .. ':lanes', incarnation) == 1
+  -- Suspects in its quarantine are the ones to blame.
+  local caught = redis.call('HEXISTS', base .. ':quarantine', incarnation) == 1
   local ids = redis.call('HRANDFIELD', held, 500)
   if #ids > 0 then redis.call('HDEL', held, unpack(ids)) end
   for _, id in ipairs(ids) do
@@ -36,7 +36,7 @@ for _, incarnation in ipairs(over) do
   recovered = recovered + #ids
   if redis.call('EXISTS', held) == 0 then
     redis.call('ZREM', base .. ':leases', incarnation)
-    redis.call('HDEL', base .. ':lanes', incarnation)
+    redis.call('HDEL', base .. ':quarantine', incarnation)
     redis.call('HDEL', base .. ':epochs', incarnation)
     if redis.call('GET', base .. ':active') == incarnation then
       redis.call('DEL', base .. ':active')

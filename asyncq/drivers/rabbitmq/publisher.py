@@ -38,7 +38,7 @@ class DeclaredOtherwise(ConfigurationError):
     """There is a queue or an exchange of this name, made differently."""
 
 
-class Post:
+class Publisher:
     """One connection that sends, and what it knows to be declared."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Post:
         self.declared: set[str] = set()
         self.specs: dict[str, Queue] = {}
         """Queues that the app declares; any other is a quorum queue without bounds."""
-        self._rungs = 0  # how many of the ladder are there
+        self._levels = 0  # how many of the delay levels are there
         self._turn = asyncio.Lock()
 
     # Declaring
@@ -140,19 +140,19 @@ class Post:
         if await self.count(names.dead(queue)) >= self._limits.most:
             self._limits.note(queue, 1)
 
-    async def _declare_ladder(self, highest: int) -> None:
+    async def _declare_levels(self, highest: int) -> None:
         async with self._turn:
-            if self._rungs > highest:
+            if self._levels > highest:
                 return
             try:
-                await self._call(*names.ladder_methods(self._rungs, highest))
+                await self._call(*names.level_methods(self._levels, highest))
             except ChannelClosed as error:
                 if error.code != ACCESS_REFUSED or error.method not in CONFIGURES:
                     raise self._connector.gone(error) from error
                 # Whoever made the highest has made those below it before.
-                there = amqp.Exchange.Declare(exchange=names.rung(highest), passive=True)
+                there = amqp.Exchange.Declare(exchange=names.level(highest), passive=True)
                 await self._find(error, there)
-            self._rungs = highest + 1
+            self._levels = highest + 1
 
     # Sending
 
@@ -172,7 +172,7 @@ class Post:
         if not delay > 0:  # nor is what is no number
             return wrap(envelope, "", queue, crashes=crashes, again=again)
         units = names.delay_units(delay)
-        exchange = names.rung(units.bit_length() - 1)
+        exchange = names.level(units.bit_length() - 1)
         key = names.delay_key(units, queue)
         return wrap(envelope, exchange, key, crashes=crashes, again=again)
 
@@ -205,7 +205,7 @@ class Post:
             return sent
         # Somebody deleted what we had declared: declare it again, once.
         again = [parcel for parcel in parcels if parcel.id in sent.returned]
-        self._rungs = 0
+        self._levels = 0
         for parcel in again:
             if names.is_ours(parcel.exchange):
                 await self.declare(names.queue_of(parcel.exchange, parcel.key), anew=True)
@@ -227,10 +227,10 @@ class Post:
             )
 
     async def _prepare(self, parcels: Sequence[Parcel]) -> None:
-        rungs = [names.rung_number(parcel.exchange) for parcel in parcels if parcel.exchange]
-        highest = max((rung for rung in rungs if rung is not None), default=-1)
-        if highest >= self._rungs:
-            await self._declare_ladder(highest)
+        levels = [names.level_number(parcel.exchange) for parcel in parcels if parcel.exchange]
+        highest = max((level for level in levels if level is not None), default=-1)
+        if highest >= self._levels:
+            await self._declare_levels(highest)
 
     # Asking
 

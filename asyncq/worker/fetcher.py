@@ -1,4 +1,4 @@
-"""The intake: what reads one queue into the pool."""
+"""The fetcher: what reads one queue into the pool."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,7 +20,7 @@ PAUSE = Retry(times=0, base=0.05, ceiling=1.0)
 PAUSE_OF_WRONG = Retry(times=0, base=0.5, ceiling=15.0)  # while only a change would help
 
 
-class Intake:
+class Fetcher:
     """One consumer's way into the pool."""
 
     def __init__(
@@ -143,6 +143,6 @@ class Intake:
         return len(deliveries) == slots
 
     def _start(self, deliveries: Sequence[Delivery]) -> None:
-        start, run, conclude = self._pool.start, self._executor.run, self._completer.add
+        start, run, complete = self._pool.start, self._executor.run, self._completer.add
         for delivery in deliveries:
-            start(delivery, run(delivery, conclude))
+            start(delivery, run(delivery, complete))

@@ -15,7 +15,7 @@ _SWEEP = load_script("asyncq.drivers.redis", "sweep")
 AT_ANY_TIME = "9e15"  # ms; what the script takes for the latest moment to sweep at
 
 
-class RedisLeaseKeeper:
+class RedisLeaseRenewer:
     """Holds a connection of its own; every call blocks for a round trip, or a few."""
 
     def __init__(self, settings: RedisSettings) -> None:

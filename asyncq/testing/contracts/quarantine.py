@@ -1,4 +1,4 @@
-"""What a broker with `Leased` promises of suspects: each worker has one lane for them."""
+"""What a broker with `Leased` promises of suspects: each worker has one quarantine for them."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ from asyncq.testing.contracts.given import (
 SOON = 4.0  # seconds; one missed wake-up alone may cost more
 
 
-class LaneContract(DriverFixtures):
+class QuarantineContract(DriverFixtures):
     """Suspects run together while they have few crashes, and alone with as many as are told."""
 
     async def test_a_worker_gets_one_suspect_at_a_time(self, broker: FullBroker) -> None:
@@ -103,9 +103,9 @@ class LaneContract(DriverFixtures):
             assert (len(mail), len(news)) == (2, 1)
 
             await of_mail.settle([Ack(delivery) for delivery in mail])
-            assert not lease.lane.is_empty
+            assert not lease.quarantine.is_empty
             await of_news.settle([Ack(delivery) for delivery in news])
-            assert lease.lane.is_empty
+            assert lease.quarantine.is_empty
 
     @pytest.mark.parametrize("behind", [False, True])
     async def test_a_suspect_at_its_last_chance_is_alone(
@@ -189,31 +189,31 @@ class LaneContract(DriverFixtures):
         await make_suspects(broker, envelopes(1))
         lease = new_lease()
         async with broker.consume(MAIL, lease) as consumer:
-            room = lease.lane.reserve()
+            admission = lease.quarantine.reserve()
             assert list(await consumer.receive(10)) == []
 
-            lease.lane.occupy(room)
+            lease.quarantine.occupy(admission)
             assert len(await consumer.receive(10)) == 1
 
     async def test_the_lane_stays_free_when_no_suspect_came(self, broker: FullBroker) -> None:
         lease = new_lease()
         async with broker.consume(MAIL, lease) as consumer:
             await consumer.receive(10)
-            assert lease.lane.is_empty
+            assert lease.quarantine.is_empty
 
             await broker.publish(envelopes(2))
             await consumer.receive(10)
-            assert lease.lane.is_empty
+            assert lease.quarantine.is_empty
 
     async def test_leaving_does_not_free_a_lane_that_another_queue_has(
         self, broker: FullBroker
     ) -> None:
         lease = new_lease()
-        lease.lane.reserve()
+        lease.quarantine.reserve()
         async with broker.consume(MAIL, lease) as consumer:
             await consumer.receive(10)
 
-        assert not lease.lane.is_empty
+        assert not lease.quarantine.is_empty
 
     @pytest.mark.parametrize("way", ["ack", "nack", "delay", "replace", "reject", "fenced"])
     async def test_the_lane_is_free_once_the_suspect_is_settled(
@@ -223,7 +223,7 @@ class LaneContract(DriverFixtures):
         lease = new_lease()
         async with broker.consume(MAIL, lease) as consumer:
             [suspect] = await take(consumer, 1)
-            assert not lease.lane.is_empty
+            assert not lease.quarantine.is_empty
             if way == "fenced":
                 await end_lease(broker, lease)
                 await sweep(broker, 1)
@@ -238,7 +238,7 @@ class LaneContract(DriverFixtures):
             fenced = await consumer.settle([settlement])
 
             assert len(fenced) == (1 if way == "fenced" else 0)
-            assert lease.lane.is_empty
+            assert lease.quarantine.is_empty
 
     async def test_the_lane_is_free_once_the_worker_has_left_the_queue(
         self, broker: FullBroker
@@ -247,9 +247,9 @@ class LaneContract(DriverFixtures):
         lease = new_lease()
         async with broker.consume(MAIL, lease) as consumer:
             await take(consumer, 1)
-            assert not lease.lane.is_empty
+            assert not lease.quarantine.is_empty
 
-        assert lease.lane.is_empty
+        assert lease.quarantine.is_empty
 
     async def test_a_suspect_that_is_given_back_stays_a_suspect(self, broker: FullBroker) -> None:
         await make_suspects(broker, [envelope()])

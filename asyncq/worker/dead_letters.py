@@ -16,7 +16,7 @@ from asyncq.seams.codec import Codec
 UNKNOWN_SINCE = "asyncq-unknown-since"  # header: when a worker first could not run this message
 
 
-class Letters:
+class DeadLetters:
     """Makes those of one worker."""
 
     def __init__(self, codec: Codec, worker: str) -> None:

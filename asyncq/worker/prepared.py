@@ -22,7 +22,7 @@ from asyncq.worker.time_limit import TimeLimit
 MOST_UNKNOWN = 1000  # names come from outside: bounded
 
 
-class Job(msgspec.Struct, frozen=True):
+class PreparedTask(msgspec.Struct, frozen=True):
     """A task, with what is decided about every run of it."""
 
     name: str
@@ -44,10 +44,10 @@ class Jobs:
     def __init__(
         self,
         tasks: Mapping[str, Task[..., Any]],
-        make: Callable[[Task[..., Any]], Job],
+        make: Callable[[Task[..., Any]], PreparedTask],
         unusable: Callable[[str, Exception], None],
     ) -> None:
-        self.made: dict[str, Job] = {}
+        self.made: dict[str, PreparedTask] = {}
         self._tasks = tasks
         self._make = make
         self._unusable = unusable
@@ -57,18 +57,18 @@ class Jobs:
         for name in tasks:
             self.make(name)
 
-    def make(self, name: str) -> Job | None:
+    def make(self, name: str) -> PreparedTask | None:
         """The job of a task that has none yet, if there is such a task and it can be run."""
         task = self._tasks.get(name)
         if task is None or name in self._refused:
             return None
         try:
-            job = self.made[name] = self._make(task)
+            prepared = self.made[name] = self._make(task)
         except ConfigurationError as error:
             self._refused[name] = str(error)
             self._unusable(name, error)
             return None
-        return job
+        return prepared
 
     def why_none(self, name: str) -> tuple[FailureType, str]:
         """Why there is no job of this name, which comes from outside."""
@@ -84,19 +84,19 @@ class Jobs:
         return FailureType.UNKNOWN_TASK, why
 
 
-async def call(job: Job, message: Message, context: Context) -> Any:
-    args, kwargs = job.parameters.decode(message.args, message.kwargs)
-    if job.context_first:
+async def call(prepared: PreparedTask, message: Message, context: Context) -> Any:
+    args, kwargs = prepared.parameters.decode(message.args, message.kwargs)
+    if prepared.context_first:
         args = (context, *args)
-    elif job.context_keyword is not None:
-        kwargs[job.context_keyword] = context
-    if job.time_limit is None:
-        return await job.call(*args, **kwargs)
-    async with TimeLimit(job.time_limit, message):
-        return await job.call(*args, **kwargs)
+    elif prepared.context_keyword is not None:
+        kwargs[prepared.context_keyword] = context
+    if prepared.time_limit is None:
+        return await prepared.call(*args, **kwargs)
+    async with TimeLimit(prepared.time_limit, message):
+        return await prepared.call(*args, **kwargs)
 
 
-def make_job(task: Task[..., Any], config: Config, threads: Threads) -> Job:
+def prepare_task(task: Task[..., Any], config: Config, threads: Threads) -> PreparedTask:
     """
     Raises:
         ConfigurationError: an annotation of its parameters cannot be resolved.
@@ -108,7 +108,7 @@ def make_job(task: Task[..., Any], config: Config, threads: Threads) -> Job:
     elif not inspect.iscoroutinefunction(call):
         call = partial(_on_loop, call)
     keep = task.settings.keep_result
-    return Job(
+    return PreparedTask(
         name=task.name,
         call=call,
         parameters=task.parameters,

@@ -1,4 +1,4 @@
-"""The entrance: a branch's consumers, each of which is entered by itself.
+"""A session's consumers, each of which is entered by itself.
 
 A queue that cannot be consumed (it was declared otherwise, rights are missing, somebody else has it
 for himself) is tried again until it can be, and stops none of the others.
@@ -21,7 +21,7 @@ PAUSE = Retry(times=0, base=0.5, ceiling=15.0)  # between two attempts at one qu
 IsOver = Callable[[], Awaitable[bool]]
 
 
-class Entrance:
+class Consumers:
     """Consumers of some queues, under one lease. What ``stack`` closes, leaves them."""
 
     def __init__(

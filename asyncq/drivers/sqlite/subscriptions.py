@@ -13,19 +13,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyncq.clock import Clock
-from asyncq.drivers.bell import Bell
-from asyncq.drivers.sqlite.jobs import Job
+from asyncq.drivers.sqlite.operations import Operation
 from asyncq.drivers.sqlite.records import as_json, expire_watchers
+from asyncq.drivers.wakeup import Wakeup
 from asyncq.language.message import Record
 from asyncq.seams.records import read_pushed_one
 
-MAILBOX_SIZE = 10_000  # records a client may leave unread before they are dropped
+SUBSCRIPTION_SIZE = 10_000  # records a client may leave unread before they are dropped
 LISTENS = 60.0  # seconds for which an address is written down as listening
 RENEW_EVERY = 20.0  # ... and when that is renewed
 PAGE = 1000  # records taken from the table at a time
 
 
-class Mailbox:
+class Subscription:
     """The records pushed to one watcher and not read yet: so many, and no more."""
 
     def __init__(self, address: str, clock: Clock) -> None:
@@ -34,135 +34,137 @@ class Mailbox:
         self._lock = threading.Lock()  # filled by the store's threads, emptied by an event loop
         self._records: deque[Record] = deque()
         self._missed = False
-        self._bell: Bell | None = None
+        self._wakeup: Wakeup | None = None
 
     @property
     def is_deserted(self) -> bool:
         """Its reader's loop was closed around it: nobody ever reads it again."""
-        bell = self._bell
-        return bell is not None and bell.is_deserted
+        wakeup = self._wakeup
+        return wakeup is not None and wakeup.is_deserted
 
     def put(self, records: Sequence[Record]) -> None:
         with self._lock:
             self._records.extend(records)
-            if len(self._records) > MAILBOX_SIZE:
+            if len(self._records) > SUBSCRIPTION_SIZE:
                 self._records.clear()
                 self._missed = True
-            self._ring()
+            self._wake()
 
     def miss(self) -> None:
         """Say that something may have got lost."""
         with self._lock:
             self._missed = True
-            self._ring()
+            self._wake()
 
-    def take(self) -> list[Record] | Bell:
-        """What has come; an empty list when some was dropped, a bell to wait for when nothing."""
+    def take(self) -> list[Record] | Wakeup:
+        """What has come; an empty list when some was dropped, a wakeup to wait for when nothing."""
         with self._lock:
             if self._missed:
                 self._missed = False
                 return []
             if not self._records:
-                self._bell = Bell()
-                return self._bell
+                self._wakeup = Wakeup()
+                return self._wakeup
             taken = list(self._records)
             self._records.clear()
             return taken
 
-    def _ring(self) -> None:
-        if self._bell is not None:
-            self._bell.ring()
-            self._bell = None
+    def _wake(self) -> None:
+        if self._wakeup is not None:
+            self._wakeup.wake()
+            self._wakeup = None
 
 
-class Mail:
-    """All mailboxes of this process for one file, and the lookout for what others lay out."""
+class Subscriptions:
+    """All subscriptions of this process for one file, and the poll for what others lay out."""
 
-    def __init__(self, submit: Callable[[Job[Any]], None]) -> None:
+    def __init__(self, submit: Callable[[Operation[Any]], None]) -> None:
         self._submit = submit  # to the writer
         self._lock = threading.Lock()
-        self._boxes: dict[str, list[Mailbox]] = {}
+        self._subscriptions: dict[str, list[Subscription]] = {}
         self._last = 0  # the newest push that was taken from the table
         self._renew_at = math.inf  # on the monotonic clock
 
     # Addresses
 
-    def add(self, box: Mailbox) -> bool:
+    def add(self, subscription: Subscription) -> bool:
         """Whether it is the first of all."""
         with self._lock:
-            is_first = not self._boxes
+            is_first = not self._subscriptions
             self._drop_deserted()
-            self._boxes.setdefault(box.address, []).append(box)
+            self._subscriptions.setdefault(subscription.address, []).append(subscription)
             self._renew_at = min(self._renew_at, time.monotonic() + RENEW_EVERY)
             return is_first
 
-    def remove(self, box: Mailbox) -> bool:
+    def remove(self, subscription: Subscription) -> bool:
         """Whether it was the last of all."""
         with self._lock:
-            if not self._drop(box):
+            if not self._drop(subscription):
                 return False  # it was deserted, and so dropped before
-            return not self._boxes
+            return not self._subscriptions
 
-    def has_another(self, box: Mailbox) -> bool:
+    def has_another(self, subscription: Subscription) -> bool:
         """Whether somebody else in this process listens to the same address."""
         with self._lock:
-            return len(self._boxes.get(box.address, ())) > 1
+            return len(self._subscriptions.get(subscription.address, ())) > 1
 
     def is_here(self, address: str) -> bool:
-        return address in self._boxes
+        return address in self._subscriptions
 
     def deliver(self, records: Sequence[Record]) -> None:
         """Hand out records that are in the file now."""
         by_address: dict[str, list[Record]] = {}
         for record in records:
-            if record.reply_to is not None and record.reply_to in self._boxes:
+            if record.reply_to is not None and record.reply_to in self._subscriptions:
                 by_address.setdefault(record.reply_to, []).append(record)
         for address, own in by_address.items():
             with self._lock:
-                boxes = list(self._boxes.get(address, ()))
-            for box in boxes:
-                box.put(own)
+                subscriptions = list(self._subscriptions.get(address, ()))
+            for subscription in subscriptions:
+                subscription.put(own)
 
-    # The lookout
+    # The poll
 
     def pause(self) -> float:
         return self._renew_at - time.monotonic()
 
     def look(self, connection: sqlite3.Connection) -> None:
         with self._lock:
-            boxes = [box for boxes in self._boxes.values() for box in boxes]
-        if not boxes:
+            subscriptions = [each for some in self._subscriptions.values() for each in some]
+        if not subscriptions:
             self._renew_at = math.inf
             return
         if self.pause() <= 0:
             self._renew_at = time.monotonic() + RENEW_EVERY
-            renewal = Job(
-                lambda writing: renew(writing, boxes), committed=_tell_forgotten, awaited=False
+            renewal = Operation(
+                lambda writing: renew(writing, subscriptions),
+                committed=_tell_forgotten,
+                awaited=False,
             )
             self._submit(renewal)
-        addresses = as_json([box.address for box in boxes])
+        addresses = as_json([subscription.address for subscription in subscriptions])
         while self._take_page(connection, addresses) == PAGE:
             pass  # there is more
 
     def give_up(self) -> None:
         with self._lock:
-            boxes = [box for boxes in self._boxes.values() for box in boxes]
-        for box in boxes:
-            box.miss()
+            subscriptions = [each for some in self._subscriptions.values() for each in some]
+        for subscription in subscriptions:
+            subscription.miss()
 
-    def _drop(self, box: Mailbox) -> bool:
-        boxes = self._boxes.get(box.address, [])
-        if box not in boxes:
+    def _drop(self, subscription: Subscription) -> bool:
+        subscriptions = self._subscriptions.get(subscription.address, [])
+        if subscription not in subscriptions:
             return False
-        boxes.remove(box)
-        if not boxes:
-            del self._boxes[box.address]
+        subscriptions.remove(subscription)
+        if not subscriptions:
+            del self._subscriptions[subscription.address]
         return True
 
     def _drop_deserted(self) -> None:
-        for boxes in list(self._boxes.values()):
-            for box in [box for box in boxes if box.is_deserted]:
-                self._drop(box)
+        for subscriptions in list(self._subscriptions.values()):
+            for subscription in [each for each in subscriptions if each.is_deserted]:
+                self._drop(subscription)
 
     def _take_page(self, connection: sqlite3.Connection, addresses: str) -> int:
         rows = connection.execute(
@@ -174,13 +176,13 @@ class Mail:
             self._last = rows[-1][0]
             self.deliver([record for _, packed in rows for record in read_pushed_one(packed)])
             numbers = as_json([number for number, _ in rows])
-            self._submit(Job(lambda writing: _remove(writing, numbers), awaited=False))
+            self._submit(Operation(lambda writing: _remove(writing, numbers), awaited=False))
         return len(rows)
 
 
-def listen(connection: sqlite3.Connection, box: Mailbox) -> None:
+def listen(connection: sqlite3.Connection, subscription: Subscription) -> None:
     """Write down that this address listens."""
-    _write_down(connection, box)
+    _write_down(connection, subscription)
 
 
 def leave(connection: sqlite3.Connection, address: str) -> None:
@@ -189,30 +191,32 @@ def leave(connection: sqlite3.Connection, address: str) -> None:
     connection.execute("DELETE FROM pushes WHERE address = ?", (address,))
 
 
-def renew(connection: sqlite3.Connection, boxes: Sequence[Mailbox]) -> list[Mailbox]:
+def renew(
+    connection: sqlite3.Connection, subscriptions: Sequence[Subscription]
+) -> list[Subscription]:
     """Write down again that these listen; returns those that were not written down any more."""
-    forgotten: list[Mailbox] = []
-    for box in boxes:
+    forgotten: list[Subscription] = []
+    for subscription in subscriptions:
         known = connection.execute(
-            "SELECT 1 FROM watchers WHERE address = ?", (box.address,)
+            "SELECT 1 FROM watchers WHERE address = ?", (subscription.address,)
         ).fetchone()
         if known is None:
-            forgotten.append(box)
-        _write_down(connection, box)
-        expire_watchers(connection, box.clock.now())
+            forgotten.append(subscription)
+        _write_down(connection, subscription)
+        expire_watchers(connection, subscription.clock.now())
     return forgotten
 
 
-def _tell_forgotten(boxes: Sequence[Mailbox]) -> None:
-    for box in boxes:
-        box.miss()
+def _tell_forgotten(subscriptions: Sequence[Subscription]) -> None:
+    for subscription in subscriptions:
+        subscription.miss()
 
 
-def _write_down(connection: sqlite3.Connection, box: Mailbox) -> None:
+def _write_down(connection: sqlite3.Connection, subscription: Subscription) -> None:
     connection.execute(
         "INSERT INTO watchers (address, expires) VALUES (?, ?)"
         " ON CONFLICT (address) DO UPDATE SET expires = excluded.expires",
-        (box.address, box.clock.now() + LISTENS),
+        (subscription.address, subscription.clock.now() + LISTENS),
     )
 
 

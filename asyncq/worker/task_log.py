@@ -23,7 +23,7 @@ MOST_COMPLAINTS = 1000  # names come from outside: bounded
 COMPLAIN_EVERY = 60.0  # seconds
 
 
-class Notes:
+class TaskLog:
     """Of one worker."""
 
     def __init__(self) -> None:

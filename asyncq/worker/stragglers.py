@@ -1,4 +1,4 @@
-"""The farewell: how a worker ends whose tasks run on in threads, past their grace period.
+"""Stragglers: how a worker ends whose tasks run on in threads, past their grace period.
 
 Nobody can end a thread but with its process. Until it has ended, what it runs must not be given to
 others, or it runs twice at once.
@@ -20,8 +20,8 @@ log = get_logger(__name__)
 SHOWN = 5  # tasks in one line
 
 
-class Farewell:
-    """Of one worker, all of its branches.
+class Stragglers:
+    """Of one worker, all of its sessions.
 
     In a process of its own it leaves with that (``leave``, which does not return) once everything
     else is settled, and the last that it does is to give back what the threads run. In somebody
@@ -29,9 +29,9 @@ class Farewell:
     """
 
     def __init__(
-        self, branches: int, leave: Callable[[], None] | None, tidy: Callable[[], Awaitable[None]]
+        self, sessions: int, leave: Callable[[], None] | None, tidy: Callable[[], Awaitable[None]]
     ) -> None:
-        self._expected = branches
+        self._expected = sessions
         self._leave = leave
         self._tidy = tidy
         self._waiting = 0
@@ -39,7 +39,7 @@ class Farewell:
         self._here = anyio.Event()
 
     def ended(self) -> None:
-        """A branch has ended, and holds nothing."""
+        """A session has ended, and holds nothing."""
         self._expected -= 1
         self._look()
 
@@ -49,7 +49,7 @@ class Farewell:
         completers: Collection[Completer],
         give_back: Callable[[Delivery], None],
     ) -> None:
-        """End a branch in which something cannot be ended: returns when nothing runs in it."""
+        """End a session in which something cannot be ended: returns when nothing runs in it."""
         if self._leave is None:
             threads = [each for task, each in pool.running.items() if pool.slots.threads.runs(task)]
             if threads:

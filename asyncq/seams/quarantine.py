@@ -7,7 +7,7 @@ from typing import NamedTuple
 from asyncq.seams.losses import Losses
 
 
-class Room(NamedTuple):
+class Admission(NamedTuple):
     """Which suspects a claim may bring now."""
 
     together: int
@@ -16,10 +16,10 @@ class Room(NamedTuple):
     """If the first has as many or more, that one, and no other."""
 
 
-NO_ROOM = Room(0, alone=False)
+NO_ADMISSION = Admission(0, alone=False)
 
 
-class Lane:
+class Quarantine:
     """Where one worker runs suspects, whatever queues and brokers it has.
 
     Those with fewer than ``alone_from`` crashes run together: a machine that dies with a hundred
@@ -48,30 +48,30 @@ class Lane:
         return self._losses.setdefault(queue, Losses())
 
     @property
-    def room(self) -> Room:
+    def admission(self) -> Admission:
         """What a reservation would get."""
-        return NO_ROOM if self._is_shut else Room(self.alone_from, alone=self.is_empty)
+        return NO_ADMISSION if self._is_shut else Admission(self.alone_from, alone=self.is_empty)
 
     @property
     def is_empty(self) -> bool:
         return self._inside <= 0  # less, where one was taken from us that had lent its place
 
-    def reserve(self) -> Room:
+    def reserve(self) -> Admission:
         """Have room for suspects, before they are claimed. What comes of it is said to `occupy`."""
         with self._lock:
-            room = self.room
-            if room != NO_ROOM:
+            admission = self.admission
+            if admission != NO_ADMISSION:
                 self._inside += 1
-                self._is_shut = room.alone  # one may come that is to be alone
-            return room
+                self._is_shut = admission.alone  # one may come that is to be alone
+            return admission
 
-    def occupy(self, room: Room, crashes: Collection[int] = ()) -> None:
+    def occupy(self, admission: Admission, crashes: Collection[int] = ()) -> None:
         """Take the place of a reservation: suspects with so many crashes each, or none."""
-        if room == NO_ROOM:
+        if admission == NO_ADMISSION:
             return
         with self._lock:
             self._inside += len(crashes) - 1
-            if room.alone:
+            if admission.alone:
                 alone = any(count >= self.alone_from for count in crashes)
                 self._is_shut = alone or self._is_kept_shut
 

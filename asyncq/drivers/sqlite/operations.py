@@ -1,4 +1,4 @@
-"""A job: what a coroutine has done in one of the store's threads, and how it hears of it."""
+"""An operation: what a coroutine has done in one of the store's threads, and how it hears of it."""
 
 import asyncio
 import sqlite3
@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-class Job(Generic[T]):
+class Operation(Generic[T]):
     """Some work on the file, and who waits for its result.
 
     The work may be done twice: what failed in one transaction with others is tried again alone.
@@ -59,17 +59,17 @@ class Job(Generic[T]):
             outcome(future)
 
 
-def answer(jobs: Sequence[Job[Any]]) -> None:
-    """Wake who waits for these jobs: each event loop once."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[Job[Any]]] = defaultdict(list)
-    for job in jobs:
-        if job.loop is not None:
-            by_loop[job.loop].append(job)
+def answer(operations: Sequence[Operation[Any]]) -> None:
+    """Wake who waits for these operations: each event loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Operation[Any]]] = defaultdict(list)
+    for operation in operations:
+        if operation.loop is not None:
+            by_loop[operation.loop].append(operation)
     for loop, done in by_loop.items():
         with suppress(RuntimeError):  # it is closed: nobody waits there any more
             loop.call_soon_threadsafe(_wake_all, done)
 
 
-def _wake_all(jobs: Sequence[Job[Any]]) -> None:
-    for job in jobs:
-        job.wake()
+def _wake_all(operations: Sequence[Operation[Any]]) -> None:
+    for operation in operations:
+        operation.wake()

@@ -11,7 +11,7 @@ from asyncq.drivers.sqlite.queue import release_leases, renew_leases
 from asyncq.errors import BrokerUnavailable
 
 
-class SqliteLeaseKeeper:
+class SqliteLeaseRenewer:
     """Holds a connection of its own. Every call blocks until the write lock is free."""
 
     def __init__(self, settings: SqliteSettings, clock: Clock) -> None:

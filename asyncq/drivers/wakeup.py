@@ -1,24 +1,24 @@
-"""A bell: how one thread wakes a coroutine in the event loop of another, or of its own."""
+"""A wakeup: how one thread wakes a coroutine in the event loop of another, or of its own."""
 
 import asyncio
 
 
-class Bell:
-    """Wakes the one coroutine that waits for it. It rings once."""
+class Wakeup:
+    """Wakes the one coroutine that waits for it, once."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._event = asyncio.Event()
-        self.has_rung = False
+        self.is_set = False
 
     @property
     def is_deserted(self) -> bool:
         """Its loop was closed, and who waited for it never woke up: nobody ever will."""
         return self._loop.is_closed()
 
-    def ring(self) -> bool:
+    def wake(self) -> bool:
         """Whether somebody may have heard it."""
-        self.has_rung = True
+        self.is_set = True
         try:
             self._loop.call_soon_threadsafe(self._event.set)
         except RuntimeError:
