@@ -49,13 +49,13 @@ def queues(
     if not depths:
         print("There are no queues yet.")
         return
-    numbers = [Column(name, justify="right") for name in ("ready", "delayed", "held", "dead")]
+    numbers = [Column(name, justify="right") for name in ("ready", "delayed", "in flight", "dead")]
     print_table(
         [Column("queue", overflow="fold"), *numbers, Column("oldest", justify="right")],
         [
             (
                 name,
-                *map(_count, (depth.ready, depth.delayed, depth.held, depth.dead)),
+                *map(_count, (depth.ready, depth.delayed, depth.in_flight, depth.dead)),
                 "" if depth.oldest_age is None else duration(depth.oldest_age),
             )
             for name, depth in depths.items()

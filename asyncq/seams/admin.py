@@ -14,7 +14,7 @@ class Depth(Shown, frozen=True, kw_only=True):
     ready: int = 0
     """Waiting for a worker, suspects included."""
     delayed: int | None = 0
-    held: int | None = 0
+    in_flight: int | None = 0
     dead: int = 0
     oldest_age: float | None = None
     """Seconds since the first of the ready ones was sent; None when none is ready."""
@@ -56,7 +56,7 @@ class QueueAdmin(Protocol):
     async def depth(self, queue: str) -> Depth: ...
 
     async def purge(self, queue: str) -> int:
-        """Remove every message that waits, due or delayed; not the held and the dead.
+        """Remove every message that waits, due or delayed; not what is in flight, nor the dead.
 
         A broker that does not say how many are delayed leaves them.
         """

@@ -135,8 +135,8 @@ class QueueSpec(msgspec.Struct, frozen=True):
 class Lease:
     """The right of one worker incarnation to what it holds.
 
-    It belongs to the worker, not to a message: renewing costs the same whatever is held. Suspects
-    (deliveries that outlived a worker) are claimed as far as there is room in the ``quarantine``.
+    It belongs to the worker, not to a message: renewing costs the same whatever is in flight. What
+    outlived a worker, the suspects, is claimed as far as the ``quarantine`` admits it.
     """
 
     __slots__ = (
@@ -159,7 +159,7 @@ class Lease:
         self.seconds = seconds
         self.quarantine = quarantine or Quarantine()
         self.good_until = math.inf
-        """By `time.monotonic`: later than this, others may own what is held. Written by whoever
+        """By `time.monotonic`: later than this, others may own what is in flight. Written by who
         renews, read where a broker cannot check (a backend in another store)."""
         self.lost = False
         """Known to have ended; set once."""
@@ -193,7 +193,7 @@ class Lease:
                 self._watcher()
 
     def is_good(self) -> bool:
-        """Whether nobody else can own what is held."""
+        """Whether nobody else can own what is in flight."""
         return not self.lost and time.monotonic() < self.good_until
 
 

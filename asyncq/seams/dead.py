@@ -43,7 +43,7 @@ class DeadLimits:
         self._gave_way_at[queue] = now
         if before is None or now - before > CALM:
             log.warning(
-                "dead letters of queue %s give way, the oldest first: it keeps %d of them, not "
+                "the oldest dead letters of queue %s are dropped: it keeps %d of them, not "
                 "longer than %g d (max_dead_letters, keep_dead_letters)",
                 queue,
                 self.most,

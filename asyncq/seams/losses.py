@@ -29,7 +29,7 @@ class Losses:
 
     def __init__(self) -> None:
         self._number = 0  # of losses
-        self._held: dict[str, int] = {}  # id: how often in a row, should it come again
+        self._in_flight: dict[str, int] = {}  # id: how often in a row, should it come again
         self._may_be_returned = False  # what comes again, whoever had it
         self._back_at = math.inf
         self._linger = 0.0
@@ -39,18 +39,18 @@ class Losses:
     @property
     def are_over(self) -> bool:
         """Whether all that was in hand when the connection was lost has come again, or will not."""
-        return not self._may_be_returned and not self._held
+        return not self._may_be_returned and not self._in_flight
 
-    def lose(self, held: Mapping[str, int], most: int) -> None:
+    def lose(self, in_flight: Mapping[str, int], most: int) -> None:
         """The connection is lost, and these were in hand; with how often each was spared before.
 
         ``most`` are remembered, with what was held before and has not come again.
         """
         self._number += 1
-        before = {id: times for id, times in self._held.items() if id not in held}
-        self._held = before | {id: times + 1 for id, times in held.items()}
-        for id in list(self._held)[: max(len(self._held) - most, 0)]:
-            del self._held[id]
+        before = {id: times for id, times in self._in_flight.items() if id not in in_flight}
+        self._in_flight = before | {id: times + 1 for id, times in in_flight.items()}
+        for id in list(self._in_flight)[: max(len(self._in_flight) - most, 0)]:
+            del self._in_flight[id]
         self._may_be_returned = True
         self._back_at = math.inf
         self.spared = 0
@@ -69,7 +69,7 @@ class Losses:
 
         ``returns``: how often it did so, as the server counts; 0 if it does not.
         """
-        times = self._held.pop(id, 0)
+        times = self._in_flight.pop(id, 0)
         if not times and self._may_be_returned and returns <= self._number:
             times = 1
         if times > MOST_IN_A_ROW:
@@ -82,7 +82,7 @@ class Losses:
         come again. Returns whether this is news."""
         since = now - self._back_at
         if since >= self._linger:
-            self._held.clear()
+            self._in_flight.clear()
         if not self._may_be_returned or since < SETTLED_AFTER:
             return False
         self._may_be_returned = False

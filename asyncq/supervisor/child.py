@@ -222,7 +222,7 @@ class Child:
             worker = self._hello.worker if self._hello else ""
             if heartbeat.refused:
                 log.warning(
-                    "%s is at work and not ready, for it is not let into %s: worker %s",
+                    "%s works but is not ready, as it cannot consume %s: worker %s",
                     self, ", ".join(f"queue {queue}" for queue in heartbeat.refused), worker,
                 )  # fmt: skip
             else:

@@ -83,13 +83,13 @@ class SupervisedLease:
                 except AsyncqError as error:
                     if failures == 0:
                         log.warning(
-                            "the messages held under lease %s cannot be requeued, trying again: %s",
+                            "what is in flight under lease %s cannot be requeued, trying again: %s",
                             self._incarnation, error,
                         )  # fmt: skip
                     failures += 1
                     await anyio.sleep(PAUSE.pause(failures))
         log.error(
-            "the messages held under lease %s could not be requeued: they run again when its "
+            "what is in flight under lease %s could not be requeued: it runs again when its "
             "%g s are over",
             self._incarnation, self._seconds,
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
              ┌─ child ── channel ── worker process 1: loop, tasks
  supervisor ─┤             orders, leases renewed ▶
-             └─ child ──   ◀ ticks, leases begun ── worker process 2
+             └─ child ──   ◀ heartbeats, leases  ── worker process 2
 
 Whatever is decided about processes is decided in `_tend`; a `Child` carries it out.
 """

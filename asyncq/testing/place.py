@@ -61,7 +61,7 @@ class Place:
         with self._store.lock:
             now = self.clock.now()
             counts = [self._store.queue(name).count(now) for name in queues]
-        return self.repeated > 0 or any(count.ready or count.held for count in counts)
+        return self.repeated > 0 or any(count.ready or count.in_flight for count in counts)
 
     def next_due(self) -> float | None:
         """When the next of all that is delayed is due."""

@@ -1,7 +1,7 @@
 """What a worker process and its supervisor say to each other, and the socket they say it over.
 
 One line of JSON for each. The supervisor begins, with the `Orders`; from the worker come `Hello`, a
-`Holding` for each lease before anything is claimed under it, a `Tick` four times a second, and
+`Holding` for each lease before anything is claimed under it, a `Heartbeat` four times a second, and
 `Goodbye`.
 """
 

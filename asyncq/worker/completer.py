@@ -112,7 +112,7 @@ class Completer:
                 self._less.set()
         left = len(batch) + len(self._finished)
         log.error(
-            "ends of %s could not be settled: what has ended runs again when lease %s is over",
+            "%s could not be settled: what has ended runs again when lease %s is over",
             counted(left, "task"), self._lease.incarnation,
         )  # fmt: skip
 
@@ -127,7 +127,7 @@ class Completer:
                 await anyio.sleep(self._outage.begin(error, PAUSE))
             except LeaseLost as error:
                 log.warning(
-                    "ends of %s were not settled, others run them: %s",
+                    "%s were not settled, as they belong to other workers now: %s",
                     counted(len(batch), "task"),
                     error,
                 )
@@ -169,7 +169,7 @@ class Completer:
 
     def _report(self, fenced: Sequence[Delivery]) -> None:
         log.warning(
-            "fenced, as lease %s had ended: ends of %s were not stored, others run them",
+            "fenced: lease %s had ended, so no outcome of %s was stored; other workers run them",
             self._lease.incarnation,
             counted(len(fenced), "task"),
         )

@@ -50,7 +50,7 @@ from asyncq.worker.failures import (
 )
 from asyncq.worker.interrupts import is_interrupted
 from asyncq.worker.pool import Slots
-from asyncq.worker.prepared import Jobs, PreparedTask, call, prepare_task
+from asyncq.worker.prepared import PreparedTask, PreparedTasks, call, prepare_task
 from asyncq.worker.task_log import TaskLog
 from asyncq.worker.threads import RaisedInThread
 
@@ -88,7 +88,7 @@ class Executor:
         worker may die between the two. Written by the sessions."""
         self.task_log = TaskLog()
         make = partial(prepare_task, config=config, threads=slots.threads)
-        self._prepared = Jobs(tasks, make, self.task_log.unusable)
+        self._prepared = PreparedTasks(tasks, make, self.task_log.unusable)
         self._made = self._prepared.made  # looked into for each delivery
         self._decode = codec.decode
         self._encode = codec.encode
@@ -105,7 +105,7 @@ class Executor:
     async def run(self, delivery: Delivery, complete: Complete) -> None:
         """Run one delivery and hand its completion over."""
         try:
-            completion = await self._conclusion(delivery)
+            completion = await self._completion(delivery)
         except asyncio.CancelledError:
             self.task_log.requeued += 1
             completion = Completion(Nack(delivery))  # before the task was begun
@@ -119,7 +119,7 @@ class Executor:
             completion = self._close(delivery, error)
         complete(completion)
 
-    async def _conclusion(self, delivery: Delivery) -> Completion:
+    async def _completion(self, delivery: Delivery) -> Completion:
         started = self._now()
         if (delivery.suspect or delivery.again) and (
             verdict := await self._judge(delivery)

@@ -110,7 +110,8 @@ class Loans:
 
     def _lend_quarantine(self, context: Context, wait: _Wait, crashes: int) -> None:
         log.info(
-            "task %s, which outlived %s, waits for task %s: others such may run meanwhile",
+            "task %s, a suspect that outlived %s, waits for task %s: other suspects may run "
+            "meanwhile",
             label(context.task, context.id), counted(crashes, "worker"),
             shown(wait.awaited, NAME_LIMIT),
         )  # fmt: skip

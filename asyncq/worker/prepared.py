@@ -1,4 +1,4 @@
-"""Jobs: tasks as the executor needs them, made once: when the worker starts, as a rule."""
+"""Tasks as the executor needs them, prepared once: when the worker starts, as a rule."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
@@ -38,7 +38,7 @@ class PreparedTask(msgspec.Struct, frozen=True):
     dead_letter: bool
 
 
-class Jobs:
+class PreparedTasks:
     """Those of one worker; also of tasks that are declared while it runs, as at a prompt."""
 
     def __init__(
@@ -58,7 +58,7 @@ class Jobs:
             self.make(name)
 
     def make(self, name: str) -> PreparedTask | None:
-        """The job of a task that has none yet, if there is such a task and it can be run."""
+        """Prepare a task that was not yet, if there is such a task and it can be run."""
         task = self._tasks.get(name)
         if task is None or name in self._refused:
             return None
@@ -71,7 +71,7 @@ class Jobs:
         return prepared
 
     def why_none(self, name: str) -> tuple[FailureType, str]:
-        """Why there is no job of this name, which comes from outside."""
+        """Why there is none of this name, which comes from outside."""
         if (why := self._refused.get(name)) is not None:
             return FailureType.UNUSABLE_TASK, why
         name = name[:NAME_LIMIT]

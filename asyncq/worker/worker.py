@@ -84,7 +84,7 @@ class Worker:
         self._state: dict[str, Any] = {}
         self._slots = Slots(config.concurrency, bounds, label_by(codec.decode))
         self.drain = Drain(self.name, config.grace, self._slots)
-        self._sessions = self._make_branches()
+        self._sessions = self._make_sessions()
 
     @property
     def running(self) -> list[str]:
@@ -208,7 +208,7 @@ class Worker:
         for session in self._sessions:
             session.hurry()
 
-    def _make_branches(self) -> list[Session]:
+    def _make_sessions(self) -> list[Session]:
         executor = self._executor = Executor(
             tasks=self._tasks,
             codec=self._codec,

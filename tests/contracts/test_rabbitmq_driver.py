@@ -109,8 +109,8 @@ async def test_a_server_short_of_memory_fails_publishing_by_its_deadline(
                 await publish_until_it_fails(broker)
             with pytest.raises(BrokerUnavailable, match="low on memory"):
                 await broker.publish([envelope("2")])  # which is not even sent
-            held = await next_of(consumer)
-            assert not await consumer.settle([Ack(held)]), "what is there goes on"
+            in_flight = await next_of(consumer)
+            assert not await consumer.settle([Ack(in_flight)]), "what is there goes on"
         finally:
             rabbitmq_server.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.4)")
         with anyio.fail_after(PATIENCE):
@@ -275,7 +275,7 @@ async def test_depth_says_what_rabbitmq_can_count(broker: RabbitBroker) -> None:
 
     depth = await broker.depth("mail")
 
-    assert (depth.ready, depth.dead, depth.held, depth.delayed) == (1, 0, None, None)
+    assert (depth.ready, depth.dead, depth.in_flight, depth.delayed) == (1, 0, None, None)
     assert await broker.purge("mail") == 1
     assert (await broker.depth("mail")).ready == 0
 

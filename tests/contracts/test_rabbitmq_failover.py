@@ -40,12 +40,12 @@ async def test_who_waits_for_an_outcome_of_the_first_hears_that_it_is_out_of_rea
         with fail_after(3 * PATIENCE):
             async with app, app.worker(grace=0.1):
                 assert await (await double.enqueue(2)).get(timeout=PATIENCE) == 4
-                held = await wait.enqueue()
+                in_flight = await wait.enqueue()
                 await gate.until_reached()
                 async with anyio.create_task_group() as group:
-                    group.start_soon(hear, held.id)
+                    group.start_soon(hear, in_flight.id)
                     waiting = app.client._waiters._waiting  # pyright: ignore[reportPrivateUsage]
-                    await until(lambda: held.id in waiting)
+                    await until(lambda: in_flight.id in waiting)
                     proxy.switch(Cut())
 
                     while not values:  # what ends before the second is listened to is lost, too

@@ -57,9 +57,9 @@ async def test_what_a_living_worker_held_comes_to_it_again_as_if_nothing_had_bee
 
     for loss in range(6):
         async with worker.consuming() as consumer:
-            held = await take(consumer, 3)
-            assert charges(held) == dict.fromkeys(ids, (0, False))
-            assert {each.again for each in held} == {loss > 0}  # they may have an outcome
+            in_flight = await take(consumer, 3)
+            assert charges(in_flight) == dict.fromkeys(ids, (0, False))
+            assert {each.again for each in in_flight} == {loss > 0}  # they may have an outcome
 
 
 async def test_what_it_did_not_know_that_it_held_is_not_charged_either(
@@ -153,10 +153,10 @@ async def test_what_is_spared_is_given_back_as_what_it_was(
         [_, nacked] = await take(consumer, 2)
         await consumer.settle([Nack(nacked)])
     async with Living(rabbitmq_url).consuming() as consumer:
-        held = await take(consumer, 3)
-        assert {each.suspect for each in held} == {False}
-        assert {each.crashes for each in held} == {0}
-        await consumer.settle([Ack(each) for each in held])
+        in_flight = await take(consumer, 3)
+        assert {each.suspect for each in in_flight} == {False}
+        assert {each.crashes for each in in_flight} == {0}
+        await consumer.settle([Ack(each) for each in in_flight])
 
 
 async def test_a_message_that_ends_every_connection_is_charged_in_the_end(
@@ -182,8 +182,8 @@ async def test_what_a_worker_knows_that_it_held_is_bounded_by_its_prefetch(
     await broker.publish(sent)
     for _ in range(8):
         async with worker.consuming(few) as consumer:
-            held = await take(consumer, 2)
-            assert not await consumer.settle([Ack(each) for each in held])
+            in_flight = await take(consumer, 2)
+            assert not await consumer.settle([Ack(each) for each in in_flight])
             left = await take(consumer, 2)
         assert set(ids_of(left)) <= remembered(worker).keys()
         assert len(remembered(worker)) <= 4
@@ -206,8 +206,8 @@ async def consumers_of(publisher: Publisher) -> int:
 def remembered(worker: Living) -> dict[str, int]:
     """What it knows that it held in the queue."""
     quarantine: Quarantine = vars(worker)["_quarantine"]
-    held: dict[str, int] = vars(quarantine.losses("mail"))["_held"]
-    return held
+    in_flight: dict[str, int] = vars(quarantine.losses("mail"))["_in_flight"]
+    return in_flight
 
 
 def unheard(content: object) -> None:

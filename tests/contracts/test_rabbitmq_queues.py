@@ -162,13 +162,13 @@ async def test_a_worker_beside_the_active_one_keeps_its_lease_however_much_waits
     await broker.bind([Queue("mail", single_active=True)])
     await broker.publish([envelope(str(n)) for n in range(30)])
     async with broker.consume(MAIL, Lease(new_id(), 15.0)) as first:
-        held = await take(first, 5)
+        in_flight = await take(first, 5)
         async with broker.consume(MAIL, beside := Lease(new_id(), 15.0)) as second:
             for _ in range(5):
                 assert not await second.receive(10)
                 await second.wait()
             assert not beside.lost
-        assert not await first.settle([Ack(each) for each in held])
+        assert not await first.settle([Ack(each) for each in in_flight])
 
 
 async def test_priorities_need_a_classic_queue(broker: RabbitBroker) -> None:

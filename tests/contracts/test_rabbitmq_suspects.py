@@ -105,7 +105,7 @@ async def test_acknowledging_what_was_pushed_behind_a_suspect_leaves_it_in_hand(
     assert crashes == {"old": 2, "2": 1}
 
 
-async def test_a_crash_in_the_lane_is_charged_to_the_suspect_alone(
+async def test_a_crash_in_the_quarantine_is_charged_to_the_suspect_alone(
     broker: RabbitBroker, rabbitmq_url: str
 ) -> None:
     await broker.publish([envelope("1"), envelope("2")])
@@ -135,10 +135,10 @@ async def test_suspects_come_together_until_their_last_chance(
     await broker.publish([envelope(id) for id in ids])
     for crashes in (0, 1):
         async with doomed(rabbitmq_url, declared, alone_from=2) as dying:
-            held = await take(dying, 3)
-            assert sorted(ids_of(held)) == ids
-            assert {(each.suspect, each.crashes) for each in held} == {(crashes > 0, crashes)}
-            assert {each.again for each in held} == {crashes > 0}
+            in_flight = await take(dying, 3)
+            assert sorted(ids_of(in_flight)) == ids
+            assert {(each.suspect, each.crashes) for each in in_flight} == {(crashes > 0, crashes)}
+            assert {each.again for each in in_flight} == {crashes > 0}
 
     async with broker.consume(MAIL, lease(alone_from=2)) as consumer:
         seen: list[str] = []
@@ -166,11 +166,11 @@ async def test_a_group_of_suspects_leaves_whom_it_has_no_room_for_uncharged(
     async with broker.consume(MAIL, lease(alone_from=2)) as consumer:
         while len(crashes) < 9:
             [first] = await take(consumer, 1)
-            held = [first, *await consumer.receive(10)]
-            for each in held:
+            in_flight = [first, *await consumer.receive(10)]
+            for each in in_flight:
                 crashes.setdefault(each.envelope.id, []).append(each.crashes)
-            assert first.crashes < 2 or len(held) == 1
-            await consumer.settle([Ack(each) for each in held])
+            assert first.crashes < 2 or len(in_flight) == 1
+            await consumer.settle([Ack(each) for each in in_flight])
     assert crashes == {"bad": [2]} | {str(number): [1] for number in range(8)}
 
 
@@ -182,8 +182,8 @@ async def test_a_loss_stays_known_however_a_delivery_goes_on(
         await take(dying, 3)
 
     async with broker.consume(MAIL, lease(alone_from=2)) as consumer:
-        held = {each.envelope.id: each for each in await take(consumer, 3)}
-        await consumer.settle([Nack(held["later"], 0.05), Reject(held["never"], "bad")])
+        in_flight = {each.envelope.id: each for each in await take(consumer, 3)}
+        await consumer.settle([Nack(in_flight["later"], 0.05), Reject(in_flight["never"], "bad")])
     [letter] = await letters_of(broker, 1)
     async with broker.consume(MAIL, lease(alone_from=2)) as consumer:
         again = {each.envelope.id: each for each in await take(consumer, 2)}

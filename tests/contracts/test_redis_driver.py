@@ -174,13 +174,13 @@ async def test_a_claim_whose_reply_was_lost_is_given_back(
         [first] = await consumer.receive(1)
         with losing_the_reply(monkeypatch), pytest.raises(BrokerUnavailable):
             await consumer.receive(10)
-        assert (await broker.depth("mail")).held == 2
+        assert (await broker.depth("mail")).in_flight == 2
         received = await consumer.receive(10)
         fenced = await consumer.settle([Ack(first), Ack(received[0])])
 
     assert [delivery.envelope.id for delivery in received] == ["two"]
     assert not fenced
-    assert (await broker.depth("mail")).held == 0
+    assert (await broker.depth("mail")).in_flight == 0
 
 
 async def test_a_settlement_sent_again_after_a_lost_reply_is_not_called_fenced(

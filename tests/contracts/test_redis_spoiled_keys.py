@@ -106,8 +106,8 @@ async def test_no_script_loses_or_doubles_a_message_over_a_spoiled_key(
         if bounded:
             await broker.declare([BOUNDED])
         await scene.send("suspect-1", "suspect-2", "dying", "old")
-        held = await lost.receive(4)
-        await lost.settle([Reject(held[2], "no"), Reject(held[3], "no")])
+        in_flight = await lost.receive(4)
+        await lost.settle([Reject(in_flight[2], "no"), Reject(in_flight[3], "no")])
         await anyio.sleep(0.002)
         assert await broker.sweep("mail") == 2
         await scene.send("held-1", "held-2", "held-3", "held-4")

@@ -456,7 +456,7 @@ async def test_a_listener_that_was_forgotten_hears_that_it_missed_something(
             assert file.execute("SELECT address FROM watchers").fetchall() == [("me",)]
 
 
-async def test_an_unread_mailbox_is_bounded(
+async def test_an_unread_subscription_is_bounded(
     backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscriptions, "SUBSCRIPTION_SIZE", 10)

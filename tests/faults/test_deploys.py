@@ -48,7 +48,7 @@ async def test_what_old_workers_do_not_know_waits_for_new_ones(
         await until(lambda: len(bench.ended()) == 3 * EACH, 60, "it runs what it knows")
         # While one is given back, its copy is there before it is gone; RabbitMQ counts both.
         waiting = await bench.until_audit(
-            lambda audit: len(audit.waiting | audit.held) == len(unknown), "each is there once"
+            lambda audit: len(audit.waiting | audit.in_flight) == len(unknown), "each is there once"
         )
 
         new = await bench.hired(later=True)

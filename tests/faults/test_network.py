@@ -72,7 +72,9 @@ async def test_lost_replies_neither_repeat_nor_strand_anything(
     findings = await bench.complete()
     attempts = Counter((start.id, start.attempt) for start in bench.starts())
     twice = [attempt for attempt, runs in attempts.items() if runs > 1]
-    report(findings, lost_replies=proxy.lost, published_twice=len(twice), stranded=len(idle.held))
+    report(
+        findings, lost_replies=proxy.lost, published_twice=len(twice), stranded=len(idle.in_flight)
+    )
     if bench.bed.keeps_hold:
         assert not twice
     assert findings.ok == findings.acknowledged

@@ -102,7 +102,7 @@ async def test_processes_that_are_told_to_stop_lose_and_repeat_nothing(
     assert code == 0
     assert findings.ok == len(bench.starts()) == LOAD, crew.log()
     assert cut_short == 0
-    assert not left.held
+    assert not left.in_flight
     assert not left.suspects
 
 
@@ -126,7 +126,7 @@ async def test_the_second_signal_cancels_what_all_processes_run(
     assert code == 0
     assert took < 10
     bench.see_that_these_are(audit.waiting, bench.accepted)
-    assert not audit.held
+    assert not audit.in_flight
     assert not audit.suspects
     assert not audit.faults
 
@@ -155,7 +155,7 @@ async def test_the_third_signal_ends_processes_that_do_not_listen_and_frees_what
     assert code == 1
     assert took < 2
     bench.see_that_these_are(audit.waiting, bench.accepted)
-    assert not audit.held
+    assert not audit.in_flight
     assert not audit.faults
 
 

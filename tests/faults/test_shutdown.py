@@ -43,7 +43,7 @@ async def test_a_worker_that_is_told_to_stop_loses_and_repeats_nothing(
     assert code == 0
     assert findings.ok == TASKS
     bench.see_no_repetition(findings)
-    assert not left.held
+    assert not left.in_flight
     assert not left.suspects
     if grace > LONGEST:
         assert cut_short == 0
@@ -71,7 +71,7 @@ async def test_the_second_signal_cancels_at_once(bench: Bench[Bed], report: Repo
     assert code == 0
     assert took < 10
     bench.see_that_these_are(audit.waiting, bench.accepted)
-    assert not audit.held
+    assert not audit.in_flight
     assert not audit.suspects
     assert not audit.faults
 
@@ -122,4 +122,4 @@ async def test_the_third_signal_ends_a_worker_whose_tasks_do_not_listen(
     report(took=took)
     assert code == 1
     assert took < 2
-    bench.see_that_these_are(audit.held | audit.waiting, [result.id])
+    bench.see_that_these_are(audit.in_flight | audit.waiting, [result.id])

@@ -71,7 +71,7 @@ async def test_what_a_killed_machine_held_runs_elsewhere_within_the_lease_and_a_
 
         audit = await bench.audit()
     report(first=min(took), last=max(took), lease=LEASE)
-    bench.see_that_these_are(audit.held, bench.accepted)
+    bench.see_that_these_are(audit.in_flight, bench.accepted)
     assert not audit.faults
     if bench.bed.keeps_hold:
         assert min(took) > LEASE / 2

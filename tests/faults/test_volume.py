@@ -89,7 +89,7 @@ async def test_a_long_queue_makes_neither_claims_slow_nor_workers_large(
     assert slower < FLAT
     assert size < MEMORY
     assert len(audit.waiting) == BACKLOG - CLAIMS * EACH - len(bench.ended())
-    assert not audit.held
+    assert not audit.in_flight
     assert not audit.faults
 
 

@@ -147,7 +147,7 @@ def test_a_delayed_call_waits_in_its_queue(shell: Shell) -> None:
             "queue": "later",
             "ready": 0,
             "delayed": 1,
-            "held": 0,
+            "in_flight": 0,
             "dead": 0,
             "oldest_age": None,
             "differs": None,
@@ -271,12 +271,12 @@ def test_queues_are_shown_with_their_depths(shell: Shell) -> None:
 
     assert table.code == 0
     header, _, bad, default = [line.split() for line in table.out.splitlines() if line.strip()]
-    assert header == ["queue", "ready", "delayed", "held", "dead", "oldest"]
+    assert header == ["queue", "ready", "delayed", "in", "flight", "dead", "oldest"]
     assert bad == ["bad", "0", "0", "0", "0"]
     assert default[:5] == ["default", "1", "1", "0", "0"]
     [_, found] = listed.data
     assert found.pop("oldest_age") > 0
-    counts = {"queue": "default", "ready": 1, "delayed": 1, "held": 0, "dead": 0}
+    counts = {"queue": "default", "ready": 1, "delayed": 1, "in_flight": 0, "dead": 0}
     assert found == {**counts, "differs": None}
 
 

@@ -127,7 +127,7 @@ def test_a_queue_that_cannot_be_entered_keeps_no_process_from_being_replaced(
     port = free_port()
     options = ("--max-memory-per-child", "1", "--health", str(port))
     with shell.start("worker", "barred:app", *options) as worker:
-        at_work = worker.wait_for("is at work and not ready")
+        at_work = worker.wait_for("works but is not ready")
         not_ready = answer(port)
         handed_over = worker.wait_for("takes over")
         worn = re.search(r"process 1 \(pid \d+\)", at_work)
@@ -136,7 +136,7 @@ def test_a_queue_that_cannot_be_entered_keeps_no_process_from_being_replaced(
         worker.send(signal.SIGTERM)
         worker.wait()
 
-    assert "it is not let into queue bad" in at_work
+    assert "it cannot consume queue bad" in at_work
     assert not_ready == (503, "1 queue cannot be consumed; the log says which, and why")
     assert worn[0] in handed_over
     assert ended

@@ -235,7 +235,7 @@ async def test_the_app_says_how_many_dead_letters_there_may_be(
         dead_letters = await letters_of(app)
 
     assert [letter.reason for letter in dead_letters] == [f"ValueError: {n}" for n in (7, 8, 9)]
-    assert [each.levelno for each in caplog.records if "give way" in each.getMessage()] == [
+    assert [each.levelno for each in caplog.records if "are dropped" in each.getMessage()] == [
         logging.WARNING
     ]
 

@@ -84,7 +84,7 @@ async def test_in_the_end_no_message_is_left_anywhere(seed: int) -> None:
             assert broker.chance.failures > 0
             assert backend.chance.failures > 0
 
-    assert (depth.ready, depth.held, depth.delayed, depth.dead) == (0, 0, 0, 0)
+    assert (depth.ready, depth.in_flight, depth.delayed, depth.dead) == (0, 0, 0, 0)
     assert len(outcomes) == TASKS
     assert all(isinstance(outcome, Succeeded) for outcome in outcomes.values())
 

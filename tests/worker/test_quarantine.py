@@ -3,7 +3,7 @@
 from asyncq.seams.quarantine import NO_ADMISSION, Admission, Quarantine
 
 
-def test_an_empty_lane_has_room_for_any() -> None:
+def test_an_empty_quarantine_has_room_for_any() -> None:
     assert Quarantine(alone_from=2).admission == Admission(2, alone=True)
     assert Quarantine(alone_from=0).admission == Admission(1, alone=True)
 
@@ -72,7 +72,7 @@ def test_a_place_that_is_lent_is_free_and_whoever_has_it_again_is_alone() -> Non
     assert quarantine.admission.alone
 
 
-def test_who_has_its_place_again_while_others_may_come_shuts_the_lane_behind_them() -> None:
+def test_who_has_its_place_again_while_others_may_come_shuts_the_quarantine_behind_them() -> None:
     quarantine = Quarantine(alone_from=2)
     quarantine.occupy(quarantine.reserve(), [2])
     quarantine.lend()

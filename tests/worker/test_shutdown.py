@@ -230,7 +230,7 @@ async def test_a_stop_at_any_moment_loses_nothing(concurrency: int) -> None:
         broker = app.client.broker
         assert isinstance(broker, QueueAdmin)
         depth = await broker.depth("default")
-        assert (depth.ready, depth.held, depth.dead) == (0, 0, 0)
+        assert (depth.ready, depth.in_flight, depth.dead) == (0, 0, 0)
 
 
 @on_virtual_time
@@ -255,7 +255,7 @@ async def test_a_worker_ends_though_its_broker_never_answers_again(
             told = now()
         assert completer.SETTLE_TIMEOUT <= now() - told < completer.SETTLE_TIMEOUT + 1
 
-    assert "ends of 1 task could not be settled" in caplog.text
+    assert "1 task could not be settled" in caplog.text
 
 
 @on_virtual_time

@@ -90,14 +90,14 @@ class MemoryWatch:
 
     def __init__(self, store: MemoryStore, subscription: Subscription) -> None:
         self._store = store
-        self._mailbox = subscription
+        self._subscription = subscription
 
     async def receive(self) -> Sequence[Record]:
         while True:
             await checkpoint()
             with self._store.lock:
-                records = self._mailbox.take()
+                records = self._subscription.take()
                 if records is not None:
                     return records
-                wakeup = self._mailbox.wakeup = Wakeup()
+                wakeup = self._subscription.wakeup = Wakeup()
             await wakeup.wait()

@@ -128,7 +128,7 @@ class MemoryBroker:
         return Depth(
             ready=counts.ready,
             delayed=counts.delayed,
-            held=counts.held,
+            in_flight=counts.in_flight,
             dead=counts.dead,
             oldest_age=None if sent_at is None else now - sent_at,
         )

@@ -50,7 +50,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
     ready: int
     delayed: int
-    held: int
+    in_flight: int
     dead: int
     first_sent_at: float | None
     """When the first of the ready ones was sent."""
@@ -61,7 +61,7 @@ class Holder:
 
     def __init__(self, ends: float) -> None:
         self.ends = ends
-        self.held: dict[str, tuple[int, Entry]] = {}  # id: (number of the claim, entry)
+        self.in_flight: dict[str, tuple[int, Entry]] = {}  # id: (number of the claim, entry)
 
 
 Line = OrderedDict[str, Entry]
@@ -100,7 +100,7 @@ class MemoryQueue:
             return Status.QUEUED
         if message_id in self._delayed:
             return Status.SCHEDULED
-        if any(message_id in holder.held for holder in self._holders.values()):
+        if any(message_id in holder.in_flight for holder in self._holders.values()):
             return Status.RUNNING
         return Status.FAILED if message_id in self._dead else None
 
@@ -111,7 +111,7 @@ class MemoryQueue:
         return Counts(
             ready=sum(len(line) for line in lines),
             delayed=len(self._delayed),
-            held=sum(len(holder.held) for holder in self._holders.values()),
+            in_flight=sum(len(holder.in_flight) for holder in self._holders.values()),
             dead=len(self._dead),
             first_sent_at=min(heads, default=None),
         )
@@ -172,17 +172,17 @@ class MemoryQueue:
         if self._declared is not None and self._declared.single_active:
             self._active = incarnation
         claimed = [(next(_claims), entry) for entry in self._next(limit, admission, now, limits)]
-        holder.held.update({entry.id: (number, entry) for number, entry in claimed})
+        holder.in_flight.update({entry.id: (number, entry) for number, entry in claimed})
         return claimed
 
     def holds(self, incarnation: str, message_id: str, claim: int) -> bool:
         """Whether this worker holds the message, and by this claim."""
         holder = self._holders.get(incarnation)
-        return holder is not None and holder.held.get(message_id, (0,))[0] == claim
+        return holder is not None and holder.in_flight.get(message_id, (0,))[0] == claim
 
     def let_go(self, incarnation: str, message_id: str) -> Entry:
         """Take a held message out of this worker's hands; it is in no place then."""
-        return self._holders[incarnation].held.pop(message_id)[1]
+        return self._holders[incarnation].in_flight.pop(message_id)[1]
 
     def delay(self, entry: Entry, due: float) -> None:
         self._delayed[entry.id] = entry
@@ -263,11 +263,11 @@ class MemoryQueue:
         return active is not None and active.ends > now and self._active != incarnation
 
     def close_lease(self, incarnation: str) -> None:
-        """End it, and give back what is held, in the order it was claimed."""
+        """End it, and give back what is in flight, in the order it was claimed."""
         self._step_down(incarnation)
         holder = self._holders.pop(incarnation, None)
         if holder is not None:
-            for _, entry in reversed(holder.held.values()):
+            for _, entry in reversed(holder.in_flight.values()):
                 self.put_first(entry)
 
     def sweep(self, now: float) -> int:
@@ -281,7 +281,7 @@ class MemoryQueue:
         if holder is None:
             return 0
         self._step_down(incarnation)
-        entries = [entry for _, entry in holder.held.values()]
+        entries = [entry for _, entry in holder.in_flight.values()]
         caught = any(entry.suspect for entry in entries)
         for entry in entries:
             crashes = entry.crashes + (1 if entry.suspect or not caught else 0)

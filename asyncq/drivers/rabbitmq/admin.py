@@ -1,7 +1,7 @@
 """What an operator asks of RabbitMQ's queues, as far as AMQP can answer.
 
-AMQP lists no queues, counts neither what is held nor what is delayed, and finds no message by its
-id; RabbitMQ's own tools do.
+AMQP lists no queues, counts neither what is in flight nor what is delayed, and finds no message by
+its id; RabbitMQ's own tools do.
 """
 
 import asyncio
@@ -42,12 +42,12 @@ class RabbitQueueAdmin:
 
     async def depth(self, queue: str) -> Depth:
         count, browse = self._publisher.count, self._browse
-        held = browse.held if browse is not None and browse.queue == queue else 0
+        looked_at = browse.held if browse is not None and browse.queue == queue else 0
         return Depth(
             ready=await count(queue) + await count(names.suspects(queue)),
             delayed=None,
-            held=None,
-            dead=await count(names.dead(queue)) + held,
+            in_flight=None,
+            dead=await count(names.dead(queue)) + looked_at,
             differs=await self._publisher.difference(queue),
         )
 

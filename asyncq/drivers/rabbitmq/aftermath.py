@@ -70,11 +70,11 @@ class Aftermath:
 def note_loss(
     quarantine: Quarantine,
     queue: str,
-    held: Mapping[int, Received],
+    in_flight: Mapping[int, Received],
     suspects: Collection[int],
     most: int,
 ) -> None:
     """Remember what was in hand, by tag, as the connection was lost: its worker lives."""
     for name, is_suspect in ((queue, False), (names.suspects(queue), True)):
-        items = [item for tag, item in held.items() if (tag in suspects) is is_suspect]
+        items = [item for tag, item in in_flight.items() if (tag in suspects) is is_suspect]
         quarantine.losses(name).lose({item.envelope.id: item.spared for item in items}, most)

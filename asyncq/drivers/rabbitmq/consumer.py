@@ -39,7 +39,7 @@ LONGEST_SILENCE = 30.0  # seconds without a push after which another channel is 
 QUIET = 0.05  # seconds without a push after which none is on its way
 PREFETCH = 100  # where nobody says
 MOST_PREFETCH = 65535  # AMQP's
-LEAVE_TIMEOUT = 5.0  # seconds to give back what is held; then the server does, and counts it
+LEAVE_TIMEOUT = 5.0  # seconds to give back what is in flight; then the server does, and counts it
 
 
 class RabbitConsumer:
@@ -104,7 +104,7 @@ class RabbitConsumer:
         self._suspects.begin(self._connector.lingering)
 
     async def leave(self) -> None:
-        """Give back what is still held, uncounted."""
+        """Give back what is still in flight, uncounted."""
         channel = self._channel
         # Shielded: a worker that leaves on cancellation must not have its messages counted as
         # crashed. Bounded: then the server gives them back after all.
@@ -114,8 +114,8 @@ class RabbitConsumer:
         ):
             if channel is not None and channel.closed is None:
                 await self._stop_pushing()
-                held = list(self._open.values())
-                await self._give_back(held)
+                in_flight = list(self._open.values())
+                await self._give_back(in_flight)
         if channel is not None:
             if self._open or channel.closed is not None:
                 self._note_loss()
@@ -388,16 +388,16 @@ class RabbitConsumer:
             envelope, queue, crashes=delivery.crashes, delay=settlement.delay, eta=eta
         )
 
-    async def _give_back(self, held: Sequence[Received]) -> None:
+    async def _give_back(self, in_flight: Sequence[Received]) -> None:
         """To the end of its queue: what RabbitMQ itself puts back counts as delivered before."""
         parcels: list[Parcel] = []
-        for item in held:
+        for item in in_flight:
             suspect = item.redelivered or item.tag in self._suspects
             queue = names.suspects(self._name) if suspect else self._name
             parcels.append(wrap(item.envelope, "", queue, crashes=item.losses, again=item.again))
         if parcels:
             await self._publisher.move(parcels)
-            await self._settle_tags([item.tag for item in held])
+            await self._settle_tags([item.tag for item in in_flight])
 
     async def _settle_tags(self, tags: Sequence[int]) -> None:
         """Acknowledge deliveries, in as few frames as their order allows."""

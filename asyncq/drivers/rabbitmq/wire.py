@@ -382,7 +382,7 @@ class Wire(asyncio.Protocol):
             return
         # Must survive: what is raised here asyncio would log, and leave the connection half alive.
         except Exception as error:
-            log.exception("what a connection to RabbitMQ brought cannot be handled")
+            log.exception("what RabbitMQ has sent cannot be handled: the connection is closed")
             self._give_up(f"what it brought cannot be handled: {error!r}")
             return
         self._unread = data[at:]

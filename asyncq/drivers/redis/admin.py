@@ -45,7 +45,7 @@ class RedisQueueAdmin:
         return Depth(
             ready=sum(replies[2 : 2 + size]),
             delayed=replies[0],
-            held=sum(replies[2 + 2 * size :]),
+            in_flight=sum(replies[2 + 2 * size :]),
             dead=replies[1],
             oldest_age=await self._oldest_age(queue, heads),
         )
@@ -160,7 +160,7 @@ class RedisQueueAdmin:
             return found
         names = [id for id, _ in here]
         members = [f"{unpack(id, queue, blob).priority}{id}" for id, blob in here]
-        due, *held = await self.link.pipeline(
+        due, *in_flight = await self.link.pipeline(
             [("ZMSCORE", f"{base}:delayed", *members)]
             + [
                 ("HMGET", f"{base}:held:{raw.decode(errors='replace')}", *names)
@@ -170,7 +170,7 @@ class RedisQueueAdmin:
         for at, name in enumerate(names):
             if due[at] is not None:
                 found[name] = Status.SCHEDULED
-            elif any(flags[at] for flags in held):
+            elif any(flags[at] for flags in in_flight):
                 found[name] = Status.RUNNING
             else:
                 found[name] = Status.QUEUED

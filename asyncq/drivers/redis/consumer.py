@@ -38,7 +38,7 @@ log = get_logger(__name__)
 
 LONGEST_WAIT = 2.0  # seconds blocked at a time; then we know that the server still answers
 QUARANTINE_WAIT = 0.05  # seconds until another look when suspects wait for room in the quarantine
-LEAVE_TIMEOUT = 5.0  # seconds to give back what is held; then the lease decides
+LEAVE_TIMEOUT = 5.0  # seconds to give back what is in flight; then the lease decides
 
 # What the claim script says of crashes:
 QUARANTINE_FULL = -2  # suspects wait for room in the quarantine
@@ -94,7 +94,7 @@ class RedisConsumer:
             raise
 
     async def leave(self) -> None:
-        """Give back what is still held, and end the lease in this queue."""
+        """Give back what is still in flight, and end the lease in this queue."""
         # Shielded: a worker that leaves on cancellation must not keep others waiting for the
         # lease to run out. Bounded: then the lease decides after all.
         with (
@@ -219,10 +219,10 @@ class RedisConsumer:
         """After the claiming connection was lost: give back what was claimed and never arrived."""
         if self._claims.is_connected:
             return
-        held = await self._announce(must_exist=True)
+        in_flight = await self._announce(must_exist=True)
         unheard = [
             id
-            for id, number in zip(held[::2], held[1::2], strict=True)
+            for id, number in zip(in_flight[::2], in_flight[1::2], strict=True)
             if int(number) in self._unheard
         ]
         try:
@@ -236,7 +236,7 @@ class RedisConsumer:
                 )
             self._unheard.clear()
         except BaseException:
-            # Connected, we would not ask again what is held, and keep it for ever.
+            # Connected, we would not ask again what is in flight, and keep it for ever.
             self._claims.close()
             raise
 

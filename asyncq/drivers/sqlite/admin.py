@@ -25,7 +25,7 @@ def measure(connection: sqlite3.Connection, queue: str, now: float) -> Depth:
     due = _count(
         connection, "SELECT count(*) FROM delayed WHERE queue = ? AND due <= ?", queue, now
     )
-    held = _count(
+    in_flight = _count(
         connection,
         "SELECT count(*) FROM held h CROSS JOIN messages m ON m.seq = h.seq WHERE m.queue = ?",
         queue,
@@ -35,7 +35,7 @@ def measure(connection: sqlite3.Connection, queue: str, now: float) -> Depth:
     return Depth(
         ready=waiting + due,
         delayed=delayed - due,
-        held=held,
+        in_flight=in_flight,
         dead=dead,
         oldest_age=None if sent_at is None else now - sent_at,
     )

@@ -82,7 +82,7 @@ class SqliteConsumer:
         self._number = queues.open_lease(connection, self._lease.incarnation, self._queue, ends)
 
     async def leave(self) -> None:
-        # Shielded: what is held would wait for the lease to end, and count as a crash.
+        # Shielded: what is in flight would wait for the lease to end, and count as a crash.
         with move_on_after(LEAVE_TIMEOUT, shield=True):
             with suppress(sqlite3.Error):  # then, too
                 await self._store.write(
@@ -199,12 +199,12 @@ class SqliteConsumer:
 
     def _complete(self, connection: sqlite3.Connection, batch: "Sequence[_Completion]") -> Ended:
         now = self._clock.now()
-        held = queues.still_held(connection, self._number, [each.token for each in batch])
+        in_flight = queues.still_in_flight(connection, self._number, [each.token for each in batch])
         ours: list[_Completion] = []
         missing: list[Delivery] = []
         for each in batch:
-            if each.row in held:
-                held.remove(each.row)  # named twice, it is settled once
+            if each.row in in_flight:
+                in_flight.remove(each.row)  # named twice, it is settled once
                 ours.append(each)
             else:
                 missing.append(each.settlement.delivery)

@@ -44,7 +44,7 @@ def bury(
     _trim(connection, queue, now, limits)
 
 
-def bury_held(
+def bury_in_flight(
     connection: sqlite3.Connection,
     queue: str,
     burials: Sequence[Burial],

@@ -10,7 +10,7 @@ from typing import assert_never
 
 import msgspec
 
-from asyncq.drivers.sqlite.dead import Burial, bury_held
+from asyncq.drivers.sqlite.dead import Burial, bury_in_flight
 from asyncq.drivers.sqlite.declared import (
     Bounds,
     Refusal,
@@ -155,7 +155,7 @@ def open_lease(connection: sqlite3.Connection, incarnation: str, queue: str, end
 
 
 def close_lease(connection: sqlite3.Connection, lease: int) -> int:
-    """End it; what is held goes back, uncounted. Returns how many that were."""
+    """End it; what is in flight goes back, uncounted. Returns how many that were."""
     connection.execute("DELETE FROM leases WHERE number = ?", (lease,))
     rows = connection.execute("SELECT seq FROM held WHERE lease = ? ORDER BY claim, seq", (lease,))
     return _give_back(connection, [seq for (seq,) in rows])
@@ -389,7 +389,7 @@ def _give_back(connection: sqlite3.Connection, seqs: Sequence[int]) -> int:
 # Settlements
 
 
-def still_held(
+def still_in_flight(
     connection: sqlite3.Connection, lease: int, tokens: Sequence[Held]
 ) -> set[tuple[int, int]]:
     """The rows, as (seq, claim), that are this lease's."""
@@ -443,7 +443,7 @@ def settle(
         connection.execute(
             "DELETE FROM messages WHERE seq IN (SELECT value FROM json_each(?))", chosen
         )
-    bury_held(connection, queue, buried, now, limits)
+    bury_in_flight(connection, queue, buried, now, limits)
     _give_back(connection, given_back)
     return len(given_back), delayed
 

@@ -59,7 +59,7 @@ class AdminContract(DriverFixtures):
             await consumer.settle([Nack(later, delay=FAR), Reject(dying, "bad")])
             depth = await broker.depth(MAIL.name)
 
-        assert (depth.ready, depth.delayed, depth.held, depth.dead) == (3, 3, 1, 1)
+        assert (depth.ready, depth.delayed, depth.in_flight, depth.dead) == (3, 3, 1, 1)
         assert await broker.depth(NEWS.name) == Depth()
 
     async def test_the_age_is_that_of_the_first_message_waiting(self, broker: FullBroker) -> None:
@@ -80,13 +80,13 @@ class AdminContract(DriverFixtures):
 
     async def test_every_message_is_found_where_it_is(self, broker: FullBroker) -> None:
         ready, delayed = envelope(), envelope(queue=NEWS.name, eta=now() + FAR)
-        held, dead, done = (envelope(priority=9) for _ in range(3))
-        await broker.publish([ready, delayed, held, dead, done])
+        in_flight, dead, done = (envelope(priority=9) for _ in range(3))
+        await broker.publish([ready, delayed, in_flight, dead, done])
         async with broker.consume(MAIL, new_lease()) as consumer:
             [_, dying, doing] = await take(consumer, 3)
             await consumer.settle([Reject(dying, "bad"), Ack(doing)])
 
-            found = await broker.find([*ids_of([ready, delayed, held, dead, done]), new_id()])
+            found = await broker.find([*ids_of([ready, delayed, in_flight, dead, done]), new_id()])
 
         assert list(found) == [
             Status.QUEUED,
@@ -149,7 +149,7 @@ class AdminContract(DriverFixtures):
     async def test_purging_removes_what_waits_and_nothing_else(self, broker: FullBroker) -> None:
         await broker.publish(envelopes(2, priority=9))
         async with broker.consume(MAIL, new_lease()) as consumer:
-            [held, dying] = await take(consumer, 2)
+            [in_flight, dying] = await take(consumer, 2)
             await consumer.settle([Reject(dying, "bad")])
             await make_suspects(broker, envelopes(2))
             await broker.publish([*envelopes(3), *envelopes(3, eta=now() + FAR)])
@@ -157,9 +157,9 @@ class AdminContract(DriverFixtures):
 
             assert await broker.purge(MAIL.name) == 8
             depth = await broker.depth(MAIL.name)
-            assert (depth.ready, depth.delayed, depth.held, depth.dead) == (0, 0, 1, 1)
+            assert (depth.ready, depth.delayed, depth.in_flight, depth.dead) == (0, 0, 1, 1)
             assert list(await consumer.receive(10)) == []
-            assert list(await consumer.settle([Ack(held)])) == []
+            assert list(await consumer.settle([Ack(in_flight)])) == []
 
         assert (await broker.depth(NEWS.name)).ready == 1
 

@@ -163,10 +163,10 @@ class BrokerContract(DriverFixtures):
 
         await broker.publish([sent])
         async with broker.consume(MAIL, new_lease()) as consumer:
-            [held] = await take(consumer, 1)
+            [in_flight] = await take(consumer, 1)
             await broker.publish([sent])
             assert list(await consumer.receive(10)) == []
-            await consumer.settle([Ack(held)])
+            await consumer.settle([Ack(in_flight)])
             assert list(await consumer.receive(10)) == []
 
     async def test_a_delayed_id_is_not_stored_again(self, broker: Broker) -> None:
@@ -363,10 +363,10 @@ class BrokerContract(DriverFixtures):
             broker.consume(MAIL, new_lease()) as owner,
             broker.consume(MAIL, new_lease()) as stranger,
         ):
-            held = await take(owner, 3)
-            batch = [Ack(held[0]), Nack(held[1]), Reject(held[2], "not mine")]
+            in_flight = await take(owner, 3)
+            batch = [Ack(in_flight[0]), Nack(in_flight[1]), Reject(in_flight[2], "not mine")]
             fenced = await stranger.settle(batch)
 
-            assert ids_of(fenced) == ids_of(held)
+            assert ids_of(fenced) == ids_of(in_flight)
             assert list(await stranger.receive(10)) == []
-            assert list(await owner.settle([Ack(delivery) for delivery in held])) == []
+            assert list(await owner.settle([Ack(delivery) for delivery in in_flight])) == []

@@ -108,13 +108,13 @@ class ConsumerContract(DriverFixtures):
     async def test_a_consumer_settles_while_it_waits(self, broker: Broker) -> None:
         await broker.publish(envelopes(2))
         async with broker.consume(MAIL, new_lease()) as consumer:
-            held = await take(consumer, 2)
+            in_flight = await take(consumer, 2)
             with fail_after(PATIENCE):
                 async with create_task_group() as group:
                     group.start_soon(_wait_for, consumer, 1)
                     await checkpoint()
-                    assert list(await consumer.settle([Ack(held[0])])) == []
-                    assert list(await consumer.settle([Nack(held[1])])) == []
+                    assert list(await consumer.settle([Ack(in_flight[0])])) == []
+                    assert list(await consumer.settle([Nack(in_flight[1])])) == []
 
     # Claiming
 
@@ -254,7 +254,7 @@ class ConsumerContract(DriverFixtures):
     async def test_leaving_keeps_what_was_settled(self, broker: Broker) -> None:
         await broker.publish(envelopes(3))
         async with broker.consume(MAIL, new_lease()) as consumer:
-            [done, later, _held] = await take(consumer, 3)
+            [done, later, _in_flight] = await take(consumer, 3)
             await consumer.settle([Ack(done), Nack(later, delay=FAR)])
 
         async with broker.consume(MAIL, new_lease()) as consumer:
@@ -313,9 +313,9 @@ class ConsumerContract(DriverFixtures):
     async def test_a_cancelled_settle_may_be_repeated(self, broker: Broker) -> None:
         await broker.publish(envelopes(300))
         async with broker.consume(MAIL, new_lease()) as consumer:
-            held = await take(consumer, 300)
-            for start in range(0, len(held), 10):
-                batch = [Ack(delivery) for delivery in held[start : start + 10]]
+            in_flight = await take(consumer, 300)
+            for start in range(0, len(in_flight), 10):
+                batch = [Ack(delivery) for delivery in in_flight[start : start + 10]]
                 async with interrupted():
                     await consumer.settle(batch)
                 await consumer.settle(batch)

@@ -38,10 +38,10 @@ class LeaseContract(DriverFixtures):
     async def test_what_a_living_worker_holds_is_left_alone(self, broker: FullBroker) -> None:
         await broker.publish(envelopes(3))
         async with broker.consume(MAIL, new_lease()) as consumer:
-            held = await take(consumer, 3)
+            in_flight = await take(consumer, 3)
 
             assert await broker.sweep(MAIL.name) == 0
-            assert list(await consumer.settle([Ack(delivery) for delivery in held])) == []
+            assert list(await consumer.settle([Ack(delivery) for delivery in in_flight])) == []
 
     async def test_sweeping_an_unknown_queue_finds_nothing(self, broker: FullBroker) -> None:
         assert await broker.sweep("nowhere") == 0
@@ -62,7 +62,7 @@ class LeaseContract(DriverFixtures):
         lease = new_lease(SHORT)
         await broker.publish(envelopes(2))
         async with broker.consume(MAIL, lease) as consumer:
-            held = await take(consumer, 2)
+            in_flight = await take(consumer, 2)
             renewer = broker.renewer()
             try:
                 assert await to_thread.run_sync(renewer.renew, lease.incarnation, [MAIL.name], FAR)
@@ -70,7 +70,7 @@ class LeaseContract(DriverFixtures):
                 renewer.close()
 
             await _nothing_is_swept_for(broker, SHORT * 2)
-            assert list(await consumer.settle([Ack(delivery) for delivery in held])) == []
+            assert list(await consumer.settle([Ack(delivery) for delivery in in_flight])) == []
 
     async def test_a_thread_keeps_a_lease_while_the_loop_stands_still(
         self, broker: FullBroker
@@ -88,14 +88,14 @@ class LeaseContract(DriverFixtures):
 
         await broker.publish(envelopes(2))
         async with broker.consume(MAIL, lease) as consumer:
-            held = await take(consumer, 2)
+            in_flight = await take(consumer, 2)
             thread = threading.Thread(target=renew_for_a_while)
             thread.start()
             thread.join()  # the loop turns no more until the thread is done
 
             assert all(renewed)
             assert await broker.sweep(MAIL.name) == 0
-            assert list(await consumer.settle([Ack(delivery) for delivery in held])) == []
+            assert list(await consumer.settle([Ack(delivery) for delivery in in_flight])) == []
 
     async def test_one_renewal_covers_every_queue(self, broker: FullBroker) -> None:
         lease = new_lease(SHORT)
@@ -104,7 +104,7 @@ class LeaseContract(DriverFixtures):
             broker.consume(MAIL, lease) as of_mail,
             broker.consume(NEWS, lease) as of_news,
         ):
-            held = [*await take(of_mail, 1), *await take(of_news, 1)]
+            in_flight = [*await take(of_mail, 1), *await take(of_news, 1)]
             renewer = broker.renewer()
             queues = [MAIL.name, NEWS.name]
             try:
@@ -113,8 +113,8 @@ class LeaseContract(DriverFixtures):
                 renewer.close()
 
             await _nothing_is_swept_for(broker, SHORT * 2)
-            assert list(await of_mail.settle([Ack(held[0])])) == []
-            assert list(await of_news.settle([Ack(held[1])])) == []
+            assert list(await of_mail.settle([Ack(in_flight[0])])) == []
+            assert list(await of_news.settle([Ack(in_flight[1])])) == []
 
     async def test_a_lease_that_was_swept_stays_ended(self, broker: FullBroker) -> None:
         lease = new_lease()
@@ -142,20 +142,20 @@ class LeaseContract(DriverFixtures):
         lease = new_lease()
         await broker.publish(envelopes(4))
         async with broker.consume(MAIL, lease) as consumer:
-            held = await take(consumer, 4)
+            in_flight = await take(consumer, 4)
             await end_lease(broker, lease)
             await sweep(broker, 4)
             batch = [
-                Ack(held[0]),
-                Nack(held[1], delay=FAR),
-                Nack(held[2], replacement=envelope(b"mine", id=held[2].envelope.id)),
-                Reject(held[3], "bad"),
+                Ack(in_flight[0]),
+                Nack(in_flight[1], delay=FAR),
+                Nack(in_flight[2], replacement=envelope(b"mine", id=in_flight[2].envelope.id)),
+                Reject(in_flight[3], "bad"),
             ]
 
-            assert ids_of(await consumer.settle(batch)) == ids_of(held)
+            assert ids_of(await consumer.settle(batch)) == ids_of(in_flight)
 
         depth = await broker.depth(MAIL.name)
-        assert (depth.ready, depth.delayed, depth.held, depth.dead) == (4, 0, 0, 0)
+        assert (depth.ready, depth.delayed, depth.in_flight, depth.dead) == (4, 0, 0, 0)
         assert sorted(await _crashes(broker)) == [b"0", b"1", b"2", b"3"]
 
     async def test_what_another_worker_took_over_is_that_workers(self, broker: FullBroker) -> None:
@@ -179,12 +179,12 @@ class LeaseContract(DriverFixtures):
         lease = new_lease()
         await broker.publish(envelopes(2))
         async with broker.consume(MAIL, lease) as consumer:
-            held = await take(consumer, 2)
+            in_flight = await take(consumer, 2)
             await end_lease(broker, lease)
 
-            assert list(await consumer.settle([Ack(held[0])])) == []
+            assert list(await consumer.settle([Ack(in_flight[0])])) == []
             await sweep(broker, 1)
-            assert ids_of(await consumer.settle([Ack(held[1])])) == [held[1].envelope.id]
+            assert ids_of(await consumer.settle([Ack(in_flight[1])])) == [in_flight[1].envelope.id]
 
     async def test_a_swept_worker_that_leaves_gives_nothing_back(self, broker: FullBroker) -> None:
         lease = new_lease()
@@ -208,12 +208,12 @@ class LeaseContract(DriverFixtures):
             broker.consume(NEWS, other) as elsewhere,
         ):
             await take(dying, 1)
-            held, news = await take(living, 1), await take(elsewhere, 1)
+            in_flight, news = await take(living, 1), await take(elsewhere, 1)
             await end_lease(broker, lease)
             await sweep(broker, 1)
 
             assert await broker.sweep(NEWS.name) == 0
-            assert list(await living.settle([Ack(held[0])])) == []
+            assert list(await living.settle([Ack(in_flight[0])])) == []
             assert list(await elsewhere.settle([Ack(news[0])])) == []
 
     async def test_a_worker_may_take_a_new_incarnation(self, broker: FullBroker) -> None:
@@ -237,18 +237,18 @@ class LeaseContract(DriverFixtures):
             broker.consume(NEWS, dead) as of_news,
             broker.consume(MAIL, other) as survivor,
         ):
-            held = [*await take(of_mail, 2), *await take(of_news, 1)]
+            in_flight = [*await take(of_mail, 2), *await take(of_news, 1)]
             [kept] = await take(survivor, 1)
 
             assert await release(broker, dead, MAIL.name, NEWS.name) == 3
             assert await release(broker, dead, MAIL.name, NEWS.name) == 0
-            assert ids_of(await of_mail.settle([Ack(held[0])])) == [held[0].envelope.id]
+            assert ids_of(await of_mail.settle([Ack(in_flight[0])])) == [in_flight[0].envelope.id]
             with pytest.raises(LeaseLost):
                 await of_mail.receive(1)
             assert list(await survivor.settle([Ack(kept)])) == []
             [suspect] = await take(survivor, 1)
             assert (suspect.suspect, suspect.crashes) == (True, 1)
-            assert suspect.envelope.id in ids_of(held)
+            assert suspect.envelope.id in ids_of(in_flight)
 
         assert (await broker.depth(MAIL.name)).ready == 2
         assert (await broker.depth(NEWS.name)).ready == 1
@@ -345,16 +345,16 @@ class LeaseContract(DriverFixtures):
             while await _waiting(broker):
                 lease = new_lease()
                 async with broker.consume(MAIL, lease) as worker:
-                    held = await worker.receive(10)
-                    if b"poison" not in bodies_of(held):
-                        finished += bodies_of(held)
-                        await worker.settle([Ack(delivery) for delivery in held])
-                    elif any(delivery.crashes >= 3 for delivery in held):
-                        await worker.settle([Reject(held[0], "it killed three workers")])
+                    in_flight = await worker.receive(10)
+                    if b"poison" not in bodies_of(in_flight):
+                        finished += bodies_of(in_flight)
+                        await worker.settle([Ack(delivery) for delivery in in_flight])
+                    elif any(delivery.crashes >= 3 for delivery in in_flight):
+                        await worker.settle([Reject(in_flight[0], "it killed three workers")])
                     else:
                         deaths += 1
                         await end_lease(broker, lease)
-                        await sweep(broker, len(held))
+                        await sweep(broker, len(in_flight))
 
         assert deaths == 3
         assert sorted(finished) == [b"a", b"b"]

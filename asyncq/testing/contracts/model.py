@@ -126,7 +126,7 @@ class Model:
         self.ready: list[str] = []
         self.suspects: list[str] = []
         self.delayed: list[str] = []
-        self.held: list[str] = []
+        self.in_flight: list[str] = []
         self.dead: list[str] = []
         self.records: dict[str, Record] = {}
 
@@ -135,7 +135,7 @@ class Model:
             (self.ready, Status.QUEUED),
             (self.suspects, Status.QUEUED),
             (self.delayed, Status.SCHEDULED),
-            (self.held, Status.RUNNING),
+            (self.in_flight, Status.RUNNING),
             (self.dead, Status.FAILED),
         ):
             if message_id in place:
@@ -153,11 +153,11 @@ class Model:
 
     def claim(self, message_id: str) -> None:
         (self.suspects if self.kept[message_id].suspect else self.ready).remove(message_id)
-        self.held.append(message_id)
+        self.in_flight.append(message_id)
 
     def settle(self, settlement: Settlement) -> None:
         message_id = settlement.delivery.envelope.id
-        self.held.remove(message_id)
+        self.in_flight.remove(message_id)
         kept = self.kept[message_id]
         match settlement:
             case Ack():
@@ -176,13 +176,13 @@ class Model:
     def store(self, new: Record) -> None:
         self.records.setdefault(new.id, new)
 
-    def crash(self, held: Sequence[str]) -> None:
-        caught = any(self.kept[each].suspect for each in held)
-        for each in held:
+    def crash(self, in_flight: Sequence[str]) -> None:
+        caught = any(self.kept[each].suspect for each in in_flight)
+        for each in in_flight:
             kept = self.kept[each]
             crashes = kept.crashes + (1 if kept.suspect or not caught else 0)
             self.kept[each] = Kept(kept.envelope, crashes, suspect=True)
-            self.held.remove(each)
+            self.in_flight.remove(each)
             self.suspects.append(each)
 
     def replay(self, message_id: str) -> None:
@@ -208,7 +208,7 @@ class Worker(msgspec.Struct):
 
     lease: Lease
     consumer: Consumer
-    held: dict[str, Delivery]
+    in_flight: dict[str, Delivery]
     settled: Delivery | None = None
     """The last one it settled."""
 
@@ -260,8 +260,8 @@ class Run:
                 pass
             case _:
                 worker = self.workers[first % WORKERS]
-                if worker.held:
-                    delivery = list(worker.held.values())[second % len(worker.held)]
+                if worker.in_flight:
+                    delivery = list(worker.in_flight.values())[second % len(worker.in_flight)]
                     await self.settle(worker, self.completion(name, delivery, second))
 
     async def hire(self) -> Worker:
@@ -291,11 +291,11 @@ class Run:
             kept = model.kept[delivery.envelope.id]
             assert Kept(delivery.envelope, delivery.crashes, delivery.suspect) == kept
             model.claim(delivery.envelope.id)
-            worker.held[delivery.envelope.id] = delivery
+            worker.in_flight[delivery.envelope.id] = delivery
 
     def judge(self, worker: Worker, came: Sequence[Delivery], limit: int) -> None:
         """Whether these are suspects that the worker's quarantine has room for."""
-        inside = [each for each in worker.held.values() if each.suspect]
+        inside = [each for each in worker.in_flight.values() if each.suspect]
         if any(each.crashes >= ALONE_FROM for each in inside):
             assert came == []
         elif any(each.crashes >= ALONE_FROM for each in came):
@@ -337,26 +337,28 @@ class Run:
         if new is not None:
             self.model.store(new)
         self.model.settle(settlement)
-        worker.settled = worker.held.pop(settlement.delivery.envelope.id)
+        worker.settled = worker.in_flight.pop(settlement.delivery.envelope.id)
 
     async def settle_again(self, worker: Worker) -> None:
         last = worker.settled
-        if last is not None and last.envelope.id not in worker.held:
+        if last is not None and last.envelope.id not in worker.in_flight:
             assert ids_of(await worker.consumer.settle([Ack(last)])) == [last.envelope.id]
 
     async def crash(self, number: int) -> None:
         """Kill a worker, let its ghost try everything, and hire another."""
         worker = self.workers[number]
-        if not worker.held:
+        if not worker.in_flight:
             return
         await end_lease(self.broker, worker.lease, self.queue.name)
-        await sweep(self.broker, len(worker.held), self.queue.name)
-        held = list(worker.held.values())
-        self.model.crash(ids_of(held))
+        await sweep(self.broker, len(worker.in_flight), self.queue.name)
+        in_flight = list(worker.in_flight.values())
+        self.model.crash(ids_of(in_flight))
         if isinstance(worker.consumer, UnifiedConsumer):
-            late = [Completion(Ack(each), record(each.envelope.id, "late")) for each in held]
-            assert ids_of(await worker.consumer.complete(late)) == ids_of(held)
-        assert ids_of(await worker.consumer.settle([Nack(each) for each in held])) == ids_of(held)
+            late = [Completion(Ack(each), record(each.envelope.id, "late")) for each in in_flight]
+            assert ids_of(await worker.consumer.complete(late)) == ids_of(in_flight)
+        assert ids_of(await worker.consumer.settle([Nack(each) for each in in_flight])) == ids_of(
+            in_flight
+        )
         with pytest.raises(LeaseLost):
             await worker.consumer.receive(1)
         self.workers[number] = await self.hire()
@@ -389,13 +391,13 @@ class Run:
         depth = await self.broker.depth(self.queue.name)
         assert depth.ready == len(model.ready) + len(model.suspects)
         assert depth.delayed == len(model.delayed)
-        assert depth.held == len(model.held)
+        assert depth.in_flight == len(model.in_flight)
         assert depth.dead == len(model.dead)
 
     async def drain(self) -> None:
         """Everybody has left: whatever was held or waited can be received, once. Leaves nothing."""
         model = self.model
-        left = [*model.ready, *model.suspects, *model.held]
+        left = [*model.ready, *model.suspects, *model.in_flight]
         found: dict[str, Kept] = {}
         async with self.broker.consume(self.queue, new_lease()) as consumer:
             while len(found) < len(left):

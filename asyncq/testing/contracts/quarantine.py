@@ -55,10 +55,10 @@ class QuarantineContract(DriverFixtures):
         await make_suspects(broker, envelopes(5))
         await broker.publish([envelope(b"new")])
         async with broker.consume(MAIL, new_lease(alone_from=2)) as consumer:
-            held = list(await consumer.receive(10))
+            in_flight = list(await consumer.receive(10))
 
-            assert [delivery.suspect for delivery in held] == [True] * 5 + [False]
-            assert {delivery.crashes for delivery in held[:5]} == {1}
+            assert [delivery.suspect for delivery in in_flight] == [True] * 5 + [False]
+            assert {delivery.crashes for delivery in in_flight[:5]} == {1}
 
     async def test_no_more_come_than_are_asked_for(self, broker: FullBroker) -> None:
         await make_suspects(broker, envelopes(5))
@@ -88,7 +88,7 @@ class QuarantineContract(DriverFixtures):
             await consumer.settle([Reject(two, "bad")])
             assert bodies_of(await take(consumer, 1)) == [b"bad"]
 
-    async def test_what_one_queue_brought_to_the_lane_counts_in_another(
+    async def test_what_one_queue_brought_to_the_quarantine_counts_in_another(
         self, broker: FullBroker
     ) -> None:
         await make_suspects(broker, envelopes(2))
@@ -123,15 +123,15 @@ class QuarantineContract(DriverFixtures):
 
         assert groups == ([[1, 1], [2], [2]] if behind else [[2], [2], [1, 1]])
 
-    async def test_a_crash_is_charged_to_all_suspects_in_the_lane_and_to_nobody_else(
+    async def test_a_crash_is_charged_to_all_suspects_in_the_quarantine_and_to_nobody_else(
         self, broker: FullBroker
     ) -> None:
         await make_suspects(broker, [envelope(b"one"), envelope(b"two"), envelope(b"done")])
         await broker.publish([envelope(b"new")])
         lease = new_lease(alone_from=2)
         async with broker.consume(MAIL, lease) as consumer:
-            held = {each.envelope.body: each for each in await consumer.receive(10)}
-            await consumer.settle([Ack(held[b"done"])])
+            in_flight = {each.envelope.body: each for each in await consumer.receive(10)}
+            await consumer.settle([Ack(in_flight[b"done"])])
             await end_lease(broker, lease)
             await sweep(broker, 3)
 
@@ -160,17 +160,17 @@ class QuarantineContract(DriverFixtures):
             [delivery] = await take(consumer, 1)
         assert (delivery.envelope.body, delivery.crashes) == (b"new", 1)
 
-    async def test_each_worker_has_a_lane_of_its_own(self, broker: FullBroker) -> None:
+    async def test_each_worker_has_a_quarantine_of_its_own(self, broker: FullBroker) -> None:
         await make_suspects(broker, envelopes(3))
         async with (
             broker.consume(MAIL, new_lease()) as one,
             broker.consume(MAIL, new_lease()) as two,
         ):
-            held = [*await one.receive(10), *await two.receive(10)]
+            in_flight = [*await one.receive(10), *await two.receive(10)]
 
-        assert len(set(ids_of(held))) == 2
+        assert len(set(ids_of(in_flight))) == 2
 
-    async def test_a_worker_has_one_lane_for_all_its_queues(self, broker: FullBroker) -> None:
+    async def test_a_worker_has_one_quarantine_for_all_its_queues(self, broker: FullBroker) -> None:
         await make_suspects(broker, envelopes(2))
         await make_suspects(broker, envelopes(2, queue=NEWS.name))
         lease = new_lease()
@@ -185,7 +185,7 @@ class QuarantineContract(DriverFixtures):
             assert len(await of_news.receive(10)) == 1
             assert list(await of_mail.receive(10)) == []
 
-    async def test_no_suspect_comes_while_the_lane_is_taken(self, broker: FullBroker) -> None:
+    async def test_no_suspect_comes_while_the_quarantine_is_taken(self, broker: FullBroker) -> None:
         await make_suspects(broker, envelopes(1))
         lease = new_lease()
         async with broker.consume(MAIL, lease) as consumer:
@@ -195,7 +195,7 @@ class QuarantineContract(DriverFixtures):
             lease.quarantine.occupy(admission)
             assert len(await consumer.receive(10)) == 1
 
-    async def test_the_lane_stays_free_when_no_suspect_came(self, broker: FullBroker) -> None:
+    async def test_the_quarantine_stays_free_when_no_suspect_came(self, broker: FullBroker) -> None:
         lease = new_lease()
         async with broker.consume(MAIL, lease) as consumer:
             await consumer.receive(10)
@@ -205,7 +205,7 @@ class QuarantineContract(DriverFixtures):
             await consumer.receive(10)
             assert lease.quarantine.is_empty
 
-    async def test_leaving_does_not_free_a_lane_that_another_queue_has(
+    async def test_leaving_does_not_free_a_quarantine_that_another_queue_has(
         self, broker: FullBroker
     ) -> None:
         lease = new_lease()
@@ -216,7 +216,7 @@ class QuarantineContract(DriverFixtures):
         assert not lease.quarantine.is_empty
 
     @pytest.mark.parametrize("way", ["ack", "nack", "delay", "replace", "reject", "fenced"])
-    async def test_the_lane_is_free_once_the_suspect_is_settled(
+    async def test_the_quarantine_is_free_once_the_suspect_is_settled(
         self, broker: FullBroker, way: str
     ) -> None:
         await make_suspects(broker, envelopes(1))
@@ -240,7 +240,7 @@ class QuarantineContract(DriverFixtures):
             assert len(fenced) == (1 if way == "fenced" else 0)
             assert lease.quarantine.is_empty
 
-    async def test_the_lane_is_free_once_the_worker_has_left_the_queue(
+    async def test_the_quarantine_is_free_once_the_worker_has_left_the_queue(
         self, broker: FullBroker
     ) -> None:
         await make_suspects(broker, envelopes(1))

@@ -196,13 +196,13 @@ class QueueContract(DriverFixtures):
         await broker.publish([envelope(eta=now() + FAR) for _ in range(5)])
         await broker.publish(envelopes(2))
         async with broker.consume(MAIL, new_lease()) as consumer:
-            held, dying = await take(consumer, 2)
+            in_flight, dying = await take(consumer, 2)
             await consumer.settle([Reject(dying, "bad")])
 
             await broker.publish(envelopes(2))
             with pytest.raises(QueueFull):
                 await broker.publish(envelopes(1))
-            await consumer.settle([Nack(held)])  # what was accepted has a place, full or not
+            await consumer.settle([Nack(in_flight)])  # what was accepted has a place, full or not
 
         depth = await broker.depth(MAIL.name)
         assert (depth.ready, depth.delayed, depth.dead) == (3, 5, 1)
@@ -268,13 +268,13 @@ class QueueContract(DriverFixtures):
             broker.consume(MAIL, lease) as active,
             broker.consume(MAIL, new_lease()) as other,
         ):
-            [held] = await active.receive(1)
+            [in_flight] = await active.receive(1)
             assert list(await other.receive(10)) == []
             await end_lease(broker, lease)
             await sweep(broker, 1)
 
             assert {each.envelope.body for each in await take(other, 2)} == {b"0", b"1"}
-            assert ids_of(await active.settle([Ack(held)])) == [held.envelope.id]
+            assert ids_of(await active.settle([Ack(in_flight)])) == [in_flight.envelope.id]
 
     async def test_who_stands_by_is_woken_when_the_active_one_leaves(
         self, broker: FullBroker

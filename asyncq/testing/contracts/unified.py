@@ -39,7 +39,7 @@ class UnifiedContract(DriverFixtures):
 
     # Completions
 
-    async def test_a_conclusion_settles_and_stores_and_tells(
+    async def test_a_completion_settles_and_stores_and_tells(
         self, broker: FullBroker, backend: Backend
     ) -> None:
         sent = envelope()
@@ -57,7 +57,7 @@ class UnifiedContract(DriverFixtures):
         assert list(await backend.fetch([sent.id])) == [kept]
         assert list(await broker.find([sent.id])) == [None]
 
-    async def test_a_conclusion_without_a_record_only_settles(
+    async def test_a_completion_without_a_record_only_settles(
         self, broker: FullBroker, backend: Backend
     ) -> None:
         sent = envelopes(3)
@@ -123,7 +123,7 @@ class UnifiedContract(DriverFixtures):
         assert list(await backend.fetch([sent.id])) == [None]
 
     @pytest.mark.parametrize("keep", [1e-9, 0.0005, 1e9])
-    async def test_a_conclusion_may_be_kept_for_any_time_at_all(
+    async def test_a_completion_may_be_kept_for_any_time_at_all(
         self, broker: FullBroker, backend: Backend, keep: float
     ) -> None:
         sent = envelope()
@@ -139,7 +139,7 @@ class UnifiedContract(DriverFixtures):
             assert await hear(watch, 1) == [kept]
         assert list(await broker.find([sent.id])) == [None]
 
-    async def test_a_concluded_record_is_kept_for_its_time(
+    async def test_a_completed_record_is_kept_for_its_time(
         self, broker: FullBroker, backend: Backend
     ) -> None:
         await broker.publish([envelope(id="1")])
@@ -153,7 +153,7 @@ class UnifiedContract(DriverFixtures):
             while list(await backend.fetch(["1"])) != [None]:
                 pass
 
-    async def test_a_full_batch_is_concluded_in_order(
+    async def test_a_full_batch_is_completed_in_order(
         self, broker: FullBroker, backend: Backend
     ) -> None:
         sent = envelopes(MAX_BATCH)
@@ -163,18 +163,18 @@ class UnifiedContract(DriverFixtures):
             backend.watch("me") as watch,
             broker.consume(MAIL, new_lease()) as consumer,
         ):
-            held = await take(consumer, MAX_BATCH)
-            batch = [Completion(Ack(each), of) for each, of in zip(held, kept, strict=True)]
+            in_flight = await take(consumer, MAX_BATCH)
+            batch = [Completion(Ack(each), of) for each, of in zip(in_flight, kept, strict=True)]
             assert list(await unified(consumer).complete(batch)) == []
 
             assert await hear(watch, MAX_BATCH) == kept
         assert list(await backend.fetch(ids_of(sent))) == kept
 
-    async def test_nothing_to_conclude_is_fine(self, broker: FullBroker) -> None:
+    async def test_nothing_to_complete_is_fine(self, broker: FullBroker) -> None:
         async with broker.consume(MAIL, new_lease()) as consumer:
             assert list(await unified(consumer).complete([])) == []
 
-    async def test_concluding_a_suspect_frees_the_lane(self, broker: FullBroker) -> None:
+    async def test_concluding_a_suspect_frees_the_quarantine(self, broker: FullBroker) -> None:
         await make_suspects(broker, envelopes(1))
         lease = new_lease()
         async with broker.consume(MAIL, lease) as consumer:
@@ -186,7 +186,7 @@ class UnifiedContract(DriverFixtures):
 
     # Fenced
 
-    async def test_a_fenced_conclusion_changes_nothing(
+    async def test_a_fenced_completion_changes_nothing(
         self, broker: FullBroker, backend: Backend
     ) -> None:
         sent = envelopes(3)
@@ -197,15 +197,15 @@ class UnifiedContract(DriverFixtures):
             backend.watch("me") as watch,
             broker.consume(MAIL, lease) as consumer,
         ):
-            held = await take(consumer, 3)
+            in_flight = await take(consumer, 3)
             await end_lease(broker, lease)
             await sweep(broker, 3)
             one, two, three = (record(message_id, reply_to="me") for message_id in ids_of(sent))
             fenced = await unified(consumer).complete(
                 [
-                    Completion(Ack(held[0]), one),
-                    Completion(Nack(held[1], delay=FAR), two),
-                    Completion(Reject(held[2], "bad"), three),
+                    Completion(Ack(in_flight[0]), one),
+                    Completion(Nack(in_flight[1], delay=FAR), two),
+                    Completion(Reject(in_flight[2], "bad"), three),
                 ]
             )
             await backend.store_records([last])

@@ -12,7 +12,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """A store at one moment."""
 
     waiting: AbstractSet[str]
-    held: AbstractSet[str]
+    in_flight: AbstractSet[str]
     suspects: AbstractSet[str]
     """Messages that outlived a worker, wherever they are now."""
     dead: AbstractSet[str]
@@ -20,14 +20,14 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """Sentences: a message in no place or in two, a place without a message, and the like."""
 
     def __str__(self) -> str:
-        places = ("waiting", "held", "suspects", "dead")
+        places = ("waiting", "in_flight", "suspects", "dead")
         counts = ", ".join(f"{len(getattr(self, place))} {place}" for place in places)
         return f"{counts}; {len(self.faults)} faults {self.faults[:SHOWN]}"
 
     @property
     def is_idle(self) -> bool:
         """Nothing is left to be done."""
-        return not self.waiting and not self.held
+        return not self.waiting and not self.in_flight
 
 
 def misplaced(messages: AbstractSet[str], places: Mapping[str, Iterable[str]]) -> list[str]:

@@ -91,18 +91,20 @@ class RabbitBed:
     def audit(self) -> Audit:
         answer = self._server.evaluate(_COUNT.replace("VHOST", self._vhost))
         text = answer[answer.index("[[") : answer.rindex("]]") + 2] if "[[" in answer else "[]"
-        counted = {name: (ready, held) for name, ready, held in _decode(text.replace('\\"', '"'))}
+        counted = {
+            name: (ready, in_flight) for name, ready, in_flight in _decode(text.replace('\\"', '"'))
+        }
         waiting: set[str] = set()
-        held: set[str] = set()
+        in_flight: set[str] = set()
         for name, (ready, in_hands) in counted.items():
             if name != f"{QUEUE}:dead":
                 waiting |= {f"{name} {number}" for number in range(ready)}
             if name in {QUEUE, f"{QUEUE}:suspects"}:
-                held |= {f"held from {name} {number}" for number in range(in_hands)}
+                in_flight |= {f"held from {name} {number}" for number in range(in_hands)}
         suspects = sum(counted.get(f"{QUEUE}:suspects", (0, 0)))
         return Audit(
             waiting=waiting,
-            held=held,
+            in_flight=in_flight,
             suspects={f"suspect {number}" for number in range(suspects)},
             # In hands are those that somebody looks through, and has not given back yet.
             dead={f"dead {number}" for number in range(sum(counted.get(f"{QUEUE}:dead", (0, 0))))},

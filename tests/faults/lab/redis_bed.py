@@ -123,8 +123,8 @@ class RedisBed:
         delayed = {member[1:] for member in members("delayed")}
         ready: dict[str, set[str]] = {f"ready:{n}": members(f"ready:{n}") for n in range(10)}
         waiting = {**ready, "suspects": members("suspects"), "delayed": delayed}
-        held = {f"held by {incarnation}": ids for incarnation, ids in held_by.items()}
-        faults = misplaced(members("bodies"), {**waiting, **held})
+        in_flight = {f"held by {incarnation}": ids for incarnation, ids in held_by.items()}
+        faults = misplaced(members("bodies"), {**waiting, **in_flight})
         faults += [f"dead: {fault}" for fault in misplaced(members("dead:bodies"), {
             "dead": members("dead")})]  # fmt: skip
         faults += [f"{key} names something twice" for key in repeated]
@@ -137,7 +137,7 @@ class RedisBed:
             faults += [f"{what} of {owner} without a lease" for owner in owners - members("leases")]
         return Audit(
             waiting=set[str]().union(*waiting.values()),
-            held=set[str]().union(*held.values()),
+            in_flight=set[str]().union(*in_flight.values()),
             suspects=members("crashes"),
             dead=members("dead"),
             faults=faults,

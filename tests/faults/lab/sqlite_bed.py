@@ -58,7 +58,7 @@ class SqliteBed:
             faults.append(f"{strays} held without a lease")
         return Audit(
             waiting={*found["ready"], *found["delayed"]},
-            held={*found["held"]},
+            in_flight={*found["held"]},
             suspects=suspects - {*found["dead"]},
             dead={*found["dead"]},
             faults=faults,
