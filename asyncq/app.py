@@ -21,6 +21,7 @@ from asyncq.client.client import Client
 from asyncq.client.connections import Connections, Here
 from asyncq.client.dispatch import DEFAULT_BROKER
 from asyncq.client.modules import TaskModules
+from asyncq.client.queues import DeadLetters, Queues
 from asyncq.client.result import Result
 from asyncq.client.routing import Router, Routes
 from asyncq.client.shared import check_free, shared_tasks, working_for
@@ -42,7 +43,7 @@ from asyncq.seams.dead import DeadLimits
 from asyncq.texts import counted
 from asyncq.worker.arrival import connected
 from asyncq.worker.embedded import Embedded
-from asyncq.worker.queues import Queues, check_queues
+from asyncq.worker.queues import Consumed, check_queues
 from asyncq.worker.signals import run_until_signalled
 from asyncq.worker.worker import Hook, Worker
 
@@ -120,6 +121,10 @@ class App:
         self._startup: list[Hook] = []
         self._shutdown: list[Hook] = []
         self._connections = Connections(self._make_client)
+        self.queues = Queues(self._here, self._declared_queues)
+        """What waits in the app's queues, and what is done about it."""
+        self.dead = DeadLetters(self._here)
+        """Its dead letters."""
         self._elsewhere: Elsewhere | None = None
         self.task = TaskDecorator(self._register, {})
         """Makes a function a task: ``@app.task`` or ``@app.task(queue="mail", ...)``."""
@@ -232,7 +237,7 @@ class App:
     async def worker(
         self,
         *,
-        queues: Queues | None = None,
+        queues: Consumed | None = None,
         concurrency: int | None = None,
         max_waiting: int | None = None,
         grace: Duration | None = None,
@@ -266,7 +271,7 @@ class App:
     async def run_worker(
         self,
         *,
-        queues: Queues | None = None,
+        queues: Consumed | None = None,
         concurrency: int | None = None,
         max_waiting: int | None = None,
         grace: Duration | None = None,
@@ -326,7 +331,7 @@ class App:
     def make_worker(
         self,
         *,
-        queues: Queues | None = None,
+        queues: Consumed | None = None,
         concurrency: int | None = None,
         max_waiting: int | None = None,
         grace: Duration | None = None,
@@ -339,7 +344,7 @@ class App:
             InvalidValue, UnknownOption: an option that cannot be; says what can.
         """
         config = self._check_worker(concurrency, max_waiting, grace, unknown)
-        bounds = check_queues(queues) or check_queues(self.queues())
+        bounds = check_queues(queues) or check_queues(self.queues.declared)
         by_broker: dict[str, list[str]] = defaultdict(list)
         for queue in bounds:
             by_broker[self.client.broker_of(queue)].append(queue)
@@ -374,11 +379,10 @@ class App:
             self.config, **{name: value for name, value in given.items() if value is not None}
         )
 
-    def queues(self) -> list[str]:
-        """The declared queues, and those that the app's tasks go to by themselves.
+    def _here(self) -> Client:
+        return self.client
 
-        Not those that only a rule of the routes knows which looks at calls: declare them.
-        """
+    def _declared_queues(self) -> list[str]:
         self._modules.load()
         return self._router.default_queues()
 

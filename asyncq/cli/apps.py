@@ -14,7 +14,6 @@ from asyncq.cli.importing import told_if_slow
 from asyncq.cli.texts import complain, describe_error, outside_of_us
 from asyncq.config import Url, sqlite_path
 from asyncq.errors import ConfigurationError
-from asyncq.seams.admin import QueueAdmin
 
 SHOWN = 20  # names of queues in one line
 DATABASES = {".db", ".sqlite", ".sqlite3"}  # what their files end in
@@ -68,11 +67,6 @@ def load_store(target: str) -> App:
     return app
 
 
-def admin_of(app: App) -> QueueAdmin:
-    """What an operator may ask of the app's queues; the app must be connected."""
-    return app.client.operator
-
-
 def _check_file(path: str) -> None:
     try:
         is_there = os.stat(path).st_size > 0
@@ -90,7 +84,7 @@ def _check_file(path: str) -> None:
 
 async def known_queues(app: App) -> Sequence[str]:
     """The queues that messages were sent to, those of the app's tasks, and the declared ones."""
-    return sorted({*await admin_of(app).queues(), *(app.queues() if app.tasks else ())})
+    return sorted({*await app.queues.list(), *(app.queues.declared if app.tasks else ())})
 
 
 async def doubt_queues(app: App, queues: Sequence[str]) -> Sequence[str]:
@@ -100,7 +94,7 @@ async def doubt_queues(app: App, queues: Sequence[str]) -> Sequence[str]:
         f"queue {queue} is known neither to this app nor to its broker"
         + (hint(queue, known) or (f"; there are: {', '.join(known[:SHOWN])}" if known else ""))
         for queue in queues
-        if queue not in known and not await app.client.operator.is_there(queue)
+        if queue not in known and not await app.queues.is_there(queue)
     ]
 
 
@@ -119,7 +113,7 @@ async def find_queues(app: App, queue: str | None) -> Sequence[str]:
                 " (as in shop:app instead of the URL)"
             )
         return known
-    if queue not in known and not await app.client.operator.is_there(queue):
+    if queue not in known and not await app.queues.is_there(queue):
         raise ConfigurationError(
             f"there is no queue {queue!r} at {app.url}; "
             + (f"there are: {', '.join(known[:SHOWN])}" if known else "there are none yet")

@@ -28,7 +28,7 @@ from asyncq.texts import plain
 from asyncq.worker.arrival import connected
 from asyncq.worker.channel import Orders
 from asyncq.worker.parent import Parent
-from asyncq.worker.queues import Queues, check_queues, parse_queues, show_queues
+from asyncq.worker.queues import Consumed, check_queues, parse_queues, show_queues
 from asyncq.worker.signals import leave_at_once, run_loop
 
 log = get_logger("asyncq.cli.child")  # it runs as `__main__`
@@ -82,7 +82,7 @@ def _work(orders: Orders, parent: Parent) -> None:
         app.config, **{name: value for name, value in given.items() if value is not None}
     )
     with told_if_slow(orders.app, _warn):  # the modules that it includes
-        queues = parse_queues(orders.queues) or check_queues(app.queues())
+        queues = parse_queues(orders.queues) or check_queues(app.queues.declared)
     if orders.introduce:
         introduce(orders, app, queues)
     run_loop(partial(_run, app, queues, parent, orders))
@@ -102,7 +102,7 @@ def _warn(line: str) -> None:
     log.warning("%s", line)
 
 
-async def _run(app: App, queues: Queues, parent: Parent, orders: Orders) -> None:
+async def _run(app: App, queues: Consumed, parent: Parent, orders: Orders) -> None:
     async with connected(app, lambda: app.client.backend, required=orders.require_broker):
         if orders.introduce and orders.queues:
             await _warn_of_new_queues(app, list(queues))
@@ -116,7 +116,7 @@ async def _run(app: App, queues: Queues, parent: Parent, orders: Orders) -> None
 
 
 async def _warn_of_new_queues(app: App, queues: Sequence[str]) -> None:
-    """Queues that nobody knows may be misspelled; they are consumed all the same."""
+    """Consumed that nobody knows may be misspelled; they are consumed all the same."""
     with suppress(BrokerUnavailable):  # then the worker says so itself
         for doubt in await doubt_queues(app, queues):
             log.warning("%s; it is consumed all the same", doubt)

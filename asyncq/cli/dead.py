@@ -11,7 +11,7 @@ from rich import filesize
 from typer import Argument, Option
 
 from asyncq.app import App
-from asyncq.cli.apps import admin_of, load_store
+from asyncq.cli.apps import load_store
 from asyncq.cli.arguments import StoreArgument, WithDefault
 from asyncq.cli.letters import (
     Change,
@@ -207,9 +207,9 @@ async def change_dead(app: App, verb: str, chosen: Selection, progress: Progress
 
 def _act(app: App, verb: str) -> Change:
     async def replay(queue: str, ids: Sequence[str]) -> int:
-        return len(await app.client.replay(queue, ids))
+        return len(await app.dead.replay(queue, ids))
 
-    return replay if verb == "replay" else admin_of(app).delete_dead
+    return replay if verb == "replay" else app.dead.delete
 
 
 async def _look(

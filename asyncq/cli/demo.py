@@ -26,7 +26,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from typer import Argument, Option
 
-from asyncq.cli.apps import admin_of
 from asyncq.cli.demo_tasks import QUEUE, Plan, Totals, add_up, app, begin, measure
 from asyncq.cli.logs import LogLevel, set_up_logs
 from asyncq.cli.output import print_facts, print_json
@@ -218,7 +217,7 @@ async def count_ended(ids: Sequence[str]) -> int:
 async def forget_last_run() -> None:
     """Start afresh: nothing that waits, and no plan to find."""
     await app.result(LAST_RUN).forget()
-    await admin_of(app).purge(QUEUE)
+    await app.queues.purge(QUEUE)
 
 
 async def stop_on_signals(work: anyio.CancelScope, worker: Worker) -> None:

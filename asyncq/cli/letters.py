@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from asyncq.app import App
-from asyncq.cli.apps import admin_of, find_queues, hint, known_queues
+from asyncq.cli.apps import find_queues, hint, known_queues
 from asyncq.clock import SystemClock
 from asyncq.codecs.native import NativeCodec
 from asyncq.errors import ConfigurationError, Undecodable
@@ -103,20 +103,18 @@ async def resolve(
     if queue is not None:
         await find_queues(app, queue)
         return queue, ids
-    if ids and (ids[0] in await known_queues(app) or await app.client.operator.is_there(ids[0])):
+    if ids and (ids[0] in await known_queues(app) or await app.queues.is_there(ids[0])):
         return ids[0], ids[1:]
     return None, ids
 
 
 async def matching(app: App, chosen: Selection) -> AsyncIterator[DeadLetter]:
     """The dead letters that the filter takes, queue by queue, up to the limit."""
-    admin, now = admin_of(app), SystemClock().now()
+    now = SystemClock().now()
     left = chosen.limit
     for name in await find_queues(app, chosen.queue):
         offset = 0
-        while left != 0 and (
-            page := await admin.dead_letters(name, limit=MAX_BATCH, offset=offset)
-        ):
+        while left != 0 and (page := await app.dead.list(name, limit=MAX_BATCH, offset=offset)):
             offset += len(page)
             for letter in page:
                 if left != 0 and chosen.filter.takes(letter, now):
@@ -128,7 +126,7 @@ async def count(app: App, chosen: Selection) -> int:
     """How many dead letters the filter takes."""
     if chosen.filter.takes_all:
         depths = [
-            (await admin_of(app).depth(name)).dead for name in await find_queues(app, chosen.queue)
+            (await app.queues.depth(name)).dead for name in await find_queues(app, chosen.queue)
         ]
         total = sum(depths)
         return total if chosen.limit is None else min(total, chosen.limit)
@@ -142,12 +140,12 @@ async def change(app: App, chosen: Selection, act: Change, tell: Callable[[int],
     """Do something to all that are chosen, and tell from time to time to how many it was done."""
     if chosen.ids:
         return await _change_named(app, chosen, act, tell)
-    admin, now, done = admin_of(app), SystemClock().now(), 0
+    now, done = SystemClock().now(), 0
     for name in await find_queues(app, chosen.queue):
         # No more than there are now: one that dies again meanwhile joins at the end.
-        left, offset = (await admin.depth(name)).dead, 0
+        left, offset = (await app.queues.depth(name)).dead, 0
         while left > 0:
-            page = await admin.dead_letters(name, limit=min(MAX_BATCH, left), offset=offset)
+            page = await app.dead.list(name, limit=min(MAX_BATCH, left), offset=offset)
             ids = [letter.envelope.id for letter in page if chosen.filter.takes(letter, now)]
             if chosen.limit is not None:
                 ids = ids[: chosen.limit - done]
@@ -165,11 +163,10 @@ async def _change_named(
     app: App, chosen: Selection, act: Change, tell: Callable[[int], None]
 ) -> Changed:
     missing, done = dict.fromkeys(chosen.ids), 0
-    operator = app.client.operator
     for name in await find_queues(app, chosen.queue):
         wanted = list(missing)
         for start in range(0, len(wanted), MAX_BATCH):
-            there = await operator.dead_among(name, wanted[start : start + MAX_BATCH])
+            there = await app.dead.among(name, wanted[start : start + MAX_BATCH])
             if there:
                 done += await act(name, there)
                 tell(done)
@@ -191,11 +188,10 @@ async def find_one(app: App, id: str, queue: str | None) -> DeadLetter:
 
 async def not_there(app: App, missing: Sequence[str], queue: str | None) -> str:
     """What to say of words that are neither dead letters nor queues."""
-    admin = admin_of(app)
     where = "" if queue is None else f" of queue {queue}"
     known = list(await known_queues(app)) if queue is None else []
     for name in await find_queues(app, queue):
-        letters = await admin.dead_letters(name, limit=HINTED)
+        letters = await app.dead.list(name, limit=HINTED)
         known += [letter.envelope.id for letter in letters]
     word = missing[0]
     nor = ", and no queue is called so" if queue is None else ""

@@ -12,7 +12,7 @@ from rich.table import Column
 from typer import Argument, Option
 
 from asyncq.app import App
-from asyncq.cli.apps import admin_of, find_queues, load_store
+from asyncq.cli.apps import find_queues, load_store
 from asyncq.cli.arguments import StoreArgument, WithDefault
 from asyncq.cli.output import ask, duration, print_json, print_line, print_table
 from asyncq.cli.texts import complain
@@ -99,7 +99,7 @@ async def peek_queue(app: App, queue: str, limit: int) -> Sequence[Waiting]:
     """
     async with app:
         [name] = await find_queues(app, queue)
-        return await app.client.operator.peek(name, limit=limit)
+        return await app.queues.peek(name, limit=limit)
 
 
 def _read(waiting: Waiting) -> Message | None:
@@ -181,8 +181,7 @@ async def measure_queues(app: App, queue: str | None = None) -> Mapping[str, Dep
         ConfigurationError: there is no such queue.
     """
     async with app:
-        admin = admin_of(app)
-        return {name: await admin.depth(name) for name in await find_queues(app, queue)}
+        return {name: await app.queues.depth(name) for name in await find_queues(app, queue)}
 
 
 async def purge_queue(app: App, queue: str) -> int:
@@ -193,4 +192,4 @@ async def purge_queue(app: App, queue: str) -> int:
     """
     async with app:
         [name] = await find_queues(app, queue)
-        return await admin_of(app).purge(name)
+        return await app.queues.purge(name)

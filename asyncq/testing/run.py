@@ -253,7 +253,7 @@ class Run:
         self._place.faults.raise_for_publishing()
 
     def _worker_queues(self) -> Sequence[str]:
-        return self._queues or self.app.queues()
+        return self._queues or self.app.queues.declared
 
 
 class _Client(Client):

@@ -51,7 +51,7 @@ from asyncq.worker.failures import (
 from asyncq.worker.interrupts import is_interrupted
 from asyncq.worker.pool import Slots
 from asyncq.worker.prepared import PreparedTask, PreparedTasks, call, prepare_task
-from asyncq.worker.task_log import TaskLog
+from asyncq.worker.tasks import TaskLog
 from asyncq.worker.threads import RaisedInThread
 
 LONGEST_KEEP = 10 * 365 * 86400.0  # seconds

@@ -8,11 +8,11 @@ from asyncq.language.quantities import count
 from asyncq.language.topology import check_queue_name
 from asyncq.shown import Shown
 
-Queues = Mapping[str, int | None] | Iterable[str]
+Consumed = Mapping[str, int | None] | Iterable[str]
 """Their names; or by name how many tasks of each may run at a time, None for the worker's own."""
 
 
-def check_queues(queues: Queues | None) -> dict[str, int | None]:
+def check_queues(queues: Consumed | None) -> dict[str, int | None]:
     """Each queue's bound, in their order; none at all if None.
 
     Raises:

@@ -5,7 +5,7 @@ from types import TracebackType
 
 from asyncq.errors import TimeLimitExceeded
 from asyncq.language.message import Message
-from asyncq.worker import task_log
+from asyncq.worker import tasks
 
 INSIST = 10.0  # seconds that an attempt has to clean up in, until it is cancelled again
 
@@ -35,7 +35,7 @@ class TimeLimit:
         if task is None or not self._timeout.expired():
             return
         if not self._insisted:
-            task_log.overtime(self._message, self._seconds, INSIST)
+            tasks.overtime(self._message, self._seconds, INSIST)
         self._insisted += 1
         task.cancel()
         self._timer = self._loop.call_later(INSIST, self._insist)

@@ -42,7 +42,7 @@ class Asyncq:
     async def fate(self, id: str) -> str:
         if await app.result(id).status() is not Status.FAILED:
             return OPEN
-        letters = await app.client.operator.dead_letters(QUEUE, limit=LETTERS)
+        letters = await app.dead.list(QUEUE, limit=LETTERS)
         reasons = [letter.reason for letter in letters if letter.envelope.id == id]
         return f"dead letter: {reasons[0]}" if reasons else "failed"
 

@@ -34,7 +34,7 @@ async def test_a_full_queue_is_the_error_of_those_it_has_no_room_for() -> None:
         await task.options(queue="other").enqueue(4)
         async with app.worker(queues=["q"]):
             with fail_after(PATIENCE):
-                while (await app.client.operator.depth("q")).ready:
+                while (await app.queues.depth("q")).ready:
                     await checkpoint()
             assert await (await task.enqueue(5)).get(timeout=PATIENCE) == 5
 
@@ -52,7 +52,7 @@ async def test_many_calls_hear_of_a_full_queue_in_few_trips() -> None:
             await app.enqueue_many(task.s(n) for n in range(400))
 
         assert len(caught.value.envelope_ids) == 397
-        assert (await app.client.operator.depth("q")).ready == 3
+        assert (await app.queues.depth("q")).ready == 3
         assert watched(app).calls < 5
 
 

@@ -105,7 +105,7 @@ async def test_who_sends_hears_of_it_and_nothing_hangs(
             with pytest.raises(Broken):
                 await app.enqueue_many(same.s(n) for n in range(5))
         async with app:  # entered anew, it is a client anew
-            assert (await app.client.operator.depth("default")).ready >= 2
+            assert (await app.queues.depth("default")).ready >= 2
 
     [line] = [each for each in caplog.records if each.levelno >= logging.ERROR]
     assert line.getMessage() == "the client has failed; nothing more can be sent or awaited"

@@ -150,11 +150,11 @@ async def test_an_operators_endpoint_answers_with_what_it_was_told() -> None:
 
     @web.get("/dead")
     async def dead() -> list[DeadLetter]:  # pyright: ignore[reportUnusedFunction] - FastAPI's
-        return list(await app.client.operator.dead_letters("default"))
+        return list(await app.dead.list("default"))
 
     @web.get("/depth")
     async def depth() -> Any:  # pyright: ignore[reportUnusedFunction] - FastAPI's
-        return {"default": await app.client.operator.depth("default")}
+        return {"default": await app.queues.depth("default")}
 
     @web.get("/status")
     async def status(id: str) -> Status:  # pyright: ignore[reportUnusedFunction] - FastAPI's

@@ -92,7 +92,7 @@ def test_the_queues_of_their_tasks_are_known(shop: Project) -> None:
         """
     )
 
-    assert "letters" in shop.load("shop.app").app.queues()
+    assert "letters" in shop.load("shop.app").app.queues.declared
 
 
 def test_a_module_that_asks_for_the_tasks_as_it_is_imported_sees_those_so_far(

@@ -191,7 +191,7 @@ async def test_what_was_purged_is_unknown_also_while_others_wait_for_what_anothe
 
     async with app:
         purged = await task.enqueue()
-        await app.client.operator.purge("default")
+        await app.queues.purge("default")
         there = app.result("there")  # as if another client had sent it
         await task.options(id="there", delay=3600).enqueue()
 
@@ -212,7 +212,7 @@ async def test_who_asks_again_and_again_hears_that_nothing_is_known(
 
     async with app:
         purged, waits = await task.enqueue(), await task.options(queue="other").enqueue()
-        await app.client.operator.purge("default")
+        await app.queues.purge("default")
 
         async def ask_again_and_again() -> None:
             while True:

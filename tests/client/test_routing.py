@@ -306,17 +306,17 @@ async def test_a_worker_consumes_what_is_declared_and_where_tasks_go() -> None:
     @app.task(name="other", queue="own")
     async def other() -> None: ...
 
-    assert app.queues() == ["errors", "mail", "news", "own", "plain", "routed"]
+    assert app.queues.declared == ["errors", "mail", "news", "own", "plain", "routed"]
 
 
 def test_a_rule_that_looks_at_calls_may_leave_them_to_the_default_queue() -> None:
     app = new_app(routes=by_tenant, queues=[Queue("acme")])
-    assert app.queues() == ["acme"]
+    assert app.queues.declared == ["acme"]
 
     @app.task
     async def task() -> None: ...
 
-    assert app.queues() == ["acme", "default"]
+    assert app.queues.declared == ["acme", "default"]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ async def test_an_app_made_before_or_after_runs_a_shared_task(
 
         assert await result.get(timeout=PATIENCE) == 3
         assert await again.get(timeout=PATIENCE) == 3
-    assert "sums" in app.queues()
+    assert "sums" in app.queues.declared
 
 
 async def test_the_app_that_is_connected_sends_it(

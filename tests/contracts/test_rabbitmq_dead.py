@@ -67,7 +67,7 @@ def test_what_is_to_be_kept_for_longer_than_rabbitmq_can_count_has_no_end() -> N
 async def test_rabbitmq_cannot_show_messages_without_taking_them(rabbitmq_url: str) -> None:
     async with App(rabbitmq_url) as app:
         with pytest.raises(ConfigurationError, match="cannot show messages without taking them"):
-            await app.client.operator.peek("default")
+            await app.queues.peek("default")
 
 
 MANY = 1200
@@ -111,12 +111,12 @@ async def test_dead_letters_are_fetched_once_however_many_pages_show_them(
 
         # What was looked at is back where it was, for others as well: after the last page at once,
         # and else soon.
-        assert (await other.client.operator.depth("mail")).dead == MANY
+        assert (await other.queues.depth("mail")).dead == MANY
         await operator.dead_letters("mail", limit=100)
         with fail_after(PATIENCE):
-            while (await other.client.operator.depth("mail")).dead < MANY:
+            while (await other.queues.depth("mail")).dead < MANY:
                 await checkpoint()
-        again = await other.client.operator.dead_letters("mail", limit=MANY)
+        again = await other.dead.list("mail", limit=MANY)
         assert sorted(letter.envelope.id for letter in again) == shown
 
 
@@ -149,7 +149,7 @@ async def test_many_dead_letters_are_chosen_sent_again_and_deleted_by_commands(
         assert changed == Changed(MANY - 550)
 
     async with App(rabbitmq_url) as app:  # what was deleted is so for good
-        depth = await app.client.operator.depth("mail")
+        depth = await app.queues.depth("mail")
         assert (depth.ready, depth.dead) == (300, 0)
 
 
@@ -175,11 +175,11 @@ async def test_a_failure_that_was_recorded_by_a_worker_that_died_then_is_a_dead_
         async with app.worker(queues=["mail"]):
             assert await marker.get(timeout=PATIENCE) == 2
             with fail_after(PATIENCE):
-                while (await app.client.operator.depth("mail")).ready:
+                while (await app.queues.depth("mail")).ready:
                     await checkpoint()
-                while (await app.client.operator.depth("mail")).dead < keeps:
+                while (await app.queues.depth("mail")).dead < keeps:
                     await checkpoint()
-        letters = await app.client.operator.dead_letters("mail")
+        letters = await app.dead.list("mail")
 
         assert runs == [2]
         assert len(letters) == keeps
@@ -203,16 +203,16 @@ async def test_what_is_sent_twice_and_has_failed_meanwhile_is_no_second_dead_let
         async with app.worker(queues=["mail"]):
             with pytest.raises(TaskFailed):
                 await (await fail.enqueue(1)).get(timeout=PATIENCE)
-        [letter] = await app.client.operator.dead_letters("mail")
+        [letter] = await app.dead.list("mail")
         await publisher.move([wrap(letter.envelope, "", "mail", again=True)])
         async with app.worker(queues=["mail"], concurrency=1):
             with pytest.raises(TaskFailed):
                 await (await fail.enqueue(2)).get(timeout=PATIENCE)
-        letters = await app.client.operator.dead_letters("mail")
+        letters = await app.dead.list("mail")
 
         assert runs == [1, 2]
         assert [each.reason for each in letters] == ["ValueError: 1", "ValueError: 2"]
-        assert (await app.client.operator.depth("mail")).ready == 0
+        assert (await app.queues.depth("mail")).ready == 0
 
 
 async def test_a_dead_letter_that_is_there_twice_is_sent_again_once(

@@ -124,7 +124,7 @@ async def put_raw(publisher: Publisher, queue: str, properties: bytes, body: byt
 
 async def until_dead(app: App, queue: str, count: int) -> None:
     with fail_after(2 * PATIENCE):
-        while (await app.client.operator.depth(queue)).dead < count:
+        while (await app.queues.depth(queue)).dead < count:
             await checkpoint()
 
 
@@ -174,7 +174,7 @@ async def test_an_odd_message_is_one_dead_letter_and_harms_no_other(
         await spared.run()
         assert await (await answer.enqueue()).get(timeout=PATIENCE) == 42
         await until_dead(app, hit, len(ODD))
-        letters = await app.client.operator.dead_letters(hit)
+        letters = await app.dead.list(hit)
 
     assert spared.runs == Counter(range(OURS))
     assert len(letters) == len(ODD)
@@ -209,7 +209,7 @@ async def test_odd_dead_letters_are_listed_sent_again_and_deleted_like_any_other
             command, shell, "dead", "delete", rabbitmq_url, hit, "--all", "--yes"
         )
         assert await (await answer.enqueue()).get(timeout=PATIENCE) == 42
-        assert (await app.client.operator.depth(hit)).dead == 0
+        assert (await app.queues.depth(hit)).dead == 0
 
     assert len(listed) == len(ODD)
     assert sorted(replayed) == sorted(ids)
@@ -238,7 +238,7 @@ async def test_an_address_that_is_no_clients_costs_its_neighbours_nothing(
         with caplog.at_level(logging.WARNING):
             async with app.worker(queues=["hit"]):
                 assert await gather(*results, timeout=PATIENCE) == [3, 4, 5]
-        assert (await app.client.operator.depth("hit")).dead == 0
+        assert (await app.queues.depth("hit")).dead == 0
 
     assert runs == Counter([0, 1, 2, 3, 4, 5, 7, 7, 7])
     assert caplog.text.count("its reply_to of 300 characters is no client's") == 1

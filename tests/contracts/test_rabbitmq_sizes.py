@@ -97,7 +97,7 @@ async def test_a_message_that_just_fits_fails_and_is_tried_again_like_any_other(
             for spare in (200, 150):
                 with pytest.raises(TaskFailed, match="ValueError: no no"):
                     await (await fail.enqueue(bytes(LIMIT - spare - len(fail.name)))).get()
-            while (await app.client.operator.depth("mail")).dead < 2:
+            while (await app.queues.depth("mail")).dead < 2:
                 await checkpoint()
 
     assert len(runs) == 4

@@ -203,9 +203,9 @@ async def test_a_call_to_a_spoiled_queue_fails_alone_and_says_which_keys(redis_u
         ]  # fmt: skip
         assert f"queue bad in '{redis_url}" in str(outcomes[1])
         assert f"{prefix}:{{bad}}:ready:5 is a string, not a list" in str(outcomes[1])
-        assert (await app.client.operator.depth("good")).ready == 3
+        assert (await app.queues.depth("good")).ready == 3
         await link("DEL", f"{prefix}:{{bad}}:ready:5")
-        assert (await app.client.operator.depth("bad")).ready == 0  # nor is one of them half there
+        assert (await app.queues.depth("bad")).ready == 0  # nor is one of them half there
         assert await link("HLEN", f"{prefix}:{{bad}}:bodies") == 0
 
 

@@ -120,7 +120,7 @@ async def test_a_first_that_is_down_at_the_start_is_passed_over(
 
     async with app, app.worker():
         assert await (await one.enqueue()).get(timeout=PATIENCE) == 1
-        assert await app.client.operator.queues() == ["default"]
+        assert await app.queues.list() == ["default"]
 
 
 async def test_a_short_absence_is_no_reason_to_leave(

@@ -96,7 +96,7 @@ def test_three_lines_show_whose_record_it_is_beside_uvicorns_own(shell: Shell) -
     assert one_with("sending", lines).endswith(f" INFO shop [mail {id}] sending")
     assert one_with("asked", lines).endswith(" INFO shop [ ] asked")
     failed = one_with("failed in attempt", lines)
-    assert f"ERROR asyncq.worker.task_log [mail {id}] task mail[{id}] failed in attempt 1" in failed
+    assert f"ERROR asyncq.worker.tasks [mail {id}] task mail[{id}] failed in attempt 1" in failed
     assert "    ValueError: no ann" in lines
     assert one_with("consumes", lines)
 

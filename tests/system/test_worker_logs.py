@@ -64,7 +64,7 @@ def test_what_the_app_configures_stays_and_asyncq_logs_through_it(
 
     assert those_with("working", lines) == ["OWN INFO shop working"]
     [failed] = those_with("failed in attempt", lines)
-    assert failed.startswith("OWN ERROR asyncq.worker.task_log task work[")
+    assert failed.startswith("OWN ERROR asyncq.worker.tasks task work[")
     assert "    ValueError: no way" in lines
     assert len(those_with("consumes", lines)) == 1
 

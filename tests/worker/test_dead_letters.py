@@ -118,7 +118,7 @@ async def test_a_replayed_message_has_its_attempts_anew(app: App) -> None:
         result = await fail.enqueue()
         await fails(result)
         [letter] = await letters_of(app)
-        replayed = await app.client.replay("default", [result.id])
+        replayed = await app.dead.replay("default", [result.id])
         await app.result(result.id).get(timeout=PATIENCE)
         record = await record_of(app.result(result.id))
 
@@ -257,7 +257,7 @@ async def test_what_was_unknown_for_too_long_has_its_time_anew_once_it_is_replay
         [letter] = await letters_of(app)
 
         assert letter.envelope.headers == {"a": 1}
-        await app.client.replay("default", [result.id])
+        await app.dead.replay("default", [result.id])
         async with sender.worker():
             assert await sender.result(result.id).get(timeout=PATIENCE) == "here"
 
@@ -320,7 +320,7 @@ async def test_a_failure_recorded_in_another_store_is_a_dead_letter_though_its_w
         assert (f"{result.id} has failed already" in caplog.text) is keeps
         assert (f"{result.id} has an outcome already" in caplog.text) is not keeps
 
-        replayed = await apart.client.replay("default", [result.id])
+        replayed = await apart.dead.replay("default", [result.id])
         await apart.make_worker(queues=["default"], burst=True).run()
     assert list(replayed) == [result.id] * keeps
     assert attempts == [1] * keeps
@@ -368,7 +368,7 @@ async def test_a_dead_letter_of_another_queue_keeps_its_outcome(app: App) -> Non
         result = await fail.enqueue()
         await fails(result)
 
-        assert list(await app.client.replay("other", [result.id])) == []
+        assert list(await app.dead.replay("other", [result.id])) == []
         assert (await fails(app.result(result.id))).message == "no"
         assert len(await letters_of(app)) == 1
 

@@ -163,7 +163,7 @@ async def test_a_worker_consumes_the_queues_of_the_apps_tasks(app: App) -> None:
     async def other() -> str:
         return "other"
 
-    assert app.queues() == ["default", "mail"]
+    assert app.queues.declared == ["default", "mail"]
     async with app.worker():
         assert await (await mail.enqueue()).get(timeout=PATIENCE) == "mail"
         assert await (await other.enqueue()).get(timeout=PATIENCE) == "other"

@@ -310,7 +310,7 @@ async def test_a_dead_letter_that_is_replayed_has_a_new_chance(app: App) -> None
         await app.make_worker(burst=True).run()
         assert await result.status() is Status.FAILED
 
-        assert await app.client.replay("default", [result.id]) == [result.id]
+        assert await app.dead.replay("default", [result.id]) == [result.id]
         async with app.worker():
             assert await app.result(result.id).get(timeout=PATIENCE) == "well"
 

@@ -223,7 +223,7 @@ def logging_restored() -> Iterator[None]:
 
 @pytest.mark.usefixtures("logging_restored")
 def test_dict_config_silences_asyncq_only_when_it_says_so() -> None:
-    log, other = get_logger("asyncq.worker.task_log"), logging.getLogger("somebody.else")
+    log, other = get_logger("asyncq.worker.tasks"), logging.getLogger("somebody.else")
 
     logging.config.dictConfig({"version": 1})  # disables what exists, by default
 

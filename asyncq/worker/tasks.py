@@ -1,4 +1,4 @@
-"""Notes: what the log says about messages, and how many came to which end.
+"""What the log says about messages, and how many came to which end.
 
 Each line names the task and the message, in its text and, for who sorts records by machine, in the
 attributes ``asyncq_task`` and ``asyncq_id``. What comes from outside is escaped and cut.
