@@ -60,4 +60,4 @@ async def test_what_refuses_to_release_is_asked_again_and_then_left_to_the_lease
     with anyio.fail_after(PATIENCE):
         assert await kept.release() == 0
 
-    assert "could not be requeued: they run again when its 7.5 s are over" in caplog.text
+    assert "could not be requeued: it runs again when its 7.5 s are over" in caplog.text
