@@ -1,6 +1,7 @@
 """The drivers by the scheme of their URL: nothing is imported that is not used."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,7 +71,7 @@ def check_url(kind: str, url: Url) -> None:
     table, scheme = (BROKERS if kind == "broker" else BACKENDS), url.scheme
     if scheme not in table:
         known = ", ".join(f"{each}://" for each in table)
-        hint = OTHER_NAMES.get(scheme) or nearest(scheme, table)
+        hint = OTHER_NAMES.get(scheme) or _whole_url(url) or nearest(scheme, table)
         raise ConfigurationError(f"no {kind} driver for {url!r}; known schemes: {known}{hint}")
     try:
         parts = urlsplit(url.reveal())
@@ -100,6 +101,19 @@ def check_url(kind: str, url: Url) -> None:
             f"{url!r}: a database of Redis is a number, as in redis://host:6379/0; not {database!r}"
         )
     _check_options(scheme, url)
+
+
+def _whole_url(url: Url) -> str:
+    """What to write where the scheme was left out, as far as port or file tell it."""
+    if "://" in url.reveal():
+        return ""
+    if url.endswith((".db", ".sqlite", ".sqlite3")):
+        return f"; for this file, write sqlite:///{url}"
+    with suppress(ValueError):
+        scheme = PORTS.get(urlsplit(f"//{url.reveal()}").port or 0)
+        if scheme is not None:
+            return f"; did you mean {scheme}://{url}?"
+    return ""
 
 
 def _check_options(scheme: str, url: Url) -> None:
@@ -143,6 +157,7 @@ OPTIONS = {
     "sqlite": _SQLITE,
 }  # fmt: skip
 # What others call a store, or that asyncq has no driver for.
+PORTS = {6379: "redis", 5672: "amqp", 5671: "amqps"}  # the usual ones
 OTHER_NAMES = {
     "rabbitmq": "; for RabbitMQ, write amqp://",
     "pyamqp": "; for RabbitMQ, write amqp://",

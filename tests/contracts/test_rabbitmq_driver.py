@@ -12,8 +12,8 @@ from anyio.lowlevel import checkpoint
 
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.rabbitmq import connection, names
 from asyncq.drivers.rabbitmq import consumer as consumer_module
-from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.broker import RabbitBroker
 from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.sender import Sender
@@ -225,6 +225,17 @@ async def test_a_server_that_is_no_rabbitmq_is_unavailable() -> None:
             with pytest.raises(BrokerUnavailable):
                 async with RabbitBroker(url, SystemClock()):
                     pass
+
+
+async def test_what_says_nothing_is_doubted_to_be_a_rabbitmq(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "CONNECT_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(BrokerUnavailable, match=f"at port {port} does not speak AMQP"):
+            async with RabbitBroker(Url(f"amqp://127.0.0.1:{port}"), SystemClock()):
+                pass
 
 
 def _answer_http(server: socket.socket) -> None:

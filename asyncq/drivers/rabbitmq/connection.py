@@ -97,6 +97,12 @@ class Connector:
                 f"{settings.url!r} has a certificate that we do not trust: {error.verify_message}; "
                 "name its authority with ?cafile="
             ) from error
+        except TimeoutError as error:
+            raise self._unavailable(
+                f"no answer from {settings.url!r} in {CONNECT_TIMEOUT:g} s: it is down, or "
+                f"what listens at port {settings.port} does not speak AMQP (RabbitMQ's own ports "
+                "are 5672, and 5671 with TLS)"
+            ) from error
         except OSError as error:
             raise self.gone(error) from error
         if _version(wire.version) < OLDEST:
