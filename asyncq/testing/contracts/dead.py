@@ -187,7 +187,7 @@ class DeadLetterContract(DriverFixtures):
                 await limited.publish([envelope()])
                 await _reject(limited, None, "bad")
 
-        [line] = [each for each in caplog.records if "give way" in each.getMessage()]
+        [line] = [each for each in caplog.records if "are dropped" in each.getMessage()]
         assert line.levelno == logging.WARNING
         assert "queue mail" in line.getMessage()
         assert "keeps 2 of them" in line.getMessage()

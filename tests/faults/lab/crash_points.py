@@ -42,7 +42,7 @@ POINTS = {
     "claim-arrived": Point("after", ("receive", "wait_and_receive"), "consumer"),
     "slot-filled": Point("before", (f"{WORKER}.pool:Pool.start",)),
     "run-created": Point("after", (f"{WORKER}.pool:Pool.start",)),
-    "run-begun": Point("before", (f"{WORKER}.executor:Executor._conclusion",)),
+    "run-begun": Point("before", (f"{WORKER}.executor:Executor._completion",)),
     "message-read": Point("after", (f"{WORKER}.executor:Executor._open",)),
     "task-called": Point("before", (f"{WORKER}.executor:call",)),
     "task-returned": Point("after", (f"{WORKER}.executor:call",)),
