@@ -138,10 +138,13 @@ class QueueFull(Refused):
         self.limit = limit
 
 
+NOT_RENEWED = "it was not renewed in time"
+
+
 class LeaseLost(BrokerError):
     """This worker's lease ended; what it held belongs to others now."""
 
-    def __init__(self, incarnation: str, why: str = "it was not renewed in time") -> None:
+    def __init__(self, incarnation: str, why: str = NOT_RENEWED) -> None:
         super().__init__(f"lease {incarnation} ended: {why}")
         self.incarnation = incarnation
 

@@ -149,6 +149,7 @@ class Lease:
         "quarantine",
         "seconds",
         "waiting",
+        "why_lost",
     )
 
     def __init__(
@@ -162,7 +163,8 @@ class Lease:
         """By `time.monotonic`: later than this, others may own what is in flight. Written by who
         renews, read where a broker cannot check (a backend in another store)."""
         self.lost = False
-        """Known to have ended; set once."""
+        """Known to have ended; set once, by `lose`."""
+        self.why_lost = ""
         self.held_to_the_end = False
         """It is known when it ended, and what was done before then was done under it."""
         self.waiting = 0
@@ -182,13 +184,19 @@ class Lease:
         self._stretchers.append(tell)
 
     def watch(self, tell: Callable[[], None]) -> None:
-        """Call ``tell`` when a driver says that the lease has ended."""
+        """Call ``tell`` when the lease has ended, in whichever thread that is found out."""
         self._watcher = tell
+        if self.lost:
+            tell()
 
-    def lose(self) -> None:
-        """It ends at this moment: a driver says so, from the event loop."""
+    def lose(self, why: str, *, at_this_moment: bool = False) -> None:
+        """It has ended: whoever finds that out says so here, and its worker hears of it.
+
+        ``at_this_moment``: and not before, so that what was done until now was done under it.
+        """
         if not self.lost:
-            self.lost = self.held_to_the_end = True
+            self.why_lost, self.held_to_the_end = why, at_this_moment
+            self.lost = True
             if self._watcher is not None:
                 self._watcher()
 

@@ -4,7 +4,6 @@ A loop that stands still (a long computation, a blocking call) does not lose its
 goes on renewing until ``stall_limit``. Code that holds the interpreter lock stops the thread too.
 """
 
-import asyncio
 import math
 import threading
 import time
@@ -15,7 +14,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from asyncq.config import Config
-from asyncq.errors import AsyncqError, LeaseLost
+from asyncq.errors import NOT_RENEWED, AsyncqError
 from asyncq.loggers import get_logger
 from asyncq.seams.broker import Lease, Leased, LeaseRenewer
 
@@ -25,7 +24,7 @@ TURN_EVERY = 0.25  # seconds between two signs of life of the loop
 
 
 class Renewal(Protocol):
-    """Keeps a lease alive until cancelled; raises `LeaseLost` when it could not."""
+    """Keeps a lease alive until cancelled; tells the lease when it could not (`Lease.lose`)."""
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None: ...
 
@@ -44,9 +43,7 @@ class LeaseRenewal:
         self._queues = list(queues)
         self._config = config
         self._renewer: LeaseRenewer = broker.renewer()
-        self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
-        self._lost = asyncio.Event()
         self._last_turn = time.monotonic()  # written by the loop, read by the thread
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -54,13 +51,11 @@ class LeaseRenewal:
         thread.start()
         task_status.started()
         try:
-            while not self._lost.is_set():
+            while True:
                 self._last_turn = time.monotonic()
-                with anyio.move_on_after(TURN_EVERY):
-                    await self._lost.wait()
+                await anyio.sleep(TURN_EVERY)
         finally:
             self._stop.set()
-        raise LeaseLost(self._lease.incarnation)
 
     def _renew(self) -> None:
         """The thread: renew every third of the lease, unless the loop stands still for good."""
@@ -101,14 +96,7 @@ class LeaseRenewal:
             log.exception("renewing lease %s failed", self._lease.incarnation)
         finally:
             self._renewer.close()
-        lease.lost = True
-        self._tell_lost()
-
-    def _tell_lost(self) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._lost.set)
-        except RuntimeError:
-            log.debug("the loop ended before it heard of its lease")
+        lease.lose(NOT_RENEWED)
 
 
 MakeRenewal = Callable[[Leased, Lease, Sequence[str], Config], Renewal]  # who renews a lease

@@ -20,7 +20,7 @@ import msgspec
 from anyio.abc import TaskStatus
 
 from asyncq.config import Config, Url
-from asyncq.errors import LeaseLost
+from asyncq.errors import NOT_RENEWED
 from asyncq.loggers import get_logger
 from asyncq.seams.broker import Lease, Leased
 from asyncq.worker.channel import (
@@ -136,7 +136,7 @@ class Parent:
         self._kept = kept
         self._say(holding)
         if self._is_gone:
-            kept.news.set()
+            kept.is_ours.set()
 
     def _say(self, message: Hello | Holding | Goodbye) -> None:
         assert self._channel is not None  # noqa: S101 - the orders have come
@@ -182,7 +182,7 @@ class Parent:
                         log.warning("the supervisor has given its orders already")
         self._is_gone = True
         if self._kept is not None:
-            self._kept.news.set()
+            self._kept.is_ours.set()
         log.warning(DRAIN, GONE)
         obedience.raise_to(1, GONE)
 
@@ -193,8 +193,7 @@ class Parent:
         if isinstance(message, Renewed):
             kept.lease.good_until = message.until
         else:
-            kept.lease.lost = True
-            kept.news.set()
+            kept.lease.lose(NOT_RENEWED)
 
 
 class _SupervisedLease:
@@ -202,8 +201,8 @@ class _SupervisedLease:
 
     def __init__(self, parent: Parent, lease: Lease, holding: Holding, own: LeaseRenewal) -> None:
         self.lease = lease
-        self.news = asyncio.Event()
-        """The lease is lost, or the supervisor gone."""
+        self.is_ours = asyncio.Event()
+        """The supervisor is gone."""
         self._parent = parent
         self._holding = holding
         self._own = own
@@ -213,9 +212,7 @@ class _SupervisedLease:
             self.lease.good_until = time.monotonic() + self.lease.seconds
         self._parent.keep(self, self._holding)
         task_status.started()
-        await self.news.wait()
-        if self.lease.lost:
-            raise LeaseLost(self.lease.incarnation)
+        await self.is_ours.wait()
         await self._own.run()
 
 

@@ -7,6 +7,7 @@ Sessions share the worker's slots and its quarantine, and nothing else: when one
 its lease, what runs in the others goes on.
 """
 
+import asyncio
 from collections.abc import (
     AsyncGenerator,
     Awaitable,
@@ -225,7 +226,7 @@ class Session:
                         await self._fetch(consumers, lines, announce)
                         await _take_no_more(consumers.consumers.values())
                     except* LeaseLost:
-                        lease.lost = True
+                        lease.lose("its broker says so")
                         raise
                     finally:
                         at_once = self._hurrying or lease.lost  # then it belongs to others
@@ -345,8 +346,13 @@ async def _take_no_more(consumers: Iterable[Consumer]) -> None:
 
 
 async def _until_lost(lease: Lease) -> None:
-    """Raise `LeaseLost` once a driver says that the lease has ended."""
-    lost = anyio.Event()
-    lease.watch(lost.set)
+    """Raise `LeaseLost` once somebody says that the lease has ended."""
+    loop, lost = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        with suppress(RuntimeError):  # the loop ended before it heard
+            loop.call_soon_threadsafe(lost.set)
+
+    lease.watch(tell)
     await lost.wait()
-    raise LeaseLost(lease.incarnation, "its connection was lost")
+    raise LeaseLost(lease.incarnation, lease.why_lost)

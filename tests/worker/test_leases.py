@@ -385,9 +385,9 @@ async def test_a_stall_that_the_watching_thread_slept_through_is_named_when_it_i
 
     async with app.worker():
         result = await block.enqueue()
-        await until(lambda: "moves again" in caplog.text)
+        await until(
+            # On a busy machine not the only one.
+            lambda: any("moves again" in line and result.id in line for line in caplog.messages)
+        )
         gate.open()
         await result.get(timeout=PATIENCE)
-
-    [line] = [line for line in caplog.messages if "moves again" in line]
-    assert result.id in line

@@ -39,6 +39,7 @@ LONGEST_SILENCE = 30.0  # seconds without a push after which another channel is 
 QUIET = 0.05  # seconds without a push after which none is on its way
 PREFETCH = 100  # where nobody says
 MOST_PREFETCH = 65535  # AMQP's
+CUT = "its connection to RabbitMQ was lost"
 LEAVE_TIMEOUT = 5.0  # seconds to give back what is in flight; then the server does, and counts it
 
 
@@ -448,8 +449,9 @@ class RabbitConsumer:
         return channel
 
     def _lost(self, why: object) -> LeaseLost:
-        self._lease.lose()
-        return LeaseLost(self._lease.incarnation, f"by RabbitMQ: {why}")
+        error = LeaseLost(self._lease.incarnation, f"by RabbitMQ: {why}")
+        self._lease.lose(CUT, at_this_moment=True)
+        return error
 
     def _on_delivery(self, content: Content) -> None:
         received = unwrap(content, self._name)
@@ -488,7 +490,7 @@ class RabbitConsumer:
     def _on_close(self, why: Exception) -> None:
         self._note_loss()
         self._pushed.set()
-        self._lease.lose()
+        self._lease.lose(CUT, at_this_moment=True)
         log.warning(
             "the channel of queue %s was closed: %s%s",
             self._name,
