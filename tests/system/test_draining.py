@@ -89,12 +89,14 @@ def test_told_to_stop_a_worker_names_what_it_waits_for_within_a_second(
         worker.wait_for(ready)
         id = shell.asyncq("call", "tasks:app", "hold", '"a"').out.strip()
         wait_until_there(shell.directory / "a.begun")
-        line, took = told_and_said(worker, "is stopping and waits for")
+        line, _ = told_and_said(worker, "is stopping and waits for")
         (shell.directory / "a.end").touch()
         assert worker.wait() == 0
 
-    assert f"for 1 task: tasks.hold[{id}], up to 30 s; told again (Ctrl-C, SIGTERM), it" in line
-    assert took < 2.0  # a second, on a machine that is not busy
+    assert f"for 1 task: tasks.hold[{id}], up to " in line
+    assert " s; told again (Ctrl-C, SIGTERM), it" in line
+    # Of a grace of 30: within a second, and on a busy machine in a few.
+    assert 25 <= int(line.partition("up to ")[2].partition(" s;")[0]) <= 30
 
 
 def test_a_blocked_loop_cannot_hear_that_it_is_to_stop_and_the_supervisor_says_so(
