@@ -115,7 +115,7 @@ def test_a_blocked_loop_cannot_hear_that_it_is_to_stop_and_the_supervisor_says_s
 
     assert f" in task block[{id}]:" in stall
     assert f" in task block[{id}]; after 60 s it is killed" in line
-    assert took < 2.0
+    assert took < 3.5  # it is blocked for four
 
 
 @pytest.mark.parametrize(
