@@ -19,7 +19,7 @@ from tests.servers import free_port
 
 KILLS = scaled(6, 20)
 LEASE = scaled(3.0, Config().lease)  # seconds
-STALL = scaled(3.0, 30.0)
+STALL = scaled(6.0, 30.0)
 HELD = 20
 MACHINE = 100  # tasks in hand when a machine dies
 NEIGHBOURS = 100
