@@ -33,6 +33,7 @@ from asyncq.errors import BackendUnavailable, ConfigurationError, MessageTooLarg
 from asyncq.language.message import (
     EMPTY_ARGS,
     EMPTY_KWARGS,
+    Header,
     Message,
     Progress,
     Status,
@@ -329,21 +330,24 @@ class Client:
         args, kwargs = EMPTY_ARGS, EMPTY_KWARGS
         if signature.args or signature.kwargs:
             args, kwargs = plan.encode(signature.args, signature.kwargs)
-        return Message(
+        header = Header(
             id=options.id or new_id(),
-            task=signature.task,
-            args=args,
-            kwargs=kwargs,
             queue=plan.queue if options.queue is None else options.queue,
             priority=plan.priority if options.priority is None else options.priority,
             eta=options.eta if options.delay is None else now + options.delay,
             expires=None if expires is None or expires == math.inf else now + expires,
-            enqueued_at=now,
+            reply_to=self._waiters.address,
+            sent_at=now,
+            headers=options.headers or {},
+        )
+        return Message(
+            header,
+            task=signature.task,
+            args=args,
+            kwargs=kwargs,
             root=None if context is None else context.root_id,
             parent=None if context is None else context.id,
-            reply_to=self._waiters.address,
             keep_result=keep,
-            headers=options.headers or {},
         )
 
     async def _declare(self, name: str, broker: Broker) -> None:

@@ -24,7 +24,7 @@ class Context:
 
     @property
     def id(self) -> str:
-        return self.message.id
+        return self.message.header.id
 
     @property
     def task(self) -> str:
@@ -37,22 +37,22 @@ class Context:
 
     @property
     def queue(self) -> str:
-        return self.message.queue
+        return self.message.header.queue
 
     @property
     def eta(self) -> float | None:
         """Unix seconds."""
-        return self.message.eta
+        return self.message.header.eta
 
     @property
     def enqueued_at(self) -> float:
         """Unix seconds."""
-        return self.message.enqueued_at
+        return self.message.header.sent_at
 
     @property
     def root_id(self) -> str:
         """The message that began all this; this one, if nothing did."""
-        return self.message.root or self.message.id
+        return self.message.root or self.message.header.id
 
     @property
     def parent_id(self) -> str | None:
@@ -61,7 +61,7 @@ class Context:
 
     @property
     def headers(self) -> dict[str, Any]:
-        return self.message.headers
+        return self.message.header.headers
 
     async def progress(self, value: float, total: float | None = None) -> None:
         """Say how far the task is; `Result.progress` reads it. Kept as long as a result would be.
@@ -72,7 +72,7 @@ class Context:
         """
         done = number("progress", value, at_least=None)
         whole = None if total is None else number("the progress's total", total, at_least=None)
-        await self._report(self.message.id, Progress(done, whole))
+        await self._report(self.message.header.id, Progress(done, whole))
 
 
 _current: ContextVar[Context] = ContextVar("asyncq_context")

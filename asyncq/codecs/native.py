@@ -1,71 +1,50 @@
 """asyncq's own message format: a MessagePack array behind a version number.
 
-What the broker must know (id, queue, times, headers) is in the envelope and only there. The body is
+What the broker must know (the header) is in the envelope and only there. The body is
 
     [version, task, args, kwargs, attempt, root, parent, keep_result]
 
-and grows at its end alone, so that an older worker reads a newer message of the same version.
+which are the other fields of a `Message`, in their order. It grows at its end alone, so that an
+older worker reads a newer message of the same version.
 """
 
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
 from asyncq.errors import NewerVersion, Undecodable
-from asyncq.language.message import EMPTY_ARGS, EMPTY_KWARGS, UNREADABLE, Message
+from asyncq.language.message import UNREADABLE, Message
 from asyncq.seams.broker import Envelope
+from asyncq.seams.packing import array_of, fields_of
 from asyncq.texts import counted
 
 VERSION = 1
 
 
-class _Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class _Head(msgspec.Struct, array_like=True, gc=False):
     version: int
-    task: str
-    args: msgspec.Raw = EMPTY_ARGS
-    kwargs: msgspec.Raw = EMPTY_KWARGS
-    attempt: int = 1
-    root: str | None = None
-    parent: str | None = None
-    keep_result: float | None = None
 
 
-class _Head(msgspec.Struct, frozen=True, array_like=True):
-    version: int
+class _Start(_Head, array_like=True):
     more: Any = None
 
 
+_IN_BODY = Message.__struct_fields__[1:]  # behind the header
+_in_body: Callable[[Any], tuple[Any, ...]] = attrgetter(*_IN_BODY)
+
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Body).decode
-_decode_head = msgspec.msgpack.Decoder(_Head).decode
+_decode = msgspec.msgpack.Decoder(array_of(_Head, Message, _IN_BODY)).decode
+_decode_start = msgspec.msgpack.Decoder(_Start).decode
 
 
 class NativeCodec:
     """Messages as asyncq writes them."""
 
     def encode(self, message: Message) -> Envelope:
-        return Envelope(
-            id=message.id,
-            queue=message.queue,
-            body=_encode(
-                (  # a _Body to whoever reads it; to make one takes longer than to encode it
-                    VERSION,
-                    message.task,
-                    message.args,
-                    message.kwargs,
-                    message.attempt,
-                    message.root,
-                    message.parent,
-                    message.keep_result,
-                )
-            ),
-            priority=message.priority,
-            eta=message.eta,
-            expires=message.expires,
-            reply_to=message.reply_to,
-            sent_at=message.enqueued_at,
-            headers=message.headers,
-        )
+        body = _encode((VERSION, *_in_body(message)))
+        return Envelope(*fields_of(message.header), body=body)
 
     def decode(self, envelope: Envelope) -> Message:
         try:
@@ -77,31 +56,15 @@ class NativeCodec:
             ) from error
         if body.version > VERSION:
             raise NewerVersion(body.version, VERSION)
-        return Message(
-            id=envelope.id,
-            task=body.task,
-            args=body.args,
-            kwargs=body.kwargs,
-            queue=envelope.queue,
-            priority=envelope.priority,
-            eta=envelope.eta,
-            expires=envelope.expires,
-            attempt=body.attempt,
-            enqueued_at=envelope.sent_at,
-            root=body.root,
-            parent=body.parent,
-            reply_to=envelope.reply_to,
-            keep_result=body.keep_result,
-            headers=envelope.headers,
-        )
+        return Message(envelope, *_in_body(body))
 
     def _explain(self, body: bytes) -> None:
         """A body of another shape may still say that it is of a newer version."""
         try:
-            head = _decode_head(body)
+            start = _decode_start(body)
         except UNREADABLE:
             return
         # With bytes behind the number it is no version but the priority of an envelope that nobody
         # could read, and whose body those are.
-        if head.version > VERSION and not isinstance(head.more, bytes):
-            raise NewerVersion(head.version, VERSION)
+        if start.version > VERSION and not isinstance(start.more, bytes):
+            raise NewerVersion(start.version, VERSION)

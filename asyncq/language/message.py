@@ -8,7 +8,7 @@ import os
 import re
 import time
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -25,33 +25,51 @@ UNREADABLE = (ValueError, TypeError, OverflowError, RecursionError)
 are ValueErrors, and so is text that is none."""
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One request to run one task."""
+Priority = Annotated[int, msgspec.Meta(ge=0, le=MAX_PRIORITY)]
+"""Of what is decoded: where another number stands, other hands wrote it."""
+
+
+class Header(Shown, frozen=True, gc=False, omit_defaults=True):
+    """What brokers know of a message, whatever task it is for.
+
+    Every field travels: it is written and read in `asyncq.seams.packing`, which asks here for what
+    there is. New ones come last, with a default.
+    """
 
     id: str
+    queue: str
+    """Where it waits; of one that names an exchange, the queue whose copy keeps the id."""
+    priority: Priority = 0
+    """From 0 (lowest) to 9."""
+    eta: float | None = None
+    """Unix seconds; not delivered before."""
+    expires: float | None = None
+    """Unix seconds, from which on the task must not start; delivered even so: ending it is the
+    worker's business."""
+    reply_to: str | None = None
+    """Where the client that sent it listens for outcomes."""
+    sent_at: float = 0.0
+    """Unix seconds."""
+    headers: dict[str, Any] = {}  # noqa: RUF012 - msgspec makes each a new one
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One request to run one task."""
+
+    header: Header
+    """The envelope it came in, where it came in one."""
     task: str
     args: msgspec.Raw = EMPTY_ARGS
     """The positional arguments: a MessagePack array, decoded by the executor alone."""
     kwargs: msgspec.Raw = EMPTY_KWARGS
     """The keyword arguments: a MessagePack map with text keys."""
-    queue: str = "default"
-    priority: int = 0
-    """From 0 (lowest) to 9."""
-    eta: float | None = None
-    """The earliest moment the task may start."""
-    expires: float | None = None
-    """The moment from which on the task must not start."""
     attempt: int = 1
-    enqueued_at: float = 0.0
     root: str | None = None
     """The message that began all this; None when it is this one."""
     parent: str | None = None
     """The message whose task sent this one."""
-    reply_to: str | None = None
-    """Where the client that sent it listens for outcomes."""
     keep_result: float | None = None
     """Seconds to keep the outcome; None leaves it to the task, 0 keeps nothing."""
-    headers: dict[str, Any] = {}
 
 
 class Failure(Shown, frozen=True, array_like=True):

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Annotated, Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import msgspec
 
-from asyncq.language.message import MAX_PRIORITY, Failure, Record
+from asyncq.language.message import Failure, Header, Record
 from asyncq.language.topology import Queue
 from asyncq.seams.quarantine import Quarantine
 from asyncq.shown import Shown
@@ -34,27 +34,10 @@ def overflowed(limit: int) -> str:
     return f"{OVERFLOWED}: the queue had {limit} newer or more urgent ones"
 
 
-Priority = Annotated[int, msgspec.Meta(ge=0, le=MAX_PRIORITY)]
-"""Of what is decoded: where another number stands, other hands wrote it."""
+class Envelope(Header, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """A message as a broker sees it: its header, and bytes."""
 
-
-class Envelope(Shown, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A message as a broker sees it: where it goes, and bytes."""
-
-    id: str
-    queue: str
-    """Where it waits; of one that names an exchange, the queue whose copy keeps the id."""
     body: bytes
-    priority: int = 0
-    """From 0 (lowest) to 9."""
-    eta: float | None = None
-    """Unix seconds; not delivered before."""
-    expires: float | None = None
-    """Unix seconds; delivered even so: ending it is the worker's business."""
-    reply_to: str | None = None
-    sent_at: float = 0.0
-    """Unix seconds."""
-    headers: dict[str, Any] = {}  # noqa: RUF012 - msgspec makes each a new one
     exchange: str = ""
     """Only for a broker with `Exchanges`, and only when it is published."""
     routing_key: str = ""

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from asyncq.client.context import Context, set_context
 from asyncq.clock import SystemClock
-from asyncq.language.message import Message, Progress, new_id
+from asyncq.language.message import Header, Message, Progress, new_id
 
 
 class TestContext(Context):
@@ -50,12 +50,8 @@ def context(
     headers: dict[str, Any] | None = None,
 ) -> TestContext:
     """The context of a run that a test makes up: ``await send(testing.context(), ...)``."""
-    message = Message(
-        id=id or new_id(),
-        task=task,
-        queue=queue,
-        attempt=attempt,
-        enqueued_at=SystemClock().now(),
-        headers=headers or {},
+    header = Header(
+        id=id or new_id(), queue=queue, sent_at=SystemClock().now(), headers=headers or {}
     )
+    message = Message(header, task, attempt=attempt)
     return TestContext(message, {} if state is None else state)

@@ -24,23 +24,24 @@ class Sent:
     def __init__(self, envelope: Envelope, tasks: Mapping[str, Task[..., Any]]) -> None:
         self.message: Message = _codec.decode(envelope)
         message = self.message
-        self.id = message.id
+        header = message.header
+        self.id = header.id
         self.task = message.task
         self.args: tuple[Any, ...]
         self.kwargs: dict[str, Any]
         self.args, self.kwargs = tasks[message.task].parameters.decode(message.args, message.kwargs)
-        self.queue = envelope.queue
-        self.priority = message.priority
-        self.eta = message.eta
+        self.queue = header.queue
+        self.priority = header.priority
+        self.eta = header.eta
         """Unix seconds, by the clock of the run."""
-        self.expires = message.expires
+        self.expires = header.expires
         """Unix seconds."""
-        self.headers = message.headers
+        self.headers = header.headers
 
     @property
     def delay(self) -> float | None:
         """Seconds from when it was sent until it may start."""
-        return None if self.eta is None else self.eta - self.message.enqueued_at
+        return None if self.eta is None else self.eta - self.message.header.sent_at
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Sent):

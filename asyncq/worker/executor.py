@@ -131,9 +131,10 @@ class Executor:
         message, prepared = opened
         if self._verbose:
             self.task_log.received(message)
-        if message.expires is not None and started >= message.expires:
-            self.task_log.expiry(message, started - message.expires)
-            before = message.headers.get(LAST_ERROR)
+        expires = message.header.expires
+        if expires is not None and started >= expires:
+            self.task_log.expiry(message, started - expires)
+            before = message.header.headers.get(LAST_ERROR)
             outcome = Expired(before if isinstance(before, str) else "")
             return self._end(delivery, message, prepared, outcome, started)
         context = Context(message, self._state, self._report)
@@ -248,10 +249,11 @@ class Executor:
         if isinstance(outcome, Failed) and prepared.dead_letter:
             settlement = self._dead_letters.of_failure(delivery, message, outcome.error)
         keep = prepared.keep if message.keep_result is None else _bounded(message.keep_result)
-        if keep <= 0 and message.reply_to is None:
+        header = message.header
+        if keep <= 0 and header.reply_to is None:
             return Completion(settlement)
         record = Record(
-            message.id,
+            header.id,
             outcome,
             message.task,
             message.attempt,
@@ -259,7 +261,7 @@ class Executor:
             self._now(),
             self._worker,
             keep,
-            message.reply_to,
+            header.reply_to,
         )
         return Completion(settlement, record)
 
@@ -277,12 +279,11 @@ class Executor:
         delay: float,
         error: BaseException | None = None,
     ) -> Completion:
-        headers = message.headers
+        headers = message.header.headers
         if error is not None:  # should the message expire before it is tried again
             headers = {**headers, LAST_ERROR: summarize(error, ERROR_LIMIT)}
-        again = msgspec.structs.replace(
-            message, attempt=message.attempt + 1, eta=None, headers=headers
-        )
+        header = msgspec.structs.replace(message.header, eta=None, headers=headers)
+        again = msgspec.structs.replace(message, header=header, attempt=message.attempt + 1)
         return Completion(Nack(delivery, delay, self._encode(again)))
 
     async def _judge(self, delivery: Delivery) -> Completion | None:

@@ -60,7 +60,7 @@ class TaskLog:
     def received(self, message: Message) -> None:
         log.debug(
             "%s received: attempt %d, queue %s",
-            _name(message), message.attempt, message.queue, extra=_about(message),
+            _name(message), message.attempt, message.header.queue, extra=_about(message),
         )  # fmt: skip
 
     def succeeded(self, message: Message, seconds: float) -> None:
@@ -171,7 +171,7 @@ def overtime(message: Message, limit: float, late: float) -> None:
 
 
 def _name(message: Message) -> str:
-    return f"task {label(message.task, message.id)}"
+    return f"task {label(message.task, message.header.id)}"
 
 
 def _id(envelope: Envelope) -> str:
@@ -186,7 +186,7 @@ def _attempt(message: Message, retry: Retry | None) -> str:
 def _about(message: Message) -> Mapping[str, str]:
     return {
         LOG_TASK: shown(message.task, NAME_LIMIT),
-        LOG_ID: shown(message.id, NAME_LIMIT),
+        LOG_ID: shown(message.header.id, NAME_LIMIT),
     }
 
 

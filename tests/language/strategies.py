@@ -10,6 +10,7 @@ from asyncq.language.message import (
     Expired,
     Failed,
     Failure,
+    Header,
     Message,
     Outcome,
     Record,
@@ -35,23 +36,28 @@ def raw(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[msgspec.Raw]:
     return strategy.map(lambda value: msgspec.Raw(msgspec.msgpack.encode(value)))
 
 
-messages: st.SearchStrategy[Message] = st.builds(
-    Message,
+headers: st.SearchStrategy[Header] = st.builds(
+    Header,
     id=st.from_regex(r"[!-~]{1,128}", fullmatch=True),
-    task=names,
-    args=raw(st.lists(values, max_size=4)),
-    kwargs=raw(st.dictionaries(st.text(), values, max_size=4)),
     queue=st.from_regex(r"[A-Za-z0-9_.-]{1,128}", fullmatch=True),
     priority=st.integers(0, 9),
     eta=st.none() | moments,
     expires=st.none() | moments,
+    reply_to=st.none() | names,
+    sent_at=moments,
+    headers=st.dictionaries(st.text(), values, max_size=4),
+)
+
+messages: st.SearchStrategy[Message] = st.builds(
+    Message,
+    header=headers,
+    task=names,
+    args=raw(st.lists(values, max_size=4)),
+    kwargs=raw(st.dictionaries(st.text(), values, max_size=4)),
     attempt=st.integers(1, 2**31),
-    enqueued_at=moments,
     root=st.none() | names,
     parent=st.none() | names,
-    reply_to=st.none() | names,
     keep_result=st.none() | st.floats(0, 1e9),
-    headers=st.dictionaries(st.text(), values, max_size=4),
 )
 
 outcomes: st.SearchStrategy[Outcome] = st.one_of(

@@ -11,9 +11,9 @@ import msgspec
 
 from asyncq.drivers.rabbitmq.content import Parcel, id_of, tag_of
 from asyncq.drivers.rabbitmq.wire import Content
-from asyncq.language.message import UNREADABLE
+from asyncq.language.message import UNREADABLE, Priority
 from asyncq.language.topology import copy_id
-from asyncq.seams.broker import Envelope, Priority
+from asyncq.seams.broker import Envelope
 
 REASON = "x-asyncq-reason"
 DIED_AT = "x-asyncq-died-at"  # milliseconds: a float would travel in 32 bits, a minute apart

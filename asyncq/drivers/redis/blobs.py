@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from asyncq.drivers.redis.connection import RedisSettings
-from asyncq.language.message import UNREADABLE
-from asyncq.seams.broker import Envelope, Priority
+from asyncq.language.message import UNREADABLE, Priority
+from asyncq.seams.broker import Envelope
 from asyncq.seams.dead import DeadLimits
 
 
