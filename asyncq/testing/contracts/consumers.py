@@ -8,6 +8,7 @@ import pytest
 from anyio import CancelScope, create_task_group, current_time, fail_after, sleep
 from anyio.lowlevel import checkpoint
 
+from asyncq.errors import BrokerUnavailable
 from asyncq.seams.broker import MAX_BATCH, Ack, Broker, Consumer, Delivery, Envelope, Nack
 from asyncq.testing.contracts.given import (
     FAR,
@@ -299,7 +300,7 @@ class ConsumerContract(DriverFixtures):
         for start in range(0, len(sent), 10):
             async with interrupted():
                 await broker.publish(sent[start : start + 10])
-        await broker.publish(sent)
+        await _publish_surely(broker, sent)
 
         async with broker.consume(MAIL, new_lease()) as consumer:
             taken: list[str] = []
@@ -343,6 +344,16 @@ async def interrupted() -> AsyncGenerator[None]:
         group.start_soon(_interrupt, group.cancel_scope)
         yield
         group.cancel_scope.cancel()
+
+
+async def _publish_surely(broker: Broker, sent: Sequence[Envelope]) -> None:
+    """Again where the broker is away for a moment, as on a connection that is new to it."""
+    with fail_after(PATIENCE):
+        while True:
+            try:
+                return await broker.publish(sent)
+            except BrokerUnavailable:
+                await sleep(0.1)
 
 
 async def _interrupt(scope: CancelScope) -> None:

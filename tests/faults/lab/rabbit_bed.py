@@ -38,7 +38,7 @@ Counted = lists:map(fun(Q) ->
 binary_to_list(iolist_to_binary(rabbit_json:encode(Counted)))
 """
 _CONNECTIONS = "length(rabbit_networking:local_connections())"
-OPEN_TIMEOUT = 5.0  # seconds
+OPEN_TIMEOUT = 30.0  # seconds, of a busy machine
 CONFIRMED, RETURNED = b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x32"  # Basic.Ack, Basic.Return
 
 _decode = msgspec.json.Decoder(list[tuple[str, int, int]]).decode
