@@ -1,6 +1,5 @@
 """What RabbitMQ does with what a lost worker had, and whom we charge for it."""
 
-from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import anyio
@@ -10,8 +9,7 @@ from anyio.lowlevel import checkpoint
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.rabbitmq.broker import RabbitBroker
-from asyncq.drivers.rabbitmq.consumer import RabbitConsumer
-from asyncq.drivers.rabbitmq.wire import Content
+from asyncq.drivers.rabbitmq.wire import Channel, Content
 from asyncq.errors import (
     LeaseLost,
 )
@@ -78,12 +76,12 @@ async def test_acknowledging_what_was_pushed_behind_a_suspect_leaves_it_in_hand(
         await take(dying, 1)
 
     async with doomed(rabbitmq_url) as busy:
-        assert isinstance(busy, RabbitConsumer)
-        ask_server: Callable[..., Awaitable[list[object]]] = vars(RabbitConsumer)["ask"]
+        channel: Channel = vars(busy)["_channel"]
+        call = channel.call
 
         async def hear_late(*methods: object) -> list[object]:
             """An answer that is heard when what was pushed after it is there."""
-            answers = await ask_server(busy, *methods)
+            answers = await call(*methods)
             if isinstance(answers[0], Content):
                 await broker.publish([envelope(str(number)) for number in range(3)])
                 with anyio.fail_after(PATIENCE):
@@ -91,7 +89,7 @@ async def test_acknowledging_what_was_pushed_behind_a_suspect_leaves_it_in_hand(
                         await checkpoint()
             return answers
 
-        monkeypatch.setattr(busy, "ask", hear_late)
+        monkeypatch.setattr(channel, "call", hear_late)
         suspect, *others = await take(busy, 4)
         assert suspect.suspect
         assert not await busy.settle([Ack(delivery) for delivery in others[:2]])

@@ -6,7 +6,7 @@ while its worker may have some, and takes those that may run beside what it has.
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import anyio
 import pamqp.commands as amqp
@@ -14,7 +14,7 @@ import pamqp.commands as amqp
 from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.aftermath import Aftermath
 from asyncq.drivers.rabbitmq.parcels import Received, unwrap
-from asyncq.drivers.rabbitmq.wire import Content
+from asyncq.drivers.rabbitmq.wire import Ask, Content
 from asyncq.seams.broker import Delivery, Lease
 from asyncq.seams.quarantine import NO_ADMISSION, Admission
 
@@ -23,11 +23,7 @@ MOST_FETCHED = 20  # at a time
 
 
 class Hands(Protocol):
-    """The consumer that fetches them, and has them in hand with what it was pushed."""
-
-    async def ask(self, *methods: Any) -> list[Any]:
-        """The answers to these methods, on the channel of the consumer."""
-        ...
+    """What the consumer that fetches them has in hand, with what it was pushed."""
 
     async def set_aside(self, deliveries: Sequence[Received]) -> None:
         """Put them behind the other suspects."""
@@ -41,9 +37,10 @@ class Hands(Protocol):
 class Suspects:
     """Those of one queue that one consumer has in hand, and when it looks for others."""
 
-    def __init__(self, queue: str, lease: Lease, hands: Hands) -> None:
+    def __init__(self, queue: str, lease: Lease, ask: Ask, hands: Hands) -> None:
         self._queue = queue
         self._quarantine = lease.quarantine
+        self._ask = ask
         self._hands = hands
         self._aftermath = Aftermath(
             names.suspects(queue), lease.quarantine.losses(names.suspects(queue))
@@ -139,7 +136,7 @@ class Suspects:
     async def _get(self, count: int) -> int:
         """Fetch up to so many of the queue's suspects; returns how many there were."""
         question = amqp.Basic.Get(queue=names.suspects(self._queue))
-        answers = await self._hands.ask(*[question] * count)
+        answers = await self._ask(*[question] * count)
         contents = [answer for answer in answers if isinstance(answer, Content)]
         came = [unwrap(content, self._queue) for content in contents]
         if not self._aftermath.is_over:

@@ -8,7 +8,7 @@ Protocol: AMQP 0-9-1, and RabbitMQ's extensions of it (confirms, cancel notifica
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from ssl import SSLContext
 from typing import Any, TypeVar, cast
 
@@ -32,8 +32,12 @@ _method_id = struct.Struct(">I")
 _content = struct.Struct(">HHQ")  # class, weight, size of the body
 _confirmation = struct.Struct(">QB")
 
+# Changes nothing; that it is answered says that the channel has heard what was sent before it.
+HEARD = amqp.Basic.Qos(0, 0, False)
+
 T = TypeVar("T")
-Properties = dict[str, str]
+Ask = Callable[..., Coroutine[Any, Any, list[Any]]]
+"""`Channel.call`, and what raises errors of its own for it."""
 
 
 class ConnectionRefused(ConnectionError):
@@ -88,7 +92,7 @@ class Channel:
         self._pieces: list[bytes] = []
 
     async def call(self, *methods: Any) -> list[Any]:
-        """Send methods that are answered; their answers, in order. A content answers `Get`.
+        """Send methods; the answers of those that have one, in order. A content answers `Get`.
 
         Cancelled, it leaves its answers to be ignored.
 
@@ -99,7 +103,9 @@ class Channel:
         if self.closed is not None:
             raise self.closed
         loop = self.wire.loop
-        answers: list[asyncio.Future[Any]] = [loop.create_future() for _ in methods]
+        answers: list[asyncio.Future[Any]] = [
+            loop.create_future() for method in methods if method.synchronous
+        ]
         self._calls.extend(answers)
         self.wire.write(b"".join([self.marshal(method) for method in methods]))
         try:
