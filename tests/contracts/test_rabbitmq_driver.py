@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from urllib.parse import quote
 
 import anyio
+import anyio.to_thread
 import pamqp.commands as amqp
 import pytest
 from anyio.lowlevel import checkpoint
@@ -134,6 +135,36 @@ async def test_who_takes_no_more_gives_back_what_it_did_not_receive(broker: Rabb
             assert not any(delivery.suspect for delivery in others)
             assert not await second.settle([Ack(delivery) for delivery in others])
         assert not await first.settle([Ack(delivery) for delivery in received])
+    assert (await broker.depth("mail")).ready == 0
+
+
+async def test_what_was_settled_is_so_when_a_worker_leaves_a_queue_that_is_slow(
+    rabbitmq_url: str, rabbitmq_server: RabbitServer, broker: RabbitBroker
+) -> None:
+    many = QueueSpec("mail", prefetch=100)
+    await broker.publish([envelope() for _ in range(100)])
+    leader = f'list_to_atom("{rabbitmq_url.rpartition("/")[2]}_mail")'
+
+    async with (
+        anyio.create_task_group() as group,
+        broker.consume(many, Lease(new_id(), 15.0)) as consumer,
+    ):
+        assert isinstance(consumer, PushedConsumer)
+        [first, *others] = await take(consumer, 100)
+        await consumer.take_no_more()
+        rabbitmq_server.evaluate(f"sys:suspend({leader})")
+        assert not await consumer.settle([Ack(each) for each in others])
+        assert not await consumer.settle([Ack(first)])
+        group.start_soon(
+            anyio.to_thread.run_sync,
+            rabbitmq_server.evaluate,
+            f"timer:sleep(300), sys:resume({leader})",
+        )
+
+    async with broker.consume(many, Lease(new_id(), 15.0)) as consumer:
+        await broker.publish([envelope("last")])
+        [last] = await take(consumer, 1)  # what came again before it is with the suspects now
+        assert not await consumer.settle([Ack(last)])
     assert (await broker.depth("mail")).ready == 0
 
 

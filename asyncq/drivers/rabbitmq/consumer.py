@@ -117,6 +117,9 @@ class RabbitConsumer:
             if channel is not None and channel.closed is None:
                 await self._stop_pushing()
                 await self._unsettled.give_back(list(self._open.values()))
+                if self._unsettled.unproven > MOST_UNPROVEN:
+                    await self._window.flush(self.ask)
+                    await self._unsettled.give_back(list(self._open.values()))
         if channel is not None:
             if self._open or channel.closed is not None:
                 self._note_loss()
