@@ -30,7 +30,7 @@ from asyncq.client.task import Task, TaskDecorator, TaskOptions, make_task
 from asyncq.clock import Clock, SystemClock
 from asyncq.codecs.native import NativeCodec
 from asyncq.config import DEFAULTS, Config, Url, broker_urls
-from asyncq.drivers.failover import Failover, follow, open_failover
+from asyncq.drivers.hosts import Hosts
 from asyncq.drivers.table import check_url, make_backend, make_broker
 from asyncq.errors import ConfigurationError, InvalidValue, first_error
 from asyncq.language.quantities import Duration
@@ -72,7 +72,7 @@ class App:
     is given; ``null://`` keeps no outcomes.
 
     A list of URLs is tried in its order, when the app connects and when the one in use stays away:
-    see `asyncq.drivers.failover` for what becomes of what waits there.
+    see `asyncq.drivers.hosts` for what becomes of what waits there. Of files the first is used.
 
     ``brokers`` are several by their names, ``default`` among them, in place of one: each queue is
     where its ``Queue(broker=...)`` says, else in the default one. Outcomes have one backend, for
@@ -411,39 +411,32 @@ class App:
         working_for.set(self)
 
     def _make_client(self, here: Here) -> Client:
-        brokers = {name: self._make_broker(urls) for name, urls in self.urls.items()}
+        hosts = {name: Hosts(urls) for name, urls in self.urls.items()}
+        brokers = {name: self._open_broker(each) for name, each in hosts.items()}
+        # The very same URL, and not an equal one: who names a backend means that one.
+        beside = self.backend_url is self.url
+        backend = self._open_backend(hosts[DEFAULT_BROKER] if beside else Hosts([self.backend_url]))
         make = Client if self._elsewhere is None else self._elsewhere.make_client
         return make(
             brokers=brokers,
             router=self._router,
-            backend=self._make_backend(brokers[DEFAULT_BROKER]),
+            backend=backend,
             codec=self._codec,
             config=self.config,
             clock=self._clock,
             here=here,
         )
 
-    def _make_broker(self, urls: Sequence[Url]) -> Broker:
-        if len(urls) == 1 or self._elsewhere is not None:
-            return self._open_broker(urls[0])
-        return open_failover(urls, self._open_broker, self.config.publish_timeout / 3)
-
-    def _make_backend(self, broker: Broker) -> Backend:
-        # The very same URL, and not an equal one: who names a backend means that one.
-        if isinstance(broker, Failover) and self.backend_url is self.url:
-            return follow(broker, self.urls[DEFAULT_BROKER], self._open_backend)
-        return self._open_backend(self.backend_url)
-
-    def _open_broker(self, url: Url) -> Broker:
+    def _open_broker(self, hosts: Hosts) -> Broker:
         if self._elsewhere is not None:
-            return self._elsewhere.open_broker(url)
+            return self._elsewhere.open_broker(hosts.url)
         limits = DeadLimits(self.config.max_dead_letters, self.config.keep_dead_letters)
-        return make_broker(url, self._clock, limits)
+        return make_broker(hosts, self._clock, limits)
 
-    def _open_backend(self, url: Url) -> Backend:
+    def _open_backend(self, hosts: Hosts) -> Backend:
         if self._elsewhere is not None:
-            return self._elsewhere.open_backend(url)
-        return make_backend(url, self._clock)
+            return self._elsewhere.open_backend(hosts.url)
+        return make_backend(hosts, self._clock)
 
 
 def _urls(

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from asyncq.clock import Clock
 from asyncq.config import Url, query_of
+from asyncq.drivers.hosts import Hosts
 from asyncq.errors import ConfigurationError
 from asyncq.language.quantities import choice, count, from_text
 from asyncq.language.spelling import nearest
@@ -34,6 +35,8 @@ BACKENDS = {
     "amqps": "asyncq.drivers.rabbitmq.backend:RpcBackend",
     "null": "asyncq.drivers.null:NullBackend",
 }
+# Those whose drivers go from one of several to another; of a list of any other the first is used.
+SERVERS = {"redis", "rediss", "unix", "amqp", "amqps"}
 # scheme: the extra that installs what it needs
 EXTRAS = {
     "redis": "redis",
@@ -44,22 +47,38 @@ EXTRAS = {
 }
 
 
-def make_broker(url: Url, clock: Clock, limits: DeadLimits | None = None) -> Broker:
-    """The broker behind ``url``, not yet connected; its dead letters within these limits.
+def make_broker(where: Url | Hosts, clock: Clock, limits: DeadLimits | None = None) -> Broker:
+    """The broker at a URL, or at one of several; not yet connected.
+
+    ``limits`` are those of its dead letters.
+
+    Raises:
+        ConfigurationError: unknown scheme, or its extra is not installed; URLs of several kinds.
+    """
+    limits = limits or DeadLimits()
+    if isinstance(where, Hosts):
+        if len({BROKERS[url.scheme] for url in where.urls}) > 1:
+            raise ConfigurationError(
+                f"{', '.join(map(repr, where.urls))} are of several kinds: a list of URLs is of "
+                "one, and is tried in its order; for queues in different brokers, give them names "
+                "in brokers={...}"
+            )
+        where.broker_at = lambda url: make_broker(url, clock, limits)
+    return _load("broker", BROKERS, where)(_given(where), clock, limits)
+
+
+def make_backend(where: Url | Hosts, clock: Clock) -> Backend:
+    """The backend at a URL, or beside the broker that is at one of several; not yet connected.
 
     Raises:
         ConfigurationError: unknown scheme, or its extra is not installed.
     """
-    return _load("broker", BROKERS, url)(url, clock, limits or DeadLimits())
+    return _load("backend", BACKENDS, where)(_given(where), clock)
 
 
-def make_backend(url: Url, clock: Clock) -> Backend:
-    """The backend behind ``url``, not yet connected.
-
-    Raises:
-        ConfigurationError: unknown scheme, or its extra is not installed.
-    """
-    return _load("backend", BACKENDS, url)(url, clock)
+def _given(where: Url | Hosts) -> Url | Hosts:
+    """What a driver is given: a file, or this process, is not left for another."""
+    return where.url if isinstance(where, Hosts) and where.url.scheme not in SERVERS else where
 
 
 def check_url(kind: str, url: Url) -> None:
@@ -173,7 +192,8 @@ OTHER_NAMES = {
 }
 
 
-def _load(kind: str, table: dict[str, str], url: Url) -> Any:
+def _load(kind: str, table: dict[str, str], where: Url | Hosts) -> Any:
+    url = where.url if isinstance(where, Hosts) else where
     check_url(kind, url)
     module, _, name = table[url.scheme].partition(":")
     try:

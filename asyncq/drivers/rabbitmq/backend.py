@@ -17,6 +17,7 @@ import pamqp.commands as amqp
 
 from asyncq.clock import Clock
 from asyncq.config import Url
+from asyncq.drivers.hosts import Hosts
 from asyncq.drivers.rabbitmq.connection import CALL_TIMEOUT, AmqpSettings, Connector
 from asyncq.drivers.rabbitmq.content import Parcel, TooLarge, tag_of
 from asyncq.drivers.rabbitmq.sender import Sender
@@ -43,13 +44,14 @@ class RpcBackend:
 
     keeps_nothing: Literal[True] = True
 
-    def __init__(self, url: Url, clock: Clock) -> None:
-        self._settings = AmqpSettings(url)
+    def __init__(self, where: Url | Hosts, clock: Clock) -> None:
+        self._settings = AmqpSettings(where)
         self._clock = clock
         self._sender = Sender(
             Connector(self._settings, "answers", BackendUnavailable), CALL_TIMEOUT
         )
-        self._heard: set[str] = set()  # addresses whose queue is there, unless somebody deleted it
+        # Addresses whose queue is there, unless somebody deleted it; at which server, by its moves.
+        self._heard: dict[str, int] = {}
 
     @property
     def store(self) -> Hashable:
@@ -106,8 +108,7 @@ class RpcBackend:
     async def watch(self, address: str) -> AsyncGenerator[Watch]:
         watch = RpcWatch(self._settings, _queue(address))
         try:
-            await watch.open(must_exist=address in self._heard)
-            self._heard.add(address)
+            self._heard[address] = await watch.open(self._heard.get(address))
             yield watch
         finally:
             watch.close()
@@ -120,6 +121,7 @@ class RpcWatch:
     """A client's ear at its reply queue."""
 
     def __init__(self, settings: AmqpSettings, queue: str) -> None:
+        self._hosts = settings.hosts
         self._connector = Connector(settings, "listens", BackendUnavailable)
         self._queue = queue
         self._channel: Channel | None = None
@@ -128,16 +130,18 @@ class RpcWatch:
         self._unread: deque[Content] = deque()  # MOST_UNREAD at most: the server holds the rest
         self._news = asyncio.Event()
 
-    async def open(self, *, must_exist: bool) -> None:
-        """Declare the queue and consume from it.
+    async def open(self, heard_at: int | None) -> int:
+        """Declare the queue and consume from it; returns at which server, by `Hosts.moves`.
 
-        ``must_exist``: it was there before; if it is not, what was sent to it meanwhile is lost,
-        and the first `receive` says so.
+        ``heard_at``: it was there, at that one; if it is gone, or another is in use, what was sent
+        to it meanwhile is lost, and the first `receive` says so.
         """
         try:
             with anyio.fail_after(CALL_TIMEOUT):
                 wire = await self._connector.wire()
-                self._lost = must_exist and not await self._is_there(wire)
+                moves = self._hosts.moves
+                if heard_at is not None:
+                    self._lost = moves != heard_at or not await self._is_there(wire)
                 channel = self._channel = await wire.open_channel()
                 channel.on_delivery = self._on_delivery
                 channel.on_cancel = self._on_cancel
@@ -151,6 +155,7 @@ class RpcWatch:
                     amqp.Basic.Qos(0, MOST_UNREAD, False),
                     amqp.Basic.Consume(queue=self._queue),
                 )
+                return moves
         except (OSError, ChannelClosed) as error:
             self._connector.close_if_silent(error)
             raise self._connector.gone(error) from error

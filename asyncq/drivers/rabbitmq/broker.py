@@ -13,6 +13,7 @@ import msgspec
 
 from asyncq.clock import Clock
 from asyncq.config import Url
+from asyncq.drivers.hosts import Hosts
 from asyncq.drivers.rabbitmq.admin import RabbitQueueAdmin
 from asyncq.drivers.rabbitmq.connection import AmqpSettings, Connector
 from asyncq.drivers.rabbitmq.consumer import RabbitConsumer
@@ -44,8 +45,10 @@ MOST_REMEMBERED = 100_000  # ids of what was sent in vain
 class RabbitBroker:
     """Queues in one RabbitMQ."""
 
-    def __init__(self, url: Url, clock: Clock, limits: DeadLimits | None = None) -> None:
-        self._settings = AmqpSettings(url)
+    def __init__(self, where: Url | Hosts, clock: Clock, limits: DeadLimits | None = None) -> None:
+        self._settings = AmqpSettings(where)
+        self._hosts = self._settings.hosts
+        self._hosts.on_move(self._forget_former)
         sending = Connector(self._settings, "sends", BrokerUnavailable)
         self._publisher = Publisher(self._settings, sending, clock, limits or DeadLimits())
         self._admin = RabbitQueueAdmin(self._publisher)
@@ -59,6 +62,7 @@ class RabbitBroker:
         return self._settings.identity
 
     async def __aenter__(self) -> Self:
+        await self._hosts.choose()
         channel = await self._publisher.open_channel()
         channel.close()
         return self
@@ -72,6 +76,11 @@ class RabbitBroker:
     ) -> None:
         self._publisher.close()
         self._consuming.close()
+
+    def _forget_former(self) -> None:
+        self._publisher.forget_declared()
+        self._unsure.clear()
+        self._kept.clear()
 
     async def publish(self, envelopes: Sequence[Envelope]) -> None:
         parcels: list[Parcel] = []
@@ -157,6 +166,7 @@ class RabbitBroker:
             except (DeclaredOtherwise, AccessRefused, QueueUnavailable) as error:
                 # The others work all the same; who sends to this one hears of it as well.
                 log.error("queue %s cannot be used: %s", queue.name, error)  # noqa: TRY400 - no fault of ours
+        self._hosts.declared = queues
 
     async def bind(self, queues: Sequence[Queue]) -> None:
         await self.declare(queues)  # a queue is declared with its bindings
@@ -186,8 +196,8 @@ class RabbitBroker:
 
     @asynccontextmanager
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
-        if self._settings.prefetch is not None:
-            queue = msgspec.structs.replace(queue, prefetch=self._settings.prefetch)
+        if (prefetch := self._settings.address.prefetch) is not None:
+            queue = msgspec.structs.replace(queue, prefetch=prefetch)
         consumer = RabbitConsumer(self._consuming, self._publisher, queue, lease)
         try:
             await consumer.enter()

@@ -2,19 +2,18 @@
 
 import math
 import ssl
-from asyncio import timeout as deadline
+from contextlib import suppress
 from urllib.parse import unquote, urlsplit
 
 import anyio
 
 from asyncq.config import Url, query_of
+from asyncq.drivers.hosts import CONNECT_TIMEOUT, Hosts
 from asyncq.drivers.rabbitmq.limits import REMEDY, is_at_limit
 from asyncq.drivers.rabbitmq.rights import access_refused
 from asyncq.drivers.rabbitmq.wire import ChannelClosed, ConnectionRefused, Wire
-from asyncq.drivers.tries import first_to_connect
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError
 
-CONNECT_TIMEOUT = 5.0  # seconds
 CALL_TIMEOUT = 10.0  # seconds until a silent server counts as gone
 HEARTBEAT = 60  # seconds; the server gives up a connection after two without a sign of life
 OLDEST = (3, 10)  # quorum queues with a time to live, dead letters that are confirmed
@@ -24,7 +23,24 @@ Unavailable = type[BrokerUnavailable] | type[BackendUnavailable]
 
 
 class AmqpSettings:
-    """Where a RabbitMQ is: ``amqp://user:password@host:port/vhost?heartbeat=60``.
+    """Where the RabbitMQ in use is."""
+
+    def __init__(self, where: Url | Hosts) -> None:
+        self.hosts = where if isinstance(where, Hosts) else Hosts([where])
+        self._addresses = [Address(url) for url in self.hosts.urls]
+        self.identity = tuple(address.identity for address in self._addresses)
+
+    @property
+    def address(self) -> "Address":
+        return self._addresses[self.hosts.at]
+
+    @property
+    def url(self) -> Url:
+        return self.hosts.url
+
+
+class Address:
+    """What one URL says: ``amqp://user:password@host:port/vhost?heartbeat=60``.
 
     ``amqps://`` encrypts; ``cafile``, ``certfile`` and ``keyfile`` name PEM files, and
     ``verify=no`` takes any certificate. ``prefetch`` is how much each consumer may be handed
@@ -65,6 +81,7 @@ class Connector:
         self._settings = settings
         self._role = role
         self._unavailable = unavailable
+        self._url = settings.url  # of the server that was last connected to
         self._wire: Wire | None = None
         self._was_connected = False
         self._turn = anyio.Lock(fast_acquire=True)
@@ -82,25 +99,13 @@ class Connector:
             return self._wire
 
     async def _connect(self) -> Wire:
-        settings = self._settings
+        port, self._url = self._settings.address.port, self._settings.url
         try:
-            async with deadline(CONNECT_TIMEOUT):
-                wire = await first_to_connect(self._open, _close)
-        except ConnectionRefused as error:
-            # A server that starts refuses for a while whom it knew.
-            if self._was_connected or is_at_limit(error):
-                raise self.gone(error) from error
-            refused = access_refused(repr(settings.url), str(error))
-            raise refused or ConfigurationError(f"{settings.url!r} refuses us: {error}") from error
-        except ssl.SSLCertVerificationError as error:
-            raise ConfigurationError(
-                f"{settings.url!r} has a certificate that we do not trust: {error.verify_message}; "
-                "name its authority with ?cafile="
-            ) from error
+            wire = await self._settings.hosts.connect(self._open)
         except TimeoutError as error:
             raise self._unavailable(
-                f"no answer from {settings.url!r} in {CONNECT_TIMEOUT:g} s: it is down, or "
-                f"what listens at port {settings.port} does not speak AMQP (RabbitMQ's own ports "
+                f"no answer from {self._url!r} in {CONNECT_TIMEOUT:g} s: it is down, or "
+                f"what listens at port {port} does not speak AMQP (RabbitMQ's own ports "
                 "are 5672, and 5671 with TLS)"
             ) from error
         except OSError as error:
@@ -108,29 +113,41 @@ class Connector:
         if _version(wire.version) < OLDEST:
             wire.close()
             raise ConfigurationError(
-                f"{settings.url!r} is RabbitMQ {wire.version}; asyncq needs "
+                f"{self._url!r} is RabbitMQ {wire.version}; asyncq needs "
                 f"{'.'.join(map(str, OLDEST))} or newer"
             )
         self._was_connected = True
         return wire
 
     async def _open(self) -> Wire:
-        settings = self._settings
-        return await Wire.connect(
-            settings.host,
-            settings.port,
-            tls=settings.tls,
-            user=settings.user,
-            password=settings.password,
-            vhost=settings.vhost,
-            heartbeat=settings.heartbeat,
-            name=f"asyncq {self._role}",
-        )
+        address, url = self._settings.address, self._settings.url
+        try:
+            return await Wire.connect(
+                address.host,
+                address.port,
+                tls=address.tls,
+                user=address.user,
+                password=address.password,
+                vhost=address.vhost,
+                heartbeat=address.heartbeat,
+                name=f"asyncq {self._role}",
+            )
+        except ConnectionRefused as error:
+            # A server that starts refuses for a while whom it knew.
+            if self._was_connected or is_at_limit(error):
+                raise
+            refused = access_refused(repr(url), str(error))
+            raise refused or ConfigurationError(f"{url!r} refuses us: {error}") from error
+        except ssl.SSLCertVerificationError as error:
+            raise ConfigurationError(
+                f"{url!r} has a certificate that we do not trust: {error.verify_message}; "
+                "name its authority with ?cafile="
+            ) from error
 
     @property
     def lingering(self) -> float:
         """Seconds after which the server has given up every connection that was lost."""
-        heartbeat = self._settings.heartbeat
+        heartbeat = self._settings.address.heartbeat
         return (
             3.0 * heartbeat if heartbeat else math.inf
         )  # it waits for two, and looks now and then
@@ -141,11 +158,15 @@ class Connector:
         Raises:
             OSError: it is not there.
         """
-        await _close(await first_to_connect(self._open, _close))
+        while True:
+            with suppress(TimeoutError):  # it may stand still; who asks knows for how long
+                wire = await self._settings.hosts.connect(self._open)
+                wire.close()
+                return
 
     def gone(self, error: BaseException) -> Exception:
         """Our exception for a connection that was lost, or a server that says no."""
-        what, url = str(error) or type(error).__name__, repr(self._settings.url)
+        what, url = str(error) or type(error).__name__, repr(self._url)
         if is_at_limit(what):
             return self._unavailable(f"{url} says no: {what}{REMEDY}")
         if isinstance(error, ChannelClosed):
@@ -163,10 +184,6 @@ class Connector:
         if self._wire is not None:
             self._wire.close()
             self._wire = None
-
-
-async def _close(wire: Wire) -> None:
-    wire.close()
 
 
 def _version(text: str) -> tuple[int, ...]:

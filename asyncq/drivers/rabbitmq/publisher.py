@@ -303,6 +303,11 @@ class Publisher:
         finally:
             channel.close()
 
+    def forget_declared(self) -> None:
+        """Another server is in use."""
+        self.declared.clear()
+        self._levels = 0
+
     def doubt(self) -> None:
         """Another connection to the same server fell silent: take a new one."""
         self._connector.close()

@@ -10,6 +10,7 @@ import msgspec
 
 from asyncq.clock import Clock
 from asyncq.config import Url
+from asyncq.drivers.hosts import Hosts
 from asyncq.drivers.redis.connection import Link, RedisSettings, lifetime
 from asyncq.drivers.redis.sizes import too_large
 from asyncq.drivers.redis.wire import ReplyError
@@ -32,8 +33,8 @@ PONG_TIMEOUT = 5.0  # seconds; then it counts as gone
 class RedisBackend:
     """Outcomes in one Redis."""
 
-    def __init__(self, url: Url, clock: Clock) -> None:
-        self._settings = RedisSettings(url)
+    def __init__(self, where: Url | Hosts, clock: Clock) -> None:
+        self._settings = RedisSettings(where)
         self._clock = clock
         self._link = Link(self._settings, BackendUnavailable)
 

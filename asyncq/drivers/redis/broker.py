@@ -32,6 +32,7 @@ from typing import Any, Self
 
 from asyncq.clock import Clock
 from asyncq.config import Url
+from asyncq.drivers.hosts import Hosts
 from asyncq.drivers.redis.admin import RedisQueueAdmin
 from asyncq.drivers.redis.blobs import dead_bounds, pack, queue_key
 from asyncq.drivers.redis.connection import OLDEST, Link, RedisSettings, load_script
@@ -63,8 +64,9 @@ class RedisBroker:
 
     leases_are_shared = True
 
-    def __init__(self, url: Url, clock: Clock, limits: DeadLimits | None = None) -> None:
-        self._settings = RedisSettings(url)
+    def __init__(self, where: Url | Hosts, clock: Clock, limits: DeadLimits | None = None) -> None:
+        self._settings = RedisSettings(where)
+        self._hosts = self._settings.hosts
         self._limits = limits or DeadLimits()
         self._clock = clock
         self._sender = Link(self._settings, BrokerUnavailable)
@@ -72,7 +74,7 @@ class RedisBroker:
         self._admin = RedisQueueAdmin(self._settings, clock)
         self._queues = Queues(self._settings, self._admin.link)
         self._announced: set[str] = set()  # queues whose name the server has from us
-        self._records = self._settings.key("r", "")
+        self._hosts.on_move(self._announced.clear)
         self._bounds = dead_bounds(self._limits)
 
     @property
@@ -80,6 +82,7 @@ class RedisBroker:
         return self._settings.identity
 
     async def __aenter__(self) -> Self:
+        await self._hosts.choose()
         await self._check_server()
         return self
 
@@ -107,7 +110,11 @@ class RedisBroker:
                 await self._announce(queue)
             try:
                 gone, limit, refused = await self._sender.script(
-                    _PUBLISH, self._base(queue), self._records, *self._bounds, *messages
+                    _PUBLISH,
+                    self._base(queue),
+                    self._settings.key("r", ""),
+                    *self._bounds,
+                    *messages,
                 )
             except (ReplyError, BrokerUnavailable) as error:
                 sizes = zip(messages[::4], map(len, messages[3::4]), strict=True)
@@ -131,6 +138,7 @@ class RedisBroker:
                 if isinstance(error, ReplyError):
                     why = await self._queues.not_sent(queue.name, error)
                 log.error("queue %s cannot be used: %s", queue.name, why)  # noqa: TRY400 - no fault of ours
+        self._hosts.declared = queues
 
     @asynccontextmanager
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
@@ -143,7 +151,7 @@ class RedisBroker:
             await consumer.leave()
 
     def renewer(self) -> LeaseRenewer:
-        return RedisLeaseRenewer(self._settings)
+        return RedisLeaseRenewer(RedisSettings(self._settings.url))  # where the lease begins
 
     async def sweep(self, queue: str) -> int:
         # A server that stood still finds this in its socket when it goes on, before the renewals of

@@ -24,7 +24,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from asyncq.config import Url, query_of
-from asyncq.drivers.redis.lines import CONNECT_TIMEOUT, Lines
+from asyncq.drivers.hosts import CONNECT_TIMEOUT, Hosts
+from asyncq.drivers.redis.lines import Lines
 from asyncq.drivers.redis.refusals import (
     PASSING,
     BackendCannotServe,
@@ -32,7 +33,7 @@ from asyncq.drivers.redis.refusals import (
     asked_for,
     refusal,
 )
-from asyncq.drivers.redis.tls import check_certificates, hint_of_tls, refusal_of_tls
+from asyncq.drivers.redis.tls import check_certificates, hint_of_tls
 from asyncq.drivers.redis.wire import ReplyError, Wire
 from asyncq.errors import LONGEST, BackendUnavailable, BrokerUnavailable, ConfigurationError
 
@@ -81,10 +82,37 @@ def _script_text(package: str, name: str) -> str:
 
 
 class RedisSettings:
-    """Where a Redis is, and how our keys begin: ``redis://host:port/db?prefix=asyncq``."""
+    """Where the Redis in use is, and how our keys begin there."""
+
+    def __init__(self, where: Url | Hosts) -> None:
+        self.hosts = where if isinstance(where, Hosts) else Hosts([where])
+        self._addresses = [Address(url) for url in self.hosts.urls]
+        self.identity = tuple(address.identity for address in self._addresses)
+        self.lines = Lines(self.hosts, self._new_connection)
+
+    @property
+    def address(self) -> "Address":
+        return self._addresses[self.hosts.at]
+
+    @property
+    def url(self) -> Url:
+        return self.hosts.url
+
+    @property
+    def prefix(self) -> str:
+        return self.address.prefix
+
+    def _new_connection(self) -> aioredis.Connection:
+        return self.address.pool.make_connection()
+
+    def key(self, kind: str, name: str) -> str:
+        return f"{self.prefix}:{kind}:{name}"
+
+
+class Address:
+    """What one URL says: ``redis://host:port/db?prefix=asyncq``."""
 
     def __init__(self, url: Url) -> None:
-        self.url = url
         self.prefix = query_of(url).get("prefix", "asyncq")
         parts = urlsplit(url.reveal())
         rest = [pair for pair in parse_qsl(parts.query) if pair[0] not in OWN_OPTIONS]
@@ -104,8 +132,7 @@ class RedisSettings:
             ) from None
         if parts.scheme == "rediss":
             check_certificates(url, kwargs)
-        self._pool = pool
-        self.lines = Lines(pool.make_connection)
+        self.pool = pool
         where = kwargs.get("path") or (kwargs.get("host", "localhost"), kwargs.get("port", 6379))
         self.identity = ("redis", where, kwargs.get("db", 0), self.prefix)
 
@@ -129,9 +156,6 @@ class RedisSettings:
         }
         return cast("Any", redis.Redis).from_url(self._bare, **options)
 
-    def key(self, kind: str, name: str) -> str:
-        return f"{self.prefix}:{kind}:{name}"
-
 
 class Link:
     """One connection for one role; calls wait for each other, and it reconnects at the next call.
@@ -142,6 +166,8 @@ class Link:
 
     def __init__(self, settings: RedisSettings, unavailable: Unavailable) -> None:
         self._settings = settings
+        self._hosts = settings.hosts
+        self._url = settings.url  # of the server that was last connected to
         self._unavailable = unavailable
         self._wire: Wire | None = None
         self._turn = asyncio.Lock()  # anyio's costs a fifth of a call
@@ -160,12 +186,14 @@ class Link:
 
     async def script(self, script: Script, key: str, *args: Any) -> Any:
         """Run a script, which is sent whole only when the server does not know it."""
+        moves = self._hosts.moves
         try:
             packed = pack_command(("EVALSHA", script.sha, 1, key, *args))
             return (await self._ask(packed, 1, 0.0))[0]
         except ReplyError as error:
             if error.code != UNKNOWN_SCRIPT:
                 raise
+            self._see_that_it_is_used(moves)
             return await self("EVAL", script.text, 1, key, *args)
 
     async def pipeline(self, commands: Sequence[Sequence[Any]], blocks: float = 0.0) -> list[Any]:
@@ -174,11 +202,13 @@ class Link:
         return await self._ask(packed, len(commands), blocks)
 
     async def _ask(self, packed: bytes, count: int, blocks: float) -> list[Any]:
+        moves = self._hosts.moves
         async with self._turn:
             try:
                 wire = self._wire
                 if wire is None or not wire.is_open:
                     wire = await self._connect()
+                self._see_that_it_is_used(moves)
                 patience = min(blocks + DOUBT + len(packed) / SLOWEST, blocks + CALL_TIMEOUT)
                 replies = await wire.ask(packed, count, patience)
                 if replies is None:
@@ -191,15 +221,19 @@ class Link:
             return replies
 
     async def _connect(self) -> Wire:
-        url = self._settings.url
+        url = self._url = self._settings.url
         try:
             self._wire = await self._settings.lines.open()
-        except exceptions.RedisError as error:
-            raise refusal_of_tls(url, error) or self._refused(error) from error
-        except OSError as error:
-            no = refusal_of_tls(url, error)
-            raise no or self._gone(error, hint_of_tls(url, error)) from error
+        except exceptions.BusyLoadingError as error:
+            raise self._unable("LOADING", str(error)) from error
+        except (OSError, exceptions.RedisError) as error:
+            raise self._gone(error, hint_of_tls(url, error)) from error
         return self._wire
+
+    def _see_that_it_is_used(self, moves: int) -> None:
+        """A question for a server that was given up, with its keys, is no question for another."""
+        if moves != self._hosts.moves:
+            raise self._unavailable("the server was given up for another meanwhile")
 
     async def _in_doubt(self, wire: Wire, timeout: float) -> list[Any]:
         """Wait on for the answer, until the server gives one elsewhere or the time is up."""
@@ -241,22 +275,7 @@ class Link:
 
     def _gone(self, error: Exception, hint: str = "") -> Exception:
         what = str(error).rstrip(".") or type(error).__name__
-        return self._unavailable(f"no answer from {self._settings.url!r}: {what}{hint}")
-
-    def _refused(self, error: exceptions.RedisError) -> Exception:
-        """Our exception for redis-py's, which it raises while it connects."""
-        url, said = repr(self._settings.url), str(error)
-        if isinstance(error, exceptions.BusyLoadingError):
-            return self._unable("LOADING", said)
-        if not isinstance(error, exceptions.AuthenticationError | exceptions.ResponseError):
-            return self._gone(error, hint_of_tls(self._settings.url, error))
-        code = said.partition(" ")[0]
-        if isinstance(error, exceptions.AuthenticationError):  # it has taken the code away
-            code = "NOAUTH" if said.startswith("Authentication") else "WRONGPASS"
-        elif isinstance(error, exceptions.NoPermissionError):
-            code = "NOPERM"
-        no = refusal(url, code, said)
-        return no or ConfigurationError(f"{url} refuses us: {said}")
+        return self._unavailable(f"no answer from {self._url!r}: {what}{hint}")
 
     def _explain(self, error: ReplyError, packed: bytes, place: int) -> Exception:
         """Our exception for what the server says; its own where a caller takes it apart."""
@@ -268,13 +287,13 @@ class Link:
             if self._wire is not None:
                 self._wire.close()
             return self._unable(code, said)
-        return refusal(repr(self._settings.url), code, said, asked_for(packed, place)) or error
+        return refusal(repr(self._url), code, said, asked_for(packed, place)) or error
 
     def _unable(self, code: str, said: str) -> Exception:
         why = PASSING[code] or said
         is_broker = issubclass(self._unavailable, BrokerUnavailable)
         kind = BrokerCannotServe if is_broker else BackendCannotServe
-        return kind(f"{self._settings.url!r} cannot serve us now: {why}")
+        return kind(f"{self._url!r} cannot serve us now: {why}")
 
     @property
     def is_connected(self) -> bool:

@@ -13,37 +13,31 @@ import anyio
 import redis.asyncio as aioredis
 from redis import exceptions
 
+from asyncq.drivers.hosts import TRY_EVERY, Hosts
+from asyncq.drivers.redis.refusals import refusal_to_connect
 from asyncq.drivers.redis.wire import Wire
-from asyncq.drivers.tries import TRY_EVERY, first_to_connect
+from asyncq.errors import ConfigurationError
 
-CONNECT_TIMEOUT = 5.0  # seconds
 LATE = 0.3  # seconds for an answer that was under way when the server answered elsewhere
 SILENCE = 1.0  # seconds without a byte; so long does no answer pause that is on its way
 
 
 class Lines:
-    """Opens connections to one server, and gives the silent ones up."""
+    """Opens connections to the server in use, and gives the silent ones up."""
 
-    def __init__(self, make: Callable[[], aioredis.Connection]) -> None:
+    def __init__(self, hosts: Hosts, make: Callable[[], aioredis.Connection]) -> None:
+        self._hosts = hosts
         self._make = make
-        self._turn = anyio.Lock(fast_acquire=True)
         self._wires: WeakSet[Wire] = WeakSet()
 
     async def open(self) -> Wire:
         """A connection on which the server has answered.
 
-        One link at a time tries for all, again and again: a try that began while the network was
-        down may hang long after it is up.
-
         Raises:
-            OSError, RedisError: nobody answered, or said no.
+            OSError, RedisError: nobody answered, or could serve us now.
+            ConfigurationError: the server refuses us (password, rights, certificates).
         """
-        with anyio.fail_after(CONNECT_TIMEOUT):
-            async with self._turn:
-                connection = await first_to_connect(
-                    self._connect, lambda one: one.disconnect(nowait=True)
-                )
-                wire = Wire(connection)
+        wire = await self._hosts.connect(self._open)
         self._wires.add(wire)
         return wire
 
@@ -53,7 +47,7 @@ class Lines:
         The other one is closed as well: whoever asked must know that it has to begin anew.
         """
         while doubted.is_open:
-            with suppress(OSError, exceptions.RedisError):
+            with suppress(OSError, exceptions.RedisError, ConfigurationError):
                 wire = await self.open()
                 try:
                     await anyio.sleep(LATE)
@@ -69,11 +63,13 @@ class Lines:
             if wire.is_open and wire.silent_for() > SILENCE:
                 wire.close()
 
-    async def _connect(self) -> aioredis.Connection:
-        connection = self._make()
+    async def _open(self) -> Wire:
+        url, connection = self._hosts.url, self._make()
         try:
             await connection.connect()
-        except BaseException:
+        except BaseException as error:
             await connection.disconnect(nowait=True)
+            if isinstance(error, Exception) and (no := refusal_to_connect(url, error)) is not None:
+                raise no from error
             raise
-        return connection
+        return Wire(connection)

@@ -3,6 +3,10 @@
 import re
 from collections.abc import Mapping
 
+from redis import exceptions
+
+from asyncq.config import Url
+from asyncq.drivers.redis.tls import refusal_of_tls
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError
 
 # The set-up is wrong: nothing but a change mends it.
@@ -70,6 +74,22 @@ def refusal(url: str, code: str, said: str, asked: str = "") -> ConfigurationErr
             f"was given to it ({said})"
         )
     return None
+
+
+def refusal_to_connect(url: Url, error: Exception) -> ConfigurationError | None:
+    """As `refusal`, for what redis-py raises while it connects."""
+    if (no := refusal_of_tls(url, error)) is not None:
+        return no
+    said = str(error)
+    if isinstance(error, exceptions.AuthenticationError):  # it has taken the code away
+        code = "NOAUTH" if said.startswith("Authentication") else "WRONGPASS"
+    elif isinstance(error, exceptions.NoPermissionError):
+        code = "NOPERM"
+    elif isinstance(error, exceptions.ResponseError):
+        code = said.partition(" ")[0]
+    else:
+        return None
+    return refusal(repr(url), code, said) or ConfigurationError(f"{url!r} refuses us: {said}")
 
 
 def asked_for(packed: bytes, place: int = 0) -> str:

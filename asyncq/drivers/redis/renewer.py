@@ -20,7 +20,7 @@ class RedisLeaseRenewer:
 
     def __init__(self, settings: RedisSettings) -> None:
         self._settings = settings
-        self._client: Any = settings.blocking_client()
+        self._client: Any = settings.address.blocking_client()
 
     def renew(self, incarnation: str, queues: Sequence[str], seconds: float) -> bool:
         try:
