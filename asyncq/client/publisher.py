@@ -12,11 +12,8 @@ import anyio
 import msgspec
 
 from asyncq.errors import BrokerUnavailable, Refused
-from asyncq.language.policies import Retry
 from asyncq.outages import Outage
 from asyncq.seams.broker import MAX_BATCH, Broker, Envelope
-
-PAUSE = Retry(times=0, base=0.05, ceiling=1.0)  # between attempts while the broker is away
 
 
 class _Waiting(msgspec.Struct, eq=False):
@@ -34,7 +31,7 @@ class Publisher:
         self._pending: deque[_Waiting] = deque()
         self._news = asyncio.Event()
         self._closed: BaseException | None = None
-        self._outage = Outage("publishing")
+        self._outage = Outage("publishing is interrupted", "publishing goes on")
         self._loop = asyncio.get_running_loop()  # to ask for it takes a system call
 
     def submit(self, envelopes: Sequence[Envelope]) -> "asyncio.Future[None]":
@@ -93,7 +90,7 @@ class Publisher:
                 if error.envelope_ids:
                     _release([w for w in part if not _is_among(w, error.envelope_ids)])
                 self._keep([*part, *_in_order(parts)], error)
-                return self._outage.begin(error, PAUSE)
+                return self._outage.fail(error)
             # A component that must survive: what a driver raises is for its callers to hear, and no
             # reason to end what else the app does.
             except Exception as error:  # noqa: BLE001

@@ -79,8 +79,8 @@ class Waiters:
         self._listening = asyncio.Event()  # or known not to
         self._deaf: ConfigurationError | None = None
         """Why nothing that is told once can be heard; what is told meanwhile is lost."""
-        self._silence = Outage("waiting for results")
-        self._blindness = Outage("reading results")
+        self._silence = Outage("waiting for results is interrupted", "waiting for results goes on")
+        self._blindness = Outage("reading results is interrupted", "reading results goes on")
         self._asked_at: float | None = None  # loop time of a question that was not answered yet
 
     async def listen_at_once(self) -> None:
@@ -190,12 +190,14 @@ class Waiters:
 
     def why_late(self) -> str | None:
         """What keeps outcomes from being heard of, if anything does."""
-        why = self._blindness.explain() or self._silence.explain()
-        if why is None and self._asked_at is not None:
+        for outage in (self._blindness, self._silence):
+            if outage.error is not None:
+                return f"the backend has been away for {outage.seconds:.1f} s ({outage.why})"
+        if self._asked_at is not None:
             seconds = asyncio.get_running_loop().time() - self._asked_at
             if seconds >= LATE:
-                why = f"the backend was asked {seconds:.1f} s ago and has not answered"
-        return why
+                return f"the backend was asked {seconds:.1f} s ago and has not answered"
+        return None
 
     def close(self, why: BaseException | None = None) -> None:
         """Nothing comes any more: whoever waits, or begins to, hears of that, and why."""
@@ -229,7 +231,7 @@ class Waiters:
             except Exception as error:  # noqa: BLE001
                 if isinstance(error, ConfigurationError) and self._told_once:
                     self._refuse_all(error)
-                await anyio.sleep(self._silence.begin(error))
+                await anyio.sleep(self._silence.fail(error))
 
     async def read(self) -> None:
         """Read what must be read, until cancelled."""
@@ -258,7 +260,7 @@ class Waiters:
                 self._unread |= new
                 self._doubts.restore(doubted)
                 self._along += along
-                await anyio.sleep(self._blindness.begin(error))
+                await anyio.sleep(self._blindness.fail(error))
                 if self._unread:
                     self._to_read.set()
             if full:

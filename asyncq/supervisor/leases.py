@@ -12,8 +12,8 @@ from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.table import make_broker
 from asyncq.errors import AsyncqError, ConfigurationError
-from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
+from asyncq.outages import Outage
 from asyncq.seams.broker import Leased, LeaseRenewer
 from asyncq.worker.channel import Holding, Lost, Renewed
 
@@ -21,31 +21,36 @@ R = TypeVar("R")
 
 log = get_logger(__name__)
 
-PAUSE = Retry(times=0, base=0.1, ceiling=1.0, jitter=False)
+LOOK = 0.1  # seconds between two looks whether it may be renewed
 RELEASE_TIMEOUT = 5.0  # seconds to go on trying; after that the lease decides
+LONGEST_PAUSE = 1.0  # seconds between two attempts, whatever is wrong: the lease does not wait
 
 
 class SupervisedLease:
     """One incarnation's lease. Its calls to the broker block a thread, one at a time."""
 
     def __init__(self, holding: Holding) -> None:
-        self.is_renewed = True
-        """The last renewal went well."""
-        self._incarnation = holding.incarnation
+        self._incarnation = lease = holding.incarnation
         self._queues = holding.queues
         self._seconds = holding.seconds
         self._renewer = _renewer_at(Url(holding.url))
         self._thread = CapacityLimiter(1)
+        self._outage = Outage(f"lease {lease} cannot be renewed", f"lease {lease} is renewed again")
+
+    @property
+    def is_renewed(self) -> bool:
+        """The last renewal went well."""
+        return self._outage.error is None
 
     async def renew(
         self, may_renew: Callable[[], bool], tell: Callable[[Renewed | Lost], None]
     ) -> None:
         """Renew every third of the lease while ``may_renew``; return when it is lost."""
-        failures = 0
+        pause = self._seconds / 3
         while True:
-            await anyio.sleep(PAUSE.pause(failures) if failures else self._seconds / 3)
+            await anyio.sleep(pause)
             while not may_renew():  # noqa: ASYNC110 - what is asked for is an age
-                await anyio.sleep(PAUSE.base)
+                await anyio.sleep(LOOK)
             began = time.monotonic()
             try:
                 lasts = await self._call(
@@ -54,45 +59,33 @@ class SupervisedLease:
             except AsyncqError as error:
                 # The broker decides when the lease is over; without it, nobody else can claim.
                 # That it is set up otherwise now, and refuses us, ends no worker either.
-                if failures == 0:
-                    log.warning(
-                        "lease %s cannot be renewed, trying again: %s",
-                        self._incarnation, error,
-                    )  # fmt: skip
-                failures += 1
-                self.is_renewed = False
+                pause = min(self._outage.fail(error), LONGEST_PAUSE)
                 continue
             if not lasts:
                 tell(Lost(self._incarnation))
                 return
-            if failures:
-                log.warning("lease %s is renewed again", self._incarnation)
-            failures = 0
-            self.is_renewed = True
+            self._outage.end()
+            pause = self._seconds / 3
             tell(Renewed(self._incarnation, began + self._seconds))
 
     async def release(self) -> int:
         """Give back what the dead process held; returns how many messages that were."""
-        failures = 0
+        what = f"what is in flight under lease {self._incarnation}"
+        outage = Outage(f"{what} cannot be requeued", f"{what} is requeued")
         with anyio.move_on_after(RELEASE_TIMEOUT):
             while True:
                 try:
-                    return await self._call(
+                    released = await self._call(
                         partial(self._renewer.release, self._incarnation, self._queues)
                     )
                 except AsyncqError as error:
-                    if failures == 0:
-                        log.warning(
-                            "what is in flight under lease %s cannot be requeued, trying again: %s",
-                            self._incarnation, error,
-                        )  # fmt: skip
-                    failures += 1
-                    await anyio.sleep(PAUSE.pause(failures))
+                    await anyio.sleep(min(outage.fail(error), LONGEST_PAUSE))
+                else:
+                    outage.end()
+                    return released
         log.error(
-            "what is in flight under lease %s could not be requeued: it runs again when its "
-            "%g s are over",
-            self._incarnation, self._seconds,
-        )  # fmt: skip
+            "%s could not be requeued: it runs again when its %g s are over", what, self._seconds
+        )
         return 0
 
     async def close(self) -> None:

@@ -18,7 +18,6 @@ from asyncq.errors import (
     LeaseLost,
 )
 from asyncq.language.message import Failed, Failure, FailureType, Record
-from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
 from asyncq.seams.backend import Backend
@@ -37,7 +36,6 @@ from asyncq.texts import counted
 log = get_logger(__name__)
 
 SETTLE_TIMEOUT = 5.0  # seconds a closing worker goes on trying; after that the lease decides
-PAUSE = Retry(times=0, base=0.05, ceiling=1.0)
 BACKLOG = 2  # how many times the pool's size may wait to be settled before claiming pauses
 
 
@@ -59,7 +57,7 @@ class Completer:
         self._less = asyncio.Event()
         self._under_way = False
         self._closed_at: float | None = None
-        self._outage = Outage("settling tasks")
+        self._outage = Outage("settling tasks is interrupted", "settling tasks goes on")
         self._shield = anyio.CancelScope(shield=True)
 
     @property
@@ -124,7 +122,7 @@ class Completer:
                 self.settled += len(batch)
             except (BrokerUnavailable, BackendUnavailable, ConfigurationError) as error:
                 # The last: rights that were taken away come back, and what has run is kept.
-                await anyio.sleep(self._outage.begin(error, PAUSE))
+                await anyio.sleep(self._outage.fail(error))
             except LeaseLost as error:
                 log.warning(
                     "%s were not settled, as they belong to other workers now: %s",

@@ -1,4 +1,8 @@
-"""The fetcher: what reads one queue into the pool."""
+"""The fetcher: what reads one queue into the pool.
+
+A queue that cannot be consumed (it was declared otherwise, rights are missing, somebody else has it
+for himself) is tried again until it can be, and stops none of the others.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -6,51 +10,51 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueUnavailable
-from asyncq.language.policies import Retry
 from asyncq.outages import Outage
 from asyncq.seams.broker import MAX_BATCH, Consumer, Delivery, WaitingConsumer
 from asyncq.worker.completer import Completer
 from asyncq.worker.executor import Executor
-from asyncq.worker.pool import Pool
+from asyncq.worker.pool import Pool, Slots
 
 RECEIVE_TIMEOUT = 15.0  # seconds; a driver gives up on its own well before
 TURNS_TO_SETTLE = 2  # of the loop: a short task's run, and its completer's, which writes at once
 LOOK = 0.1  # seconds between two looks of a burst for what its tasks wait for
-PAUSE = Retry(times=0, base=0.05, ceiling=1.0)
-PAUSE_OF_WRONG = Retry(times=0, base=0.5, ceiling=15.0)  # while only a change would help
 
 
 class Fetcher:
-    """One consumer's way into the pool."""
+    """One queue's way into the pool."""
 
     def __init__(
         self,
         queue: str,
-        consumer: Consumer,
-        pool: Pool,
+        enter: Callable[[str], Awaitable[Consumer]],
+        slots: Slots,
         executor: Executor,
-        completer: Completer,
         *,
         lines: int,
         is_over: Callable[[], Awaitable[bool]] | None = None,
         may_wait: Callable[[], bool],
     ) -> None:
-        self._consumer = consumer
-        self._waiting = consumer if isinstance(consumer, WaitingConsumer) else None
-        self._pool = pool
+        self.queue = queue
+        self.is_entered = False
+        self.consumer: Consumer  # once it is
+        self._enter = enter
+        self._waiting: WaitingConsumer | None = None
+        self._pool: Pool
         self._executor = executor
-        self._completer = completer
+        self._completer: Completer
         self._lines = lines
         """How many consumers share the pool."""
         self._is_over = is_over
         """Of a burst: asked whenever nothing was found and nothing runs."""
         self._may_wait = may_wait
         """Whether another queue is consumed while this one cannot be; else a burst ends."""
-        self._outage = Outage(f"consuming queue {queue}")
+        self._outage = Outage(f"queue {queue} is not consumed", f"queue {queue} is consumed again")
+        self._pause = 0.0  # seconds until it is tried again
         # Half the slots at a time: while one half runs, the other half's claim and settlement are
         # on their way.
-        self._portion = min(MAX_BATCH, max(1, (pool.slots.size + 1) // 2))
-        self._line = pool.slots.lines.get(queue)
+        self._portion = min(MAX_BATCH, max(1, (slots.size + 1) // 2))
+        self._line = slots.lines.get(queue)
 
     @property
     def is_interrupted(self) -> bool:
@@ -62,8 +66,37 @@ class Fetcher:
         """The broker answers, and does not let us consume this queue."""
         return isinstance(self._outage.error, ConfigurationError | QueueUnavailable)
 
-    async def run(self) -> None:
-        """Claim what there are slots for, until cancelled; in a burst, until nothing is left."""
+    async def enter(self) -> None:
+        """
+        Raises:
+            BrokerUnavailable: the broker is away, or this queue cannot be entered just now.
+            ConfigurationError: it cannot be entered, and only a change mends that.
+            LeaseLost: as `Consumer.receive`.
+        """
+        self.consumer = consumer = await self._enter(self.queue)
+        self._waiting = consumer if isinstance(consumer, WaitingConsumer) else None
+        self.is_entered = True
+
+    def fail(self, error: BrokerUnavailable | ConfigurationError) -> None:
+        """The queue cannot be consumed for now, as the log says."""
+        self._pause = self._outage.fail(error)
+
+    async def run(self, pool: Pool, complete: Callable[[str, Consumer], Completer]) -> None:
+        """Claim what there are slots for, until cancelled; in a burst, until nothing is left.
+
+        ``complete`` begins the completer of what is claimed.
+        """
+        while not self.is_entered:
+            if self._is_over is None:
+                await anyio.sleep(self._pause)
+            elif await self._is_over():  # nothing can be had from this one
+                return
+            try:
+                await self.enter()
+            except (BrokerUnavailable, ConfigurationError) as error:
+                self.fail(error)
+        self._outage.end()
+        self._pool, self._completer = pool, complete(self.queue, self.consumer)
         while True:
             try:
                 if await self._step():
@@ -74,8 +107,8 @@ class Fetcher:
                 is_wrong = isinstance(error, ConfigurationError)
                 if is_wrong and self._is_over is not None and not self._may_wait():
                     raise
-                pause = PAUSE_OF_WRONG if is_wrong else PAUSE
-                await anyio.sleep(self._outage.begin(error, pause))
+                self.fail(error)
+                await anyio.sleep(self._pause)
 
     async def _step(self) -> bool:
         """Take in all there is, then wait for more; True when a burst is over."""
@@ -89,7 +122,7 @@ class Fetcher:
         while not await self._pool.wait_until_idle():
             # Some of it waits for what may be in here.
             with anyio.move_on_after(LOOK):
-                await self._consumer.wait()
+                await self.consumer.wait()
             await self._receive()
         await self._completer.wait_until_settled()
         before = self._pool.slots.started
@@ -107,7 +140,7 @@ class Fetcher:
             # without our knowing. Bounded: then the connection is dropped, and the driver sorts
             # it out.
             with anyio.move_on_after(RECEIVE_TIMEOUT, shield=True):
-                deliveries = await self._consumer.receive(slots)
+                deliveries = await self.consumer.receive(slots)
                 if self._outage.error is not None:
                     self._outage.end()
         finally:
@@ -123,7 +156,7 @@ class Fetcher:
         """
         slots = 0 if self._waiting is None else self._pool.take_spare(self._lines, self._line)
         if self._waiting is None or slots == 0:
-            await self._consumer.wait()
+            await self.consumer.wait()
             if self._outage.error is not None:
                 self._outage.end()
             return True

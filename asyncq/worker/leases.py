@@ -16,6 +16,7 @@ from anyio.abc import TaskStatus
 from asyncq.config import Config
 from asyncq.errors import NOT_RENEWED, AsyncqError
 from asyncq.loggers import get_logger
+from asyncq.outages import Outage
 from asyncq.seams.broker import Lease, Leased, LeaseRenewer
 
 log = get_logger(__name__)
@@ -66,7 +67,8 @@ class LeaseRenewal:
             lease.good_until = next_renewal + lease.seconds
             next_renewal += every
         try:
-            away = False
+            name = f"lease {lease.incarnation}"
+            outage = Outage(f"{name} cannot be renewed", f"{name} is renewed again")
             while not self._stop.wait(min(TURN_EVERY, every)):
                 now = time.monotonic()
                 if now < next_renewal or now - self._last_turn > self._config.stall_limit:
@@ -76,19 +78,11 @@ class LeaseRenewal:
                     if not self._renewer.renew(lease.incarnation, self._queues, lease.seconds):
                         break
                     lease.good_until = now + lease.seconds
-                    if away:
-                        log.warning("lease %s is renewed again", lease.incarnation)
-                    away = False
+                    outage.end()
                 except AsyncqError as error:
                     # The broker decides when the lease is over; without it, nobody else can claim.
                     # That it is set up otherwise now and refuses us is no end of the lease either.
-                    next_renewal = now + TURN_EVERY
-                    if not away:
-                        log.warning(
-                            "lease %s cannot be renewed, trying again: %s",
-                            lease.incarnation, error,
-                        )  # fmt: skip
-                    away = True
+                    next_renewal = now + min(outage.fail(error), TURN_EVERY)
             else:
                 return
         except Exception:

@@ -8,14 +8,7 @@ its lease, what runs in the others goes on.
 """
 
 import asyncio
-from collections.abc import (
-    AsyncGenerator,
-    Awaitable,
-    Callable,
-    Collection,
-    Iterable,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
@@ -34,6 +27,7 @@ from asyncq.errors import (
 )
 from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
+from asyncq.outages import Outage
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import (
     Broker,
@@ -44,11 +38,11 @@ from asyncq.seams.broker import (
     Leased,
     Nack,
     PushedConsumer,
+    QueueSpec,
 )
 from asyncq.seams.quarantine import Quarantine
 from asyncq.worker.burst import Burst
 from asyncq.worker.completer import Completer
-from asyncq.worker.consumers import Consumers
 from asyncq.worker.executor import Executor
 from asyncq.worker.fetcher import Fetcher
 from asyncq.worker.leases import LeaseRenewal, MakeRenewal
@@ -58,9 +52,7 @@ from asyncq.worker.sweeper import Sweeper
 
 log = get_logger(__name__)
 
-PAUSE = Retry(times=0, base=0.1, ceiling=1.0)  # while a broker is away
-PAUSE_OF_WRONG = Retry(times=0, base=0.5, ceiling=15.0)  # while only a change would help
-PAUSE_OF_VAIN = Retry(times=0, base=0.2, ceiling=30.0, jitter=False)  # after leases without use
+PAUSE = Retry(times=0, base=0.2, ceiling=30.0, jitter=False)  # after leases without use
 STEADY = 10.0  # seconds; a lease that lasted so long was of use, also if nothing was to do
 
 Announce = Callable[[], None]
@@ -102,26 +94,26 @@ class Session:
         self._pool: Pool | None = None
         self._stopped = anyio.Event()
         self._hurrying = False
-        self._fetchers: dict[str, Fetcher] = {}  # of the queues that are entered
-        self._is_refused = False  # by all of its queues, as it last tried
+        self._fetchers: Sequence[Fetcher] = ()  # while some of the queues can be consumed
         self._renewing = anyio.CancelScope()
         self._has_consumed = False
-        self._reason: BaseException | None = None  # why it could not, the last time
+        worker = f"worker {setup.worker}"
+        self._outage = Outage(f"{worker} cannot consume", f"{worker} consumes again")
         self._completers: Collection[Completer] = ()  # of this lease, or the last one
 
     @property
     def is_consuming(self) -> bool:
         """Whether it takes from each of its queues."""
-        if len(self._fetchers) < len(self._queues) or self._stopped.is_set():
+        if not self._fetchers or self._stopped.is_set():
             return False
-        return not any(fetcher.is_interrupted for fetcher in self._fetchers.values())
+        return not any(fetcher.is_interrupted for fetcher in self._fetchers)
 
     @property
     def is_at_work(self) -> bool:
         """Whether it does what it can: it takes from each of its queues but for the `refused`."""
         if self._stopped.is_set():
             return False
-        fetchers = self._fetchers.values()
+        fetchers = self._fetchers
         is_away = any(fetcher.is_interrupted and not fetcher.is_refused for fetcher in fetchers)
         return bool(self.refused or fetchers) and not is_away
 
@@ -130,40 +122,34 @@ class Session:
         """Its queues that it was not let into, as somebody else has them or they are declared
         otherwise, and which it tries again; none before all of them were tried."""
         if not self._fetchers:
-            return self._queues if self._is_refused else ()
-        return [
-            queue
-            for queue in self._queues
-            if (fetcher := self._fetchers.get(queue)) is None or fetcher.is_refused
-        ]
+            return self._queues if isinstance(self._outage.error, QueueUnavailable) else ()
+        return [fetcher.queue for fetcher in self._fetchers if fetcher.is_refused]
 
     async def run(self, announce: Announce, make_renewal: MakeRenewal | None = None) -> None:
         """Consume until stopped, and say when that begins; return once all is settled."""
         worker = self._setup.worker
-        failures, in_vain, ended = 0, 0, False
+        in_vain, ended = 0, False
         while not ended:
-            began, self._completers, pause = current_time(), (), PAUSE.pause(0)
+            began, self._completers, pause = current_time(), (), 0.0
             try:
                 await self._serve(announce, make_renewal)
                 ended = True
             except* LeaseLost:
                 # One loss is followed by a new lease at once. Whatever ends one lease after the
                 # other before anything is settled must not make tasks run as often as it likes.
-                failures, in_vain = 0, 0 if self._was_of_use(began) else in_vain + 1
-                pause = PAUSE_OF_VAIN.pause(in_vain) if in_vain > 1 else pause
+                in_vain = 0 if self._was_of_use(began) else in_vain + 1
+                pause = PAUSE.pause(in_vain) if in_vain > 1 else pause
                 later = f" in {pause:.1f} s" if in_vain > 1 else ""
                 log.warning("worker %s lost its lease: restarting under a new one%s", worker, later)
             except* (BrokerUnavailable, ConfigurationError) as errors:
-                failures += 1
-                pause = self._pause_after(first_error(errors), failures)
-                self._is_refused = isinstance(first_error(errors), QueueUnavailable)
+                pause = self._pause_after(first_error(errors))
             if self._stopped.is_set():
                 return
             if not ended:
                 with anyio.move_on_after(pause):
                     await self._stopped.wait()
 
-    def _pause_after(self, error: BaseException, failures: int) -> float:
+    def _pause_after(self, error: BaseException) -> float:
         """Seconds until it is tried again. Raises the error where that would be in vain.
 
         A set-up that is wrong ends a worker that begins. What was right once may become so again:
@@ -172,10 +158,7 @@ class Session:
         is_wrong = isinstance(error, ConfigurationError)
         if is_wrong and (not self._has_consumed or self._setup.burst is not None):
             raise error
-        if failures == 1 or type(error) is not type(self._reason):
-            log.warning("worker %s cannot consume: %s; trying again", self._setup.worker, error)
-        self._reason = error
-        return (PAUSE_OF_WRONG if is_wrong else PAUSE).pause(failures)
+        return self._outage.fail(error)
 
     def stop(self) -> None:
         """Take in nothing more; `run` returns when what is running has ended, or its grace has."""
@@ -197,34 +180,38 @@ class Session:
         """
         setup, config = self._setup, self._setup.config
         setup.leases += 1
-        name = (
-            f"{setup.worker}-{setup.leases}"  # in the log, too: who looks for one finds the other
-        )
+        # In the log, too: who looks for one finds the other.
+        name = f"{setup.worker}-{setup.leases}"
         lease = Lease(name, config.lease * TO_THE_BROKER, setup.quarantine)
         unified = self._broker.store == setup.backend.store
+        completers: dict[str, Completer] = {}
+        self._completers = completers.values()
+        entered: list[str] = []  # queues; read by the sweeper as it grows
         async with AsyncExitStack() as stack:
-            consumers = Consumers(self._broker, lease, setup.most, stack)
-            await consumers.open(self._queues)
-            self._is_refused = False
-            completers: dict[str, Completer] = {}
-            self._completers = completers.values()
+
+            async def enter(queue: str) -> Consumer:
+                spec = QueueSpec(queue, setup.most(queue))
+                consumer = await stack.enter_async_context(self._broker.consume(spec, lease))
+                entered.append(queue)
+                self._renewing.cancel()  # the lease is to be renewed in this queue, too
+                return consumer
 
             def give_back(delivery: Delivery) -> None:
                 completers[delivery.envelope.queue].add(Completion(Nack(delivery)))
 
+            fetchers = [self._make_fetcher(queue, enter) for queue in self._queues]
+            await _enter_all(fetchers)
+            self._outage.end()
             pool = self._pool = Pool(setup.slots, give_back=give_back, lease=lease)
             async with create_task_group() as upkeep:
                 upkeep.start_soon(_until_lost, lease)
                 if isinstance(self._broker, Leased):
-                    await upkeep.start(
-                        self._renew, self._broker, lease, make_renewal, consumers.queues
-                    )
-                    await upkeep.start(Sweeper(self._broker, consumers.queues, lease).run)
+                    await upkeep.start(self._renew, self._broker, lease, make_renewal, entered)
+                    await upkeep.start(Sweeper(self._broker, entered, lease).run)
                 async with self._completing(completers, lease, unified=unified) as complete:
                     try:
-                        lines = partial(self._line, pool, complete)
-                        await self._fetch(consumers, lines, announce)
-                        await _take_no_more(consumers.consumers.values())
+                        await self._fetch(fetchers, pool, complete, announce)
+                        await _take_no_more(each.consumer for each in fetchers if each.is_entered)
                     except* LeaseLost:
                         lease.lose("its broker says so")
                         raise
@@ -242,10 +229,6 @@ class Session:
         """Whether the lease that has ended served for anything."""
         settled = any(completer.settled for completer in self._completers)
         return settled or current_time() - began >= STEADY
-
-    def _end_of_burst(self, queue: str) -> Callable[[], Awaitable[bool]] | None:
-        burst = self._setup.burst
-        return None if burst is None else partial(burst.is_over, (self, queue))
 
     async def _renew(
         self,
@@ -265,53 +248,42 @@ class Session:
                 await renewal.run(task_status=task_status)
             task_status = anyio.TASK_STATUS_IGNORED
 
-    def _line(
-        self, pool: Pool, complete: Callable[[str, Consumer], Completer], queue: str, of: Consumer
-    ) -> Fetcher:
-        """A consumer's way into the pool, and out of it."""
-        setup = self._setup
-        fetcher = self._fetchers[queue] = Fetcher(
+    def _make_fetcher(self, queue: str, enter: Callable[[str], Awaitable[Consumer]]) -> Fetcher:
+        setup, burst = self._setup, self._setup.burst
+        return Fetcher(
             queue,
-            of,
-            pool,
+            enter,
+            setup.slots,
             setup.executor,
-            complete(queue, of),
             lines=setup.lines,
-            is_over=self._end_of_burst(queue),
+            is_over=None if burst is None else partial(burst.is_over, (self, queue)),
             may_wait=self._is_one_well,
         )
-        return fetcher
 
     async def _fetch(
-        self, consumers: Consumers, line: Callable[[str, Consumer], Fetcher], announce: Announce
+        self,
+        fetchers: Sequence[Fetcher],
+        pool: Pool,
+        complete: Callable[[str, Consumer], Completer],
+        announce: Announce,
     ) -> None:
         """Consume until stopped, or in a burst until the queues are empty."""
+        self._fetchers = fetchers
         try:
             with self._fetching:
                 async with create_task_group() as group:
-                    for queue, consumer in consumers.consumers.items():
-                        group.start_soon(line(queue, consumer).run)
-                    log.info("worker %s consumes %s", self._setup.worker, ", ".join(self._fetchers))
-                    for queue in self._queues:
-                        if queue not in self._fetchers:
-                            group.start_soon(self._join, queue, consumers, line)
+                    for fetcher in fetchers:
+                        group.start_soon(fetcher.run, pool, complete)
+                    entered = ", ".join(each.queue for each in fetchers if each.is_entered)
+                    log.info("worker %s consumes %s", self._setup.worker, entered)
                     self._has_consumed = True
                     announce()
         finally:
-            self._fetchers.clear()
-
-    async def _join(
-        self, queue: str, consumers: Consumers, line: Callable[[str, Consumer], Fetcher]
-    ) -> None:
-        """Consume a queue as soon as it can be."""
-        consumer = await consumers.enter_later(queue, self._end_of_burst(queue))
-        if consumer is not None:
-            self._renewing.cancel()
-            await line(queue, consumer).run()
+            self._fetchers = ()
 
     def _is_one_well(self) -> bool:
         """Whether one of the queues can be consumed."""
-        return any(not fetcher.is_interrupted for fetcher in self._fetchers.values())
+        return any(not fetcher.is_interrupted for fetcher in self._fetchers)
 
     @asynccontextmanager
     async def _completing(
@@ -335,6 +307,26 @@ class Session:
             finally:
                 for completer in completers.values():
                     completer.close()
+
+
+async def _enter_all(fetchers: Sequence[Fetcher]) -> None:
+    """Enter what can be entered; of the others the log says why.
+
+    Raises:
+        BrokerUnavailable: the broker is away; or none can be entered, and one may be later.
+        ConfigurationError: none can be entered, and only a change mends it.
+        LeaseLost: as `Consumer.receive`.
+    """
+    barred: list[tuple[Fetcher, ConfigurationError | QueueUnavailable]] = []
+    for fetcher in fetchers:
+        try:
+            await fetcher.enter()
+        except (ConfigurationError, QueueUnavailable) as error:
+            barred.append((fetcher, error))
+    if barred and len(barred) == len(fetchers):
+        raise min((e for _, e in barred), key=lambda error: isinstance(error, ConfigurationError))
+    for fetcher, error in barred:
+        fetcher.fail(error)
 
 
 async def _take_no_more(consumers: Iterable[Consumer]) -> None:

@@ -8,7 +8,6 @@ import anyio
 import pytest
 from anyio import fail_after
 
-from asyncq.client import publisher
 from asyncq.client.publisher import Publisher
 from asyncq.clock import SystemClock
 from asyncq.config import Url
@@ -21,7 +20,7 @@ from tests.client.given import PATIENCE, Gate, WatchedBroker, until
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher, "PAUSE", Retry(times=0, base=0.001, ceiling=0.002))
+    monkeypatch.setattr("asyncq.outages.AWAY", Retry(times=0, base=0.001, ceiling=0.002))
 
 
 @pytest.fixture

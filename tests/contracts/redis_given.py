@@ -5,9 +5,7 @@ import logging
 import pytest
 
 from asyncq import outages
-from asyncq.client import publisher
 from asyncq.language.policies import Retry
-from asyncq.worker import completer, fetcher, session
 
 SOON = Retry(times=0, base=0.02, ceiling=0.05)
 
@@ -15,11 +13,8 @@ SOON = Retry(times=0, base=0.02, ceiling=0.05)
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever cannot be done is tried again after a moment."""
-    for module, name in (
-        (session, "PAUSE"), (session, "PAUSE_OF_WRONG"), (fetcher, "PAUSE"),
-        (fetcher, "PAUSE_OF_WRONG"), (completer, "PAUSE"), (outages, "PAUSE"), (publisher, "PAUSE"),
-    ):  # fmt: skip
-        monkeypatch.setattr(module, name, SOON)
+    for name in ("AWAY", "WRONG"):
+        monkeypatch.setattr(outages, name, SOON)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> str:

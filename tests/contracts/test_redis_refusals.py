@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from anyio import fail_after
 
+from asyncq import outages
 from asyncq.app import App
 from asyncq.clock import SystemClock
 from asyncq.config import Url
@@ -26,7 +27,6 @@ from asyncq.errors import (
 )
 from asyncq.language.message import Record, Succeeded, new_id
 from asyncq.language.signature import Signature
-from asyncq.worker import consumers, fetcher
 from tests.contracts.rabbit_given import MAIL, envelope, lease
 from tests.servers import start_redis
 from tests.worker.test_barred_queues import SHORT
@@ -147,8 +147,8 @@ async def test_a_server_that_cannot_write_its_files_is_an_outage_that_says_so(
 async def test_a_key_of_another_type_bars_one_queue_until_it_is_gone(
     redis_url: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, name in ((consumers, "PAUSE"), (fetcher, "PAUSE"), (fetcher, "PAUSE_OF_WRONG")):
-        monkeypatch.setattr(module, name, SHORT)
+    for name in ("AWAY", "WRONG"):
+        monkeypatch.setattr(outages, name, SHORT)
     prefix = new_id()
     url = f"{redis_url}?prefix={prefix}"
     app = App(url)

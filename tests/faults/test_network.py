@@ -92,7 +92,7 @@ async def test_connections_that_fall_silent_are_given_up_and_replaced(
         proxy.switch(mode)
         began = now()
         if SILENCE > NOTICED:
-            notice = "is interrupted" if bench.bed.keeps_hold else "lost its lease"
+            notice = "trying again" if bench.bed.keeps_hold else "lost its lease"
             for worker in bench.workers:
                 await worker.says(notice, within=began + NOTICED - now())
         await anyio.sleep(began + SILENCE - now())  # how long it lasts is a part of the experiment

@@ -73,8 +73,8 @@ def test_a_worker_started_before_its_broker_waits_and_then_works(
 
         assert worker.wait() == 0
     assert (alive, ready, ready_now) == (200, 503, 200)
-    assert f"no answer from '{late.url}': " in line
-    assert line.rstrip().endswith("refused; trying again")
+    assert f"waiting for the broker, trying again: no answer from '{late.url}': " in line
+    assert line.rstrip().endswith("refused")
     assert count("waiting for the broker", worker) == 1
     assert called.out == "3\n"
 

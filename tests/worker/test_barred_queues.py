@@ -8,13 +8,14 @@ import anyio
 import pytest
 from anyio import fail_after
 
+from asyncq import outages
 from asyncq.app import App
 from asyncq.config import Config
 from asyncq.drivers import table as drivers
 from asyncq.errors import ConfigurationError, LeaseLost, QueueUnavailable, first_error
 from asyncq.language.message import new_id
 from asyncq.language.policies import Retry
-from asyncq.worker import consumers, fetcher, session
+from asyncq.worker import session
 from tests.client.given import PATIENCE, until
 from tests.worker.faulty import BarringBroker
 
@@ -27,12 +28,9 @@ TAKEN = QueueUnavailable("bad", "queue bad is taken by another")
 def barred(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Exception]]:
     """What queues cannot be consumed for, by their names."""
     monkeypatch.setitem(drivers.BROKERS, "barring", "tests.worker.faulty:BarringBroker")
-    monkeypatch.setattr(consumers, "PAUSE", SHORT)
-    monkeypatch.setattr(fetcher, "PAUSE", SHORT)
-    monkeypatch.setattr(fetcher, "PAUSE_OF_WRONG", SHORT)
+    monkeypatch.setattr(outages, "AWAY", SHORT)
+    monkeypatch.setattr(outages, "WRONG", SHORT)
     monkeypatch.setattr(session, "PAUSE", SHORT)
-    monkeypatch.setattr(session, "PAUSE_OF_WRONG", SHORT)
-    monkeypatch.setattr(session, "PAUSE_OF_VAIN", SHORT)
     BarringBroker.barred.clear()
     BarringBroker.attempts.clear()
     yield BarringBroker.barred
@@ -85,7 +83,7 @@ async def test_the_others_are_consumed_and_the_log_says_it_once(
             assert await waiting.get(timeout=PATIENCE) == -2
             await until(lambda: worker.is_consuming)
 
-    assert "queue bad is consumed now, after " in lines_about(caplog, "bad")[-1]
+    assert "queue bad is consumed again after " in lines_about(caplog, "bad")[-1]
     assert len(lines_about(caplog, "bad")) == 2
 
 
@@ -132,8 +130,8 @@ async def test_a_queue_that_goes_wrong_later_stops_no_other_and_comes_back(
             assert worker.is_consuming
 
     interrupted, again = lines_about(caplog, "bad")
-    assert interrupted == f"consuming queue bad is interrupted, trying again: {error}"
-    assert re.fullmatch(r"consuming queue bad goes on after \d+\.\d s", again)
+    assert interrupted == f"queue bad is not consumed, trying again: {error}"
+    assert re.fullmatch(r"queue bad is consumed again after \d+\.\d s", again)
 
 
 async def test_where_every_queue_goes_wrong_the_worker_waits_until_one_is_well(
@@ -150,7 +148,7 @@ async def test_where_every_queue_goes_wrong_the_worker_waits_until_one_is_well(
             await until(lambda: worker.is_consuming)
 
     [interrupted, *_] = lines_about(caplog, "good")
-    assert interrupted == f"consuming queue good is interrupted, trying again: {WRONG}"
+    assert interrupted == f"queue good is not consumed, trying again: {WRONG}"
 
 
 async def test_a_worker_that_was_cut_off_waits_where_it_is_refused_then(
@@ -168,7 +166,7 @@ async def test_a_worker_that_was_cut_off_waits_where_it_is_refused_then(
             barred.clear()
             assert await (await app.tasks["good"].enqueue(1)).get(timeout=PATIENCE) == 1
 
-    assert f"cannot consume: {WRONG}; trying again" in caplog.text
+    assert f"cannot consume, trying again: {WRONG}" in caplog.text
 
 
 async def test_in_a_burst_where_every_queue_goes_wrong_the_worker_ends_with_the_reason(

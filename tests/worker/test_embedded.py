@@ -16,9 +16,9 @@ from asyncq.drivers.memory.broker import MemoryBroker, MemoryConsumer
 from asyncq.drivers.memory.store import open_store
 from asyncq.errors import BrokerUnavailable
 from asyncq.language.message import Status, new_id
+from asyncq.language.policies import Retry
 from asyncq.seams.admin import QueueAdmin
 from asyncq.seams.broker import Delivery, Lease, QueueSpec
-from asyncq.worker import session as branch_module
 from tests.client.given import PATIENCE, Gate, until, until_status
 
 
@@ -259,7 +259,7 @@ async def test_a_worker_waits_for_a_broker_that_is_not_there_yet(
 
     monkeypatch.setattr("tests.worker.faulty.FaultyBroker", Late)
     monkeypatch.setitem(drivers.BROKERS, "faulty", "tests.worker.faulty:FaultyBroker")
-    monkeypatch.setattr(branch_module, "PAUSE", branch_module.Retry(times=0, base=0.001))
+    monkeypatch.setattr("asyncq.outages.AWAY", Retry(times=0, base=0.001))
     name = new_id()
     app = App(f"faulty://{name}", backend=f"memory://{name}")
 
@@ -271,7 +271,7 @@ async def test_a_worker_waits_for_a_broker_that_is_not_there_yet(
         async with app.worker():
             assert await (await one.enqueue()).get(timeout=PATIENCE) == 1
 
-    assert caplog.text.count("cannot consume: not yet") == 1  # not every time round
+    assert caplog.text.count("cannot consume, trying again: not yet") == 1  # not every time round
 
 
 async def test_an_unknown_task_goes_back_and_waits_for_a_newer_worker(

@@ -9,7 +9,7 @@ from anyio import fail_after
 
 from asyncq import outages
 from asyncq.app import App
-from asyncq.client import publisher, waiters
+from asyncq.client import waiters
 from asyncq.client.context import Context
 from asyncq.client.gathering import gather
 from asyncq.drivers.memory.broker import MemoryConsumer
@@ -17,7 +17,6 @@ from asyncq.errors import BrokerUnavailable, TaskFailed
 from asyncq.language.message import Status, Succeeded, new_id
 from asyncq.language.policies import Retry
 from asyncq.seams.admin import QueueAdmin
-from asyncq.worker import completer, fetcher, session
 from tests.client.given import PATIENCE, until, until_status
 from tests.worker.faulty import FaultyBackend, FaultyBroker
 
@@ -27,9 +26,7 @@ TASKS = 200
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch, faulty_drivers: None) -> None:
-    for module in (publisher, completer, fetcher, session):
-        monkeypatch.setattr(module, "PAUSE", SHORT)
-    monkeypatch.setattr(outages, "PAUSE", SHORT)
+    monkeypatch.setattr(outages, "AWAY", SHORT)
     monkeypatch.setattr(waiters, "REREAD", 0.1)
 
 
@@ -103,10 +100,14 @@ async def test_what_was_interrupted_says_after_how_long_it_goes_on(
             for n in range(40):
                 assert await (await note.enqueue(n)).get(timeout=PATIENCE) == n
 
-    for what in ("publishing", "consuming queue default", "settling tasks"):
-        lines = [text for text in caplog.messages if text.startswith(f"{what} ")]
-        assert lines[0].startswith(f"{what} is interrupted, trying again: ")
-        assert re.fullmatch(rf"{what} goes on after \d+\.\d s", lines[1])
+    for fails, works in (
+        ("publishing is interrupted", "publishing goes on"),
+        ("queue default is not consumed", "queue default is consumed again"),
+        ("settling tasks is interrupted", "settling tasks goes on"),
+    ):
+        lines = [text for text in caplog.messages if text.startswith((fails, works))]
+        assert lines[0].startswith(f"{fails}, trying again: ")
+        assert re.fullmatch(rf"{works} after \d+\.\d s", lines[1])
 
 
 async def test_two_stores_work_as_one(app: App) -> None:
@@ -158,7 +159,7 @@ async def test_pauses_do_not_grow_while_the_broker_answers_in_between(
     async def fail(_: MemoryConsumer) -> None:
         raise BrokerUnavailable("for a moment")
 
-    monkeypatch.setattr(fetcher, "PAUSE", Pauses())
+    monkeypatch.setattr(outages, "AWAY", Pauses())
     monkeypatch.setattr(MemoryConsumer, "wait", fail)
     app = App(f"memory://{new_id()}")
 
