@@ -1,56 +1,28 @@
 """What hands that know Celery type: the same command, as it is written here."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import msgspec
 
-WITH_VALUE = {
+SHORT = {
     "-A": "--app",
-    "--app": "--app",
     "-Q": "--queues",
-    "--queues": "--queues",
     "-l": "--loglevel",
-    "--loglevel": "--loglevel",
     "-P": "--pool",
-    "--pool": "--pool",
     "-n": "--hostname",
-    "--hostname": "--hostname",
     "-b": "--broker",
-    "--result-backend": "--result-backend",
     "-I": "--include",
-    "--include": "--include",
     "-X": "--exclude-queues",
-    "--exclude-queues": "--exclude-queues",
     "-f": "--logfile",
-    "--logfile": "--logfile",
-    "--pidfile": "--pidfile",
-    "--autoscale": "--autoscale",
-    "--prefetch-multiplier": "--prefetch-multiplier",
     "-O": "--optimization",
-    "--optimization": "--optimization",
-    "--time-limit": "--time-limit",
-    "--soft-time-limit": "--soft-time-limit",
-    "--args": "--args",
-    "--countdown": "--countdown",
-    "--eta": "--eta",
-    "--expires": "--expires",
-}
-FLAGS = {
     "-B": "--beat",
-    "--beat": "--beat",
     "-E": "--task-events",
-    "--task-events": "--task-events",
     "-D": "--detach",
-    "--detach": "--detach",
-    "--without-gossip": "--without-gossip",
-    "--without-mingle": "--without-mingle",
-    "--without-heartbeat": "--without-heartbeat",
-    "--purge": "--purge",
     "--discard": "--purge",
 }
-OURS = {"demo": {"--broker"}, "queues peek": {"--args"}}  # commands that have these themselves
-GROUPS = {"dead": {"list", "show", "replay", "delete"}, "queues": {"list", "peek"}}
+NO_VALUE = ("--beat", "--task-events", "--detach", "--without-", "--purge")  # as these begin
 APPLESS = {"demo"}  # its argument is a folder
 LEVELS = {"fatal": "critical", "warn": "warning"}
 APP = "shop:app"
@@ -110,25 +82,25 @@ class _Line(msgspec.Struct):
     """Of what has no option here, where it has gone."""
 
 
-def as_written_here(arguments: Sequence[str], commands: Sequence[str]) -> str | None:
-    """What to write instead, if something in there is Celery's; ``commands`` are ours."""
-    line = _Line()
+def as_written_here(arguments: Sequence[str], ours: Any) -> str | None:
+    """What to write instead, if something in there is Celery's; ``ours`` is typer's own command."""
+    line, command, commands = _Line(), ours, ours.commands
     words = iter(arguments)
     for word in words:
         if word == "--":
             line.rest += [word, *words]
             break
         name, equals, value = word.partition("=")
-        kind = None if name in OURS.get(line.command, ()) else WITH_VALUE.get(name)
-        if kind is not None:
-            _take_option(line, name, kind, value if equals else next(words, ""))
-        elif word in FLAGS:
-            line.foreign.append(word)
-            line.notes[f"{word}: {NOT_HERE[FLAGS[word]]}"] = None
+        kind = SHORT.get(name, name)
+        if name not in _options(command) and kind in (*NOT_HERE, *TRANSLATED, "--app"):
+            has_value = not kind.startswith(NO_VALUE)
+            _take_option(line, name, kind, value if equals or not has_value else next(words, ""))
         elif not line.command and not word.startswith("-"):
             _take_command(line, word, commands)
-        elif line.command in GROUPS and word in GROUPS[line.command]:
+            command = commands.get(line.command)
+        elif word in getattr(command, "commands", ()):
             line.command += f" {word}"
+            command = command.commands[word]
         elif not line.app and _is_app(line, word):
             line.app = word if ":" in word else f"{word.removesuffix('.py')}:app"
         elif "multi" not in line.foreign:  # what follows that are names of workers
@@ -142,6 +114,10 @@ def as_written_here(arguments: Sequence[str], commands: Sequence[str]) -> str | 
     return _sentence(line)
 
 
+def _options(command: Any) -> Collection[str]:
+    return {option for parameter in getattr(command, "params", ()) for option in parameter.opts}
+
+
 def _is_app(line: _Line, word: str) -> bool:
     """Whether this word names the app; right behind the command it does without a colon, too."""
     if word.startswith("-"):
@@ -149,7 +125,7 @@ def _is_app(line: _Line, word: str) -> bool:
     return ":" in word or bool(line.command and not line.rest and line.command not in APPLESS)
 
 
-def _take_command(line: _Line, word: str, commands: Sequence[str]) -> None:
+def _take_command(line: _Line, word: str, commands: Collection[str]) -> None:
     if word == "multi":
         line.foreign.append(word)
         line.command = "worker"

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 from typer.core import TyperGroup
+from typer.main import get_command
 
 from asyncq.cli import call, dead, demo, queues, worker
 from asyncq.cli.celery import as_written_here
@@ -57,9 +58,10 @@ def main() -> None:
     """What the console script runs."""
     set_up_streams()
     _heed_named_shell()
-    _hint_at_other_words()
+    command = get_command(cli)
+    _hint_at_other_words(command)
     try:
-        cli(prog_name="asyncq")
+        command(prog_name="asyncq")
     # The end of the way: what comes from a hook or a broken set-up is said in a line, too.
     except Exception as error:
         log.debug("the command failed", exc_info=error)
@@ -71,13 +73,11 @@ def main() -> None:
         leave_soon(THREADS_GET, complain)
 
 
-def _hint_at_other_words() -> None:
+def _hint_at_other_words(command: Any) -> None:
     """Leave with the right words where these are another program's."""
     if "_ASYNCQ_COMPLETE" in os.environ:
         return  # a shell asks how a word could go on
-    names = [each.callback.__name__ for each in cli.registered_commands if each.callback]
-    names += [group.name for group in cli.registered_groups if group.name]
-    hint = as_written_here(sys.argv[1:], names)
+    hint = as_written_here(sys.argv[1:], command)
     if hint is not None:
         complain(hint)
         sys.exit(MISUSE)
