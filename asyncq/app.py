@@ -19,11 +19,10 @@ import msgspec
 
 from asyncq.client.client import Client
 from asyncq.client.connections import Connections, Here
-from asyncq.client.dispatch import DEFAULT_BROKER
 from asyncq.client.modules import TaskModules
 from asyncq.client.queues import DeadLetters, Queues
 from asyncq.client.result import Result
-from asyncq.client.routing import Router, Routes
+from asyncq.client.routing import DEFAULT_BROKER, Router, Routes
 from asyncq.client.shared import check_free, shared_tasks, working_for
 from asyncq.client.sync import SyncClient
 from asyncq.client.task import Task, TaskDecorator, TaskOptions, make_task

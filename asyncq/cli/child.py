@@ -20,7 +20,7 @@ from asyncq.cli.importing import told_if_slow
 from asyncq.cli.leaving import leave_soon
 from asyncq.cli.logs import LogFormat, LogLevel, WorkerLogs
 from asyncq.cli.texts import explain
-from asyncq.client.dispatch import DEFAULT_BROKER
+from asyncq.client.routing import DEFAULT_BROKER
 from asyncq.errors import BrokerUnavailable, first_error
 from asyncq.interrupted import INTERRUPTED
 from asyncq.loggers import get_logger

@@ -30,9 +30,9 @@ from asyncq.cli.demo_tasks import QUEUE, Plan, Totals, add_up, app, begin, measu
 from asyncq.cli.logs import LogLevel, set_up_logs
 from asyncq.cli.output import print_facts, print_json
 from asyncq.cli.texts import complain
-from asyncq.client.dispatch import DEFAULT_BROKER
 from asyncq.client.gathering import as_completed, gather
 from asyncq.client.result import Result
+from asyncq.client.routing import DEFAULT_BROKER
 from asyncq.config import DEFAULTS, Url, sqlite_path
 from asyncq.errors import ConfigurationError, TaskError, TaskFailed
 from asyncq.texts import counted

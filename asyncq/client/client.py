@@ -18,13 +18,13 @@ from typing import Any, Self, TypeVar
 import anyio
 import anyio.lowlevel
 
-from asyncq.client.calls import check_calls, not_a_call
+from asyncq.client.calls import check_calls
 from asyncq.client.context import find_context
-from asyncq.client.dispatch import DEFAULT_BROKER, Dispatch, all_stored
+from asyncq.client.dispatch import Dispatch, all_stored
 from asyncq.client.expectations import Expectation
 from asyncq.client.operate import Operator
 from asyncq.client.result import Result
-from asyncq.client.routing import Router
+from asyncq.client.routing import DEFAULT_BROKER, Plan, Router
 from asyncq.client.task import Task
 from asyncq.client.waiters import Waiters
 from asyncq.clock import Clock
@@ -74,9 +74,8 @@ class Client:
         self._config = config
         self._clock = clock
         self._router = router
-        self._plans = router.plans
         self._dispatch = Dispatch(brokers, router, config.publish_timeout)
-        self.broker_of = self._dispatch.broker_of
+        self.broker_of = router.broker_of
         """The name of the broker that has this queue."""
         self.operator = Operator(brokers, self.broker_of)
         """What can be asked of the queues."""
@@ -174,16 +173,16 @@ class Client:
 
     async def enqueue(self, signature: Signature[R]) -> Result[R]:
         """Send one call; returns once the broker keeps it. Raises as `Task.enqueue`."""
-        envelope = self._envelope(signature, self._clock.now())
+        plan = self._router.decide(signature)
+        envelope = self._envelope(signature, plan, self._clock.now())
         waiters = self._waiters
         own_id = signature.options.id is not None
         sent = waiters.sent_as(envelope.id) if own_id else waiters.sent(envelope.id)
-        result = Result(envelope.id, self, self._plans[signature.task].read, sent)
-        dispatch = self._dispatch
-        if envelope.queue in dispatch.elsewhere:
-            await all_stored(dispatch.submit([signature], [envelope]))
+        result = Result(envelope.id, self, plan.read, sent)
+        if plan.is_default:
+            await self._dispatch.default.submit([envelope])
         else:
-            await dispatch.default.submit([envelope])
+            await all_stored(self._dispatch.submit([plan], [envelope]))
         return result
 
     async def enqueue_many(
@@ -195,19 +194,22 @@ class Client:
         """
         results: list[Result[R]] = []
         under_way: Sequence[asyncio.Future[None]] = ()
-        plans = self._plans
+        decide, made = self._router.decide, self._envelope
         async for batch in _Batches(signatures):
             # This one is made while the one before it is on its way.
             now = self._clock.now()
-            envelopes = [self._envelope(signature, now) for signature in batch]
+            plans = [decide(signature) for signature in batch]
+            envelopes = [
+                made(signature, plan, now) for signature, plan in zip(batch, plans, strict=True)
+            ]
             ids = [envelope.id for envelope in envelopes]
             together, sent_as = self._waiters.sent_together(ids), self._waiters.sent_as
-            for id, signature in zip(ids, batch, strict=True):
+            for id, signature, plan in zip(ids, batch, plans, strict=True):
                 sent = together if signature.options.id is None else sent_as(id)
-                results.append(Result(id, self, plans[signature.task].read, sent))
+                results.append(Result(id, self, plan.read, sent))
             if under_way:
                 await all_stored(under_way)
-            under_way = self._dispatch.submit(batch, envelopes)
+            under_way = self._dispatch.submit(plans, envelopes)
         if under_way:
             await all_stored(under_way)
         return results
@@ -308,22 +310,8 @@ class Client:
             return self
         return self._here()  # of this loop, where the app was left and entered again
 
-    def _envelope(self, signature: Signature[Any], now: float) -> Envelope:
-        envelope = self._codec.encode(self._message(signature, now))
-        if len(envelope.body) > self._config.max_message_size:
-            raise MessageTooLarge(
-                envelope.id,
-                f"the message for task {signature.task}",
-                len(envelope.body),
-                self._config.max_message_size,
-            )
-        return envelope
-
-    def _message(self, signature: Signature[Any], now: float) -> Message:
-        try:
-            plan, options = self._plans[signature.task], signature.options
-        except AttributeError:
-            raise not_a_call(signature) from None
+    def _envelope(self, signature: Signature[Any], plan: Plan, now: float) -> Envelope:
+        options = signature.options
         expires = options.expires if options.expires is not None else plan.expires
         keep = options.keep_result if options.keep_result is not None else plan.keep_result
         context = find_context()
@@ -332,15 +320,15 @@ class Client:
             args, kwargs = plan.encode(signature.args, signature.kwargs)
         header = Header(
             id=options.id or new_id(),
-            queue=plan.queue if options.queue is None else options.queue,
-            priority=plan.priority if options.priority is None else options.priority,
+            queue=plan.queue,
+            priority=plan.priority,
             eta=options.eta if options.delay is None else now + options.delay,
             expires=None if expires is None or expires == math.inf else now + expires,
             reply_to=self._waiters.address,
             sent_at=now,
             headers=options.headers or {},
         )
-        return Message(
+        message = Message(
             header,
             task=signature.task,
             args=args,
@@ -349,6 +337,15 @@ class Client:
             parent=None if context is None else context.id,
             keep_result=keep,
         )
+        envelope = self._codec.encode(message)
+        if len(envelope.body) > self._config.max_message_size:
+            raise MessageTooLarge(
+                envelope.id,
+                f"the message for task {signature.task}",
+                len(envelope.body),
+                self._config.max_message_size,
+            )
+        return envelope
 
     async def _declare(self, name: str, broker: Broker) -> None:
         queues = [queue for queue in self._router.queues.values() if queue.broker == name]

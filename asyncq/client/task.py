@@ -201,7 +201,7 @@ class Task(Generic[P, R]):
         pause = delay if delay is not None else countdown
         options = CallOptions(
             id=id,
-            queue=queue if exchange is None else "",
+            queue=queue,
             exchange=exchange,
             routing_key=routing_key,
             priority=None if priority is None else check_priority(priority),

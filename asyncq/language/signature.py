@@ -15,7 +15,6 @@ class CallOptions(Shown, frozen=True, kw_only=True):
 
     id: str | None = None
     queue: str | None = None
-    """Empty where an exchange is given instead."""
     exchange: str | None = None
     routing_key: str | None = None
     priority: int | None = None

@@ -65,7 +65,7 @@ class Sent:
     def _fits(self, options: Any) -> bool:
         asked = {
             "id": (options.id, self.id),
-            "queue": (options.queue or None, self.queue),
+            "queue": (options.queue, self.queue),
             "priority": (options.priority, self.priority),
             "eta": (options.eta, self.eta),
             "delay": (options.delay, self.delay),
