@@ -17,7 +17,7 @@ import msgspec
 from asyncq.errors import NewerVersion, Undecodable
 from asyncq.language.message import UNREADABLE, Message
 from asyncq.seams.broker import Envelope
-from asyncq.seams.packing import array_of, fields_of
+from asyncq.seams.packing import array_of, enclose
 from asyncq.texts import counted
 
 VERSION = 1
@@ -43,8 +43,7 @@ class NativeCodec:
     """Messages as asyncq writes them."""
 
     def encode(self, message: Message) -> Envelope:
-        body = _encode((VERSION, *_in_body(message)))
-        return Envelope(*fields_of(message.header), body=body)
+        return enclose(message.header, _encode((VERSION, *_in_body(message))))
 
     def decode(self, envelope: Envelope) -> Message:
         try:

@@ -11,12 +11,49 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from asyncq.language.message import Header
+from asyncq.errors import Refused
+from asyncq.language.message import MAX_PRIORITY, UNREADABLE, Header, Priority
+from asyncq.seams.broker import Envelope
+
+DEEPEST = 100  # levels of headers in headers: what is read here must be written again, elsewhere
+SHALLOW = 3 * DEEPEST  # bytes that are no deeper, whatever they are
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-fields_of: Callable[[Header], tuple[Any, ...]] = attrgetter(*Header.__struct_fields__)
-"""What a header says, in its order: ``Header(*fields_of(envelope))``."""
+
+def pack(envelope: Envelope) -> bytes:
+    """
+    Raises:
+        Refused: its headers or its priority are such as no broker could carry.
+    """
+    priority = envelope.priority
+    try:
+        if 0 <= priority <= MAX_PRIORITY:
+            return _encode((priority, envelope.body, *_rest_of(envelope)))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Refused(envelope.id, f"it cannot be encoded: {error}") from error
+    raise Refused(envelope.id, f"its priority is {priority}, not 0 to {MAX_PRIORITY}")
+
+
+def unpack(packed: bytes, id: str, queue: str) -> Envelope:
+    """The envelope that was packed.
+
+    Bytes that some other hand put there come as they are, as the body of an envelope: the worker
+    cannot decode it and moves it, with them, to the dead letters.
+    """
+    try:
+        fields = _decode(packed)
+        envelope = Envelope(id, queue, fields.priority, *_rest_of(fields), body=fields.body)
+        if envelope.headers and len(packed) - len(fields.body) > SHALLOW:
+            _check_depth(envelope.headers)
+    except UNREADABLE:
+        return Envelope(id, queue, body=packed)
+    return envelope
+
+
+def enclose(header: Header, body: bytes) -> Envelope:
+    """The envelope of a message that has this header, and whose codec has made these bytes."""
+    return Envelope(*_header_of(header), body=body)
 
 
 def array_of(begin: type[S], source: type[msgspec.Struct], names: Sequence[str]) -> type[S]:
@@ -27,7 +64,39 @@ def array_of(begin: type[S], source: type[msgspec.Struct], names: Sequence[str])
     return cast("type[S]", made)
 
 
+class _Begin(msgspec.Struct, array_like=True, gc=False):
+    priority: Priority
+    body: bytes
+
+
+_REST = Header.__struct_fields__[3:]  # behind id, queue and priority
+_rest_of: Callable[[Any], tuple[Any, ...]] = attrgetter(*_REST)
+_header_of: Callable[[Any], tuple[Any, ...]] = attrgetter(*Header.__struct_fields__)
+
+
+def _check_depth(headers: dict[str, Any]) -> None:
+    """
+    Raises:
+        ValueError: they are nested too deep to be written again with more on the stack.
+    """
+    level: list[Any] = [headers]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if isinstance(each, dict) else each)  # pyright: ignore[reportUnknownVariableType] - of anything
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(f"its headers are nested more than {DEEPEST} levels deep")
+
+
 def _default(field: msgspec.structs.FieldInfo) -> Any:
     if field.default_factory is not msgspec.NODEFAULT:
         return msgspec.field(default_factory=field.default_factory)
     return msgspec.field(default=field.default)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(array_of(_Begin, Header, _REST)).decode

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from asyncq.drivers.rabbitmq.content import headers_of, id_of
 from asyncq.drivers.rabbitmq.parcels import unwrap
 from asyncq.drivers.rabbitmq.wire import Content
-from asyncq.drivers.redis.blobs import unpack as unpack_blob
 from asyncq.drivers.sqlite.parcels import unpack as unpack_row
 from asyncq.language.message import Failed, Failure, Progress, Record, Succeeded, Unreadable
 from asyncq.seams import records
+from asyncq.seams.packing import unpack
 from asyncq.seams.records import (
     encode_progress,
     encode_record,
@@ -190,7 +190,7 @@ def test_any_properties_and_any_body_are_a_message(properties: bytes, body: byte
 
 @given(st.one_of(st.binary(max_size=60), st.sampled_from(HOSTILE)))
 def test_any_bytes_in_a_queue_are_an_envelope(raw: bytes) -> None:
-    for envelope in (unpack_blob("1", "mail", raw), unpack_row(raw, "1", "mail")):
+    for envelope in (unpack(raw, "1", "mail"), unpack_row(raw, "1", "mail")):
         assert (envelope.id, envelope.queue) == ("1", "mail")
         assert 0 <= envelope.priority <= 9
 
@@ -200,7 +200,7 @@ def test_a_priority_that_there_is_not_makes_it_a_message_of_other_hands(priority
     blob = msgspec.msgpack.encode([priority, b"body"])
     row = msgspec.msgpack.encode({"id": "1", "queue": "q", "body": b"body", "priority": priority})
 
-    assert unpack_blob("1", "q", blob).body == blob
+    assert unpack(blob, "1", "q").body == blob
     assert unpack_row(row, "1", "q").body == row
     received = unwrap(delivered(with_table(b""), blob), "q")
     assert received.envelope.body == blob

@@ -20,8 +20,8 @@ from asyncq.config import Url
 from asyncq.drivers.memory.queue import Entry
 from asyncq.drivers.memory.store import MemoryStore, open_store
 from asyncq.drivers.wakeup import Wakeup
-from asyncq.errors import QueueFull, Refused
-from asyncq.language.message import MAX_PRIORITY, Status
+from asyncq.errors import QueueFull
+from asyncq.language.message import Status
 from asyncq.language.topology import Queue
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
 from asyncq.seams.broker import (
@@ -38,11 +38,9 @@ from asyncq.seams.broker import (
     Settlement,
 )
 from asyncq.seams.dead import DeadLimits
+from asyncq.seams.packing import pack, unpack
 
 LONGEST_WAIT = 1.0  # seconds; after that a consumer looks for itself
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Envelope).decode
 
 
 class MemoryBroker:
@@ -74,7 +72,7 @@ class MemoryBroker:
 
     async def publish(self, envelopes: Sequence[Envelope]) -> None:
         await checkpoint()
-        entries = [pack(envelope) for envelope in envelopes]
+        entries = [_entry(envelope) for envelope in envelopes]
         with self._store.lock:
             now = self._clock.now()
             refused: dict[str, list[str]] = defaultdict(list)
@@ -149,7 +147,7 @@ class MemoryBroker:
         with self._store.lock:
             page = list(islice(self._store.queue(queue).waiting(), offset, offset + limit))
         return [
-            Waiting(envelope=_decode(entry.packed), due=due, crashes=entry.crashes)
+            Waiting(envelope=unpack(entry.packed, entry.id, queue), due=due, crashes=entry.crashes)
             for entry, due in page
         ]
 
@@ -161,7 +159,7 @@ class MemoryBroker:
             page = list(islice(self._store.queue(queue).dead(), offset, offset + limit))
         return [
             DeadLetter(
-                envelope=_decode(dead.entry.packed),
+                envelope=unpack(dead.entry.packed, dead.entry.id, queue),
                 reason=dead.reason,
                 died_at=dead.died_at,
                 crashes=dead.entry.crashes,
@@ -249,7 +247,7 @@ class MemoryConsumer:
             self._lease.quarantine.occupy(admission, suspects.values())
         return [
             Delivery(
-                envelope=_decode(entry.packed),
+                envelope=unpack(entry.packed, entry.id, self._queue.name),
                 crashes=entry.crashes,
                 suspect=entry.suspect,
                 token=number,
@@ -288,7 +286,7 @@ class MemoryConsumer:
             case Ack():
                 self._queue.let_go(worker, message_id)
             case Nack(delay=delay, replacement=replacement):
-                new = None if replacement is None else pack(replacement)  # may be refused: first
+                new = None if replacement is None else _entry(replacement)  # may be refused: first
                 entry = self._queue.let_go(worker, message_id)
                 due = now + delay
                 if replacement is not None and new is not None:
@@ -301,7 +299,7 @@ class MemoryConsumer:
                 else:
                     self._queue.put_first(entry)
             case Reject(reason=reason, last=last, replacement=replacement):
-                new = None if replacement is None else pack(replacement)  # may be refused: first
+                new = None if replacement is None else _entry(replacement)  # may be refused: first
                 entry = self._queue.let_go(worker, message_id)
                 if new is not None:
                     entry = msgspec.structs.replace(new, crashes=entry.crashes)
@@ -335,17 +333,12 @@ class MemoryLeaseRenewer:
         return None
 
 
-def pack(envelope: Envelope) -> Entry:
+def _entry(envelope: Envelope) -> Entry:
     """
     Raises:
-        Refused: its headers or its priority are such as no broker could carry.
+        Refused: no broker could carry it.
     """
-    if not 0 <= envelope.priority <= MAX_PRIORITY:
-        raise Refused(envelope.id, f"its priority is {envelope.priority}, not 0 to {MAX_PRIORITY}")
-    try:
-        packed = _encode(envelope)
-    except (TypeError, OverflowError) as error:
-        raise Refused(envelope.id, f"it cannot be encoded: {error}") from error
+    packed = pack(envelope)
     return Entry(
         id=envelope.id, priority=envelope.priority, sent_at=envelope.sent_at, packed=packed
     )

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from asyncq.clock import Clock
-from asyncq.drivers.redis.blobs import queue_key, unpack
 from asyncq.drivers.redis.connection import Link, RedisSettings, load_script
+from asyncq.drivers.redis.keys import queue_key
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BrokerUnavailable
 from asyncq.language.message import Status
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
 from asyncq.seams.broker import MAX_BATCH
 from asyncq.seams.dead import unpack_last
+from asyncq.seams.packing import unpack
 
 _REPLAY = load_script("asyncq.drivers.redis", "replay")
 _PURGE = load_script("asyncq.drivers.redis", "purge")
@@ -94,7 +95,7 @@ class RedisQueueAdmin:
         )
         return [
             Waiting(
-                envelope=unpack(id.decode(errors="backslashreplace"), queue, blob),
+                envelope=unpack(blob, id.decode(errors="backslashreplace"), queue),
                 due=due,
                 crashes=int(count or 0),
             )
@@ -117,7 +118,7 @@ class RedisQueueAdmin:
         )
         return [
             DeadLetter(
-                envelope=unpack(id.decode(errors="backslashreplace"), queue, body or b""),
+                envelope=unpack(body or b"", id.decode(errors="backslashreplace"), queue),
                 reason=(reason or b"").decode(errors="replace"),
                 died_at=float(score) / 1000,
                 crashes=int(count or 0),
@@ -159,7 +160,7 @@ class RedisQueueAdmin:
         if not here:
             return found
         names = [id for id, _ in here]
-        members = [f"{unpack(id, queue, blob).priority}{id}" for id, blob in here]
+        members = [f"{unpack(blob, id, queue).priority}{id}" for id, blob in here]
         due, *in_flight = await self.link.pipeline(
             [("ZMSCORE", f"{base}:delayed", *members)]
             + [
@@ -182,7 +183,7 @@ class RedisQueueAdmin:
         base = queue_key(self._settings, queue)
         blobs = await self.link("HMGET", f"{base}:bodies", *ids)
         sent = [
-            unpack(id.decode(errors="backslashreplace"), queue, blob).sent_at
+            unpack(blob, id.decode(errors="backslashreplace"), queue).sent_at
             for id, blob in zip(ids, blobs, strict=True)
             if blob is not None
         ]

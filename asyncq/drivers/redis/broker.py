@@ -34,9 +34,9 @@ from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.drivers.hosts import Hosts
 from asyncq.drivers.redis.admin import RedisQueueAdmin
-from asyncq.drivers.redis.blobs import dead_bounds, pack, queue_key
 from asyncq.drivers.redis.connection import OLDEST, Link, RedisSettings, load_script
 from asyncq.drivers.redis.consumer import RedisConsumer
+from asyncq.drivers.redis.keys import dead_bounds, queue_key
 from asyncq.drivers.redis.refusals import NoPermission
 from asyncq.drivers.redis.renewer import RedisLeaseRenewer
 from asyncq.drivers.redis.sizes import too_large
@@ -49,6 +49,7 @@ from asyncq.loggers import get_logger
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
 from asyncq.seams.broker import Consumer, Envelope, Lease, LeaseRenewer, QueueSpec
 from asyncq.seams.dead import DeadLimits
+from asyncq.seams.packing import pack
 
 log = get_logger(__name__)
 

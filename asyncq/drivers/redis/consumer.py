@@ -7,7 +7,6 @@ from typing import Any
 
 import anyio
 
-from asyncq.drivers.redis.blobs import dead_bounds, pack, queue_key, unpack
 from asyncq.drivers.redis.connection import (
     UNKNOWN_SCRIPT,
     Link,
@@ -15,6 +14,7 @@ from asyncq.drivers.redis.connection import (
     lifetime,
     load_script,
 )
+from asyncq.drivers.redis.keys import dead_bounds, queue_key
 from asyncq.drivers.redis.sizes import too_large
 from asyncq.drivers.redis.spoiled import Queues
 from asyncq.drivers.redis.wire import ReplyError
@@ -31,6 +31,7 @@ from asyncq.seams.broker import (
     Settlement,
 )
 from asyncq.seams.dead import DeadLimits, pack_last
+from asyncq.seams.packing import pack, unpack
 from asyncq.seams.quarantine import NO_ADMISSION, Admission
 from asyncq.seams.records import encode_record
 
@@ -205,7 +206,7 @@ class RedisConsumer:
             names = [self._name(raw) for raw in ids]
         queue, token = self._queue, self._number
         deliveries = [
-            Delivery(envelope=unpack(name, queue, blob), token=token)
+            Delivery(envelope=unpack(blob, name, queue), token=token)
             for name, blob in zip(names, blobs, strict=True)
         ]
         for place, count in enumerate(crashes):

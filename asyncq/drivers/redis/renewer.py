@@ -5,8 +5,8 @@ from typing import Any
 
 from redis import exceptions
 
-from asyncq.drivers.redis.blobs import queue_key
 from asyncq.drivers.redis.connection import RedisSettings, load_script
+from asyncq.drivers.redis.keys import queue_key
 from asyncq.errors import BrokerUnavailable
 
 _RENEW = load_script("asyncq.drivers.redis", "renew")

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from asyncq.drivers.redis.blobs import queue_key
 from asyncq.drivers.redis.connection import Link, RedisSettings, load_script
+from asyncq.drivers.redis.keys import queue_key
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import AsyncqError, BrokerError, ConfigurationError, QueueUnavailable
 

@@ -4,13 +4,13 @@ import msgspec
 
 from asyncq.errors import Refused
 from asyncq.language.message import MAX_PRIORITY, UNREADABLE
+from asyncq.seams import packing
 from asyncq.seams.broker import Envelope
 from asyncq.texts import counted
 
 LARGEST = 1_000_000_000  # bytes; SQLite takes no larger value
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Envelope).decode
+_decode_map = msgspec.msgpack.Decoder(Envelope).decode
 
 
 class Parcel(msgspec.Struct, frozen=True, gc=False):
@@ -28,12 +28,7 @@ def pack(envelope: Envelope) -> Parcel:
     Raises:
         Refused: no file could keep it.
     """
-    if not 0 <= envelope.priority <= MAX_PRIORITY:
-        raise Refused(envelope.id, f"its priority is {envelope.priority}, not 0 to {MAX_PRIORITY}")
-    try:
-        packed = _encode(envelope)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise Refused(envelope.id, f"it cannot be encoded: {error}") from error
+    packed = packing.pack(envelope)
     if len(packed) > LARGEST:
         raise Refused(
             envelope.id, f"it has {counted(len(packed), 'byte')}, and SQLite takes {LARGEST}"
@@ -46,12 +41,14 @@ def pack(envelope: Envelope) -> Parcel:
 def unpack(packed: object, message_id: str, queue: str) -> Envelope:
     """The envelope; one around the bare bytes, when other hands have put in what is none."""
     raw = packed if isinstance(packed, bytes) else str(packed).encode(errors="replace")
+    if b"\x80" <= raw[:1] < b"\x90":
+        raw = _brought_up_to_date(raw)
+    return packing.unpack(raw, message_id, queue)
+
+
+def _brought_up_to_date(raw: bytes) -> bytes:
+    """Before version 4 an envelope was a map."""
     try:
-        envelope = _decode(raw)
-    except UNREADABLE:
-        return Envelope(id=message_id, queue=queue, body=raw)
-    if not 0 <= envelope.priority <= MAX_PRIORITY:
-        return Envelope(id=message_id, queue=queue, body=raw)
-    if envelope.id != message_id or envelope.queue != queue:  # its row is what counts
-        return msgspec.structs.replace(envelope, id=message_id, queue=queue)
-    return envelope
+        return packing.pack(_decode_map(raw))
+    except (*UNREADABLE, Refused):
+        return raw

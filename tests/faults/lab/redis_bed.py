@@ -8,9 +8,9 @@ from typing import Any, cast
 import msgspec
 import redis
 
-from asyncq.drivers.redis.blobs import pack, unpack
 from asyncq.drivers.redis.connection import load_script
 from asyncq.seams.broker import Envelope
+from asyncq.seams.packing import pack, unpack
 from tests.faults.lab.audit import Audit, misplaced
 from tests.faults.lab.tasks import QUEUE
 from tests.servers import RedisServer, start_redis
@@ -89,7 +89,7 @@ class RedisBed:
         return pack(envelope)
 
     def unwrap(self, id: str, blob: bytes) -> Envelope:
-        return unpack(id, QUEUE, blob)
+        return unpack(blob, id, QUEUE)
 
     def put_newer(self, envelope: Envelope) -> None:
         fields = msgspec.msgpack.decode(self.wrap(envelope))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from asyncq.drivers.sqlite.parcels import pack, unpack
 from asyncq.seams.broker import Envelope
+from asyncq.seams.packing import pack, unpack
 from tests.faults.lab.audit import Audit, misplaced
 from tests.faults.lab.tasks import QUEUE
 
@@ -82,14 +82,14 @@ class SqliteBed:
             file.execute("COMMIT")
 
     def wrap(self, envelope: Envelope) -> bytes:
-        return pack(envelope).packed
+        return pack(envelope)
 
     def unwrap(self, id: str, blob: bytes) -> Envelope:
         return unpack(blob, id, QUEUE)
 
     def put_newer(self, envelope: Envelope) -> None:
         fields = msgspec.msgpack.decode(self.wrap(envelope))
-        self.put_raw(envelope.id.encode(), msgspec.msgpack.encode(fields | {"later": "field"}))
+        self.put_raw(envelope.id.encode(), msgspec.msgpack.encode([*fields, {"since": "later"}]))
 
     def fill(self) -> None:
         """Its folder has to be a small file system of its own; see `small_disk`."""

@@ -1,0 +1,2 @@
+-- Envelopes are arrays. Those of before, which are maps, are read as well; but an older asyncq would
+-- take the new ones for what other hands wrote, so it must not open the file.
