@@ -304,7 +304,7 @@ class Waiters:
         try:
             return dict(zip(ids, await self._locate(ids), strict=True))
         except BrokerUnavailable as error:
-            log.debug("messages were not looked for: %s", error)
+            log.debug("the brokers could not be asked where messages are: %s", error)
             return {}
 
     # Within

@@ -176,7 +176,7 @@ class Child:
         if self._stall is not None and not self._is_deaf and self.told:
             self._is_deaf = True
             log.warning(
-                "%s has not heard that it is to end: its event loop has stood still for %.1f s %s; "
+                "%s has not heard that it is to end: its event loop has been blocked for %.1f s %s; "
                 "after %.0f s it is killed",
                 self, self.silence, self._stall.task, killed_after,
             )  # fmt: skip
@@ -258,14 +258,14 @@ class Child:
             stands = self.silence > STALL
             if stood and not stands:
                 self._stall, self._is_deaf = None, False
-                log.warning("the event loop of %s moves again", self)
+                log.warning("the event loop of %s runs again", self)
                 stood = False
             elif stands and not stood:
                 stood = self._is_named = True
                 silence = self.silence
                 where = await self._ask_where()
                 log.error(
-                    "the event loop of %s has stood still for %.1f s %s", self, silence, where
+                    "the event loop of %s has been blocked for %.1f s %s", self, silence, where
                 )
                 self._stall = where
 

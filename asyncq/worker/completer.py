@@ -110,7 +110,7 @@ class Completer:
                 self._less.set()
         left = len(batch) + len(self._finished)
         log.error(
-            "%s could not be settled: what has ended runs again when lease %s is over",
+            "%s could not be settled: they have ended, and run again when lease %s is over",
             counted(left, "task"), self._lease.incarnation,
         )  # fmt: skip
 

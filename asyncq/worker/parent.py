@@ -179,7 +179,7 @@ class Parent:
                     case Stop(level=level):
                         obedience.raise_to(level, "the supervisor")
                     case Orders():
-                        log.warning("the supervisor has given its orders already")
+                        log.warning("the supervisor has sent its orders twice: the second are ignored")
         self._is_gone = True
         if self._kept is not None:
             self._kept.is_ours.set()

@@ -230,7 +230,7 @@ class Pool:
         await self._cancel(lambda _: True)
         for delivery in self.running.values():
             name = self.slots.label(delivery.envelope)
-            log.error("task %s ignores its cancellation and is left behind", name)
+            log.error("task %s ignores its cancellation: the worker ends without waiting for it", name)
         self.slots.pools.discard(self)
 
     def hurry(self) -> None:
@@ -263,7 +263,7 @@ class Pool:
         elif (error := task.exception()) is not None:
             told = describe(error).traceback
             name = slots.label(delivery.envelope)
-            log.critical("the executor failed in task %s:\n%s", name, told)
+            log.critical("asyncq itself failed to run task %s: please report this\n%s", name, told)
 
 
 async def _ended(tasks: Collection["asyncio.Task[None]"], timeout: float) -> bool:

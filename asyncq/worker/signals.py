@@ -29,8 +29,8 @@ TOGETHER = 0.05  # seconds in which further signals mean no more than the first
 DRAIN = (
     "%s: draining: no new tasks are taken, running ones may end (told again, they are cancelled)"
 )
-CANCEL = "%s again: cancelling what runs and requeuing it (told again: leaves at once)"
-LEAVE = "%s for the third time: leaving at once; what still ran runs elsewhere, as after a crash"
+CANCEL = "%s again: cancelling what runs and requeuing it (told again: exits at once)"
+LEAVE = "%s for the third time: exiting at once; what still ran is requeued, as after a crash"
 
 
 async def run_until_signalled(worker: Worker) -> None:
@@ -168,7 +168,7 @@ async def _end_what_is_left() -> None:
     _, deaf = await asyncio.wait(left, timeout=LAST_CALL)
     if deaf:
         log.critical(
-            "leaving without what ignores its cancellation: %s",
+            "exiting without waiting for %s that ignored their cancellation",
             counted(len(deaf), "asyncio task"), exc_info=sys.exception(),
         )  # fmt: skip
         logging.shutdown()

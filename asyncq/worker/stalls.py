@@ -62,12 +62,12 @@ class LoopWatch:
             silence = time.monotonic() - self._last_turn
             if silence < STALL:
                 if stands:
-                    log.warning("the event loop moves again")
+                    log.warning("the event loop runs again")
                 stands = False
             elif not stands:
                 stands = self._is_named = True
                 log.error(
-                    "the event loop has stood still for %.1f s in task %s:\n%s",
+                    "the event loop has been blocked for %.1f s in task %s:\n%s",
                     silence,
                     self._slots.message_of(asyncio.current_task(self._loop)) or "(none of ours)",
                     _where(current_frames().get(self._loop_thread)),
@@ -77,7 +77,7 @@ class LoopWatch:
 def told_afterwards(stood: float, running: Sequence[str]) -> str:
     """A stall that is over, as far as is known of it."""
     had = f"it had {', '.join(running)} at hand" if running else "it had no task at hand"
-    return f"stood still for {stood:.1f} s and moves again; {had} as that ended"
+    return f"was blocked for {stood:.1f} s and runs again; {had} as that ended"
 
 
 def _where(frame: FrameType | None) -> str:

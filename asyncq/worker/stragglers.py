@@ -54,15 +54,15 @@ class Stragglers:
             threads = [each for task, each in pool.running.items() if pool.slots.threads.runs(task)]
             if threads:
                 log.warning(
-                    "what runs in threads goes on past its grace, as no thread can be cancelled: "
-                    "the worker keeps and awaits %s (%s); cancel or hurry it to have that requeued",
+                    "tasks in threads run on past the grace period, as no thread can be cancelled: "
+                    "the worker waits for %s (%s); cancel or hurry it to have them requeued",
                     *_named(pool, threads),
                 )
                 await pool.wait_for_threads()
             return
         log.warning(
-            "what ignores its cancellation, as threads do, goes on: %s (%s); once all else "
-            "is settled they are requeued, and the process leaves at once",
+            "tasks run on although they were cancelled, as threads do: %s (%s); once all else is "
+            "settled they are requeued, and the process exits at once",
             *_named(pool, pool.running.values()),
         )
         await _until_settled(completers)

@@ -45,7 +45,7 @@ class Sweeper:
                 for queue in tuple(self._queues):  # more may come
                     await self._sweep(queue)
             except BrokerUnavailable as error:
-                log.debug("sweeping is interrupted: %s", error)
+                log.debug("looking for messages of dead workers is interrupted: %s", error)
                 calm_since = time.monotonic()
             if time.monotonic() - now > half:
                 calm_since = time.monotonic()  # the broker stood still, or has a lot to do
@@ -56,7 +56,7 @@ class Sweeper:
             while count := await self._broker.sweep(queue):
                 recovered += count
         except (ConfigurationError, QueueUnavailable) as error:
-            log.debug("queue %s cannot be swept: %s", queue, error)  # its consumer says it louder
+            log.debug("queue %s cannot be searched for messages of dead workers: %s", queue, error)  # its consumer says it louder
         if recovered:
             count = counted(recovered, "message")
             log.warning("requeued %s of a dead worker in queue %s", count, queue)

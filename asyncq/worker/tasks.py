@@ -156,7 +156,7 @@ class TaskLog:
     def fault(self, envelope: Envelope, error: BaseException) -> None:
         """A fault of ours."""
         log.error(
-            "message %s could not be handled",
+            "asyncq itself failed to run message %s: please report this",
             _id(envelope), exc_info=error, extra=_about_envelope(envelope),
         )  # fmt: skip
 

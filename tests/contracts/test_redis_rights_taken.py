@@ -157,5 +157,5 @@ async def test_without_rights_on_channels_results_come_late_and_both_sides_say_w
 
             assert await (await same.enqueue(3)).get(timeout=PATIENCE) == 3
 
-    assert "hears of them late" in warnings(caplog)
+    assert "reach their clients late" in warnings(caplog)
     assert "settling tasks is interrupted" not in caplog.text

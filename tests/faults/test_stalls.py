@@ -78,7 +78,7 @@ async def test_a_task_that_blocks_the_loop_for_many_leases_runs_once_and_is_name
     report(findings, blocked=STALL, named=named)
     log = blocked.log()
     assert [start.pid for start in bench.starts()] == [blocked.pid]
-    told = re.search(rf"has stood still for (\d+\.\d) s in task halt\[{result.id}\]", log)
+    told = re.search(rf"has been blocked for (\d+\.\d) s in task halt\[{result.id}\]", log)
     assert told is not None, log
     assert 1.0 <= float(told[1]) < named + 1.0  # it may have stood for a while before
     assert "tasks.py:" in log

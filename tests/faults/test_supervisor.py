@@ -120,18 +120,18 @@ async def test_a_process_that_stands_still_keeps_its_lease_and_is_named_within_a
         crew = await bench.hired_crew(2)
         [result] = await bench.send(app, 1, task=task, seconds=STALL)
         await until(lambda: bool(bench.starts(result.id)), 60, "it runs")
-        await crew.says("has stood still")
+        await crew.says("has been blocked")
         named = now() - bench.starts(result.id)[0].at
         log = crew.log()
         await bench.settled()
-        await crew.says("moves again")
+        await crew.says("runs again")
 
         findings = await bench.complete()
     report(findings, named=named)
     assert len(bench.starts()) == 1
     if task != "grind":  # that has no place on the loop, which could tell whose it is
         assert f"in task {task}[{result.id}]:" in log
-    [line] = [line for line in log.splitlines() if "has stood still" in line]
+    [line] = [line for line in log.splitlines() if "has been blocked" in line]
     assert "tasks.py:" in line
     assert f" in {task}" in line
     assert "lost its lease" not in crew.log()

@@ -109,7 +109,7 @@ def test_a_blocked_loop_cannot_hear_that_it_is_to_stop_and_the_supervisor_says_s
         assert called.code == 0, (called.err, worker.lines)
         id = called.out.strip()
         wait_until_there(shell.directory / "blocking")
-        stall = worker.wait_for("has stood still")
+        stall = worker.wait_for("has been blocked")
         line, took = told_and_said(worker, "has not heard that it is to end")
         assert worker.wait() == 0
 

@@ -106,8 +106,8 @@ def test_a_stall_that_nobody_could_watch_is_named_when_it_is_over(shell: Shell) 
         worker.send(signal.SIGTERM)
         assert worker.wait() == 0
 
-    [line] = [line for line in worker.lines[lines_before:] if id in line and "stood still" in line]
-    told = re.search(r"stood still for (\d+\.\d) s and moves again; it had .* at hand", line)
+    [line] = [line for line in worker.lines[lines_before:] if id in line and "was blocked" in line]
+    told = re.search(r"was blocked for (\d+\.\d) s and runs again; it had .* at hand", line)
     assert told is not None, line
     assert 3.0 <= float(told[1]) < 4.0
 

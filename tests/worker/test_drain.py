@@ -88,11 +88,11 @@ async def test_a_task_in_a_thread_is_said_to_be_in_one(
                 await until(begun.is_set)
                 worker.stop()
                 await until(lambda: bool(lines(caplog)))
-                await until(lambda: any("goes on past its grace" in m for m in caplog.messages))
+                await until(lambda: any("run on past the grace" in m for m in caplog.messages))
                 release.set()
 
     assert f"for 1 task: count[{result.id}] (in a thread)" in lines(caplog)[0]
-    [past] = [line for line in caplog.messages if "goes on past its grace" in line]
+    [past] = [line for line in caplog.messages if "run on past the grace" in line]
     assert f"1 task (count[{result.id}])" in past
 
 

@@ -209,11 +209,11 @@ async def test_a_loop_that_stands_still_keeps_its_lease_and_is_logged(
             before = incarnations(app)
             result = await block.enqueue()
             assert await result.get(timeout=PATIENCE) == "unharmed"
-            await until(lambda: "the event loop moves again" in caplog.text)
+            await until(lambda: "the event loop runs again" in caplog.text)
 
             assert incarnations(app) == before
 
-    assert f"stood still for 0.1 s in task {block.name}[{result.id}]" in caplog.text
+    assert f"blocked for 0.1 s in task {block.name}[{result.id}]" in caplog.text
     assert "in block" in caplog.text
 
 
@@ -387,16 +387,16 @@ async def test_a_stall_that_the_watching_thread_slept_through_is_named_when_it_i
     async with app.worker():
         result = await block.enqueue()
         await until(
-            lambda: any("moves again" in line and result.id in line for line in caplog.messages)
+            lambda: any("runs again" in line and result.id in line for line in caplog.messages)
         )
         gate.open()
         await result.get(timeout=PATIENCE)
 
     # Once: a busy machine may stop the loop at other times, too, but not for as long.
-    assert sum("moves again" in line and result.id in line for line in long(caplog.messages)) == 1
+    assert sum("runs again" in line and result.id in line for line in long(caplog.messages)) == 1
 
 
 def long(stalls_told: Sequence[str]) -> list[str]:
     """Those of stalls that lasted as long as the task blocks."""
-    seconds = {line: re.search(r"stood still for ([\d.]+) s", line) for line in stalls_told}
+    seconds = {line: re.search(r"blocked for ([\d.]+) s", line) for line in stalls_told}
     return [line for line, found in seconds.items() if found and float(found[1]) >= 0.5]

@@ -354,7 +354,7 @@ async def test_inside_a_program_the_worker_waits_for_its_threads_and_their_resul
                 await hanging.until_started()
                 worker.stop()
                 await until(
-                    lambda: any("goes on past its grace" in line for line in caplog.messages)
+                    lambda: any("run on past the grace" in line for line in caplog.messages)
                 )
                 assert await result.status() is Status.RUNNING
                 hanging.release.set()

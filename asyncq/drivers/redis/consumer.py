@@ -365,8 +365,8 @@ class RedisConsumer:
         if not self._is_noted:
             self._is_noted = True
             log.warning(
-                "who waits for results of queue %s hears of them late, by looking: %r does not let "
-                "us publish on channels; ACL SETUSER gives that right: +publish &%s* (%s)",
+                "results of queue %s reach their clients late, by polling: %r does not let us "
+                "publish on channels; ACL SETUSER gives that right: +publish &%s* (%s)",
                 self._queue, self._settings.url, self._replies, why.decode(errors="replace"),
             )  # fmt: skip
 
