@@ -21,6 +21,9 @@ RETIRED = {
     "rungs?|ladders?": "delay level",
     "keepers?": "renewer",
     "farewells?": "stragglers",
+    "obedience": "stop level",
+    "seats?": "access",
+    "shel(?:f|ves)": "expiring",
 }
 
 

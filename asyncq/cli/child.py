@@ -108,7 +108,7 @@ async def _run(app: App, queues: Consumed, parent: Parent, orders: Orders) -> No
             await _warn_of_new_queues(app, list(queues))
         worker = app.make_worker(queues=queues, burst=orders.burst)
         try:
-            # Of a list of URLs, and of other brokers, the worker keeps the leases itself.
+            # Of a list of URLs, and of other brokers, the worker renews the leases itself.
             url = app.url if len(app.urls[DEFAULT_BROKER]) == 1 else None
             await parent.run(worker, app.client.broker, url, app.config)
         except BaseExceptionGroup as errors:

@@ -45,7 +45,7 @@ PROGRAM = "asyncq.cli.child"
 
 
 class Child:
-    """A process from its start to its burial."""
+    """A process from its start until it is dead and released."""
 
     def __init__(self, number: int, orders: Orders) -> None:
         """
@@ -54,7 +54,7 @@ class Child:
         """
         self.number = number
         self.told = 0
-        """How hard it was told to stop, as `worker.signals.Obedience` counts."""
+        """How hard it was told to stop, as `worker.signals.StopLevel` counts."""
         self.started = 0
         """How many deliveries it ran."""
         self.memory = 0
@@ -151,7 +151,7 @@ class Child:
             self._channel.close()  # should we leave before it does, it drains
 
     async def release(self) -> None:
-        """Give back at once what it held."""
+        """Requeue at once what it had in flight."""
         os.close(self._answers)
         if self._lease is None:
             return
@@ -168,7 +168,7 @@ class Child:
         if level > 2:  # noqa: PLR2004 - the third time
             self._process.kill()
         elif self._hello is None:
-            self._process.terminate()  # it may be importing for long, and holds nothing yet
+            self._process.terminate()  # it may be importing for long, and has nothing in flight
         self._channel.tell(Stop(level))
 
     def note_deafness(self, killed_after: float) -> None:
@@ -176,8 +176,8 @@ class Child:
         if self._stall is not None and not self._is_deaf and self.told:
             self._is_deaf = True
             log.warning(
-                "%s has not heard that it is to end: its event loop has been blocked for %.1f s %s; "
-                "after %.0f s it is killed",
+                "%s has not heard that it is to end: its event loop has been blocked for %.1f s "
+                "%s; after %.0f s it is killed",
                 self, self.silence, self._stall.task, killed_after,
             )  # fmt: skip
 

@@ -69,7 +69,7 @@ class SupervisedLease:
             tell(Renewed(self._incarnation, began + self._seconds))
 
     async def release(self) -> int:
-        """Give back what the dead process held; returns how many messages that were."""
+        """Requeue what the dead process had in flight; returns how many messages that were."""
         what = f"what is in flight under lease {self._incarnation}"
         outage = Outage(f"{what} cannot be requeued", f"{what} is requeued")
         with anyio.move_on_after(RELEASE_TIMEOUT):

@@ -29,14 +29,14 @@ class DeadLetters:
         last = LastAttempt(error, message.attempt, self._worker)
         return Reject(delivery, _reason(error), last, self._anew(message))
 
-    def of_burial(self, delivery: Delivery, error: Failure) -> Reject:
+    def of_unrun(self, delivery: Delivery, error: Failure) -> Reject:
         """Of what could not be run."""
         last = LastAttempt(error, worker=self._worker)
         return Reject(delivery, _reason(error), last, _unseen(delivery.envelope))
 
     def of_record(self, delivery: Delivery, record: Record, error: Failure) -> Reject:
         """Of what another worker has recorded as failed, as that one would have made it."""
-        attempt = record.attempt if record.task else 0  # what was buried has none in its record
+        attempt = record.attempt if record.task else 0  # what was never run has none in its record
         last = LastAttempt(error, attempt, record.worker)
         replacement = _unseen(delivery.envelope)
         if attempt > 1:

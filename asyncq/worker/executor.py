@@ -201,7 +201,7 @@ class Executor:
         if isinstance(opened, tuple):
             return self._fail(delivery, *opened, error, self._now())
         self.task_log.fault(delivery.envelope, error)
-        return self._bury(delivery, FailureType.EXECUTOR_FAILED, describe(error).message)
+        return self._reject(delivery, FailureType.EXECUTOR_FAILED, describe(error).message)
 
     def _open(self, delivery: Delivery) -> tuple[Message, PreparedTask] | Completion:
         """The message and its task; or what becomes of a delivery that has none."""
@@ -209,13 +209,13 @@ class Executor:
         size, limit = len(envelope.body), self._config.max_message_size
         if size > limit:
             why = f"{counted(size, 'byte')}, the limit is {limit}"
-            return self._bury(delivery, FailureType.MESSAGE_TOO_LARGE, why)
+            return self._reject(delivery, FailureType.MESSAGE_TOO_LARGE, why)
         try:
             message = self._decode(envelope)
         except NewerVersion as error:
             return self._postpone(delivery, FailureType.NEWER_VERSION, str(error))
         except Undecodable as error:
-            return self._bury(delivery, FailureType.UNDECODABLE, str(error))
+            return self._reject(delivery, FailureType.UNDECODABLE, str(error))
         prepared = self._made.get(message.task) or self._prepared.make(message.task)
         if prepared is not None:
             return message, prepared
@@ -301,7 +301,7 @@ class Executor:
             why = counted(
                 delivery.crashes, "worker died while it ran it", "workers died while they ran it"
             )
-            return self._bury(delivery, FailureType.WORKER_CRASHED, why)
+            return self._reject(delivery, FailureType.WORKER_CRASHED, why)
         return None
 
     def _settle_again(self, delivery: Delivery, record: Record) -> Ack | Reject:
@@ -321,22 +321,22 @@ class Executor:
         return Ack(delivery)
 
     def _postpone(self, delivery: Delivery, kind: FailureType, why: str) -> Completion:
-        """Give back what a newer worker may know how to run; bury it when none came in time."""
+        """Give back what a newer worker may know how to run; reject it when none came in time."""
         now, envelope = self._now(), delivery.envelope
         since = envelope.headers.get(UNKNOWN_SINCE)
         if not isinstance(since, float):
             since = now
         if now - since >= self._config.unknown_ttl:
-            return self._bury(delivery, kind, why)
+            return self._reject(delivery, kind, why)
         self.task_log.postponement(envelope, f"{kind}: {why}", self._config.unknown_delay, now)
         headers = {**envelope.headers, UNKNOWN_SINCE: since}
         replacement = msgspec.structs.replace(envelope, headers=headers, eta=None)
         return Completion(Nack(delivery, self._config.unknown_delay, replacement))
 
-    def _bury(self, delivery: Delivery, kind: FailureType, why: str) -> Completion:
+    def _reject(self, delivery: Delivery, kind: FailureType, why: str) -> Completion:
         """To the dead letters, with an outcome for whoever waits."""
         envelope = delivery.envelope
-        self.task_log.burial(envelope, f"{kind}: {why}")
+        self.task_log.rejection(envelope, f"{kind}: {why}")
         failure = Failure(kind.value, why)
         record = Record(
             envelope.id,
@@ -346,7 +346,7 @@ class Executor:
             keep=self._config.keep_result,
             reply_to=envelope.reply_to,
         )
-        return Completion(self._dead_letters.of_burial(delivery, failure), record)
+        return Completion(self._dead_letters.of_unrun(delivery, failure), record)
 
 
 def _bounded(keep: float) -> float:

@@ -40,7 +40,7 @@ from asyncq.worker.drain import TOLD_AGAIN
 from asyncq.worker.leases import LeaseRenewal, Renewal
 from asyncq.worker.signals import (
     DRAIN,
-    Obedience,
+    StopLevel,
     calm_the_collector,
     leave_at_once,
     obey_signals,
@@ -63,7 +63,7 @@ class Parent:
         self._socket = socket.socket(fileno=channel)
         self._pipe = pipe
         self._channel: Channel[FromParent] | None = None
-        self._kept: _SupervisedLease | None = None
+        self._lease: _SupervisedLease | None = None  # the last that the supervisor was to renew
         self._is_gone = False
         self.left_threads = False
         """A worker has ended whose threads, past their time limit, have not."""
@@ -89,7 +89,7 @@ class Parent:
     async def run(self, worker: Worker, home: object, url: Url | None, config: Config) -> None:
         """Run ``worker`` until it has ended or was told to end.
 
-        The supervisor keeps its lease at the broker ``home``, which is at ``url``.
+        The supervisor renews its lease at the broker ``home``, which is at ``url``.
         """
         calm_the_collector()
         worker.drain.remedy = TOLD_AGAIN
@@ -103,7 +103,9 @@ class Parent:
             )
         )
 
-        def keep(broker: Leased, lease: Lease, queues: Sequence[str], config: Config) -> Renewal:
+        def make_renewal(
+            broker: Leased, lease: Lease, queues: Sequence[str], config: Config
+        ) -> Renewal:
             own = LeaseRenewal(broker, lease, queues, config)
             if not broker.leases_are_shared or broker is not home or url is None:
                 return own
@@ -117,11 +119,11 @@ class Parent:
 
         try:
             async with anyio.create_task_group() as group:
-                obedience = Obedience(worker, logging.DEBUG)  # the supervisor has said it already
-                await group.start(obey_signals, obedience)
-                group.start_soon(self._listen, obedience)
+                stop_level = StopLevel(worker, logging.DEBUG)  # the supervisor has said it already
+                await group.start(obey_signals, stop_level)
+                group.start_soon(self._listen, stop_level)
                 group.start_soon(self._beat, worker)
-                await worker.run(make_renewal=keep, leave=self._leave)
+                await worker.run(make_renewal=make_renewal, leave=self._leave)
                 self.left_threads = bool(worker.slots.threads.alive)
                 group.cancel_scope.cancel()
         finally:
@@ -131,12 +133,12 @@ class Parent:
         self.say_goodbye(0)
         leave_at_once()
 
-    def keep(self, kept: "_SupervisedLease", holding: Holding) -> None:
-        """Have this lease kept, and no other."""
-        self._kept = kept
+    def hand_over(self, lease: "_SupervisedLease", holding: Holding) -> None:
+        """Have the supervisor renew this lease, and no other."""
+        self._lease = lease
         self._say(holding)
         if self._is_gone:
-            kept.is_ours.set()
+            lease.is_ours.set()
 
     def _say(self, message: Hello | Holding | Goodbye) -> None:
         assert self._channel is not None  # noqa: S101 - the orders have come
@@ -169,7 +171,7 @@ class Parent:
                 HEARTBEAT_EVERY if at_work else HEARTBEAT_EVERY / 5
             )  # it is waited for
 
-    async def _listen(self, obedience: Obedience) -> None:
+    async def _listen(self, stop_level: StopLevel) -> None:
         assert self._channel is not None  # noqa: S101 - the orders have come
         while messages := await self._channel.receive():
             for message in messages:
@@ -177,23 +179,23 @@ class Parent:
                     case Renewed() | Lost():
                         self._hear_of_lease(message)
                     case Stop(level=level):
-                        obedience.raise_to(level, "the supervisor")
+                        stop_level.raise_to(level, "the supervisor")
                     case Orders():
-                        log.warning("the supervisor has sent its orders twice: the second are ignored")
+                        log.warning("ignored a second set of orders from the supervisor")
         self._is_gone = True
-        if self._kept is not None:
-            self._kept.is_ours.set()
+        if self._lease is not None:
+            self._lease.is_ours.set()
         log.warning(DRAIN, GONE)
-        obedience.raise_to(1, GONE)
+        stop_level.raise_to(1, GONE)
 
     def _hear_of_lease(self, message: Renewed | Lost) -> None:
-        kept = self._kept
-        if kept is None or kept.lease.incarnation != message.incarnation:
+        lease = None if self._lease is None else self._lease.lease
+        if lease is None or lease.incarnation != message.incarnation:
             return  # of one that has ended
         if isinstance(message, Renewed):
-            kept.lease.good_until = message.until
+            lease.good_until = message.until
         else:
-            kept.lease.lose(NOT_RENEWED)
+            lease.lose(NOT_RENEWED)
 
 
 class _SupervisedLease:
@@ -210,7 +212,7 @@ class _SupervisedLease:
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         if math.isinf(self.lease.good_until):  # nobody has renewed it until now
             self.lease.good_until = time.monotonic() + self.lease.seconds
-        self._parent.keep(self, self._holding)
+        self._parent.hand_over(self, self._holding)
         task_status.started()
         await self.is_ours.wait()
         await self._own.run()

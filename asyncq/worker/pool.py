@@ -230,7 +230,7 @@ class Pool:
         await self._cancel(lambda _: True)
         for delivery in self.running.values():
             name = self.slots.label(delivery.envelope)
-            log.error("task %s ignores its cancellation: the worker ends without waiting for it", name)
+            log.error("task %s ignores its cancellation: the worker ends without it", name)
         self.slots.pools.discard(self)
 
     def hurry(self) -> None:

@@ -36,12 +36,12 @@ LEAVE = "%s for the third time: exiting at once; what still ran is requeued, as 
 async def run_until_signalled(worker: Worker) -> None:
     """Run ``worker`` until it ends, or until SIGTERM, SIGINT or SIGHUP and then to its end.
 
-    The first signal lets running tasks go on for the grace period, the second cancels them and
-    gives them back, the third ends the process at once: the lease takes care of what it held. What
-    runs on in threads past its grace ends with the process, which leaves when all else is settled.
+    The first signal lets running tasks go on for the grace period, the second cancels and requeues
+    them, the third ends the process at once: the lease takes care of what was in flight. What runs
+    on in threads past its grace ends with the process, which exits when all else is settled.
     """
     async with anyio.create_task_group() as group:
-        await group.start(obey_signals, Obedience(worker))
+        await group.start(obey_signals, StopLevel(worker))
         is_ours = threading.current_thread() is threading.main_thread()  # the process, that is
         if is_ours:
             worker.drain.remedy = TOLD_AGAIN
@@ -84,7 +84,7 @@ class Stoppable(Protocol):
     def hurry(self) -> None: ...
 
 
-class Obedience:
+class StopLevel:
     """How hard a worker was told to stop: to drain (1), to cancel (2), to leave (3).
 
     It may be told by signals and by its supervisor, and about one thing by both: what counts is the
@@ -134,7 +134,7 @@ def calm_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-async def obey_signals(obedience: Obedience, *, task_status: TaskStatus[None]) -> None:
+async def obey_signals(stop_level: StopLevel, *, task_status: TaskStatus[None]) -> None:
     """Raise the level with each signal, until cancelled; only the main thread has any."""
     if threading.current_thread() is not threading.main_thread():
         task_status.started()
@@ -142,7 +142,7 @@ async def obey_signals(obedience: Obedience, *, task_status: TaskStatus[None]) -
     with anyio.open_signal_receiver(*stop_signals()) as signals:
         task_status.started()
         async for count, name in count_signals(signals):
-            obedience.raise_to(count, name)
+            stop_level.raise_to(count, name)
 
 
 def run_loop(main: Callable[[], Coroutine[Any, Any, R]]) -> R:

@@ -1,4 +1,4 @@
-"""Recovering what dead workers held: every worker looks, none leads."""
+"""Recovering what dead workers had in flight: every worker looks, none leads."""
 
 import random
 import time
@@ -56,7 +56,8 @@ class Sweeper:
             while count := await self._broker.sweep(queue):
                 recovered += count
         except (ConfigurationError, QueueUnavailable) as error:
-            log.debug("queue %s cannot be searched for messages of dead workers: %s", queue, error)  # its consumer says it louder
+            # Its consumer says it louder.
+            log.debug("queue %s cannot be swept for a dead worker's messages: %s", queue, error)
         if recovered:
             count = counted(recovered, "message")
             log.warning("requeued %s of a dead worker in queue %s", count, queue)

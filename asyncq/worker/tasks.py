@@ -146,7 +146,7 @@ class TaskLog:
             _id(envelope), delay, shown(why, TEXT_LIMIT), extra=_about_envelope(envelope),
         )  # fmt: skip
 
-    def burial(self, envelope: Envelope, why: str) -> None:
+    def rejection(self, envelope: Envelope, why: str) -> None:
         self.failed += 1
         log.error(
             "message %s goes to the dead letters of queue %s: %s",

@@ -137,10 +137,10 @@ class Worker:
     ) -> None:
         """Consume until stopped; return once every delivery is settled or given back.
 
-        ``keep`` says who renews leases, where the broker has any, and watches the loop: threads of
-        ours, by default. ``leave`` ends the process at once, where that is the worker's to end: it
-        is called when tasks run on in threads past their grace, after all else is settled. Without
-        it, in somebody else's process, those threads are waited for.
+        ``make_renewal`` says who renews leases, where the broker has any, and watches the loop:
+        threads of ours, by default. ``leave`` ends the process at once, where that is the worker's
+        to end: it is called when tasks run on in threads past their grace, after all else is
+        settled. Without it, in somebody else's process, those threads are waited for.
         """
         with self.drain.watched():
             await self._run(make_renewal, leave, task_status)

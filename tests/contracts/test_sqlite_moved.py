@@ -14,7 +14,7 @@ from asyncq.clock import SystemClock
 from asyncq.config import Config, Url
 from asyncq.drivers.sqlite.broker import SqliteBroker
 from asyncq.drivers.sqlite.connection import FileMoved
-from asyncq.drivers.sqlite.forks import Seat
+from asyncq.drivers.sqlite.forks import Access
 from asyncq.errors import BackendUnavailable, BrokerUnavailable
 from asyncq.language.message import new_id
 from asyncq.seams.broker import Lease
@@ -193,12 +193,12 @@ async def test_a_lease_is_not_renewed_in_a_file_that_is_gone(file: Path) -> None
 
 
 def test_a_commit_into_a_file_that_was_replaced_meanwhile_does_not_count(file: Path) -> None:
-    seat = Seat(str(file))
-    with seat:
-        seat.open().execute("CREATE TABLE t (a)")
+    access = Access(str(file))
+    with access:
+        access.open().execute("CREATE TABLE t (a)")
         shutil.copy(file, file.with_suffix(".copy"))
         os.replace(file.with_suffix(".copy"), file)
 
         with pytest.raises(FileMoved, match="replaced by another file"):
-            seat.check()
-    seat.close()
+            access.check()
+    access.close()

@@ -42,7 +42,7 @@ async def test_what_is_no_message_goes_to_the_dead_letters_with_its_bytes(
         count = len(bodies) + len(raw)
         await bench.until_audit(lambda audit: len(audit.dead) == count, "they are dead")
         letters = {letter.envelope.id: letter for letter in await bench.dead_letters(app)}
-        findings = await bench.complete(dead=count)
+        findings = await bench.audit_all(dead=count)
     report(findings)
     assert worker.exit_code == 0
     assert findings.ok == 2 * NEIGHBOURS
@@ -61,7 +61,7 @@ async def test_an_id_that_is_no_text_ends_in_the_dead_letters_too(
 
         await bench.until_audit(lambda audit: len(audit.dead) == 1, "it is dead")
         [letter] = await bench.dead_letters(app)
-        findings = await bench.complete(dead=1)
+        findings = await bench.audit_all(dead=1)
     report(findings)
     assert worker.exit_code == 0
     assert findings.ok == NEIGHBOURS
@@ -86,7 +86,7 @@ async def test_what_a_newer_worker_may_know_is_given_back_for_a_while(
         with pytest.raises(TaskFailed) as failure:
             await app.result(id).get(timeout=60)
         [letter] = await bench.dead_letters(app)
-        findings = await bench.complete(dead=1)
+        findings = await bench.audit_all(dead=1)
     report(findings)
     assert worker.exit_code == 0
     assert findings.ok == NEIGHBOURS

@@ -42,7 +42,7 @@ async def test_a_worker_may_die_anywhere(bench: Bench[Bed], report: Report, apar
                 failing += await see_dead(bench, app, [point])
 
         await bench.hired()
-        findings = await bench.complete(dead=None)
+        findings = await bench.audit_all(dead=None)
         letters = await bench.dead_letters(app, limit=2 * len(failing))
     report(findings, points=len(points), deaths=ROUNDS * len(points))
     assert findings.ok == findings.acknowledged - len(failing)

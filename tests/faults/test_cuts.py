@@ -49,7 +49,7 @@ async def test_a_cut_at_any_byte_changes_nothing(
             await cut(byte)
         await bench.send(app, 1)
 
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     report(findings, seed=SEED, size=size, cuts=len(chosen) + 1)
     whole = [False, *(byte >= size for byte in chosen)]
     assert findings.ok == len(chosen) + 3

@@ -39,7 +39,7 @@ async def test_what_killed_workers_held_runs_again_and_nothing_else_does(
             # A message is to meet two deaths at most: after three it would be right to blame it.
             await bench.until_audit(lambda audit: audit.is_idle, "all is done")
 
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     report(findings, kills=ROUNDS * 2)
     assert findings.ok == findings.acknowledged
     assert findings.recovered == len(cut)
@@ -64,7 +64,7 @@ async def test_a_task_that_kills_its_worker_runs_three_times_and_its_neighbours_
         with pytest.raises(TaskFailed) as failure:
             await culprit.get(timeout=60)
 
-        findings = await bench.complete(dead=1)
+        findings = await bench.audit_all(dead=1)
         [letter] = await bench.dead_letters(app)
     report(findings)
     assert len(bench.starts(culprit.id)) == 3

@@ -52,7 +52,7 @@ async def test_what_old_workers_do_not_know_waits_for_new_ones(
         )
 
         new = await bench.hired(later=True)
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     report(findings)
     ran_by = {start.id: start.pid for start in bench.starts()}
     assert not waiting.dead

@@ -49,7 +49,7 @@ async def test_every_mangled_message_is_dead_once_and_the_worker_is_well(
         await bench.until_audit(lambda audit: audit.is_idle, "all of them are gone")
         audit = await bench.until_audit(lambda audit: len(audit.dead) == len(bad), "they are dead")
         letters = await bench.dead_letters(app)
-        findings = await bench.complete(dead=len(bad))
+        findings = await bench.audit_all(dead=len(bad))
     report(findings, seed=SEED, mangled=len(arrived), bad=len(bad))
     assert not audit.faults
     assert all(bad[letter.envelope.id] == letter.envelope.body for letter in letters[:SAMPLE])

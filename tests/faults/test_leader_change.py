@@ -63,7 +63,7 @@ async def test_when_the_leader_of_a_queue_is_killed_its_messages_are_still_there
                 await until(lambda: len(bench.starts()) > goal + BACKLOG, 60, "tasks run again")
                 load.cancel_scope.cancel()
 
-            findings = await bench.complete()
+            findings = await bench.audit_all()
             report(findings)
         finally:
             bench.close()

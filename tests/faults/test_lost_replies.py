@@ -60,7 +60,7 @@ async def lose(bench: Bench[ServerBed], proxy: Proxy, task: str, *traps: Trap) -
         for trap in traps:
             proxy.set_trap(trap)
         await bench.send(app, TASKS, task)
-        findings = await bench.complete()
+        findings = await bench.audit_all()
 
     assert proxy.lost == len(traps)
     assert findings.ok == 2 * TASKS

@@ -47,7 +47,7 @@ async def test_connections_that_are_cut_every_second_cost_nothing_but_time(
             goal = len(bench.starts())  # those before the repair do not count
             await until(lambda goal=goal: len(bench.starts()) > goal, 60, "tasks run again")
 
-    findings = await bench.complete()
+    findings = await bench.audit_all()
     report(findings, cuts=CUTS)
     assert findings.ok == findings.acknowledged
     bench.see_no_repetition(findings)
@@ -69,7 +69,7 @@ async def test_lost_replies_neither_repeat_nor_strand_anything(
 
     # A claim that nobody knows of would be held for ever, by a worker that lives.
     idle = await bench.until_audit(lambda audit: audit.is_idle, "nothing is held")
-    findings = await bench.complete()
+    findings = await bench.audit_all()
     attempts = Counter((start.id, start.attempt) for start in bench.starts())
     twice = [attempt for attempt, runs in attempts.items() if runs > 1]
     report(
@@ -101,7 +101,7 @@ async def test_connections_that_fall_silent_are_given_up_and_replaced(
         goal = len(bench.starts())
         await until(lambda: len(bench.starts()) > goal, 60, "tasks run again")
 
-    findings = await bench.complete()
+    findings = await bench.audit_all()
     report(findings, silence=SILENCE)
     assert findings.ok == findings.acknowledged
     assert findings.t_resume < AFTER_SILENCE, findings
@@ -129,7 +129,7 @@ async def test_a_worker_that_is_cut_off_in_silence_is_replaced_and_comes_back(
         other.kill()
         await bench.send(app, 20)
 
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     report(findings)
     others = {start.run for start in bench.starts() if start.pid == other.pid}
     assert findings.ok == 40
@@ -150,7 +150,7 @@ async def test_a_bad_line_only_slows_things_down(
         results = await bench.send(app, ROUGH)
         await gather(*results, timeout=120)
 
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     report(findings)
     assert findings.ok == ROUGH
     assert len(bench.starts()) == ROUGH

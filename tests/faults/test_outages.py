@@ -35,7 +35,7 @@ async def test_a_server_that_is_killed_again_and_again_costs_nothing_but_time(
             goal = len(bench.starts())
             await until(lambda goal=goal: len(bench.starts()) > goal, 60, "tasks run again")
 
-    findings = await bench.complete()
+    findings = await bench.audit_all()
     report(findings, crashes=len(DOWN))
     see_that_nothing_ran_twice(bench, findings)
 
@@ -53,7 +53,7 @@ async def test_a_server_that_stands_still_costs_nothing_but_time(
         goal = len(bench.starts())
         await until(lambda: len(bench.starts()) > goal, 60, "tasks run again")
 
-    findings = await bench.complete()
+    findings = await bench.audit_all()
     report(findings, paused=PAUSE)
     see_that_nothing_ran_twice(bench, findings)
     assert findings.duplicated == findings.repeated == 0, findings  # here on RabbitMQ as well

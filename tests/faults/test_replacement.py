@@ -39,7 +39,7 @@ async def test_processes_are_replaced_after_so_many_tasks_without_a_gap(
             await bench.settled()
             group.cancel_scope.cancel()
 
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     log = crew.log()
     report(findings, replacements=log.count("takes over"), asked=len(answers))
     assert findings.ok == TASKS
@@ -67,7 +67,7 @@ async def test_a_process_that_takes_much_memory_is_replaced_and_its_tasks_end(
         await until(lambda: any(s.pid != first for s in bench.starts()), 60, "the next one works")
         gate.touch()
 
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     report(findings)
     assert len(bench.starts()) == len(bench.accepted)  # each of them once
     assert bench.value(bench.accepted[0]).startswith(f"{first}-")
@@ -97,7 +97,7 @@ async def test_processes_that_are_told_to_stop_lose_and_repeat_nothing(
         left = await bench.audit()
         cut_short = len(bench.starts()) - len(bench.ended())
         await bench.hired()
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     report(findings, took=took, cut_short=cut_short)
     assert code == 0
     assert findings.ok == len(bench.starts()) == LOAD, crew.log()
@@ -212,7 +212,7 @@ async def test_readiness_follows_the_broker_and_the_drain(
         unknown = ask(port, "/metrics")
         gate.touch()
         code = await crew.end()
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     report(findings, missed=missed, resumed=resumed)
     assert healthy == (200, {"live": True, "stuck": 0, "processes": 2})
     assert alive_without[0] == alive_at_the_end[0] == 200

@@ -37,7 +37,7 @@ async def test_what_living_workers_hold_whenever_the_server_dies_is_charged_with
             await see_that_none_is_suspect(bench)
         gate.touch()
 
-        findings = await bench.complete(dead=0)
+        findings = await bench.audit_all(dead=0)
     report(findings, crashes=len(DOWN))
     assert findings.ok == held
     bench.see_no_repetition(findings)
@@ -60,7 +60,7 @@ async def test_a_message_that_kills_its_worker_does_not_outlive_the_death_of_a_s
             await bench.settled()
             crew.cancel_scope.cancel()
 
-        findings = await bench.complete(dead=1)
+        findings = await bench.audit_all(dead=1)
         [letter] = await bench.dead_letters(app)
     runs = len(bench.starts(culprit.id))
     report(findings, runs=runs)

@@ -38,7 +38,7 @@ async def test_a_worker_that_is_told_to_stop_loses_and_repeats_nothing(
         left = await bench.audit()
         cut_short = len(bench.starts()) - len(bench.ended())
         await bench.hired()
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     report(findings, grace=grace, took=took, cut_short=cut_short)
     assert code == 0
     assert findings.ok == TASKS

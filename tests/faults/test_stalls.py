@@ -42,7 +42,7 @@ async def test_a_worker_that_slept_through_its_lease_is_fenced_and_works_again(
         await other.end()
         await bench.send(app, HELD)
 
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     report(findings)
     own = {start.run for start in bench.starts() if start.pid == other.pid}
     again, fresh = bench.accepted[:HELD], bench.accepted[HELD:]
@@ -74,7 +74,7 @@ async def test_a_task_that_blocks_the_loop_for_many_leases_runs_once_and_is_name
         await until(lambda: now() > began + STALL, 60, "many leases have passed")
         gate.touch()
 
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     report(findings, blocked=STALL, named=named)
     log = blocked.log()
     assert [start.pid for start in bench.starts()] == [blocked.pid]

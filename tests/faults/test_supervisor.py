@@ -35,15 +35,15 @@ async def test_what_a_killed_process_held_runs_at_once_and_nothing_else_runs_aga
         async with anyio.create_task_group() as producing:
             producing.start_soon(partial(bench.keep_busy, app, seconds=0.05))
             for number in range(KILLS):
-                await crew.complete(2)
+                await crew.until_consuming(2)
                 victim = crew.members()[number % 2]
                 cut.update(await crew.stopped_at_work(victim))
                 await crew.kill_member(victim)
                 await until(lambda: cut <= bench.ended(), 60, "what it ran has ended elsewhere")
-            await crew.complete(2)  # a death that is seen while they end is no clean end
+            await crew.until_consuming(2)  # a death that is seen while they end is no clean end
             producing.cancel_scope.cancel()
 
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     report(findings, kills=KILLS)
     assert findings.ok == findings.acknowledged
     assert findings.recovered == len(cut)
@@ -102,7 +102,7 @@ async def test_processes_whose_supervisor_died_keep_their_leases_and_drain(
         gate.touch()
 
         await until(lambda: not any(map(is_alive, pids)), 60, "they leave")
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     report(findings, noticed=noticed)
     assert findings.ok == 2 * HELD
     assert len(bench.starts()) == 2 * HELD  # each of them once
@@ -126,7 +126,7 @@ async def test_a_process_that_stands_still_keeps_its_lease_and_is_named_within_a
         await bench.settled()
         await crew.says("runs again")
 
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     report(findings, named=named)
     assert len(bench.starts()) == 1
     if task != "grind":  # that has no place on the loop, which could tell whose it is
@@ -159,7 +159,7 @@ async def test_a_process_that_stands_still_for_too_long_is_given_up_and_fenced(
         await crew.says("restarting under a new one")
         await until(lambda: ask(port, "/ready")[0] == 200, 60, "it works again")
 
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     report(findings)
     last = bench.starts(result.id)[-1]
     assert last.pid != bench.starts(result.id)[0].pid
@@ -183,7 +183,7 @@ async def test_a_poison_runs_three_times_and_its_neighbours_are_unharmed(
             await culprit.get(timeout=60)
         took = now() - sent_at
 
-        findings = await bench.complete(dead=1)
+        findings = await bench.audit_all(dead=1)
         [letter] = await bench.dead_letters(app)
     report(findings, took=took)
     name = {"abort": "SIGABRT", "segfault": "SIGSEGV", "memory": "SIGKILL"}[kind]
@@ -202,17 +202,17 @@ async def test_a_process_that_dies_as_it_begins_is_started_less_and_less_often(
     async with bench.app() as app:
         crew = await bench.hired_crew(1)
         plagued = bench.hire_crew(1, plague=plague)
-        await plagued.complete(1)
+        await plagued.until_consuming(1)
         plague.touch()
         [pid] = plagued.members()
 
         await plagued.kill_member(pid)
         await plagued.says("the next is started in 0.8 s")
         plague.unlink()
-        await plagued.complete(1)
+        await plagued.until_consuming(1)
 
         await bench.send(app, 10)
-        findings = await bench.complete()
+        findings = await bench.audit_all()
     report(findings)
     pauses = [
         line.rpartition("; ")[2] for line in plagued.log().splitlines() if "; the next" in line

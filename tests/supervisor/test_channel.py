@@ -19,7 +19,7 @@ from asyncq.worker.channel import (
     Renewed,
     Stop,
 )
-from asyncq.worker.signals import Obedience
+from asyncq.worker.signals import StopLevel
 from tests.client.given import PATIENCE
 
 Ends = tuple[Channel[FromWorker], Channel[FromParent]]
@@ -120,22 +120,22 @@ class Told:
 
 def test_a_signal_and_the_supervisors_word_about_it_count_once() -> None:
     told = Told()
-    obedience = Obedience(told, logging.DEBUG)
+    stop_level = StopLevel(told, logging.DEBUG)
 
-    obedience.raise_to(1, "SIGINT")
-    obedience.raise_to(1, "the supervisor")
+    stop_level.raise_to(1, "SIGINT")
+    stop_level.raise_to(1, "the supervisor")
     assert told.words == ["stop"]
 
-    obedience.raise_to(2, "the supervisor")
-    obedience.raise_to(2, "SIGINT")
-    obedience.raise_to(1, "the supervisor")
+    stop_level.raise_to(2, "the supervisor")
+    stop_level.raise_to(2, "SIGINT")
+    stop_level.raise_to(1, "the supervisor")
     assert told.words == ["stop", "hurry"]
 
 
 def test_who_is_told_twice_at_once_stops_first() -> None:
     told = Told()
 
-    Obedience(told, logging.DEBUG).raise_to(2, "the supervisor")
+    StopLevel(told, logging.DEBUG).raise_to(2, "the supervisor")
 
     assert told.words == ["stop", "hurry"]
 

@@ -63,12 +63,12 @@ forks.FORK_PATIENCE = 0.1
 with app.sync() as client:
     client.enqueue(add.s(1, 1))
     begun = threading.Event()
-    seat = next(iter(vars(forks)["_seats"]))
-    threading.Thread(target=lambda: seat.__enter__() and begun.set()).start()
+    access = next(iter(vars(forks)["_all"]))
+    threading.Thread(target=lambda: access.__enter__() and begun.set()).start()
     begun.wait()
     child = os.fork()
     if child:
-        seat.__exit__(None, None, None)
+        access.__exit__(None, None, None)
         assert os.waitpid(child, 0)[1] == 0
         client.enqueue(add.s(1, 1))
     else:

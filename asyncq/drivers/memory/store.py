@@ -28,8 +28,8 @@ class MemoryStore:
     def __init__(self, name: str) -> None:
         self.name = name
         self.lock = threading.Lock()
-        self.records: Shelf[Record] = Shelf()
-        self.progress: Shelf[Progress] = Shelf()
+        self.records: Expiring[Record] = Expiring()
+        self.progress: Expiring[Progress] = Expiring()
         self.published: set[str] = set()
         self._queues: dict[str, MemoryQueue] = {}
         self._subscriptions: dict[str, list[Subscription]] = {}
@@ -74,7 +74,7 @@ class MemoryStore:
             self._subscriptions.pop(address, None)
 
 
-class Shelf(Generic[T]):
+class Expiring(Generic[T]):
     """Values by id, each for a time."""
 
     def __init__(self) -> None:

@@ -3,8 +3,9 @@
 SQLite keeps, for each file and for the whole process, which locks it holds. A forked child inherits
 that knowledge and none of the locks: what its parent was in the middle of looks locked for ever,
 and what the child commits may go into a log that others believe they may delete. So whoever works
-on a file holds a seat meanwhile, a fork waits for all seats, and the child closes the connections
-before it opens its own. That costs the parent nothing: POSIX locks belong to one process.
+on a file holds an access meanwhile, a fork waits for every one, and the child closes the
+connections before it opens its own. That costs the parent nothing: POSIX locks belong to one
+process.
 """
 
 import os
@@ -29,8 +30,8 @@ from asyncq.errors import ConfigurationError
 FORK_PATIENCE = 6.0  # seconds that a fork waits; a writer waits 5 for the locks of others
 
 
-class Seat:
-    """A thread's place at a file. It is inside of SQLite only within ``with seat:``."""
+class Access:
+    """A thread's access to a file. It is inside of SQLite only within ``with access:``."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -39,8 +40,8 @@ class Seat:
         self.file: Identity | None = None
         self.log: Identity | None = None
         """What the connection has open."""
-        with _seats_lock:
-            _seats.add(self)
+        with _lock:
+            _all.add(self)
 
     def __enter__(self) -> Self:
         self.busy.acquire()
@@ -56,7 +57,7 @@ class Seat:
         self.busy.release()
 
     def open(self) -> sqlite3.Connection:
-        """The connection, opened once; within the seat. Raises as `connect`, and as `check`."""
+        """The connection, opened once; within the access. Raises as `connect`, and as `check`."""
         if self.connection is not None:
             self.check()
         else:
@@ -66,9 +67,9 @@ class Seat:
                     "worked on the file. Start processes by 'spawn', or before the app is connected"
                 )
             # Copied in one step, and without the lock: who forks holds that, and waits for us.
-            for seat in tuple(_seats):
-                if seat.path == self.path:
-                    seat.check()
+            for access in tuple(_all):
+                if access.path == self.path:
+                    access.check()
             connection = connect(self.path)
             try:
                 self.file, self.log = file_at(self.path), log_of(self.path)
@@ -101,44 +102,44 @@ class Seat:
             self.file = self.log = None
             if connection is not None:
                 connection.close()
-        with _seats_lock:
-            _seats.discard(self)
+        with _lock:
+            _all.discard(self)
 
 
-_seats: set[Seat] = set()
-_seats_lock = threading.Lock()  # held from before a fork until after it, by who forks
+_all: set[Access] = set()
+_lock = threading.Lock()  # held from before a fork until after it, by who forks
 _unusable: set[str] = set()  # files whose locks SQLite has wrong ideas of, in this process
 _left_by_parent: list[Any] = []  # to collect a connection would close it
-_held: list[Seat] = []  # for the time of a fork
-_missed: list[Seat] = []
+_held: list[Access] = []  # for the time of a fork
+_missed: list[Access] = []
 
 
 def _wait_for_all() -> None:
-    _seats_lock.acquire()
+    _lock.acquire()
     deadline = time.monotonic() + FORK_PATIENCE
-    for seat in _seats:
-        got = seat.busy.acquire(timeout=max(0.0, deadline - time.monotonic()))
-        (_held if got else _missed).append(seat)
+    for access in _all:
+        got = access.busy.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        (_held if got else _missed).append(access)
 
 
 def _go_on() -> None:
-    for seat in _held:
-        seat.busy.release()
+    for access in _held:
+        access.busy.release()
     _held.clear()
     _missed.clear()
-    _seats_lock.release()
+    _lock.release()
 
 
 def _begin_anew() -> None:
-    for seat in _held:
-        connection, seat.connection = seat.connection, None
+    for access in _held:
+        connection, access.connection = access.connection, None
         if connection is not None:
             with suppress(sqlite3.Error):
                 connection.close()
-    for seat in _missed:
-        _left_by_parent.append(seat)
-        _unusable.add(seat.path)
-    _seats.clear()
+    for access in _missed:
+        _left_by_parent.append(access)
+        _unusable.add(access.path)
+    _all.clear()
     _go_on()
 
 

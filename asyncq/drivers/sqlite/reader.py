@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from asyncq.drivers.sqlite.connection import PATIENCE
-from asyncq.drivers.sqlite.forks import Seat
+from asyncq.drivers.sqlite.forks import Access
 from asyncq.drivers.sqlite.operations import Operation, answer
 from asyncq.loggers import get_logger
 
@@ -49,7 +49,7 @@ class Reader:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._seat = Seat(path)
+        self._access = Access(path)
         self._operations: SimpleQueue[Operation[Any] | _Signal] = SimpleQueue()
         self._stopped = False
         self._lock = threading.Lock()
@@ -103,14 +103,14 @@ class Reader:
     def _run(self) -> None:
         try:
             while (operation := self._next()) is not _Signal.STOP:
-                with self._seat:
+                with self._access:
                     if (connection := self._open(operation)) is None:
                         continue
                     if isinstance(operation, Operation):
                         self._do(operation, connection)
                     self._poll_all(connection)
         finally:
-            self._seat.close()
+            self._access.close()
 
     def _next(self) -> "Operation[Any] | _Signal":
         try:
@@ -127,9 +127,9 @@ class Reader:
         return max(SHORTEST_PAUSE / 5, min(soonest, self._pause))
 
     def _open(self, operation: "Operation[Any] | _Signal") -> sqlite3.Connection | None:
-        before = self._seat.connection
+        before = self._access.connection
         try:
-            connection = self._seat.open()
+            connection = self._access.open()
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
             self._pause = LONGEST_PAUSE
             if isinstance(operation, Operation):

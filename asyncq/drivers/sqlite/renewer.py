@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from asyncq.clock import Clock
 from asyncq.drivers.sqlite.connection import SqliteSettings, transaction, translated
-from asyncq.drivers.sqlite.forks import Seat
+from asyncq.drivers.sqlite.forks import Access
 from asyncq.drivers.sqlite.queue import release_leases, renew_leases
 from asyncq.errors import BrokerUnavailable
 
@@ -17,7 +17,7 @@ class SqliteLeaseRenewer:
     def __init__(self, settings: SqliteSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._seat: Seat | None = None
+        self._access: Access | None = None
 
     def renew(self, incarnation: str, queues: Sequence[str], seconds: float) -> bool:
         with self._transaction() as connection:
@@ -28,17 +28,17 @@ class SqliteLeaseRenewer:
             return release_leases(connection, incarnation, queues, self._clock.now())
 
     def close(self) -> None:
-        if self._seat is not None:
-            self._seat.close()
-            self._seat = None
+        if self._access is not None:
+            self._access.close()
+            self._access = None
 
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Connection]:
         with translated(self._settings.path, BrokerUnavailable):
-            if self._seat is None:
-                self._seat = Seat(self._settings.path)
+            if self._access is None:
+                self._access = Access(self._settings.path)
             # Not durable: a lease does not outlive the machine's power, and neither does a worker.
-            with self._seat:
-                connection = self._seat.open()
+            with self._access:
+                connection = self._access.open()
                 with transaction(connection, durable=False):
                     yield connection

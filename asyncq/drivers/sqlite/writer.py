@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from asyncq.drivers.sqlite.connection import begin, cut_log, roll_back
-from asyncq.drivers.sqlite.forks import Seat
+from asyncq.drivers.sqlite.forks import Access
 from asyncq.drivers.sqlite.operations import Operation, answer
 from asyncq.loggers import get_logger
 
@@ -34,7 +34,7 @@ class Writer:
     def __init__(self, path: str, others: Callable[[], None]) -> None:
         self._path = path
         self._others = others
-        self._seat = Seat(path)
+        self._access = Access(path)
         self._operations: SimpleQueue[Operation[Any] | None] = SimpleQueue()
         self._waiting: deque[Operation[Any] | None] = deque()  # taken from the queue, not yet done
         self._cut_at = 0.0  # on the monotonic clock
@@ -63,17 +63,17 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            with self._seat:
-                self._seat.open()
+            with self._access:
+                self._access.open()
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
-            self._seat.close()
+            self._access.close()
             self._refuse_all(error)
             return
         try:
             while (group := self._next_group()) is not None:
-                with self._seat:
+                with self._access:
                     try:
-                        connection = self._seat.open()
+                        connection = self._access.open()
                     except Exception as error:  # noqa: BLE001 - as above
                         self._refuse(group, error)
                         continue
@@ -81,7 +81,7 @@ class Writer:
                     self._tend_log(connection)
         finally:
             self._others()
-            self._seat.close()
+            self._access.close()
 
     @staticmethod
     def _refuse(group: deque[Operation[Any]], error: Exception) -> None:
@@ -126,7 +126,7 @@ class Writer:
                 if time.monotonic() > deadline:
                     break
             connection.execute("COMMIT")
-            self._seat.check()
+            self._access.check()
         except Exception as error:  # noqa: BLE001 - the thread must survive any operation
             roll_back(connection)
             self._sort_out(connection, group, error)

@@ -109,7 +109,7 @@ class Bench(Generic[B]):
     async def hired_crew(self, processes: int, *options: str, **settings: Any) -> Crew:
         """A supervisor whose processes are about to consume."""
         crew = self.hire_crew(processes, *options, **settings)
-        await crew.complete(processes)
+        await crew.until_consuming(processes)
         return crew
 
     async def hired(self, url: str | None = None, **settings: Any) -> WorkerProcess:
@@ -222,7 +222,7 @@ class Bench(Generic[B]):
         batches = [entry.ids for entry in self.ledger.entries() if isinstance(entry, Accepted)]
         return list(dict.fromkeys(id for ids in batches for id in ids if id not in self.records))
 
-    async def complete(self, *, dead: int | None = 0) -> Findings:
+    async def audit_all(self, *, dead: int | None = 0) -> Findings:
         """Let everything come to its end, dismiss the workers, and see that all is well.
 
         What must never happen is checked here; what an experiment may cause is in the findings.

@@ -164,7 +164,7 @@ class Crew(WorkerProcess):
         pids = [entry.pid for entry in begun if self._is_of_us(entry)]
         return [pid for pid in pids if pid not in self._dead and is_alive(pid)]
 
-    async def complete(self, count: int) -> None:
+    async def until_consuming(self, count: int) -> None:
         """Return once so many consume."""
         await until(lambda: len(self.members()) >= count, START_TIMEOUT, f"{count} consume")
 
