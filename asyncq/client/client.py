@@ -12,7 +12,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AsyncExitStack, contextmanager, suppress
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import anyio
@@ -114,13 +113,7 @@ class Client:
             raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._leave()
 
     async def _leave(self) -> None:

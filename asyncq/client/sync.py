@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
 from asyncq.client.calls import check_calls
@@ -96,13 +95,7 @@ class SyncClient:
             self._users += 1
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             self._users -= 1
             thread = self._thread

@@ -1,6 +1,5 @@
 """A context to call a task's function with, as a unit test does."""
 
-from types import TracebackType
 from typing import Any, Self
 
 from asyncq.client.context import Context, set_context
@@ -27,13 +26,7 @@ class TestContext(Context):
         self._token = set_context(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._token.var.reset(self._token)
 
     async def _keep(self, id: str, progress: Progress) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import re
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 import pytest
@@ -36,13 +35,7 @@ class Place:
         self.entered += 1
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.entered -= 1
 
     def backend(self) -> Backend:

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Self
 
 from anyio.lowlevel import checkpoint
@@ -30,13 +29,7 @@ class MemoryBackend:
         await checkpoint()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         return None
 
     async def store_records(self, records: Sequence[Record]) -> None:

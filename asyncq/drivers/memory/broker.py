@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
-from types import TracebackType
 from typing import Self, assert_never
 
 import msgspec
@@ -61,13 +60,7 @@ class MemoryBroker:
         await checkpoint()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         return None
 
     async def publish(self, envelopes: Sequence[Envelope]) -> None:

@@ -8,7 +8,6 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import anyio
@@ -60,13 +59,7 @@ class RpcBackend:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._sender.close()
 
     async def store_records(self, records: Sequence[Record]) -> None:

@@ -6,7 +6,6 @@ It is marked, and a worker that gets it looks first whether it has an outcome.
 
 from collections.abc import AsyncGenerator, Collection, Hashable, Sequence
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -67,13 +66,7 @@ class RabbitBroker:
         channel.close()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._publisher.close()
         self._consuming.close()
 

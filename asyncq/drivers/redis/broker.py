@@ -27,7 +27,6 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Any, Self
 
 from asyncq.clock import Clock
@@ -87,13 +86,7 @@ class RedisBroker:
         await self._check_server()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for link in (self._sender, self._upkeep, self._admin.link):
             link.close()
 

@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager, suppress
-from types import TracebackType
 from typing import Self, TypeVar
 
 from anyio import move_on_after
@@ -44,13 +43,7 @@ class SqliteBackend:
             self._opened = await open_store(self._settings.path)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         store, self._opened = self._file, None
         await close_store(store)
 

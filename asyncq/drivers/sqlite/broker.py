@@ -9,7 +9,6 @@ import sqlite3
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Self, TypeVar
 
 from asyncq.clock import Clock
@@ -55,13 +54,7 @@ class SqliteBroker:
             self._opened = await open_store(self._settings.path)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         store, self._opened = self._file, None
         await close_store(store)
 

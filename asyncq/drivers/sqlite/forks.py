@@ -13,7 +13,6 @@ import sqlite3
 import threading
 import time
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Self
 
 from asyncq.drivers.sqlite.connection import (
@@ -47,13 +46,7 @@ class Access:
         self.busy.acquire()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.busy.release()
 
     def open(self) -> sqlite3.Connection:
