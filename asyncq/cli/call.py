@@ -193,7 +193,8 @@ async def send_and_wait(
         await _warn_of_new_queue(app, signature)
         handle = await app.enqueue(signature)
         try:
-            return _report(await _record(handle, timeout))
+            with anyio.fail_after(timeout):
+                return _report(await record_of(handle))
         except TimeoutError:
             return await _where(handle, signature.task)
         except anyio.get_cancelled_exc_class():
@@ -250,22 +251,13 @@ async def look_up(app: App, id: str, patience: float | None) -> Report:
     async with app:
         handle = app.result(id)
         if patience != 0:
-            try:
-                return _report(await _record(handle, patience))
-            except (TimeoutError, UnknownResult):
-                pass  # the status says it better
+            # What was not heard of in time, the status says better.
+            with suppress(TimeoutError, UnknownResult), anyio.fail_after(patience):
+                return _report(await record_of(handle))
         [record] = await app.client.backend.fetch([id])
         if record is not None:
             return _report(record)
         return Report(id=id, status=await handle.status(), progress=await handle.progress())
-
-
-async def _record(result: Result[Any], timeout: float | None) -> Record:
-    try:
-        with anyio.fail_after(timeout):
-            return await record_of(result)
-    except TimeoutError:
-        raise TimeoutError(f"task {result.id} has no outcome after {timeout:g} s") from None
 
 
 def _report(record: Record) -> Report:

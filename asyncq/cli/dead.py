@@ -130,52 +130,38 @@ def show(
         print_facts(_facts(letter))
 
 
-@commands.command()
-def replay(
-    app: StoreArgument,
-    words: Words = None,
-    *,
-    queue: Queue = None,
-    every: All = False,
-    task: TaskPattern = None,
-    reason: Reason = None,
-    older_than: OlderThan = None,
-    newer_than: NewerThan = None,
-    limit: Limit = None,
-    yes: Yes = False,
-    as_json: Json = False,
-) -> None:
+def _add_change(verb: str, about: str) -> None:
+    """The command that does this to dead letters."""
+
+    @commands.command(verb, help=about)
+    def change(  # pyright: ignore[reportUnusedFunction] - typer calls it
+        app: StoreArgument,
+        words: Words = None,
+        *,
+        queue: Queue = None,
+        every: All = False,
+        task: TaskPattern = None,
+        reason: Reason = None,
+        older_than: OlderThan = None,
+        newer_than: NewerThan = None,
+        limit: Limit = None,
+        yes: Yes = False,
+        as_json: Json = False,
+    ) -> None:
+        alike = _filter(task, reason, older_than, newer_than)
+        wanted = Selection(queue=queue, filter=alike, limit=limit)
+        _change(verb, load_store(app), words or (), wanted, every=every, yes=yes, as_json=as_json)
+
+
+_add_change(
+    "replay",
     """Put dead letters back into their queue, to be run once more, from the first attempt.
 
     What is recorded of their end is forgotten, so name the app where its backend is not its broker.
     One whose `expires` has passed meanwhile is not run.
-    """
-    wanted = Selection(
-        queue=queue, filter=_filter(task, reason, older_than, newer_than), limit=limit
-    )
-    _change("replay", load_store(app), words or (), wanted, every=every, yes=yes, as_json=as_json)
-
-
-@commands.command()
-def delete(
-    app: StoreArgument,
-    words: Words = None,
-    *,
-    queue: Queue = None,
-    every: All = False,
-    task: TaskPattern = None,
-    reason: Reason = None,
-    older_than: OlderThan = None,
-    newer_than: NewerThan = None,
-    limit: Limit = None,
-    yes: Yes = False,
-    as_json: Json = False,
-) -> None:
-    """Forget dead letters for good."""
-    wanted = Selection(
-        queue=queue, filter=_filter(task, reason, older_than, newer_than), limit=limit
-    )
-    _change("delete", load_store(app), words or (), wanted, every=every, yes=yes, as_json=as_json)
+    """,
+)
+_add_change("delete", "Forget dead letters for good.")
 
 
 async def list_dead(app: App, chosen: Selection) -> Sequence[DeadLetter]:
