@@ -64,10 +64,9 @@ class TaskFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if LOG_ID not in record.__dict__:
-            context = find_context()
-            task, id = ("", "") if context is None else (context.task, context.id)
-            record.__dict__[LOG_TASK] = shown(task, NAME_LIMIT)
-            record.__dict__[LOG_ID] = shown(id, NAME_LIMIT)
+            running = _running()
+            record.__dict__[LOG_TASK] = running.get("task", "")
+            record.__dict__[LOG_ID] = running.get("id", "")
         return True
 
 

@@ -24,7 +24,7 @@ from asyncq.supervisor.health import HealthServer
 from asyncq.supervisor.orphans import reap_orphans
 from asyncq.texts import counted
 from asyncq.worker.channel import Goodbye, Orders
-from asyncq.worker.signals import CANCEL, DRAIN, LEAVE, count_signals, stop_signals
+from asyncq.worker.signals import count_signals, say_stop, stop_signals
 
 log = get_logger(__name__)
 
@@ -124,12 +124,7 @@ class Supervisor:
             task_status.started()
             async for level, name in count_signals(signals):
                 self._level = level
-                if self._level == 1:
-                    log.warning(DRAIN, name)
-                elif self._level == 2:  # noqa: PLR2004 - the second signal
-                    log.warning(CANCEL, name)
-                else:
-                    log.critical(LEAVE, name)
+                say_stop(level, name)
                 self._news.set()
 
     def _tend(self, place: Place, lives: TaskGroup) -> None:

@@ -40,6 +40,7 @@ class Fetcher:
         self.consumer: Consumer  # once it is
         self._enter = enter
         self._waiting: WaitingConsumer | None = None
+        self._slots = slots
         self._pool: Pool
         self._executor = executor
         self._completer: Completer
@@ -125,15 +126,15 @@ class Fetcher:
                 await self.consumer.wait()
             await self._receive()
         await self._completer.wait_until_settled()
-        before = self._pool.slots.started
+        before = self._slots.started
         await self._receive()
-        return self._pool.slots.started == before and await self._is_over()
+        return self._slots.started == before and await self._is_over()
 
     async def _receive(self) -> bool:
         """Claim for the slots that are free and start what comes; whether there may be more."""
         await self._completer.wait_for_room()
-        await self._pool.wait_for_room(self._line)
-        slots = self._pool.take(self._portion, self._line)
+        await self._slots.wait_for_room(self._line)
+        slots = self._slots.take(self._portion, self._line)
         deliveries: Sequence[Delivery] = ()
         try:
             # Shielded: what the broker has handed out while we are told to stop would be ours
@@ -144,7 +145,7 @@ class Fetcher:
                 if self._outage.error is not None:
                     self._outage.end()
         finally:
-            self._pool.give(slots - len(deliveries), self._line)
+            self._slots.give(slots - len(deliveries), self._line)
         self._start(deliveries)
         return len(deliveries) == slots
 
@@ -154,7 +155,7 @@ class Fetcher:
         A consumer that waits holds no slots that others may need: one idle queue would starve
         them. Where many are free it waits with a few in hand, and saves a round trip.
         """
-        slots = 0 if self._waiting is None else self._pool.take_spare(self._lines, self._line)
+        slots = 0 if self._waiting is None else self._slots.take_spare(self._lines, self._line)
         if self._waiting is None or slots == 0:
             await self.consumer.wait()
             if self._outage.error is not None:
@@ -164,7 +165,7 @@ class Fetcher:
         try:
             deliveries = await self._waiting.wait_and_receive(slots)
         finally:
-            self._pool.give(slots - len(deliveries), self._line)
+            self._slots.give(slots - len(deliveries), self._line)
         if self._outage.error is not None:
             self._outage.end()
         self._start(deliveries)

@@ -39,11 +39,11 @@ from asyncq.worker.channel import (
 from asyncq.worker.drain import TOLD_AGAIN
 from asyncq.worker.leases import LeaseRenewal, Renewal
 from asyncq.worker.signals import (
-    DRAIN,
     StopLevel,
     calm_the_collector,
     leave_at_once,
     obey_signals,
+    say_stop,
 )
 from asyncq.worker.stacks import answer_no_more, answer_with_stacks
 from asyncq.worker.stalls import STALL
@@ -185,7 +185,7 @@ class Parent:
         self._is_gone = True
         if self._lease is not None:
             self._lease.is_ours.set()
-        log.warning(DRAIN, GONE)
+        say_stop(1, GONE)
         stop_level.raise_to(1, GONE)
 
     def _hear_of_lease(self, message: Renewed | Lost) -> None:

@@ -67,6 +67,16 @@ class Slots:
         self.pools: set[Pool] = set()
         self._cancelled = WeakSet[asyncio.Task[Any]]()
 
+    async def wait_for_room(self, line: Line | None = None) -> None:
+        """Return once one is free, also of this line. Holds nothing."""
+        while self.free <= 0 or (line is not None and line.free <= 0):
+            self.changed.clear()
+            await self.changed.wait()
+
+    def take_spare(self, lines: int, line: Line | None = None) -> int:
+        """Take a few to wait with, where ``lines`` consumers could and most stay free."""
+        return self.take(min(MOST_SPARE, self.free // (4 * lines)), line)
+
     def take(self, wanted: int, line: Line | None = None) -> int:
         """Take up to ``wanted``; returns how many."""
         taken = min(wanted, self.free)
@@ -80,11 +90,12 @@ class Slots:
         return taken
 
     def give(self, count: int, line: Line | None = None) -> None:
-        """Give back what was taken."""
-        self.free += count
-        if line is not None:
-            line.free += count
-        self.changed.set()
+        """Give back so many that were taken and not used."""
+        if count:
+            self.free += count
+            if line is not None:
+                line.free += count
+            self.changed.set()
 
     def lend(self, queue: str, count: int) -> None:
         """Let others have this attempt's slot (1), or have it again, at once (-1)."""
@@ -161,13 +172,6 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         slots.pools.add(self)
 
-    async def wait_for_room(self, line: Line | None = None) -> None:
-        """Return once a slot is free, also of this line. Holds nothing."""
-        slots = self.slots
-        while slots.free <= 0 or (line is not None and line.free <= 0):
-            slots.changed.clear()
-            await slots.changed.wait()
-
     async def wait_until_idle(self) -> bool:
         """Return once nothing runs, here or in another pool; False if what runs waits for more."""
         slots = self.slots
@@ -177,19 +181,6 @@ class Pool:
             slots.changed.clear()
             await slots.changed.wait()
         return True
-
-    def take(self, wanted: int, line: Line | None = None) -> int:
-        """Take up to ``wanted`` slots; returns how many."""
-        return self.slots.take(wanted, line)
-
-    def take_spare(self, lines: int, line: Line | None = None) -> int:
-        """Take a few slots to wait with, where ``lines`` consumers could and most stay free."""
-        return self.take(min(MOST_SPARE, self.slots.free // (4 * lines)), line)
-
-    def give(self, slots: int, line: Line | None = None) -> None:
-        """Give back slots that were taken and not used."""
-        if slots:
-            self.slots.give(slots, line)
 
     def lease_stretch(self, lent: int) -> None:
         """Say that so many deliveries of ours may be held beyond the slots."""

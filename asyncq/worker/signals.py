@@ -100,16 +100,22 @@ class StopLevel:
         """Do what was not done yet of what this level means."""
         for step in range(self._level + 1, level + 1):
             self._level = step
+            say_stop(step, by, self._log_level)
             if step == 1:
-                log.log(self._log_level, DRAIN, by)
                 self._worker.stop()
             elif step == 2:  # noqa: PLR2004 - the second signal
-                log.log(self._log_level, CANCEL, by)
                 self._worker.hurry()
             else:
-                log.critical(LEAVE, by)
                 logging.shutdown()
                 os._exit(1)
+
+
+def say_stop(level: int, by: str, log_level: int = logging.WARNING) -> None:
+    """Log what this level means."""
+    if level > 2:  # noqa: PLR2004 - the third signal
+        log.critical(LEAVE, by)
+    else:
+        log.log(log_level, DRAIN if level == 1 else CANCEL, by)
 
 
 def leave_at_once(code: int = 0) -> NoReturn:

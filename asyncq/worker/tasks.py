@@ -58,13 +58,11 @@ class TaskLog:
         )  # fmt: skip
 
     def received(self, message: Message) -> None:
-        log.debug(
-            "%s received: attempt %d, queue %s",
-            _name(message), message.attempt, message.header.queue, extra=_about(message),
-        )  # fmt: skip
+        queue = message.header.queue
+        _say(logging.DEBUG, message, "%s received: attempt %d, queue %s", message.attempt, queue)
 
     def succeeded(self, message: Message, seconds: float) -> None:
-        log.debug("%s succeeded in %.3f s", _name(message), seconds, extra=_about(message))
+        _say(logging.DEBUG, message, "%s succeeded in %.3f s", seconds)
 
     def failure(
         self,
@@ -90,48 +88,37 @@ class TaskLog:
 
     def retry(self, message: Message, retry: Retry, error: BaseException, delay: float) -> None:
         self.retried += 1
-        log.warning(
-            "%s failed in attempt %s, next attempt in %.1f s: %s",
-            _name(message), _attempt(message, retry), delay, summarize(error, TEXT_LIMIT),
-            extra=_about(message),
-        )  # fmt: skip
+        why = summarize(error, TEXT_LIMIT)
+        text = "%s failed in attempt %s, next attempt in %.1f s: %s"
+        _say(logging.WARNING, message, text, _attempt(message, retry), delay, why)
 
     def run_again(self, message: Message, delay: float) -> None:
         self.retried += 1
-        log.info(
-            "%s asked to run again in %.1f s (attempt %d)",
-            _name(message), delay, message.attempt, extra=_about(message),
-        )  # fmt: skip
+        text = "%s asked to run again in %.1f s (attempt %d)"
+        _say(logging.INFO, message, text, delay, message.attempt)
 
     def requeue(self, message: Message) -> None:
         self.requeued += 1
-        log.info(
-            "%s was cancelled and requeued: its worker is stopping or has lost its lease",
-            _name(message), extra=_about(message),
-        )  # fmt: skip
+        text = "%s was cancelled and requeued: its worker is stopping or has lost its lease"
+        _say(logging.INFO, message, text)
 
     def expiry(self, message: Message, late: float) -> None:
         self.expired += 1
-        log.info(
-            "%s expired %.1f s before attempt %d could start",
-            _name(message), late, message.attempt, extra=_about(message),
-        )  # fmt: skip
+        text = "%s expired %.1f s before attempt %d could start"
+        _say(logging.INFO, message, text, late, message.attempt)
 
     def skip(self, envelope: Envelope) -> None:
         self.skipped += 1
-        log.info(
-            "message %s has an outcome already: acknowledged without running",
-            _id(envelope), extra=_about_envelope(envelope),
-        )  # fmt: skip
+        _say(logging.INFO, envelope, "%s has an outcome already: acknowledged without running")
 
     def late_letter(self, envelope: Envelope) -> None:
         """It has failed, and its worker died before it was a dead letter."""
         self.skipped += 1
-        log.info(
-            "message %s has failed already, and its worker died with it: it goes to the dead"
-            " letters of queue %s without running",
-            _id(envelope), envelope.queue, extra=_about_envelope(envelope),
-        )  # fmt: skip
+        text = (
+            "%s has failed already, and its worker died with it: it goes to the dead letters of "
+            "queue %s without running"
+        )
+        _say(logging.INFO, envelope, text, envelope.queue)
 
     def postponement(self, envelope: Envelope, why: str, delay: float, now: float) -> None:
         """Nobody here can run it; said once a minute for each reason."""
@@ -141,41 +128,47 @@ class TaskLog:
         if len(self._complaints) > MOST_COMPLAINTS:
             self._complaints.clear()
         self._complaints[why] = now
-        log.warning(
-            "message %s is requeued with a delay of %g s: %s",
-            _id(envelope), delay, shown(why, TEXT_LIMIT), extra=_about_envelope(envelope),
-        )  # fmt: skip
+        text = "%s is requeued with a delay of %g s: %s"
+        _say(logging.WARNING, envelope, text, delay, shown(why, TEXT_LIMIT))
 
     def rejection(self, envelope: Envelope, why: str) -> None:
         self.failed += 1
-        log.error(
-            "message %s goes to the dead letters of queue %s: %s",
-            _id(envelope), envelope.queue, shown(why, TEXT_LIMIT), extra=_about_envelope(envelope),
-        )  # fmt: skip
+        text = "%s goes to the dead letters of queue %s: %s"
+        _say(logging.ERROR, envelope, text, envelope.queue, shown(why, TEXT_LIMIT))
 
     def fault(self, envelope: Envelope, error: BaseException) -> None:
         """A fault of ours."""
-        log.error(
-            "asyncq itself failed to run message %s: please report this",
-            _id(envelope), exc_info=error, extra=_about_envelope(envelope),
-        )  # fmt: skip
+        text = "%s could not be run, by a fault of asyncq itself: please report it"
+        _say(logging.ERROR, envelope, text, exc_info=error)
 
 
 def overtime(message: Message, limit: float, late: float) -> None:
     """It has caught the cancellation of its time limit, and goes on."""
-    log.warning(
-        "%s goes on %g s after its time limit of %g s, although it was cancelled then:"
-        " it is cancelled again, every %g s until it ends",
-        _name(message), late, limit, late, extra=_about(message),
-    )  # fmt: skip
+    text = (
+        "%s goes on %g s after its time limit of %g s, although it was cancelled then: it is "
+        "cancelled again, every %g s until it ends"
+    )
+    _say(logging.WARNING, message, text, late, limit, late)
+
+
+def _say(
+    level: int,
+    about: Message | Envelope,
+    text: str,
+    *args: object,
+    exc_info: BaseException | None = None,
+) -> None:
+    """A line that begins with what it is about; an envelope does not say which task it is for."""
+    if isinstance(about, Message):
+        name, extra = _name(about), _about(about)
+    else:
+        id = shown(about.id, NAME_LIMIT)
+        name, extra = f"message {id}", {LOG_TASK: "", LOG_ID: id}
+    log.log(level, text, name, *args, exc_info=exc_info, extra=extra, stacklevel=2)
 
 
 def _name(message: Message) -> str:
     return f"task {label(message.task, message.header.id)}"
-
-
-def _id(envelope: Envelope) -> str:
-    return shown(envelope.id, NAME_LIMIT)
 
 
 def _attempt(message: Message, retry: Retry | None) -> str:
@@ -188,7 +181,3 @@ def _about(message: Message) -> Mapping[str, str]:
         LOG_TASK: shown(message.task, NAME_LIMIT),
         LOG_ID: shown(message.header.id, NAME_LIMIT),
     }
-
-
-def _about_envelope(envelope: Envelope) -> Mapping[str, str]:
-    return {LOG_TASK: "", LOG_ID: _id(envelope)}

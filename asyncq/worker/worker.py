@@ -82,26 +82,22 @@ class Worker:
         self._left = ""  # of a burst that is over: what waits in its queues
         self._loop = asyncio.get_running_loop()
         self._state: dict[str, Any] = {}
-        self._slots = Slots(config.concurrency, bounds, label_by(codec.decode))
-        self.drain = Drain(self.name, config.grace, self._slots)
+        self.slots = Slots(config.concurrency, bounds, label_by(codec.decode))
+        """How many tasks run, and may."""
+        self.drain = Drain(self.name, config.grace, self.slots)
         self._sessions = self._make_sessions()
 
     @property
     def running(self) -> list[str]:
         """The ids of the messages whose tasks run now."""
         return [
-            delivery.envelope.id for pool in self._slots.pools for delivery in pool.running.values()
+            delivery.envelope.id for pool in self.slots.pools for delivery in pool.running.values()
         ]
-
-    @property
-    def slots(self) -> Slots:
-        """How many run, and may."""
-        return self._slots
 
     @property
     def started(self) -> int:
         """How many deliveries it ever ran."""
-        return self._slots.started
+        return self.slots.started
 
     @property
     def is_consuming(self) -> bool:
@@ -124,7 +120,7 @@ class Worker:
         To be asked in the loop's thread; a signal's handler may.
         """
         try:
-            return self._slots.message_of(asyncio.current_task())
+            return self.slots.message_of(asyncio.current_task())
         except RuntimeError:  # the loop is not running
             return None
 
@@ -166,7 +162,7 @@ class Worker:
 
             async with create_task_group() as watch:
                 if make_renewal is None:
-                    watch.start_soon(LoopWatch(self._slots).run)
+                    watch.start_soon(LoopWatch(self.slots).run)
                 if self._until_failed is not None:
                     watch.start_soon(self._until_failed)
                 async with create_task_group() as group:
@@ -187,8 +183,8 @@ class Worker:
     def _lending(self) -> Generator[None]:
         """What is started in the block can lend its slot while it waits for results."""
         most = self._config.max_waiting
-        most = 10 * self._slots.size if most is None else most
-        token = set_lender(Loans(self._slots, most, self._setup.quarantine))
+        most = 10 * self.slots.size if most is None else most
+        token = set_lender(Loans(self.slots, most, self._setup.quarantine))
         try:
             yield
         finally:
@@ -218,7 +214,7 @@ class Worker:
             worker=self.name,
             state=self._state,
             report=self._post_progress,
-            slots=self._slots,
+            slots=self.slots,
         )
         lines = sum(len(queues) for queues in self._queues.values())
         setup = self._setup = Setup(
@@ -226,10 +222,10 @@ class Worker:
             backend=self._backend,
             executor=executor,
             config=self._config,
-            slots=self._slots,
+            slots=self.slots,
             quarantine=Quarantine(alone_from=self._config.max_crashes - 1),  # at their last chance
             lines=lines,
-            burst=Burst(lines, self._slots) if self._burst else None,
+            burst=Burst(lines, self.slots) if self._burst else None,
         )
         return [
             Session(self._brokers[name], queues, setup) for name, queues in self._queues.items()

@@ -10,7 +10,7 @@ from anyio import fail_after
 from asyncq.app import App
 from asyncq.client.gathering import gather
 from asyncq.errors import ConfigurationError
-from asyncq.worker.pool import Pool, Slots
+from asyncq.worker.pool import Slots
 from asyncq.worker.queues import parse_queues, show_queues
 from tests.client.given import PATIENCE, Gate, until
 from tests.worker.virtual import on_virtual_time, virtual_app
@@ -119,14 +119,14 @@ async def test_a_delayed_message_waits_in_no_slot(app: App) -> None:
 
 
 async def test_slots_taken_are_given_back() -> None:
-    pool = Pool(Slots(3))
+    slots = Slots(3)
 
-    assert pool.take(5) == 3
-    assert pool.take(1) == 0
-    pool.give(2)
+    assert slots.take(5) == 3
+    assert slots.take(1) == 0
+    slots.give(2)
     with fail_after(PATIENCE):
-        await pool.wait_for_room()
-    assert pool.take(5) == 2
+        await slots.wait_for_room()
+    assert slots.take(5) == 2
 
 
 async def test_a_queue_may_have_a_bound_beside_the_workers_own(app: App) -> None:
