@@ -13,11 +13,13 @@ from anyio.lowlevel import checkpoint
 
 from asyncq.clock import SystemClock
 from asyncq.config import Url
-from asyncq.drivers.rabbitmq import connection, names
+from asyncq.drivers import hosts
 from asyncq.drivers.rabbitmq import consumer as consumer_module
+from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.broker import RabbitBroker
 from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.sender import Sender
+from asyncq.drivers.table import make_broker
 from asyncq.errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -261,7 +263,7 @@ async def test_a_server_that_is_no_rabbitmq_is_unavailable() -> None:
 async def test_what_says_nothing_is_doubted_to_be_a_rabbitmq(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connection, "CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr(hosts, "CONNECT_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(BrokerUnavailable, match=f"at port {port} does not speak AMQP"):
@@ -278,7 +280,7 @@ def _answer_http(server: socket.socket) -> None:
 
 def test_an_unknown_option_is_named() -> None:
     with pytest.raises(ConfigurationError, match="unknown option heartbeet"):
-        RabbitBroker(Url("amqp://localhost?heartbeet=1"), SystemClock())
+        make_broker(Url("amqp://localhost?heartbeet=1"), SystemClock())
 
 
 # Dead letters, and what an operator sees

@@ -6,10 +6,17 @@ import anyio
 import pytest
 from anyio import fail_after
 
-from asyncq import App, UnknownResult
+from asyncq import App, BrokerUnavailable, UnknownResult
+from asyncq.clock import SystemClock
+from asyncq.config import Url
+from asyncq.drivers.hosts import Hosts
+from asyncq.drivers.rabbitmq.broker import RabbitBroker
+from asyncq.drivers.table import make_broker
+from asyncq.language.topology import Binding, Exchange, Queue
+from asyncq.seams.broker import Envelope
 from tests.client.given import Gate, until
-from tests.contracts.rabbit_given import PATIENCE
-from tests.faults.lab.proxy import Cut, start_proxy
+from tests.contracts.rabbit_given import PATIENCE, envelope
+from tests.faults.lab.proxy import Blackhole, Cut, start_proxy
 from tests.servers import RabbitServer
 
 
@@ -53,3 +60,34 @@ async def test_who_waits_for_an_outcome_of_the_first_hears_that_it_is_out_of_rea
                             values.append(await (await double.enqueue(3)).get(timeout=PATIENCE))
         assert values == [6]
         assert "what was told meanwhile is lost" in str(told[0])
+
+
+@pytest.mark.parametrize("mode", [Cut(), Blackhole()])
+async def test_what_is_bound_in_the_first_is_bound_in_the_second_as_well(
+    rabbitmq_server: RabbitServer, rabbitmq_url: str, mode: Cut | Blackhole
+) -> None:
+    news = Exchange("news", "fanout")
+    vhost = rabbitmq_url.rpartition("/")[2]
+    with rabbitmq_server.new_vhost() as second, start_proxy(rabbitmq_server.port) as proxy:
+        urls = [Url(rabbitmq_server.url_of(vhost, proxy.port)), Url(second)]
+        async with make_broker(Hosts(urls), SystemClock()) as broker:
+            assert isinstance(broker, RabbitBroker)
+            await broker.bind([Queue("mail", bindings=[Binding(news)])])
+            await broker.publish([envelope(queue="", exchange="news")])
+            await broker.publish([envelope(queue="other", eta=1.0)])
+            proxy.switch(mode)
+
+            with fail_after(PATIENCE):
+                await _until_it_is_there(broker, envelope(queue="", exchange="news"))
+                await _until_it_is_there(broker, envelope(queue="other"))
+
+            assert (await broker.depth("mail")).ready == 1
+            assert (await broker.depth("other")).ready == 1
+
+
+async def _until_it_is_there(broker: RabbitBroker, sent: Envelope) -> None:
+    while True:
+        with suppress(BrokerUnavailable):
+            await broker.publish([sent])
+            return
+        await anyio.sleep(0.05)

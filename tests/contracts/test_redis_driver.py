@@ -133,7 +133,7 @@ def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
 async def test_bytes_that_another_hand_put_there_are_delivered_as_they_are(
     broker: RedisBroker, link: Link
 ) -> None:
-    base = str(broker.store[3]) + ":{mail}"  # type: ignore[index] # the prefix is the last part
+    base = str(broker.store[0][3]) + ":{mail}"  # type: ignore[index] # the prefix is the last part of its address
     await link("HSET", f"{base}:bodies", "odd", b"\xff\x00 not a message")
     await link("RPUSH", f"{base}:ready:0", "odd")
 
@@ -147,7 +147,7 @@ async def test_bytes_that_another_hand_put_there_are_delivered_as_they_are(
 async def test_an_id_without_a_body_is_delivered_empty_and_not_lost(
     broker: RedisBroker, link: Link
 ) -> None:
-    base = str(broker.store[3]) + ":{mail}"  # type: ignore[index] # the prefix is the last part
+    base = str(broker.store[0][3]) + ":{mail}"  # type: ignore[index] # the prefix is the last part of its address
     await link("RPUSH", f"{base}:ready:0", "gone")
 
     async with broker.consume(MAIL, Lease("worker", 15.0)) as consumer:
@@ -246,7 +246,7 @@ async def test_keys_of_a_drained_queue_do_not_pile_up(broker: RedisBroker, link:
     async with broker.consume(MAIL, Lease("worker", 15.0)) as consumer:
         await consumer.settle([Ack(delivery) for delivery in await consumer.receive(50)])
 
-    prefix = str(broker.store[3])  # type: ignore[index] # the prefix is the last part
+    prefix = str(broker.store[0][3])  # type: ignore[index] # the prefix is the last part of its address
     _, keys = await link("SCAN", 0, "MATCH", f"{prefix}:*", "COUNT", 100_000)
 
     assert {key.decode().removeprefix(prefix) for key in keys} <= {":queues", ":{mail}:wake"}

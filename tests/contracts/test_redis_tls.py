@@ -11,7 +11,7 @@ from anyio import fail_after, to_thread
 
 from asyncq.clock import SystemClock
 from asyncq.config import Url
-from asyncq.drivers.redis import lines as redis_lines
+from asyncq.drivers import hosts
 from asyncq.drivers.redis.backend import RedisBackend
 from asyncq.drivers.redis.broker import RedisBroker
 from asyncq.errors import (
@@ -123,7 +123,7 @@ def test_a_certificate_that_cannot_be_read_is_named(option: str) -> None:
 async def test_tls_on_one_side_alone_is_named(
     door: Door, redis_url: str, scheme: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_lines, "CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(hosts, "CONNECT_TIMEOUT", 0.5)
     where = door.where if scheme == "redis" else urlsplit(redis_url).netloc
 
     error = await what_is_said(f"{scheme}://{where}/0")

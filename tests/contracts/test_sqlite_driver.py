@@ -21,6 +21,7 @@ from asyncq.drivers.sqlite import connection as files
 from asyncq.drivers.sqlite import forks, subscriptions, writer
 from asyncq.drivers.sqlite.backend import SqliteBackend
 from asyncq.drivers.sqlite.broker import SqliteBroker
+from asyncq.drivers.table import make_broker
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, Refused
 from asyncq.seams.broker import MAX_BATCH, Ack, Envelope, Nack
 from asyncq.testing.contracts.given import (
@@ -173,7 +174,7 @@ async def test_an_old_sqlite_is_refused(url: Url, monkeypatch: pytest.MonkeyPatc
 
 def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="full or normal"):
-        SqliteBroker(Url("sqlite:///asyncq.db?synchronous=off"), SystemClock())
+        make_broker(Url("sqlite:///asyncq.db?synchronous=off"), SystemClock())
 
 
 # Commits

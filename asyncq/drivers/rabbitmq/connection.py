@@ -17,7 +17,6 @@ from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationEr
 CALL_TIMEOUT = 10.0  # seconds until a silent server counts as gone
 HEARTBEAT = 60  # seconds; the server gives up a connection after two without a sign of life
 OLDEST = (3, 10)  # quorum queues with a time to live, dead letters that are confirmed
-OPTIONS = ("heartbeat", "prefetch", "cafile", "certfile", "keyfile", "verify")
 
 Unavailable = type[BrokerUnavailable] | type[BackendUnavailable]
 
@@ -50,11 +49,6 @@ class Address:
     def __init__(self, url: Url) -> None:
         self.url = url
         options = query_of(url)
-        unknown = sorted(set(options) - set(OPTIONS))
-        if unknown:
-            raise ConfigurationError(
-                f"{url!r}: unknown option {unknown[0]}; there are {', '.join(OPTIONS)}"
-            )
         try:
             parts = urlsplit(url.reveal())
             secure = parts.scheme == "amqps"

@@ -89,18 +89,12 @@ class RedisSettings:
         self._addresses = [Address(url) for url in self.hosts.urls]
         self.identity = tuple(address.identity for address in self._addresses)
         self.lines = Lines(self.hosts, self._new_connection)
+        self._use_present()
+        self.hosts.on_move(self._use_present)
 
-    @property
-    def address(self) -> "Address":
-        return self._addresses[self.hosts.at]
-
-    @property
-    def url(self) -> Url:
-        return self.hosts.url
-
-    @property
-    def prefix(self) -> str:
-        return self.address.prefix
+    def _use_present(self) -> None:
+        self.address = self._addresses[self.hosts.at]
+        self.url, self.prefix = self.hosts.url, self.address.prefix
 
     def _new_connection(self) -> aioredis.Connection:
         return self.address.pool.make_connection()

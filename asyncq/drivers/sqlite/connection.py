@@ -55,10 +55,7 @@ class SqliteSettings:
         # One file has one name, by whatever way its folder was reached; a link in place of the
         # file itself is refused later, so it is not followed here.
         self.path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-        synchronous = query_of(url).get("synchronous", "full").lower()
-        if synchronous not in {"full", "normal"}:
-            raise ConfigurationError(f"{url!r}: synchronous is full or normal, not {synchronous}")
-        self.durable = synchronous == "full"
+        self.durable = query_of(url).get("synchronous", "full").lower() == "full"
         """Whether what was written outlives the machine's power, not only the process."""
 
     @property
