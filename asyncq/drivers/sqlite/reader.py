@@ -14,13 +14,11 @@ from typing import Any, Protocol
 from asyncq.drivers.sqlite.connection import PATIENCE
 from asyncq.drivers.sqlite.forks import Access
 from asyncq.drivers.sqlite.operations import Operation, answer
-from asyncq.loggers import get_logger
+from asyncq.outages import Outage
 
 SHORTEST_PAUSE = 0.005  # seconds between two questions, while something happens
 LONGEST_PAUSE = 0.1  # ... while nothing does
 SLOWING = 1.25  # from one to the next
-
-log = get_logger(__name__)
 
 
 class _Signal(Enum):
@@ -48,7 +46,6 @@ class Reader:
     """Does reading operations, and has polls look whenever something was written."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
         self._access = Access(path)
         self._operations: SimpleQueue[Operation[Any] | _Signal] = SimpleQueue()
         self._stopped = False
@@ -56,7 +53,7 @@ class Reader:
         self._polls: dict[Poll, bool] = {}  # and whether it must look, come what may
         self._version: int = -1  # of the data, as it was when all had looked
         self._pause = SHORTEST_PAUSE
-        self._is_away = False  # the file; and that was said
+        self._outage = Outage(f"{path} cannot be read", f"{path} is read again")
         self._thread = threading.Thread(target=self._run, name=f"reads {path}", daemon=True)
         self._thread.start()
 
@@ -136,9 +133,11 @@ class Reader:
                 operation.fail(error)
                 answer([operation])
             if before is not None:
-                self._say_that_it_cannot(error)
+                is_known = self._outage.error is not None
+                self._outage.fail(error)
+                if not is_known:
+                    self._tell_polls()
             return None
-        self._is_away = False
         if connection is before:
             return connection
         connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
@@ -159,21 +158,16 @@ class Reader:
 
     def _poll_all(self, connection: sqlite3.Connection) -> None:
         with self._lock:
-            if not self._polls:
-                return
+            is_idle = not self._polls
         try:
-            self._look(connection)
+            if not is_idle:
+                self._look(connection)
         except sqlite3.Error as error:
-            log.warning("%s cannot be read, trying again: %s", self._path, error)
+            self._outage.fail(error)
             self._pause = LONGEST_PAUSE
             self._tell_polls()
-
-    def _say_that_it_cannot(self, error: Exception) -> None:
-        """Once, and not at every look."""
-        if not self._is_away:
-            self._is_away = True
-            log.error("%s cannot be read, trying again: %s", self._path, error)
-            self._tell_polls()
+        else:
+            self._outage.end()
 
     def _tell_polls(self) -> None:
         with self._lock:
