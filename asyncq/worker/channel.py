@@ -90,8 +90,6 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
 
     started: int
     """How many deliveries were ever run."""
-    consuming: bool
-    """From every queue."""
     memory: int
     """Resident bytes."""
     stood: float = 0.0

@@ -158,7 +158,6 @@ class Parent:
                 running = tuple(worker.slots.some_running()) if stood > STALL else ()
                 now = Heartbeat(
                     started=worker.started,
-                    consuming=worker.is_consuming,
                     memory=resident_memory(),
                     stood=stood,
                     running=running,

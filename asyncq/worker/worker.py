@@ -147,11 +147,10 @@ class Worker:
         leave: Callable[[], None] | None,
         task_status: TaskStatus[None],
     ) -> None:
-        async with self._hooks() as hooks, self._summed_up():
-            leaving = None if leave is None else partial(self._leave, leave)
-            stragglers = self._setup.stragglers = Stragglers(
-                len(self._sessions), leaving, hooks.aclose
-            )
+        async with self._hooks() as hooks:
+            hooks.callback(self._sum_up)
+            stragglers = Stragglers(len(self._sessions), leave, hooks.aclose)
+            self._setup.stragglers = stragglers
             waiting = set(self._sessions)
 
             def announce(session: Session) -> None:
@@ -159,6 +158,10 @@ class Worker:
                     waiting.remove(session)
                     if not waiting:
                         task_status.started()
+
+            async def run(session: Session) -> None:
+                await session.run(partial(announce, session), make_renewal)
+                stragglers.ended()
 
             async with create_task_group() as watch:
                 if make_renewal is None:
@@ -168,13 +171,7 @@ class Worker:
                 async with create_task_group() as group:
                     with self._lending():
                         for session in self._sessions:
-                            group.start_soon(
-                                _run_session,
-                                session,
-                                partial(announce, session),
-                                make_renewal,
-                                stragglers,
-                            )
+                            group.start_soon(run, session)
                 watch.cancel_scope.cancel()
             if self._burst and not self._is_told:
                 self._left = await what_waits(self._brokers, self._queues, self._clock.now())
@@ -231,24 +228,13 @@ class Worker:
             Session(self._brokers[name], queues, setup) for name, queues in self._queues.items()
         ]
 
-    @asynccontextmanager
-    async def _summed_up(self) -> AsyncGenerator[None]:
-        """Say at the end how many tasks came to which end."""
-        try:
-            yield
-        finally:
-            self._sum_up()
-
     def _sum_up(self) -> None:
+        """Say at the end how many tasks came to which end."""
         why, left = "", f"; {self._left}" if self._left else ""
         if self._burst and not self._is_told:
             why = f", for {'nothing is due in its queues' if left else 'its queues are empty'}"
         counts = self._executor.task_log.summary(self.started)
         log.info("worker %s ended%s: %s%s", self.name, why, counts, left)
-
-    def _leave(self, leave: Callable[[], None]) -> None:
-        self._sum_up()
-        leave()
 
     @asynccontextmanager
     async def _hooks(self) -> AsyncGenerator[AsyncExitStack]:
@@ -279,16 +265,6 @@ class Worker:
     async def _store_progress(self, id: str, progress: Progress) -> None:
         if isinstance(self._backend, ProgressBoard):
             await self._backend.store_progress(id, progress, self._config.keep_result)
-
-
-async def _run_session(
-    session: Session,
-    announce: Callable[[], None],
-    make_renewal: MakeRenewal | None,
-    stragglers: Stragglers,
-) -> None:
-    await session.run(announce, make_renewal)
-    stragglers.ended()
 
 
 async def _call(hook: Hook, state: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from tests.client.given import PATIENCE
 
 Ends = tuple[Channel[FromWorker], Channel[FromParent]]
 
-HEARTBEAT_EVERY = Heartbeat(started=1, consuming=True, memory=2)
+HEARTBEAT_EVERY = Heartbeat(started=1, memory=2)
 OURS = "/lib/asyncq/worker/jobs.py"
 
 
