@@ -45,10 +45,9 @@ from typing import Any
 
 from asyncq.client.context import find_context
 from asyncq.loggers import LINE_LIMIT, LOG_ID, LOG_TASK, TRACEBACK_LIMIT
-from asyncq.texts import indented, shown
+from asyncq.texts import NAME_LIMIT, clipped, indented, shown
 
 MESSAGE_LIMIT = 8 * 1024  # bytes of a line of text; of a message in JSON
-NAME_LIMIT = 200  # bytes of the name of a task, of an id
 EXTRA_LIMIT = 1024  # bytes of what a record was given in ``extra``, each
 MOST_EXTRAS = 50
 
@@ -123,7 +122,7 @@ class JsonFormatter(logging.Formatter):
             "time": moment.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": _cut(record.getMessage(), MESSAGE_LIMIT),
+            "message": clipped(record.getMessage(), MESSAGE_LIMIT),
             "process": record.process,
             "task": task or None,
             "id": id or None,
@@ -154,14 +153,10 @@ def _below(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]
 
 def _extra(attributes: Mapping[str, Any]) -> dict[str, Any]:
     own = [(name, value) for name, value in attributes.items() if name not in _STANDARD]
-    return {_cut(name, NAME_LIMIT): _as_json(value) for name, value in own[:MOST_EXTRAS]}
+    return {clipped(name, NAME_LIMIT): _as_json(value) for name, value in own[:MOST_EXTRAS]}
 
 
 def _as_json(value: object) -> object:
     if value is None or isinstance(value, bool | int):
         return value
-    return _cut(value if isinstance(value, str) else repr(value), EXTRA_LIMIT)
-
-
-def _cut(text: str, size: int) -> str:
-    return text if len(text) <= size else f"{text[: size - 1]}…"
+    return clipped(value if isinstance(value, str) else repr(value), EXTRA_LIMIT)

@@ -4,7 +4,7 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from asyncq.texts import ELLIPSIS, plain
+from asyncq.texts import clipped, plain
 
 LONGEST = 200  # characters of a whole repr
 PART = 100  # of its arguments, of its options
@@ -20,18 +20,18 @@ _short.maxlevel = 3
 def shown_value(value: Any) -> str:
     """The repr of a user's object, bounded; of what has none, its class."""
     try:
-        return _clipped(plain(_short.repr(value)), VALUE)
+        return clipped(plain(_short.repr(value)), VALUE)
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: BLE001 - the user's object, which may do anything
-        return _clipped(plain(f"<{_class_name(type(value))}>"), VALUE)
+        return clipped(plain(f"<{_class_name(type(value))}>"), VALUE)
 
 
 def shown_call(task: str, args: Iterable[Any], kwargs: Mapping[str, Any]) -> str:
     """``task(1, x=2)``."""
     given = [shown_value(each) for each in args]
     given += [f"{plain(name)}={shown_value(value)}" for name, value in kwargs.items()]
-    return f"{_clipped(plain(task), PART)}({_clipped(', '.join(given), PART)})"
+    return f"{clipped(plain(task), PART)}({clipped(', '.join(given), PART)})"
 
 
 def shown_options(record: Any, default: Any) -> str:
@@ -39,13 +39,9 @@ def shown_options(record: Any, default: Any) -> str:
     names: tuple[str, ...] = record.__struct_fields__
     values = [(name, getattr(record, name)) for name in names]
     asked = [each for each in values if each[1] is not getattr(default, each[0])]
-    return _clipped(", ".join(f"{name}={shown_value(value)}" for name, value in asked), PART)
+    return clipped(", ".join(f"{name}={shown_value(value)}" for name, value in asked), PART)
 
 
 def within(text: str, *, kind: str = "<{}>") -> str:
     """``text`` in its brackets, at most `LONGEST` characters with them."""
-    return kind.format(_clipped(text, LONGEST - len(kind) + 2))
-
-
-def _clipped(text: str, size: int) -> str:
-    return text if len(text) <= size else text[: size - 1] + ELLIPSIS
+    return kind.format(clipped(text, LONGEST - len(kind) + 2))

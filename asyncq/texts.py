@@ -5,6 +5,7 @@ terminal, or fills a disk.
 """
 
 ELLIPSIS = "…"
+NAME_LIMIT = 200  # bytes of the name of a task, of an id
 MOST_LINES = 200  # of a traceback
 
 
@@ -31,6 +32,11 @@ def bounded(text: str, size: int) -> str:
     if len(encoded) <= size:
         return text
     return encoded[: size - len(ELLIPSIS.encode())].decode(errors="ignore") + ELLIPSIS
+
+
+def clipped(text: str, size: int) -> str:
+    """``text``, in at most ``size`` characters."""
+    return text if len(text) <= size else text[: size - 1] + ELLIPSIS
 
 
 def shown(text: str, size: int) -> str:

@@ -24,9 +24,7 @@ from asyncq.worker.channel import (
     Heartbeat,
     Hello,
     Holding,
-    Lost,
     Orders,
-    Renewed,
     Stop,
     import_path,
 )
@@ -231,11 +229,8 @@ class Child:
 
     async def _renew(self, lease: SupervisedLease) -> None:
         with anyio.CancelScope() as self._renewing:
-            await lease.renew(lambda: not self.is_given_up, self._tell)
+            await lease.renew(lambda: not self.is_given_up, self._channel.tell)
         await lease.close()  # it is over; should it come to a release, that opens it again
-
-    def _tell(self, message: Renewed | Lost) -> None:
-        self._channel.tell(message)
 
     def _look_back(self, heartbeat: Heartbeat) -> None:
         """Log a stall that is over, if it was not as it went on: we may have stood still, too."""

@@ -5,9 +5,7 @@ from collections.abc import Callable
 from asyncq.errors import NewerVersion, Undecodable
 from asyncq.language.message import Message
 from asyncq.seams.broker import Envelope
-from asyncq.texts import shown
-
-NAME_LIMIT = 200  # bytes of the name of a task, of an id
+from asyncq.texts import NAME_LIMIT, shown
 
 
 def label(task: str, id: str) -> str:

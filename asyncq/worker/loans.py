@@ -17,8 +17,8 @@ from contextlib import suppress
 from asyncq.client.context import Context
 from asyncq.loggers import get_logger
 from asyncq.seams.quarantine import Quarantine
-from asyncq.texts import counted, shown
-from asyncq.worker.labels import NAME_LIMIT, label
+from asyncq.texts import NAME_LIMIT, counted, shown
+from asyncq.worker.labels import label
 from asyncq.worker.pool import Slots
 
 log = get_logger(__name__)

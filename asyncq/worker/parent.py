@@ -62,7 +62,7 @@ class Parent:
             os.set_inheritable(descriptor, False)  # what tasks start is none of its business
         self._socket = socket.socket(fileno=channel)
         self._pipe = pipe
-        self._channel: Channel[FromParent] | None = None
+        self._channel: Channel[FromParent]  # once the orders have come
         self._lease: _SupervisedLease | None = None  # the last that the supervisor was to renew
         self._is_gone = False
         self.left_threads = False
@@ -84,7 +84,7 @@ class Parent:
         return msgspec.json.decode(line, type=Orders)
 
     def say_goodbye(self, code: int, why: str | None = None) -> None:
-        self._say(Goodbye(code, why))
+        self._channel.tell(Goodbye(code, why))
 
     async def run(self, worker: Worker, home: object, url: Url | None, config: Config) -> None:
         """Run ``worker`` until it has ended or was told to end.
@@ -94,7 +94,7 @@ class Parent:
         calm_the_collector()
         worker.drain.remedy = TOLD_AGAIN
         answer_with_stacks(self._pipe, worker.message_at_hand)
-        self._say(
+        self._channel.tell(
             Hello(
                 thread=threading.get_ident(),
                 grace=config.grace,
@@ -136,16 +136,11 @@ class Parent:
     def hand_over(self, lease: "_SupervisedLease", holding: Holding) -> None:
         """Have the supervisor renew this lease, and no other."""
         self._lease = lease
-        self._say(holding)
+        self._channel.tell(holding)
         if self._is_gone:
             lease.is_ours.set()
 
-    def _say(self, message: Hello | Holding | Goodbye) -> None:
-        assert self._channel is not None  # noqa: S101 - the orders have come
-        self._channel.tell(message)
-
     async def _beat(self, worker: Worker) -> None:
-        assert self._channel is not None  # noqa: S101 - the orders have come
         last, stood = time.monotonic(), 0.0
         while True:
             at_work, refused = worker.is_at_work, tuple(worker.refused)
@@ -166,12 +161,10 @@ class Parent:
                 )
                 self._channel.tell(now)
                 stood = 0.0
-            await anyio.sleep(
-                HEARTBEAT_EVERY if at_work else HEARTBEAT_EVERY / 5
-            )  # it is waited for
+            # What is not at work is waited for.
+            await anyio.sleep(HEARTBEAT_EVERY if at_work else HEARTBEAT_EVERY / 5)
 
     async def _listen(self, stop_level: StopLevel) -> None:
-        assert self._channel is not None  # noqa: S101 - the orders have come
         while messages := await self._channel.receive():
             for message in messages:
                 match message:

@@ -12,9 +12,9 @@ from asyncq.language.message import Failure, Message
 from asyncq.language.policies import Retry
 from asyncq.loggers import LOG_ID, LOG_TASK, TRACEBACK, get_logger
 from asyncq.seams.broker import Envelope
-from asyncq.texts import counted, shown
+from asyncq.texts import NAME_LIMIT, counted, shown
 from asyncq.worker.failures import summarize
-from asyncq.worker.labels import NAME_LIMIT, label
+from asyncq.worker.labels import label
 
 log = get_logger(__name__)
 
