@@ -29,7 +29,7 @@ BOUNDED = Queue("mail", ttl=1000.0, max_length=6, overflow="drop-head", max_prio
 KINDS = [
     "bodies", "ready:0", "ready:5", "ready:7", "suspects", "delayed", "quarantine", "crashes",
     "leases", "epochs", "wake", "declared", "until", "active", "standby", "dead", "dead:bodies",
-    "dead:reasons", "dead:last", "dead:crashes", "held",
+    "dead:reasons", "dead:last", "dead:crashes", "in_flight",
 ]  # fmt: skip
 
 
@@ -70,7 +70,7 @@ class Scene:
         for member in self._texts(await self._link("ZRANGE", f"{self.base}:delayed", 0, -1)):
             found[member[1:]] += 1
         found.update(self._texts(await self._link("ZRANGE", f"{self.base}:dead", 0, -1)))
-        for key in self._texts(await self._link("KEYS", "*:held:*")):
+        for key in self._texts(await self._link("KEYS", "*:in_flight:*")):
             if key.startswith(self.base):
                 found.update(self._texts(await self._link("HKEYS", key)))
         return found
@@ -110,7 +110,7 @@ async def test_no_script_loses_or_doubles_a_message_over_a_spoiled_key(
         await lost.settle([Reject(in_flight[2], "no"), Reject(in_flight[3], "no")])
         await anyio.sleep(0.002)
         assert await broker.sweep("mail") == 2
-        await scene.send("held-1", "held-2", "held-3", "held-4")
+        await scene.send("mine-1", "mine-2", "mine-3", "mine-4")
         async with broker.consume(MAIL, worker) as consumer:
             mine = await consumer.receive(6)
             await scene.send("first", "second")
@@ -123,7 +123,9 @@ async def test_no_script_loses_or_doubles_a_message_over_a_spoiled_key(
             async def receive() -> None:
                 again.extend(await consumer.receive(2))
 
-            key = f"{base}:held:{worker.incarnation}" if kind == "held" else f"{base}:{kind}"
+            key = f"{base}:{kind}"
+            if kind == "in_flight":
+                key += f":{worker.incarnation}"
             async with scene.spoiled(key):
                 await whatever_comes_of(receive())
                 await whatever_comes_of(receive())
@@ -137,7 +139,7 @@ async def test_no_script_loses_or_doubles_a_message_over_a_spoiled_key(
             places = await scene.places()
         gave_back = await scene.places()
 
-    # What was handed out is still held, or given back as the consumer left.
+    # What was handed out is still in flight, or given back as the consumer left.
     for found in (places, gave_back):
         assert [id for id in scene.sent if found[id] != 1] == []
         assert [id for id in scene.odd if found[id] > 1] == []

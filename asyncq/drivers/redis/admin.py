@@ -34,12 +34,12 @@ class RedisQueueAdmin:
         base = queue_key(self._settings, queue)
         lines = [f"{base}:ready:{priority}" for priority in range(10)] + [f"{base}:suspects"]
         incarnations = await self.link("ZRANGE", f"{base}:leases", 0, -1)
-        held_keys = _held_keys(base, incarnations)
+        in_flight = _in_flight_keys(base, incarnations)
         replies = await self.link.pipeline(
             [("ZCARD", f"{base}:delayed"), ("ZCARD", f"{base}:dead")]
             + [("LLEN", line) for line in lines]
             + [("LINDEX", line, 0) for line in lines]
-            + [("HLEN", key) for key in held_keys]
+            + [("HLEN", key) for key in in_flight]
         )
         size = len(lines)
         heads = [head for head in replies[2 + size : 2 + 2 * size] if head is not None]
@@ -163,10 +163,7 @@ class RedisQueueAdmin:
         members = [f"{unpack(blob, id, queue).priority}{id}" for id, blob in here]
         due, *in_flight = await self.link.pipeline(
             [("ZMSCORE", f"{base}:delayed", *members)]
-            + [
-                ("HMGET", f"{base}:held:{raw.decode(errors='replace')}", *names)
-                for raw in incarnations
-            ]
+            + [("HMGET", key, *names) for key in _in_flight_keys(base, incarnations)]
         )
         for at, name in enumerate(names):
             if due[at] is not None:
@@ -192,9 +189,9 @@ class RedisQueueAdmin:
         return max(0.0, self._clock.now() - min(known)) if known else None
 
 
-def _held_keys(base: str, incarnations: Sequence[bytes]) -> list[str]:
-    """What those workers hold; other hands may have put among them what is no text."""
-    return [f"{base}:held:{raw.decode(errors='replace')}" for raw in incarnations]
+def _in_flight_keys(base: str, incarnations: Sequence[bytes]) -> list[str]:
+    """Of those workers; other hands may have put among them what is no text."""
+    return [f"{base}:in_flight:{raw.decode(errors='replace')}" for raw in incarnations]
 
 
 _DEAD_HASHES = ("bodies", "reasons", "crashes", "last")

@@ -6,7 +6,7 @@ Everything of a queue lives under one hash tag, so that each script touches a si
     asyncq:{queue}:ready:0..9  lists  ids, by priority
     asyncq:{queue}:suspects    list   ids that outlived a worker
     asyncq:{queue}:delayed     zset   priority + id, by due time (ms)
-    asyncq:{queue}:held:<inc>  hash   id in the hands of one worker incarnation -> its claim
+    asyncq:{queue}:in_flight:<inc>  hash   id in the hands of one worker incarnation -> its claim
     asyncq:{queue}:quarantine       hash   incarnation -> how many suspects it runs
     asyncq:{queue}:crashes     hash   suspect -> how many workers died with it
     asyncq:{queue}:leases      zset   incarnations, by the end of their lease (ms)
@@ -95,7 +95,6 @@ class RedisBroker:
         for envelope in envelopes:
             queues[envelope.queue] += (
                 envelope.id,
-                envelope.priority,
                 0 if envelope.eta is None else math.ceil(envelope.eta * 1000),
                 pack(envelope),
             )
@@ -111,7 +110,7 @@ class RedisBroker:
                     *messages,
                 )
             except (ReplyError, BrokerUnavailable) as error:
-                sizes = zip(messages[::4], map(len, messages[3::4]), strict=True)
+                sizes = zip(messages[::3], map(len, messages[2::3]), strict=True)
                 if (no := await too_large(self._upkeep, sizes)) is not None:
                     raise no from error
                 if isinstance(error, BrokerUnavailable):

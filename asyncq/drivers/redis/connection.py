@@ -72,8 +72,8 @@ class Script:
 
 @cache
 def load_script(package: str, name: str) -> Script:
-    """The script ``scripts/<name>.lua`` of ``package``, with those it includes."""
-    return Script(_script_text(package, name))
+    """The script ``scripts/<name>.lua`` of ``package``, with the prelude and what it includes."""
+    return Script(_script_text(package, "prelude") + _script_text(package, name))
 
 
 def _script_text(package: str, name: str) -> str:

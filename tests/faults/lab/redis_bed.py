@@ -116,14 +116,14 @@ class RedisBed:
             return keys.get(f"{self._base}:{name}", set())
 
         held_by = {
-            key.removeprefix(f"{self._base}:held:"): ids
+            key.removeprefix(f"{self._base}:in_flight:"): ids
             for key, ids in keys.items()
-            if key.startswith(f"{self._base}:held:")
+            if key.startswith(f"{self._base}:in_flight:")
         }
         delayed = {member[1:] for member in members("delayed")}
         ready: dict[str, set[str]] = {f"ready:{n}": members(f"ready:{n}") for n in range(10)}
         waiting = {**ready, "suspects": members("suspects"), "delayed": delayed}
-        in_flight = {f"held by {incarnation}": ids for incarnation, ids in held_by.items()}
+        in_flight = {f"in flight under {incarnation}": ids for incarnation, ids in held_by.items()}
         faults = misplaced(members("bodies"), {**waiting, **in_flight})
         faults += [f"dead: {fault}" for fault in misplaced(members("dead:bodies"), {
             "dead": members("dead")})]  # fmt: skip
@@ -132,8 +132,8 @@ class RedisBed:
         faults += [f"{id} is dead and alive" for id in members("dead") & members("bodies")]
         faults += [f"{id} has crashes and no message" for id in members("crashes")
                    - members("bodies")]  # fmt: skip
-        for what in ("held", "quarantine", "epochs"):
-            owners = set(held_by) if what == "held" else members(what)
+        for what in ("in_flight", "quarantine", "epochs"):
+            owners = set(held_by) if what == "in_flight" else members(what)
             faults += [f"{what} of {owner} without a lease" for owner in owners - members("leases")]
         return Audit(
             waiting=set[str]().union(*waiting.values()),

@@ -7,9 +7,10 @@
 -- Returns  {ms until the next delayed one or -1, what is with suspects, ids, blobs, crashes of each
 --          suspect, how many dead letters gave way}; suspects are the first of the ids. What is with them: 0 if some came, -1 if there
 --          are none, -2 if some wait and may not be taken, -3 if another has this queue for itself.
--- include bury
-local base = KEYS[1]
+-- include waiting
+-- include dead
 local incarnation, epoch, number, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local in_flight = base .. ':in_flight:' .. incarnation
 
 if not redis.call('ZSCORE', base .. ':leases', incarnation) then
   return redis.error_reply('LEASELOST the lease was swept')
@@ -18,9 +19,6 @@ end
 if redis.call('HGET', base .. ':epochs', incarnation) ~= epoch then
   return redis.error_reply('STALEEPOCH the connection was replaced')
 end
-
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local ttl, single
 if redis.call('EXISTS', base .. ':declared') == 1 then
@@ -31,35 +29,27 @@ if single then
   local active = redis.call('GET', base .. ':active')
   if active ~= incarnation then
     local ends = active and redis.call('ZSCORE', base .. ':leases', active)
-    if ends and tonumber(ends) > now then
-      return {math.ceil(tonumber(ends) - now), -3, {}, {}, {}, 0}
+    if ends and tonumber(ends) > now_ms() then
+      return {math.ceil(tonumber(ends) - now_ms()), -3, {}, {}, {}, 0}
     end
     redis.call('SET', base .. ':active', incarnation)
   end
 end
 
-check_hashes(base, ':bodies', ':held:' .. incarnation)
-if ttl then
-  check_dead(base)
-  check_hashes(base, ':until')
-end
-local due = redis.call('ZRANGEBYSCORE', base .. ':delayed', '-inf', now, 'LIMIT', 0, 500)
+check_hashes(':bodies', ':in_flight:' .. incarnation)
+if ttl then check_dead() end
+local due = redis.call('ZRANGEBYSCORE', base .. ':delayed', '-inf', now_ms(), 'LIMIT', 0, 500)
 if #due > 0 then
   local known = redis.call('EXISTS', base .. ':crashes') == 1
-  local lines = {}
   for _, member in ipairs(due) do
-    local id, name = string.sub(member, 2), base .. ':ready:' .. string.sub(member, 1, 1)
-    if known and redis.call('HEXISTS', base .. ':crashes', id) == 1 then
-      name = base .. ':suspects'
-    end
-    local line = lines[name]
-    if not line then line = {}; lines[name] = line end
-    line[#line + 1] = id
+    local id = string.sub(member, 2)
+    local is_suspect = known and redis.call('HEXISTS', base .. ':crashes', id) == 1
+    place(id, tonumber(string.sub(member, 1, 1)), is_suspect)
   end
-  for name in pairs(lines) do redis.call('LLEN', name) end
+  check_places()
   -- In this order: a full server lets a script that has taken something away go on.
   redis.call('ZREM', base .. ':delayed', unpack(due))
-  for name, line in pairs(lines) do redis.call('RPUSH', name, unpack(line)) end
+  put('RPUSH')
 end
 
 local ids, crashes, state = {}, {}, -1
@@ -77,7 +67,7 @@ if limit > 0 and redis.call('EXISTS', base .. ':suspects') == 1 then
     end
   end
   if #ids > 0 then
-    check_hashes(base, ':quarantine')
+    check_hashes(':quarantine')
     redis.call('LTRIM', base .. ':suspects', #ids, -1)
     redis.call('HINCRBY', base .. ':quarantine', incarnation, #ids)
     state = 0
@@ -85,7 +75,7 @@ if limit > 0 and redis.call('EXISTS', base .. ':suspects') == 1 then
     state = -2
   end
 end
-local late = {}
+local late, reasons = {}, {}
 -- Again only where what has waited too long was in the way, and not for ever.
 for round = 1, ttl and 4 or 1 do
   local buried = #late
@@ -99,8 +89,9 @@ for round = 1, ttl and 4 or 1 do
     elseif line then
       local ends = ttl and redis.call('HMGET', base .. ':until', unpack(line))
       for i, id in ipairs(line) do
-        if ends and ends[i] and tonumber(ends[i]) <= now then
+        if ends and ends[i] and tonumber(ends[i]) <= now_ms() then
           late[#late + 1] = id
+          reasons[#late] = 'WaitedTooLong: no worker took it within ' .. ttl / 1000 .. ' s'
         else
           ids[#ids + 1] = id
         end
@@ -111,19 +102,13 @@ for round = 1, ttl and 4 or 1 do
   end
   if #late == buried then break end
 end
-local given_way = 0
-if #late > 0 then
-  local why, reasons = 'WaitedTooLong: no worker took it within ' .. ttl / 1000 .. ' s', {}
-  for i = 1, #late do reasons[i] = why end
-  given_way = bury(base, late, reasons, nil, ARGV[7], ARGV[8])
-  redis.call('HDEL', base .. ':bodies', unpack(late))
-end
+local given_way = bury(late, reasons, {}, ARGV[7], ARGV[8])
 
 local blobs = {}
 if #ids > 0 then
-  local held = {}
-  for i, id in ipairs(ids) do held[2 * i - 1], held[2 * i] = id, number end
-  redis.call('HSET', base .. ':held:' .. incarnation, unpack(held))
+  local claims = {}
+  for i, id in ipairs(ids) do claims[2 * i - 1], claims[2 * i] = id, number end
+  redis.call('HSET', in_flight, unpack(claims))
   blobs = redis.call('HMGET', base .. ':bodies', unpack(ids))
   for i = 1, #ids do
     if not blobs[i] then blobs[i] = '' end
@@ -132,15 +117,12 @@ end
 -- Wake the next idle worker if there is more. Suspects wait for us, not for it.
 local more = state == 0 and redis.call('EXISTS', base .. ':suspects') == 1
 if not more and (#ids >= limit or #late > 0) then
-  local lines = {}
-  for priority = 0, 9 do lines[priority + 1] = base .. ':ready:' .. priority end
-  more = redis.call('EXISTS', unpack(lines)) > 0
+  local keys = line_keys()
+  more = redis.call('EXISTS', unpack(keys, 2)) > 0
 end
-if more and redis.call('EXISTS', base .. ':wake') == 0 then
-  redis.call('LPUSH', base .. ':wake', 1)
-end
+if more then wake(':wake') end
 
 local wait = -1
 local head = redis.call('ZRANGE', base .. ':delayed', 0, 0, 'WITHSCORES')
-if head[2] then wait = math.max(0, tonumber(head[2]) - now) end
+if head[2] then wait = math.max(0, math.ceil(tonumber(head[2]) - now_ms())) end
 return {wait, state, ids, blobs, crashes, given_way}

@@ -2,7 +2,6 @@
 --
 -- KEYS[1]  prefix:{queue}
 -- ARGV     fields and values of what is declared; none lifts every bound
-local base = KEYS[1]
 redis.call('DEL', base .. ':declared')
 if #ARGV > 0 then redis.call('HSET', base .. ':declared', unpack(ARGV)) end
 -- What was sent under a time to wait keeps to it only while there is one.

@@ -1,15 +1,14 @@
 -- Which keys of a queue are of another type than asyncq makes them.
 --
 -- KEYS[1]  prefix:{queue}
--- ARGV[1]  an incarnation, of which what it holds is looked at as well, or ''
+-- ARGV[1]  an incarnation, of which what is in flight is looked at as well, or ''
 -- Returns a text for each: '<key> is a <type>, not a <type>'.
-local base = KEYS[1]
 local right = {
   [':bodies'] = 'hash', [':suspects'] = 'list', [':delayed'] = 'zset', [':quarantine'] = 'hash',
   [':crashes'] = 'hash', [':leases'] = 'zset', [':epochs'] = 'hash', [':wake'] = 'list',
   [':declared'] = 'hash', [':until'] = 'hash', [':active'] = 'string', [':standby'] = 'list',
   [':dead'] = 'zset', [':dead:bodies'] = 'hash', [':dead:reasons'] = 'hash',
-  [':dead:last'] = 'hash', [':dead:crashes'] = 'hash', [':held:' .. ARGV[1]] = 'hash',
+  [':dead:last'] = 'hash', [':dead:crashes'] = 'hash', [':in_flight:' .. ARGV[1]] = 'hash',
 }
 for priority = 0, 9 do right[':ready:' .. priority] = 'list' end
 local odd = {}

@@ -2,25 +2,14 @@
 --
 -- KEYS[1]  prefix:{queue}
 -- Returns how many were removed, about 1000 at most; 0 when none is left.
--- include check
-local base = KEYS[1]
-check_lines(base)
-check_hashes(base, ':bodies', ':crashes', ':until')
+-- include waiting
+check_hashes(':bodies', ':crashes', ':until')
 redis.call('ZCARD', base .. ':delayed')
+for _, key in ipairs(line_keys()) do redis.call('LLEN', key) end
 local ids = {}
-for priority = 0, 9 do
-  if #ids < 500 then
-    local line = redis.call('LPOP', base .. ':ready:' .. priority, 500 - #ids)
-    if line then
-      for _, id in ipairs(line) do ids[#ids + 1] = id end
-    end
-  end
-end
-if #ids < 500 then
-  local line = redis.call('LPOP', base .. ':suspects', 500 - #ids)
-  if line then
-    for _, id in ipairs(line) do ids[#ids + 1] = id end
-  end
+for _, key in ipairs(line_keys()) do
+  local line = #ids < 500 and redis.call('LPOP', key, 500 - #ids)
+  for _, id in ipairs(line or {}) do ids[#ids + 1] = id end
 end
 local members = redis.call('ZRANGE', base .. ':delayed', 0, 499)
 if #members > 0 then
@@ -28,8 +17,8 @@ if #members > 0 then
   for _, member in ipairs(members) do ids[#ids + 1] = string.sub(member, 2) end
 end
 if #ids > 0 then
-  redis.call('HDEL', base .. ':bodies', unpack(ids))
-  redis.call('HDEL', base .. ':crashes', unpack(ids))
-  redis.call('HDEL', base .. ':until', unpack(ids))
+  for _, what in ipairs({':bodies', ':crashes', ':until'}) do
+    redis.call('HDEL', base .. what, unpack(ids))
+  end
 end
 return #ids

@@ -3,26 +3,24 @@
 -- KEYS[1]  prefix:{queue}
 -- ARGV     ids
 -- Returns the ids that were there.
--- include check
-local base = KEYS[1]
-local back = {}
-check_lines(base)
-check_dead(base)
+-- include waiting
+-- include dead
+local back, blobs = {}, {}
+check_dead()
 for _, id in ipairs(ARGV) do
-  if redis.call('ZREM', base .. ':dead', id) == 1 then
-    local blob = redis.call('HGET', base .. ':dead:bodies', id) or ''
-    local priority = string.byte(blob, 2) or 0
-    if priority > 9 then priority = 0 end
-    redis.call('HSET', base .. ':bodies', id, blob)
-    redis.call('RPUSH', base .. ':ready:' .. priority, id)
-    redis.call('HDEL', base .. ':dead:bodies', id)
-    redis.call('HDEL', base .. ':dead:reasons', id)
-    redis.call('HDEL', base .. ':dead:last', id)
-    redis.call('HDEL', base .. ':dead:crashes', id)
+  if not blobs[id] and redis.call('ZSCORE', dead, id) then
     back[#back + 1] = id
+    blobs[id] = bounded(redis.call('HGET', dead .. ':bodies', id) or '')
+    place(id, priority_of(blobs[id]), false)
   end
 end
-if #back > 0 and redis.call('EXISTS', base .. ':wake') == 0 then
-  redis.call('LPUSH', base .. ':wake', 1)
+check_places()
+for _, id in ipairs(back) do
+  redis.call('ZREM', dead, id)
+  redis.call('HSET', base .. ':bodies', id, blobs[id])
+  for _, what in ipairs({':bodies', ':reasons', ':last', ':crashes'}) do
+    redis.call('HDEL', dead .. what, id)
+  end
 end
+if put('RPUSH') then wake(':wake') end
 return back

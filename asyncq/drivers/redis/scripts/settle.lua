@@ -1,140 +1,113 @@
 -- End deliveries; where the records live here too, keep and push them in the same step.
 --
 -- KEYS[1]  prefix:{queue}
--- ARGV     incarnation, whether this was sent before (0 or 1), prefix of the record keys,
---          prefix of the reply channels, how many dead letters to keep and for how many ms, how many
---          groups; then for each group
---            how many deliveries, the number of the claim that brought them, ms to keep their
---            records, the address of who may wait or '',
---          and for each of its deliveries
---            op      a: ack, n: nack, r: reject; in capitals for a suspect
---            id
---            record  bytes, or '' for none
---          and for nack and reject two more
---            detail  the new blob or ''
---            moment  n: '<priority>:<not before, in ms>:<delay, in ms>';  r: the reason
---          and for reject one more
---            last    how its last attempt failed, or ''
--- Returns the positions (from 0) of those that were not this incarnation's any more, and behind them
--- how many dead letters gave way to new ones, as a negative number, if any did, and why nobody could
--- be told, as a text, if that was so.
--- include bury
-local base = KEYS[1]
-local incarnation, resent, records, replies = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local held = base .. ':held:' .. incarnation
-local bodies = base .. ':bodies'
+-- ARGV[1-6] incarnation, whether this was sent before (0 or 1), prefix of the record keys, prefix of
+--           the reply channels, how many dead letters to keep and for how many ms
+-- ARGV[7]   groups of deliveries, packed by MessagePack: of each
+--             claim    number of the claim that brought them
+--             keep     ms to keep their records; 0: not
+--             address  of who may wait, or ''
+--             acks     ids of those that are done and no suspects
+--             records  where in ARGV their records begin; 0: they have none
+--             others   of each: op ('ack', 'nack', 'reject'), id, suspect, record, blob (a new one);
+--                      of a nack: not_before, delay (ms); of a reject: reason, last (how its last
+--                      attempt failed)
+-- ARGV      bytes that those name by their place here, 0 for none: record, blob, last
+-- Returns {positions (from 0) of those that were not this incarnation's any more, how many dead letters
+-- gave way to new ones, why nobody could be told or ''}.
+-- include waiting
+-- include dead
+-- include leases
+local incarnation, is_resent, records, replies = ARGV[1], ARGV[2] == '1', ARGV[3], ARGV[4]
+local in_flight, bodies = base .. ':in_flight:' .. incarnation, base .. ':bodies'
 
-local ids, ops, numbers, spots, groups = {}, {}, {}, {}, {}
-local at, total, plain = 8, 0, true
-for group = 1, tonumber(ARGV[7]) do
-  local from = total + 1
-  total = total + tonumber(ARGV[at])
-  local number = ARGV[at + 1]
-  groups[group] = {from, total, ARGV[at + 2], ARGV[at + 3]}
-  at = at + 4
-  for i = from, total do
-    numbers[i] = number
-    local op = ARGV[at]
-    ops[i], ids[i], spots[i] = op, ARGV[at + 1], at
-    if op == 'a' then
-      at = at + 3
-    elseif op == 'A' then
-      at, plain = at + 3, false
-    elseif op == 'r' or op == 'R' then
-      at, plain = at + 6, false
+local groups, ids = cmsgpack.unpack(ARGV[7]), {}
+for _, group in ipairs(groups) do
+  for _, id in ipairs(group.acks) do ids[#ids + 1] = id end
+  for _, other in ipairs(group.others) do ids[#ids + 1] = other.id end
+end
+local claims = redis.call('HMGET', in_flight, unpack(ids))
+
+local fenced = {}
+local function fence(position)
+  -- Sent before and still leased: the first sending did this, and only its reply was lost. Since then
+  -- another claim of this worker may have brought the message again.
+  if not is_resent or not redis.call('ZSCORE', leases, incarnation) then
+    fenced[#fenced + 1] = position - 1
+  end
+end
+
+local ended, acked, blobs, cleared, leaving = {}, {}, {}, {}, 0
+local dying, reasons, lasts = {}, {}, {}
+local function plan(other)
+  local id, blob = other.id, ARGV[other.blob]
+  if other.suspect then leaving = leaving + 1 end
+  if blob then
+    blob = bounded(blob)
+    blobs[#blobs + 1] = id
+    blobs[#blobs + 1] = blob
+  end
+  if other.op == 'ack' then
+    acked[#acked + 1], cleared[#cleared + 1] = id, id
+  elseif other.op == 'nack' then
+    local due = other.delay > 0 and now_ms() + other.delay or 0
+    local priority = priority_of(blob or redis.call('HGET', bodies, id))
+    place(id, priority, other.suspect, math.max(other.not_before, due))
+  else
+    dying[#dying + 1] = id
+    reasons[#dying], lasts[#dying] = other.reason, ARGV[other.last]
+  end
+end
+local at, is_plain = 0, true
+for _, group in ipairs(groups) do
+  local claim, acks, others = tostring(group.claim), group.acks, group.others
+  for i = 1, #acks do
+    at = at + 1
+    if claims[at] == claim then
+      ended[#ended + 1], acked[#acked + 1] = acks[i], acks[i]
     else
-      at, plain = at + 5, false
+      fence(at)
+      acks[i] = false
+    end
+  end
+  for i = 1, #others do
+    at, is_plain = at + 1, false
+    if claims[at] == claim then
+      ended[#ended + 1] = others[i].id
+      plan(others[i])
+    else
+      fence(at)
+      others[i].record = 0
     end
   end
 end
-local claimed = redis.call('HMGET', held, unpack(ids))
+
 -- Acknowledging may end half-way: sent again, it does the rest. What is put elsewhere may not.
-if not plain then
-  check_lines(base)
-  check_dead(base)
-  check_hashes(base, ':crashes', ':quarantine', ':declared')
-  redis.call('ZCARD', base .. ':delayed')
+if not is_plain then
+  check_places()
+  check_dead()
+  check_hashes(':quarantine')
   redis.call('EXISTS', records .. ids[1])
 end
 -- A full server refuses what needs memory, unless the script has written before; this writes nothing,
 -- and counts. What has run must end: that makes room.
-redis.call('HDEL', held, '')
+redis.call('HDEL', in_flight, '')
 
-local fenced, gone, acked, back = {}, {}, {}, {}
-local dying, reasons, lasts = {}, {}, {}
-local now, wake = nil, false
-for i = 1, total do
-  local op, id = ops[i], ids[i]
-  if claimed[i] ~= numbers[i] then
-    -- Sent before and still leased: the first sending did this, and only its reply was lost. Since
-    -- then another claim of this worker may have brought the message again.
-    if resent == '0' or not redis.call('ZSCORE', base .. ':leases', incarnation) then
-      fenced[#fenced + 1] = i - 1
-    end
-  else
-    gone[#gone + 1] = id
-    local suspect = op < 'a'
-    if suspect and redis.call('HINCRBY', base .. ':quarantine', incarnation, -1) <= 0 then
-      redis.call('HDEL', base .. ':quarantine', incarnation)
-    end
-    if op == 'a' then
-      acked[#acked + 1] = id
-    elseif op == 'A' then
-      acked[#acked + 1] = id
-      redis.call('HDEL', base .. ':crashes', id)
-    else
-      local detail, moment = ARGV[spots[i] + 3], ARGV[spots[i] + 4]
-      if not now then
-        local time = redis.call('TIME')
-        now = time[1] * 1000 + math.floor(time[2] / 1000)
-      end
-      if op == 'n' or op == 'N' then
-        local priority, eta, delay = string.match(moment, '(%d):(%d+):(%d+)')
-        if detail ~= '' then
-          local top = redis.call('HGET', base .. ':declared', 'top')
-          if top and tonumber(priority) > tonumber(top) then
-            priority = top
-            detail = string.sub(detail, 1, 1) .. string.char(top) .. string.sub(detail, 3)
-          end
-          redis.call('HSET', bodies, id, detail)
-        end
-        local due = math.max(tonumber(eta), delay == '0' and 0 or now + tonumber(delay))
-        if due > now then
-          redis.call('ZADD', base .. ':delayed', due, priority .. id)
-          wake = true -- it may be the next one due: let a sleeper look again
-        elseif suspect then
-          redis.call('LPUSH', base .. ':suspects', id)
-        else
-          back[#back + 1] = base .. ':ready:' .. priority
-          back[#back + 1] = id
-        end
-      else
-        if detail ~= '' then redis.call('HSET', bodies, id, detail) end
-        if suspect then
-          local crashes = redis.call('HGET', base .. ':crashes', id)
-          if crashes then
-            redis.call('HSET', base .. ':dead:crashes', id, crashes)
-            redis.call('HDEL', base .. ':crashes', id)
-          end
-        end
-        dying[#dying + 1] = id
-        reasons[#dying], lasts[#dying] = moment, ARGV[spots[i] + 5]
-        acked[#acked + 1] = id
-      end
-    end
-  end
-end
-
-local unheard = nil
+local unheard = ''
 for _, group in ipairs(groups) do
-  local keep, address, heard = group[3], group[4], {}
-  for i = group[1], group[2] do
-    local record = ARGV[spots[i] + 2]
-    if claimed[i] == numbers[i] and record ~= '' then
-      local stands = keep == '0' or redis.call('SET', records .. ids[i], record, 'PX', keep, 'NX')
+  local keep, address, first, heard = group.keep, group.address, group.records, {}
+  local function keep_record(id, record)
+    if record then
+      local stands = keep == 0 or redis.call('SET', records .. id, record, 'PX', keep, 'NX')
       if stands and address ~= '' then heard[#heard + 1] = record end
     end
   end
+  if first > 0 then
+    for i, id in ipairs(group.acks) do
+      if id then keep_record(id, ARGV[first + i - 1]) end
+    end
+  end
+  for _, other in ipairs(group.others) do keep_record(other.id, ARGV[other.record]) end
   if #heard > 0 then
     -- A MessagePack array of records, each of them encoded already.
     local head = struct.pack('>BI4', 0xdd, #heard)
@@ -143,14 +116,11 @@ for _, group in ipairs(groups) do
     if type(told) == 'table' then unheard = told.err end
   end
 end
-if #gone > 0 then redis.call('HDEL', held, unpack(gone)) end
-local given_way = 0
-if #dying > 0 then given_way = bury(base, dying, reasons, lasts, ARGV[5], ARGV[6]) end
+leave_quarantine(incarnation, leaving)
+if #cleared > 0 then redis.call('HDEL', base .. ':crashes', unpack(cleared)) end
+if #blobs > 0 then redis.call('HSET', bodies, unpack(blobs)) end
+if #ended > 0 then redis.call('HDEL', in_flight, unpack(ended)) end
+local given_way = bury(dying, reasons, lasts, ARGV[5], ARGV[6])
 if #acked > 0 then redis.call('HDEL', bodies, unpack(acked)) end
-for i = #back - 1, 1, -2 do redis.call('LPUSH', back[i], back[i + 1]) end
-if (wake or #back > 0) and redis.call('EXISTS', base .. ':wake') == 0 then
-  redis.call('LPUSH', base .. ':wake', 1)
-end
-if given_way > 0 then fenced[#fenced + 1] = -given_way end
-if unheard then fenced[#fenced + 1] = unheard end
-return fenced
+if put('LPUSH') then wake(':wake') end
+return {fenced, given_way, unheard}

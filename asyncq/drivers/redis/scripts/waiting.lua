@@ -1,0 +1,75 @@
+-- Where messages wait: decided here alone, whether they are sent, given back, replayed, recovered or due.
+--
+--   :delayed      until they are due
+--   :suspects     if they outlived a worker
+--   :ready:<0-9>  by their priority
+--
+-- A script places all that it moves, checks these places, and then writes.
+local lines, delayed, first_due = {}, {}, nil
+
+local function key_of(line)
+  return base .. (line == 'suspects' and ':suspects' or ':ready:' .. line)
+end
+
+-- The keys in which messages wait that are due.
+local function line_keys()
+  local keys = {key_of('suspects')}
+  for priority = 0, 9 do keys[priority + 2] = key_of(priority) end
+  return keys
+end
+
+-- A blob is a MessagePack array that begins with the priority, a digit; other hands may write others.
+local function priority_of(blob)
+  local priority = string.byte(blob or '', 2) or 0
+  return priority <= 9 and priority or 0
+end
+
+-- A blob as this queue keeps it: with no priority above the highest that it has.
+local top
+local function bounded(blob)
+  local priority = priority_of(blob)
+  if priority == 0 then return blob end
+  top = top or tonumber(redis.call('HGET', base .. ':declared', 'top') or 9)
+  if priority <= top then return blob end
+  return string.sub(blob, 1, 1) .. string.char(top) .. string.sub(blob, 3)
+end
+
+-- Place a message; `due` is in ms, and nil if it is.
+local function place(id, priority, is_suspect, due)
+  if due and due > now_ms() then
+    delayed[#delayed + 1] = due
+    delayed[#delayed + 1] = priority .. id
+    if not first_due or due < first_due then first_due = due end
+    return
+  end
+  local name = is_suspect and 'suspects' or priority
+  local line = lines[name]
+  if not line then line = {}; lines[name] = line end
+  line[#line + 1] = id
+end
+
+local function check_places()
+  for name in pairs(lines) do redis.call('LLEN', key_of(name)) end
+  if first_due then redis.call('ZCARD', base .. ':delayed') end
+end
+
+-- Put what was placed there, in its order: at the end ('RPUSH') or at the head ('LPUSH').
+-- Returns whether an idle worker has to be woken; it sleeps until the earliest is due.
+local function put(push)
+  local news = false
+  for name, line in pairs(lines) do
+    if push == 'LPUSH' then
+      local size = #line
+      for i = 1, math.floor(size / 2) do line[i], line[size + 1 - i] = line[size + 1 - i], line[i] end
+    end
+    redis.call(push, key_of(name), unpack(line))
+    news = true
+  end
+  if first_due then
+    local head = redis.call('ZRANGE', base .. ':delayed', 0, 0, 'WITHSCORES')
+    redis.call('ZADD', base .. ':delayed', unpack(delayed))
+    news = news or not head[2] or first_due < tonumber(head[2])
+  end
+  return news
+end
+
