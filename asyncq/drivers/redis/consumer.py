@@ -12,10 +12,14 @@ from asyncq.drivers.redis.keys import dead_bounds, queue_key
 from asyncq.drivers.redis.settler import Settler
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BrokerUnavailable, ConfigurationError, LeaseLost
+from asyncq.loggers import get_logger
 from asyncq.seams.broker import MAX_BATCH, Completion, Delivery, Lease, Settlement
 from asyncq.seams.dead import DeadLimits
 from asyncq.seams.packing import unpack
 from asyncq.seams.quarantine import NO_ADMISSION, Admission
+from asyncq.texts import counted
+
+log = get_logger(__name__)
 
 LONGEST_WAIT = 2.0  # seconds blocked at a time; then we know that the server still answers
 QUARANTINE_WAIT = 0.05  # seconds until another look when suspects wait for room in the quarantine
@@ -178,18 +182,28 @@ class RedisConsumer:
         return deliveries
 
     async def _reconnected(self) -> None:
-        """After the claiming connection was lost: give back what was claimed and never arrived."""
+        """After the claiming connection was lost: give back what is in flight and not in our hands.
+
+        No claim is under way. What is being settled is in our hands until that is answered.
+        """
         if self._claims.is_connected:
             return
         found = await self._announce(must_exist=True)
-        unheard, _ = self._in_flight.strays(found)
+        unheard, settled = self._in_flight.strays(found)
         try:
             await self._settler.give_back(unheard, "unheard")
+            await self._settler.give_back(settled, "again")
         except BaseException:
             # Connected, we would not ask again what is in flight, and keep it for ever.
             self._claims.close()
             raise
         self._in_flight.gave_back_strays()
+        if settled:
+            log.warning(
+                "%s of queue %s, settled before, were in flight again after a reconnect (a replica "
+                "that lagged behind became the master?): requeued, and may run again",
+                counted(len(settled), "message"), self._queue,
+            )  # fmt: skip
 
     def _name(self, raw: bytes) -> str:
         """An id that other hands made may be anything; it must not take the worker down."""
