@@ -5,7 +5,7 @@ What every driver promises is in `test_sqlite`, what many processes do in `test_
 
 import sqlite3
 import stat
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,28 +37,9 @@ from asyncq.testing.contracts.given import (
     record,
     take,
 )
+from tests.contracts.sqlite_given import backend, broker, path, url
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "asyncq.db"
-
-
-@pytest.fixture
-def url(path: Path) -> Url:
-    return Url(f"sqlite:///{path}")
-
-
-@pytest.fixture
-async def broker(url: Url) -> AsyncGenerator[SqliteBroker]:
-    async with SqliteBroker(url, SystemClock()) as broker:
-        yield broker
-
-
-@pytest.fixture
-async def backend(url: Url) -> AsyncGenerator[SqliteBackend]:
-    async with SqliteBackend(url, SystemClock()) as backend:
-        yield backend
+__all__ = ["backend", "broker", "path", "url"]  # fixtures
 
 
 # One process, many event loops

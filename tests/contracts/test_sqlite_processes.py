@@ -6,12 +6,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
-import pytest
 from anyio import IncompleteRead, create_task_group, fail_after, open_process
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.sqlite.backend import SqliteBackend
 from asyncq.drivers.sqlite.broker import SqliteBroker
@@ -26,6 +24,9 @@ from asyncq.testing.contracts.given import (
     publish_all,
     take,
 )
+from tests.contracts.sqlite_given import backend, broker, path, url
+
+__all__ = ["backend", "broker", "path", "url"]  # fixtures
 
 # What each of the other processes begins with.
 PRELUDE = """
@@ -40,28 +41,6 @@ url, arguments = Url(sys.argv[1]), sys.argv[2:]
 def say(*words): print(*words, flush=True)
 def hear(): return sys.stdin.readline()
 """
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "asyncq.db"
-
-
-@pytest.fixture
-def url(path: Path) -> Url:
-    return Url(f"sqlite:///{path}")
-
-
-@pytest.fixture
-async def broker(url: Url) -> AsyncGenerator[SqliteBroker]:
-    async with SqliteBroker(url, SystemClock()) as broker:
-        yield broker
-
-
-@pytest.fixture
-async def backend(url: Url) -> AsyncGenerator[SqliteBackend]:
-    async with SqliteBackend(url, SystemClock()) as backend:
-        yield backend
 
 
 async def test_two_processes_never_claim_one_message(broker: SqliteBroker, url: Url) -> None:
