@@ -21,6 +21,7 @@ RETIRED = {
     "rungs?|ladders?": "delay level",
     "keepers?": "renewer",
     "farewells?": "stragglers",
+    "lookouts?": "hosts",
     "obedience": "stop level",
     "seats?": "access",
     "shel(?:f|ves)": "expiring",

@@ -1,4 +1,4 @@
-"""The drain: what a worker that was told to stop still waits for, and how to hasten it.
+"""The drain: what a worker that was told to stop still waits for, as its log says.
 
 The log says it soon after the stop and then now and then, in every kind of worker: whoever stopped
 it sees only that it does not end. A server that has one inside (uvicorn, hypercorn) waits for our
@@ -6,12 +6,8 @@ block, says nothing of what keeps it, and takes a second Ctrl-C for the end of i
 """
 
 import asyncio
-import signal
-import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Protocol
 
 from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
@@ -24,7 +20,6 @@ SOON = 0.4  # seconds until what it waits for is said
 AGAIN = Retry(times=0, base=5.0, ceiling=60.0, jitter=False)  # pauses until it is said again
 MOST_NAMED = 5  # tasks in that line
 TOLD_AGAIN = "told again (Ctrl-C, SIGTERM), it requeues them at once"
-INTERRUPTED = "another Ctrl-C (SIGINT) requeues them at once"
 
 
 class Drain:
@@ -94,42 +89,3 @@ class Drain:
         more = f" and {count - MOST_NAMED} more" if count > MOST_NAMED else ""
         names = ", ".join(self._slots.some_running(MOST_NAMED))
         return f"{counted(count, 'task')}: {names}{more}"
-
-
-class Draining(Protocol):
-    """What is told to stop: a `Worker`."""
-
-    name: str
-
-    @property
-    def drain(self) -> Drain: ...
-
-    def hurry(self) -> None: ...
-
-
-@contextmanager
-def hastened_by_interrupts(worker: Draining) -> Generator[None]:
-    """While it drains, have SIGINT end it at once, beside what the program does with it."""
-    loop = asyncio.get_running_loop()
-    previous = signal.getsignal(signal.SIGINT)
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(_hurry, worker)
-        if callable(previous):
-            previous(number, frame)
-
-    # Only the main thread has signals. One that is ignored, or ends the process, goes on to.
-    hears = threading.current_thread() is threading.main_thread() and callable(previous)
-    if hears:
-        worker.drain.remedy = INTERRUPTED
-        signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield
-    finally:
-        if hears and signal.getsignal(signal.SIGINT) is on_interrupt:
-            signal.signal(signal.SIGINT, previous)
-
-
-def _hurry(worker: Draining) -> None:
-    log.warning("SIGINT: worker %s requeues what runs", worker.name)
-    worker.hurry()

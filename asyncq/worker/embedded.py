@@ -5,13 +5,21 @@ are left by another task than entered them.
 """
 
 import asyncio
-from types import TracebackType
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
 
 import anyio
 
 from asyncq.errors import first_error
-from asyncq.worker.drain import hastened_by_interrupts
+from asyncq.loggers import get_logger
 from asyncq.worker.worker import Worker
+
+log = get_logger(__name__)
+
+INTERRUPTED = "another Ctrl-C (SIGINT) requeues them at once"
 
 
 class Embedded:
@@ -57,7 +65,7 @@ class Embedded:
         host, self._host = self._host, None
         if self._has_told and host is not None and host is asyncio.current_task():
             host.uncancel()
-        with hastened_by_interrupts(self._worker):
+        with _hastened_by_interrupts(self._worker):
             self._worker.stop()
             if error is not None and not isinstance(error, Exception):
                 self._task.cancel()
@@ -90,3 +98,31 @@ class Embedded:
         if self._host is None or task.cancelled() or task.exception() is None:
             return
         self._has_told = self._host.cancel("the worker has failed")
+
+
+@contextmanager
+def _hastened_by_interrupts(worker: Worker) -> Generator[None]:
+    """While it drains, have SIGINT end it at once, beside what the program does with it."""
+    loop = asyncio.get_running_loop()
+    previous = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(_hurry, worker)
+        if callable(previous):
+            previous(number, frame)
+
+    # Only the main thread has signals. One that is ignored, or ends the process, goes on to.
+    hears = threading.current_thread() is threading.main_thread() and callable(previous)
+    if hears:
+        worker.drain.remedy = INTERRUPTED
+        signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        if hears and signal.getsignal(signal.SIGINT) is on_interrupt:
+            signal.signal(signal.SIGINT, previous)
+
+
+def _hurry(worker: Worker) -> None:
+    log.warning("SIGINT: worker %s requeues what runs", worker.name)
+    worker.hurry()
