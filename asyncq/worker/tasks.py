@@ -37,14 +37,15 @@ class TaskLog:
         """They had an outcome already."""
         self._complaints: dict[str, float] = {}  # what is unknown: when it was last logged
 
-    def summary(self, started: int) -> str:
-        """What became of the deliveries of a worker that has ended."""
+    def summary(self, started: int, running: int) -> str:
+        """What became of the deliveries of a worker that has ended; some may run on."""
         counts = {
             "failed": self.failed,
             "to be retried": self.retried,
             "requeued": self.requeued,
             "expired": self.expired,
             "skipped, for they had an outcome already": self.skipped,
+            "left running": running,
         }
         rest = max(started - sum(counts.values()), 0)
         said = [f"{rest} succeeded", *(f"{n} {what}" for what, n in counts.items() if n)]

@@ -233,7 +233,7 @@ class Worker:
         why, left = "", f"; {self._left}" if self._left else ""
         if self._burst and not self._is_told:
             why = f", for {'nothing is due in its queues' if left else 'its queues are empty'}"
-        counts = self._executor.task_log.summary(self.started)
+        counts = self._executor.task_log.summary(self.started, self.slots.running)
         log.info("worker %s ended%s: %s%s", self.name, why, counts, left)
 
     @asynccontextmanager

@@ -92,6 +92,7 @@ async def test_a_task_that_does_not_listen_keeps_no_worker_from_stopping(
         audit = await bench.audit()
     report(took=took)
     assert "run on although they were cancelled" in first.log()
+    assert "ended: 1 task: 0 succeeded, 1 left running" in first.log()
     bench.see_that_these_are(audit.waiting, [result.id])
     assert not audit.suspects
     assert not audit.faults
