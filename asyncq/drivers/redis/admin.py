@@ -6,6 +6,7 @@ from typing import Any
 from asyncq.clock import Clock
 from asyncq.drivers.redis.connection import Link, RedisSettings, load_script
 from asyncq.drivers.redis.keys import queue_key
+from asyncq.drivers.redis.spoiled import Queues
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BrokerUnavailable
 from asyncq.language.message import Status
@@ -24,32 +25,34 @@ class RedisQueueAdmin:
     def __init__(self, settings: RedisSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self.link = Link(settings, BrokerUnavailable)
+        self._asks = Link(settings, BrokerUnavailable)
+        self._queues = Queues(settings, self._asks)
 
     async def queues(self) -> Sequence[str]:
-        names = await self.link("SMEMBERS", f"{self._settings.prefix}:queues")
+        names = await self._asks("SMEMBERS", f"{self._settings.prefix}:queues")
         return sorted(raw.decode(errors="replace") for raw in names)
 
     async def depth(self, queue: str) -> Depth:
-        base = queue_key(self._settings, queue)
-        lines = [f"{base}:ready:{priority}" for priority in range(10)] + [f"{base}:suspects"]
-        incarnations = await self.link("ZRANGE", f"{base}:leases", 0, -1)
-        in_flight = _in_flight_keys(base, incarnations)
-        replies = await self.link.pipeline(
-            [("ZCARD", f"{base}:delayed"), ("ZCARD", f"{base}:dead")]
-            + [("LLEN", line) for line in lines]
-            + [("LINDEX", line, 0) for line in lines]
-            + [("HLEN", key) for key in in_flight]
-        )
-        size = len(lines)
-        heads = [head for head in replies[2 + size : 2 + 2 * size] if head is not None]
-        return Depth(
-            ready=sum(replies[2 : 2 + size]),
-            delayed=replies[0],
-            in_flight=sum(replies[2 + 2 * size :]),
-            dead=replies[1],
-            oldest_age=await self._oldest_age(queue, heads),
-        )
+        async with self._queues.explaining(queue):
+            base = queue_key(self._settings, queue)
+            lines = [f"{base}:ready:{priority}" for priority in range(10)] + [f"{base}:suspects"]
+            incarnations = await self._asks("ZRANGE", f"{base}:leases", 0, -1)
+            in_flight = _in_flight_keys(base, incarnations)
+            replies = await self._asks.pipeline(
+                [("ZCARD", f"{base}:delayed"), ("ZCARD", f"{base}:dead")]
+                + [("LLEN", line) for line in lines]
+                + [("LINDEX", line, 0) for line in lines]
+                + [("HLEN", key) for key in in_flight]
+            )
+            size = len(lines)
+            heads = [head for head in replies[2 + size : 2 + 2 * size] if head is not None]
+            return Depth(
+                ready=sum(replies[2 : 2 + size]),
+                delayed=replies[0],
+                in_flight=sum(replies[2 + 2 * size :]),
+                dead=replies[1],
+                oldest_age=await self._oldest_age(queue, heads),
+            )
 
     async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
         found: dict[str, Status] = {}
@@ -63,90 +66,99 @@ class RedisQueueAdmin:
         return [found.get(id) for id in ids]
 
     async def purge(self, queue: str) -> int:
-        removed = 0
-        while count := await self.link.script(_PURGE, queue_key(self._settings, queue)):
-            removed += count
-        return removed
+        async with self._queues.explaining(queue):
+            removed = 0
+            while count := await self._asks.script(_PURGE, queue_key(self._settings, queue)):
+                removed += count
+            return removed
 
     async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
-        if limit <= 0:
-            return ()
-        base = queue_key(self._settings, queue)
-        lines = [f"{base}:suspects"] + [f"{base}:ready:{priority}" for priority in range(9, -1, -1)]
-        sizes = await self.link.pipeline([("LLEN", line) for line in lines])
-        found: list[tuple[bytes, float | None]] = []
-        for line, size in zip(lines, sizes, strict=True):
-            if offset < size and len(found) < limit:
-                last = offset + limit - len(found) - 1
-                found += [(id, None) for id in await self.link("LRANGE", line, offset, last)]
-            offset = max(0, offset - size)
-        if len(found) < limit:
-            last = offset + limit - len(found) - 1
-            reply = await self.link("ZRANGE", f"{base}:delayed", offset, last, "WITHSCORES")
-            found += [
-                (member[1:], float(score) / 1000)
-                for member, score in zip(reply[::2], reply[1::2], strict=True)
+        async with self._queues.explaining(queue):
+            if limit <= 0:
+                return ()
+            base = queue_key(self._settings, queue)
+            lines = [f"{base}:suspects"] + [
+                f"{base}:ready:{priority}" for priority in range(9, -1, -1)
             ]
-        if not found:
-            return ()
-        ids = [id for id, _ in found]
-        blobs, crashes = await self.link.pipeline(
-            [("HMGET", f"{base}:{what}", *ids) for what in ("bodies", "crashes")]
-        )
-        return [
-            Waiting(
-                envelope=unpack(blob, id.decode(errors="backslashreplace"), queue),
-                due=due,
-                crashes=int(count or 0),
+            sizes = await self._asks.pipeline([("LLEN", line) for line in lines])
+            found: list[tuple[bytes, float | None]] = []
+            for line, size in zip(lines, sizes, strict=True):
+                if offset < size and len(found) < limit:
+                    last = offset + limit - len(found) - 1
+                    found += [(id, None) for id in await self._asks("LRANGE", line, offset, last)]
+                offset = max(0, offset - size)
+            if len(found) < limit:
+                last = offset + limit - len(found) - 1
+                reply = await self._asks("ZRANGE", f"{base}:delayed", offset, last, "WITHSCORES")
+                found += [
+                    (member[1:], float(score) / 1000)
+                    for member, score in zip(reply[::2], reply[1::2], strict=True)
+                ]
+            if not found:
+                return ()
+            ids = [id for id, _ in found]
+            blobs, crashes = await self._asks.pipeline(
+                [("HMGET", f"{base}:{what}", *ids) for what in ("bodies", "crashes")]
             )
-            for (id, due), blob, count in zip(found, blobs, crashes, strict=True)
-            if blob is not None  # taken and settled while we looked
-        ]
+            return [
+                Waiting(
+                    envelope=unpack(blob, id.decode(errors="backslashreplace"), queue),
+                    due=due,
+                    crashes=int(count or 0),
+                )
+                for (id, due), blob, count in zip(found, blobs, crashes, strict=True)
+                if blob is not None  # taken and settled while we looked
+            ]
 
     async def dead_letters(
         self, queue: str, *, limit: int = 100, offset: int = 0
     ) -> Sequence[DeadLetter]:
-        if limit <= 0:
-            return ()
-        base = queue_key(self._settings, queue)
-        reply = await self.link("ZRANGE", f"{base}:dead", offset, offset + limit - 1, "WITHSCORES")
-        ids: list[bytes] = reply[::2]
-        if not ids:
-            return ()
-        bodies, reasons, crashes, lasts = await self.link.pipeline(
-            [(f"HMGET {base}:dead:{what}".split(" ") + ids) for what in _DEAD_HASHES]
-        )
-        return [
-            DeadLetter(
-                envelope=unpack(body or b"", id.decode(errors="backslashreplace"), queue),
-                reason=(reason or b"").decode(errors="replace"),
-                died_at=float(score) / 1000,
-                crashes=int(count or 0),
-                last=unpack_last(last),
+        async with self._queues.explaining(queue):
+            if limit <= 0:
+                return ()
+            base = queue_key(self._settings, queue)
+            reply = await self._asks(
+                "ZRANGE", f"{base}:dead", offset, offset + limit - 1, "WITHSCORES"
             )
-            for id, score, body, reason, count, last in zip(
-                ids, reply[1::2], bodies, reasons, crashes, lasts, strict=True
+            ids: list[bytes] = reply[::2]
+            if not ids:
+                return ()
+            bodies, reasons, crashes, lasts = await self._asks.pipeline(
+                [(f"HMGET {base}:dead:{what}".split(" ") + ids) for what in _DEAD_HASHES]
             )
-        ]
+            return [
+                DeadLetter(
+                    envelope=unpack(body or b"", id.decode(errors="backslashreplace"), queue),
+                    reason=(reason or b"").decode(errors="replace"),
+                    died_at=float(score) / 1000,
+                    crashes=int(count or 0),
+                    last=unpack_last(last),
+                )
+                for id, score, body, reason, count, last in zip(
+                    ids, reply[1::2], bodies, reasons, crashes, lasts, strict=True
+                )
+            ]
 
     async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
-        back: list[str] = []
-        for start in range(0, len(ids), MAX_BATCH):
-            reply = await self.link.script(
-                _REPLAY, queue_key(self._settings, queue), *ids[start : start + MAX_BATCH]
-            )
-            back += [raw.decode(errors="backslashreplace") for raw in reply]
-        return back
+        async with self._queues.explaining(queue):
+            back: list[str] = []
+            for start in range(0, len(ids), MAX_BATCH):
+                reply = await self._asks.script(
+                    _REPLAY, queue_key(self._settings, queue), *ids[start : start + MAX_BATCH]
+                )
+                back += [raw.decode(errors="backslashreplace") for raw in reply]
+            return back
 
     async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
-        if not ids:
-            return 0
-        base = queue_key(self._settings, queue)
-        replies = await self.link.pipeline(
-            [("ZREM", f"{base}:dead", *ids)]
-            + [("HDEL", f"{base}:dead:{what}", *ids) for what in _DEAD_HASHES]
-        )
-        return replies[0]
+        async with self._queues.explaining(queue):
+            if not ids:
+                return 0
+            base = queue_key(self._settings, queue)
+            replies = await self._asks.pipeline(
+                [("ZREM", f"{base}:dead", *ids)]
+                + [("HDEL", f"{base}:dead:{what}", *ids) for what in _DEAD_HASHES]
+            )
+            return replies[0]
 
     async def _find(self, queue: str, ids: Sequence[str]) -> dict[str, Status]:
         if not ids:
@@ -154,14 +166,14 @@ class RedisQueueAdmin:
         base = queue_key(self._settings, queue)
         commands: list[tuple[Any, ...]] = [("ZRANGE", f"{base}:leases", 0, -1)]
         commands += [("HMGET", f"{base}:bodies", *ids), ("ZMSCORE", f"{base}:dead", *ids)]
-        incarnations, blobs, deaths = await self.link.pipeline(commands)
+        incarnations, blobs, deaths = await self._asks.pipeline(commands)
         found = {id: Status.FAILED for id, at in zip(ids, deaths, strict=True) if at is not None}
         here = [(id, blob) for id, blob in zip(ids, blobs, strict=True) if blob is not None]
         if not here:
             return found
         names = [id for id, _ in here]
         members = [f"{unpack(blob, id, queue).priority}{id}" for id, blob in here]
-        due, *in_flight = await self.link.pipeline(
+        due, *in_flight = await self._asks.pipeline(
             [("ZMSCORE", f"{base}:delayed", *members)]
             + [("HMGET", key, *names) for key in _in_flight_keys(base, incarnations)]
         )
@@ -178,7 +190,7 @@ class RedisQueueAdmin:
         if not ids:
             return None
         base = queue_key(self._settings, queue)
-        blobs = await self.link("HMGET", f"{base}:bodies", *ids)
+        blobs = await self._asks("HMGET", f"{base}:bodies", *ids)
         sent = [
             unpack(blob, id.decode(errors="backslashreplace"), queue).sent_at
             for id, blob in zip(ids, blobs, strict=True)

@@ -39,13 +39,10 @@ from asyncq.drivers.redis.keys import dead_bounds, queue_key
 from asyncq.drivers.redis.refusals import NoPermission
 from asyncq.drivers.redis.renewer import RedisLeaseRenewer
 from asyncq.drivers.redis.sizes import too_large
-from asyncq.drivers.redis.spoiled import Queues
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueFull
-from asyncq.language.message import Status
 from asyncq.language.topology import Queue
 from asyncq.loggers import get_logger
-from asyncq.seams.admin import DeadLetter, Depth, Waiting
 from asyncq.seams.broker import Consumer, Envelope, Lease, LeaseRenewer, QueueSpec
 from asyncq.seams.dead import DeadLimits
 from asyncq.seams.packing import pack
@@ -59,20 +56,17 @@ _SWEEP = load_script("asyncq.drivers.redis", "sweep")
 FRESH = 0.5  # seconds that a sweep may be on its way
 
 
-class RedisBroker:
+class RedisBroker(RedisQueueAdmin):
     """Queues in one Redis (6.2 or newer, or Valkey)."""
 
     leases_are_shared = True
 
     def __init__(self, where: Url | Hosts, clock: Clock, limits: DeadLimits | None = None) -> None:
-        self._settings = RedisSettings(where)
+        super().__init__(RedisSettings(where), clock)
         self._hosts = self._settings.hosts
         self._limits = limits or DeadLimits()
-        self._clock = clock
         self._sender = Link(self._settings, BrokerUnavailable)
         self._upkeep = Link(self._settings, BrokerUnavailable)
-        self._admin = RedisQueueAdmin(self._settings, clock)
-        self._queues = Queues(self._settings, self._admin.link)
         self._announced: set[str] = set()  # queues whose name the server has from us
         self._hosts.on_move(self._announced.clear)
         self._bounds = dead_bounds(self._limits)
@@ -87,7 +81,7 @@ class RedisBroker:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for link in (self._sender, self._upkeep, self._admin.link):
+        for link in (self._sender, self._upkeep, self._asks):
             link.close()
 
     async def publish(self, envelopes: Sequence[Envelope]) -> None:
@@ -154,40 +148,8 @@ class RedisBroker:
         if time.monotonic() - asked > FRESH:
             return 0
         latest = (int(seconds) + FRESH) * 1000 + int(micros) // 1000
-        try:
+        async with self._queues.explaining(queue):
             return await self._upkeep.script(_SWEEP, self._base(queue), int(latest))
-        except ReplyError as error:
-            raise await self._queues.unavailable(queue, error) from error
-
-    async def queues(self) -> Sequence[str]:
-        return await self._admin.queues()
-
-    async def depth(self, queue: str) -> Depth:
-        return await self._queues.explained(queue, self._admin.depth(queue))
-
-    async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
-        return await self._admin.find(ids)
-
-    async def purge(self, queue: str) -> int:
-        return await self._queues.explained(queue, self._admin.purge(queue))
-
-    async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
-        return await self._queues.explained(
-            queue, self._admin.peek(queue, limit=limit, offset=offset)
-        )
-
-    async def dead_letters(
-        self, queue: str, *, limit: int = 100, offset: int = 0
-    ) -> Sequence[DeadLetter]:
-        return await self._queues.explained(
-            queue, self._admin.dead_letters(queue, limit=limit, offset=offset)
-        )
-
-    async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
-        return await self._queues.explained(queue, self._admin.replay(queue, ids))
-
-    async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
-        return await self._queues.explained(queue, self._admin.delete_dead(queue, ids))
 
     def _base(self, queue: str) -> str:
         return queue_key(self._settings, queue)

@@ -1,15 +1,12 @@
 """What to raise where one queue's keys are not what asyncq makes of them."""
 
-from collections.abc import Awaitable, Sequence
-from contextlib import suppress
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
 
 from asyncq.drivers.redis.connection import Link, RedisSettings, load_script
 from asyncq.drivers.redis.keys import queue_key
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import AsyncqError, BrokerError, ConfigurationError, QueueUnavailable
-
-T = TypeVar("T")
 
 WRONG_TYPE = "WRONGTYPE"
 
@@ -34,10 +31,11 @@ class Queues:
         kind = ConfigurationError if error.code == WRONG_TYPE else BrokerError
         return kind(await self._why(queue, error))
 
-    async def explained(self, queue: str, answer: Awaitable[T]) -> T:
-        """What is asked of a queue by an operator."""
+    @asynccontextmanager
+    async def explaining(self, queue: str) -> AsyncGenerator[None]:
+        """Around what is asked of a queue by an operator, or swept."""
         try:
-            return await answer
+            yield
         except ReplyError as error:
             raise await self.unavailable(queue, error) from error
 
