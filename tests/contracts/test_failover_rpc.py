@@ -1,14 +1,18 @@
 """Several brokers that tell each outcome once, as RabbitMQ does: outcomes follow the broker."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from anyio import fail_after
 
 from asyncq.app import App
 from asyncq.client.gathering import gather
+from asyncq.clock import SystemClock
+from asyncq.config import Url
+from asyncq.drivers.hosts import Hosts
+from asyncq.drivers.table import make_backend
 from asyncq.errors import ConfigurationError, UnknownResult
-from asyncq.language.message import Status, new_id
+from asyncq.language.message import Record, Status, new_id
 from asyncq.seams.backend import PushOnly
 from tests.client.given import PATIENCE
 from tests.servers import RabbitServer, free_port
@@ -77,6 +81,23 @@ async def test_a_backend_of_its_own_keeps_outcomes_whichever_broker_is_in_use(
             assert await result.get(timeout=PATIENCE) == 42
         async with make_app(two, backend) as elsewhere:
             assert await elsewhere.result(result.id).get(timeout=PATIENCE) == 42
+
+
+async def test_what_was_told_elsewhere_meanwhile_is_lost_also_where_one_listened_before(
+    two: list[str],
+) -> None:
+    hosts = Hosts([Url(each) for each in two])
+    async with make_backend(hosts, SystemClock()) as backend:
+        heard = list[Sequence[Record]]()
+        async with backend.watch("here"):
+            pass
+        for at in (1, 0):
+            hosts.use(at)
+            async with backend.watch("here") as watch:
+                with fail_after(PATIENCE):
+                    heard.append(await watch.receive())
+
+    assert heard == [(), ()]
 
 
 async def test_brokers_of_two_kinds_are_no_list(two: list[str], redis_url: str) -> None:
