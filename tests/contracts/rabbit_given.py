@@ -12,6 +12,7 @@ from asyncq.config import Url
 from asyncq.drivers.rabbitmq.broker import RabbitBroker
 from asyncq.drivers.rabbitmq.connection import AmqpSettings, Connector
 from asyncq.drivers.rabbitmq.publisher import Publisher
+from asyncq.drivers.rabbitmq.topology import Topology
 from asyncq.errors import BrokerUnavailable
 from asyncq.language.message import new_id
 from asyncq.language.topology import Queue
@@ -44,7 +45,8 @@ async def publisher(rabbitmq_url: str) -> AsyncIterator[Publisher]:
     """A connection of our own, for what nobody but a test does."""
     settings = AmqpSettings(Url(rabbitmq_url))
     connector = Connector(settings, "tests", BrokerUnavailable)
-    publisher = Publisher(settings, connector, SystemClock(), DeadLimits())
+    topology = Topology(settings, connector, DeadLimits())
+    publisher = Publisher(connector, topology, SystemClock())
     yield publisher
     publisher.close()
 

@@ -43,7 +43,7 @@ class TestConsumer(InRabbit, ConsumerContract):
 class TestDeadLetters(InRabbit, DeadLetterContract):
     @pytest.fixture(autouse=True)
     def _counted_each_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("asyncq.drivers.rabbitmq.publisher.COUNT_EVERY", 0.0)
+        monkeypatch.setattr("asyncq.drivers.rabbitmq.topology.COUNT_EVERY", 0.0)
 
 
 class TestClassicQueue(InRabbit, BrokerContract):

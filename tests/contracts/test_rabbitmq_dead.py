@@ -96,7 +96,7 @@ async def test_dead_letters_are_fetched_once_however_many_pages_show_them(
 ) -> None:
     async with App(rabbitmq_url) as app, App(rabbitmq_url) as other:
         operator = app.client.operator
-        await publisher.declare("mail")
+        await publisher.topology.declare("mail")
         await publisher.move(put_dead(MANY))
         pages = [await operator.dead_letters("mail", limit=250, offset=250 * n) for n in range(3)]
         deepest = await operator.depth("mail")
@@ -126,7 +126,7 @@ async def test_many_dead_letters_are_chosen_sent_again_and_deleted_by_commands(
     told = list[int]()
     async with App(rabbitmq_url) as app:
         operator = app.client.operator
-        await publisher.declare("mail")
+        await publisher.topology.declare("mail")
         await publisher.move(put_dead(MANY))
         ids = [f"{n:04}" for n in range(MANY)]
 
@@ -220,7 +220,7 @@ async def test_a_dead_letter_that_is_there_twice_is_sent_again_once(
 ) -> None:
     async with App(rabbitmq_url) as app:
         operator = app.client.operator
-        await publisher.declare("mail")
+        await publisher.topology.declare("mail")
         await publisher.move([*put_dead(2), *put_dead(1)])
 
         assert sorted(await operator.replay("mail", ["0000", "0001"])) == ["0000", "0000", "0001"]

@@ -328,7 +328,7 @@ async def test_an_eta_in_years_is_taken(broker: RabbitBroker, publisher: Publish
     await broker.publish([envelope(eta=SystemClock().now() + 3 * 366 * 86400)])
 
     highest = names.delay_units(3 * 366 * 86400).bit_length() - 1
-    assert await publisher.count(names.level(highest)) == 1
+    assert await publisher.topology.count(names.level(highest)) == 1
 
 
 async def test_foreign_bytes_come_as_they_are(broker: RabbitBroker, publisher: Publisher) -> None:

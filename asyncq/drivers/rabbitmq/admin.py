@@ -32,37 +32,36 @@ class RabbitQueueAdmin:
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
+        self._topology = publisher.topology
         self._browse: Browse | None = None  # under way, page by page
         self._idle: asyncio.TimerHandle | None = None  # its end, if no more pages are asked for
         self._turn = anyio.Lock(fast_acquire=True)
 
     async def queues(self) -> Sequence[str]:
         """Those that this process has declared."""
-        return sorted(self._publisher.declared)
+        return sorted(self._topology.declared)
 
     async def depth(self, queue: str) -> Depth:
-        count, browse = self._publisher.count, self._browse
+        count, browse = self._topology.count, self._browse
         looked_at = browse.held if browse is not None and browse.queue == queue else 0
         return Depth(
             ready=await count(queue) + await count(names.suspects(queue)),
             delayed=None,
             in_flight=None,
             dead=await count(names.dead(queue)) + looked_at,
-            differs=await self._publisher.difference(queue),
+            differs=await self._topology.difference(queue),
         )
 
     async def purge(self, queue: str) -> int:
         """Remove what is ready; what is delayed stays, since all queues share the delay levels."""
-        return await self._publisher.purge(queue) + await self._publisher.purge(
-            names.suspects(queue)
-        )
+        return await self._topology.purge(queue) + await self._topology.purge(names.suspects(queue))
 
     async def dead_letters(
         self, queue: str, *, limit: int = 100, offset: int = 0
     ) -> Sequence[DeadLetter]:
         """As `QueueAdmin.dead_letters`. Page after page, each is fetched once: what was looked at
         is held until the last page, or for a moment after the one before."""
-        if await self._publisher.count_if_there(names.dead(queue)) is None:
+        if await self._topology.count_if_there(names.dead(queue)) is None:
             return []
         async with self._looking(queue, offset) as browse:
             found = await browse.next(limit)
@@ -78,7 +77,7 @@ class RabbitQueueAdmin:
         return len(await self._take_out(queue, ids, Browse.delete))
 
     async def _take_out(self, queue: str, ids: Sequence[str], take: Take) -> list[str]:
-        await self._publisher.declare(queue)
+        await self._topology.declare(queue)
         wanted = set(ids)
         taken: list[str] = []
         browse = self._browse

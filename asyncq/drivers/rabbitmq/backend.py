@@ -20,7 +20,7 @@ from asyncq.drivers.hosts import Hosts
 from asyncq.drivers.rabbitmq.connection import CALL_TIMEOUT, AmqpSettings, Connector
 from asyncq.drivers.rabbitmq.content import Parcel, TooLarge, tag_of
 from asyncq.drivers.rabbitmq.sender import Sender
-from asyncq.drivers.rabbitmq.wire import Channel, ChannelClosed, Content, Wire
+from asyncq.drivers.rabbitmq.wire import Channel, ChannelClosed, Content
 from asyncq.errors import BackendUnavailable
 from asyncq.language.message import Failed, Failure, FailureType, Record, new_id
 from asyncq.loggers import get_logger
@@ -130,11 +130,11 @@ class RpcWatch:
         to it meanwhile is lost, and the first `receive` says so.
         """
         try:
-            with anyio.fail_after(CALL_TIMEOUT):
+            async with self._connector.asking():
                 wire = await self._connector.wire()
                 moves = self._hosts.moves
                 if heard_at is not None:
-                    self._lost = moves != heard_at or not await self._is_there(wire)
+                    self._lost = moves != heard_at or not await self._is_there()
                 channel = self._channel = await wire.open_channel()
                 channel.on_delivery = self._on_delivery
                 channel.on_cancel = self._on_cancel
@@ -149,20 +149,16 @@ class RpcWatch:
                     amqp.Basic.Consume(queue=self._queue),
                 )
                 return moves
-        except (OSError, ChannelClosed) as error:
-            self._connector.close_if_silent(error)
+        except ChannelClosed as error:
             raise self._connector.gone(error) from error
 
-    async def _is_there(self, wire: Wire) -> bool:
-        channel = await wire.open_channel()
+    async def _is_there(self) -> bool:
         try:
-            await channel.call(amqp.Queue.Declare(queue=self._queue, passive=True))
+            await self._connector.call(amqp.Queue.Declare(queue=self._queue, passive=True))
         except ChannelClosed as error:
             if error.code != NOT_FOUND:
                 raise
             return False
-        finally:
-            channel.close()
         return True
 
     async def receive(self) -> Sequence[Record]:
@@ -200,9 +196,9 @@ class RpcWatch:
     async def _probe(self, channel: Channel) -> None:
         """Is the server there, and the queue, and are we its consumer? It may not have told."""
         try:
-            with anyio.fail_after(CALL_TIMEOUT):
+            async with self._connector.asking():
                 [queue] = await channel.call(amqp.Queue.Declare(queue=self._queue, passive=True))
-        except (OSError, ChannelClosed) as error:
+        except ChannelClosed as error:
             self._connector.close()
             raise self._connector.gone(error) from error
         self._cancelled = self._cancelled or queue.consumer_count == 0

@@ -18,9 +18,10 @@ from asyncq.drivers.rabbitmq.connection import AmqpSettings, Connector
 from asyncq.drivers.rabbitmq.consumer import RabbitConsumer
 from asyncq.drivers.rabbitmq.content import Parcel, TooLarge
 from asyncq.drivers.rabbitmq.parcels import wrap
-from asyncq.drivers.rabbitmq.publisher import DeclaredOtherwise, Publisher
+from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.rights import AccessRefused
 from asyncq.drivers.rabbitmq.sender import Sent
+from asyncq.drivers.rabbitmq.topology import DeclaredOtherwise, Topology
 from asyncq.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -49,7 +50,8 @@ class RabbitBroker:
         self._hosts = self._settings.hosts
         self._hosts.on_move(self._forget_former)
         sending = Connector(self._settings, "sends", BrokerUnavailable)
-        self._publisher = Publisher(self._settings, sending, clock, limits or DeadLimits())
+        self._topology = Topology(self._settings, sending, limits or DeadLimits())
+        self._publisher = Publisher(sending, self._topology, clock)
         self._admin = RabbitQueueAdmin(self._publisher)
         self._consuming = Connector(self._settings, "consumes", BrokerUnavailable)
         self._clock = clock
@@ -71,7 +73,7 @@ class RabbitBroker:
         self._consuming.close()
 
     def _forget_former(self) -> None:
-        self._publisher.forget_declared()
+        self._topology.forget_declared()
         self._unsure.clear()
         self._kept.clear()
 
@@ -84,7 +86,7 @@ class RabbitBroker:
             elif envelope.exchange:
                 parcels += self._parcels_by_exchange(envelope)
             else:
-                await self._publisher.declare(envelope.queue)
+                await self._topology.declare(envelope.queue)
                 parcels.append(self._parcel(envelope, envelope.queue))
         kept: set[str] = set()
         try:
@@ -119,7 +121,7 @@ class RabbitBroker:
             again = envelope.id in self._unsure
             parcel = wrap(envelope, exchange, key, again=again, first=envelope.queue)
             return [msgspec.structs.replace(parcel, headers=envelope.headers)]
-        queues = resolve(self._publisher.specs.values(), exchange, key, envelope.headers)
+        queues = resolve(self._topology.specs.values(), exchange, key, envelope.headers)
         if not queues:
             raise Unroutable(envelope.id, exchange, key)
         first = envelope.queue
@@ -136,7 +138,7 @@ class RabbitBroker:
         if envelope.id in sent.refused:
             ids = [each.id for each in envelopes
                    if each.id in sent.refused and each.queue == envelope.queue]  # fmt: skip
-            spec = self._publisher.specs.get(envelope.queue)
+            spec = self._topology.specs.get(envelope.queue)
             if spec is not None and spec.max_length is not None:
                 return QueueFull(ids, envelope.queue, spec.max_length)
             # A queue without a bound says so while its leader changes, or while it has no majority.
@@ -152,10 +154,10 @@ class RabbitBroker:
 
     async def declare(self, queues: Sequence[Queue]) -> None:
         for queue in queues:
-            self._publisher.specs[queue.name] = queue
+            self._topology.specs[queue.name] = queue
         for queue in queues:
             try:
-                await self._publisher.declare(queue.name, anew=True)
+                await self._topology.declare(queue.name, anew=True)
             except (DeclaredOtherwise, AccessRefused, QueueUnavailable) as error:
                 # The others work all the same; who sends to this one hears of it as well.
                 log.error("queue %s cannot be used: %s", queue.name, error)  # noqa: TRY400 - no fault of ours
@@ -168,7 +170,7 @@ class RabbitBroker:
         return await self._admin.queues()
 
     async def is_there(self, queue: str) -> bool:
-        return await self._publisher.count_if_there(queue) is not None
+        return await self._topology.count_if_there(queue) is not None
 
     async def depth(self, queue: str) -> Depth:
         return await self._admin.depth(queue)

@@ -1,7 +1,8 @@
 """Looking through the dead letters of a RabbitMQ queue, from the oldest, each fetched once.
 
 AMQP shows a message only by handing it out. What was looked at is held by the channel until that
-is done, and then goes back to where it was; while it is held, others do not see it.
+is done, and then goes back to where it was; while it is held, others do not see it. On our own
+wire, like all that messages pass: aiormq ends the connection over properties that it cannot read.
 
 RabbitMQ (3.10.8) answers an acknowledgement before the queue has it, sets more than a few dozen
 of them aside meanwhile, and forgets those when the channel is closed: so the queue is asked.
@@ -18,7 +19,7 @@ import pamqp.commands as amqp
 from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.parcels import Received, unwrap, wrap
 from asyncq.drivers.rabbitmq.publisher import Publisher
-from asyncq.drivers.rabbitmq.wire import Channel, ChannelClosed, Content
+from asyncq.drivers.rabbitmq.wire import HEARD, Channel, ChannelClosed, Content
 
 STRIDE = 500  # messages that are fetched at a time
 ROUND = 100  # that are sent at a time
@@ -97,7 +98,7 @@ class Browse:
         if held := self.held:
             [before] = await self._ask(self._count())
             nack = amqp.Basic.Nack(0, multiple=True, requeue=True)
-            self._channel.send(self._channel.marshal(nack))
+            await self._ask(nack, HEARD)
             for _ in range(MOST_LOOKS):
                 [now] = await self._ask(self._count())
                 if now.message_count >= before.message_count + held:
@@ -137,12 +138,11 @@ class Browse:
     async def _settle(self, letters: Sequence[tuple[str, int]]) -> None:
         if not letters:
             return
-        acks = [self._channel.marshal(amqp.Basic.Ack(tag)) for _, tag in letters]
-        self._channel.send(b"".join(acks))
+        acks = [amqp.Basic.Ack(tag) for _, tag in letters]
         # The queue itself answers this, behind what it was told; the second behind what was set
         # aside. What it hands out is what would be looked at next.
-        for _ in range(2):
-            [answer] = await self._ask(amqp.Basic.Get(queue=names.dead(self.queue)))
+        for told in (acks, []):
+            [answer] = await self._ask(*told, amqp.Basic.Get(queue=names.dead(self.queue)))
             if isinstance(answer, Content):
                 self._ahead.append(answer)
         self.passed -= len(letters)

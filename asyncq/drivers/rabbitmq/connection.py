@@ -2,7 +2,10 @@
 
 import math
 import ssl
-from contextlib import suppress
+from asyncio import timeout as deadline
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import anyio
@@ -168,10 +171,34 @@ class Connector:
             return refused or self._unavailable(f"{url} says no: {what}")
         return self._unavailable(f"no answer from {url}: {what}")
 
-    def close_if_silent(self, error: BaseException) -> None:
-        """Close the connection after a call that was not answered in time."""
-        if isinstance(error, TimeoutError):
-            self.close()
+    @asynccontextmanager
+    async def asking(self) -> AsyncGenerator[None]:
+        """What is asked in this block is answered in time, if the server only says no.
+
+        Raises:
+            BrokerUnavailable, BackendUnavailable: it is not; the next call opens a new connection.
+        """
+        try:
+            async with deadline(CALL_TIMEOUT):
+                yield
+        except OSError as error:
+            if isinstance(error, TimeoutError):
+                self.close()
+            raise self.gone(error) from error
+
+    async def call(self, *methods: Any) -> list[Any]:
+        """The answers to these methods, on a channel of their own: what is refused closes it.
+
+        Raises:
+            ChannelClosed: the server says no to one of them.
+            BrokerUnavailable, BackendUnavailable: no answer; call again.
+        """
+        async with self.asking():
+            channel = await (await self.wire()).open_channel()
+            try:
+                return await channel.call(*methods)
+            finally:
+                channel.close()
 
     def close(self) -> None:
         """Close the connection; the next call opens a new one."""

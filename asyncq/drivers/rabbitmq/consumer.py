@@ -20,7 +20,7 @@ import pamqp.commands as amqp
 
 from asyncq.drivers.rabbitmq import remedies
 from asyncq.drivers.rabbitmq.aftermath import Aftermath, note_loss
-from asyncq.drivers.rabbitmq.connection import CALL_TIMEOUT, Connector
+from asyncq.drivers.rabbitmq.connection import Connector
 from asyncq.drivers.rabbitmq.parcels import Received, unwrap
 from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.suspects import LOOK
@@ -59,7 +59,7 @@ class RabbitConsumer:
         self._name = queue.name
         self._lease = lease
         self._channel: Channel | None = None
-        declared = publisher.specs.get(queue.name)
+        declared = publisher.topology.specs.get(queue.name)
         self._pushed = asyncio.Event()
         self._unsettled = Unsettled(queue.name, lease, publisher, self.ask, self._pushed)
         self._open = self._unsettled.by_tag
@@ -83,16 +83,13 @@ class RabbitConsumer:
         self._has_lost = False  # the connection
 
     async def enter(self) -> None:
-        await self._publisher.declare(self._name, anew=True)
+        await self._publisher.topology.declare(self._name, anew=True)
         try:
-            async with deadline(CALL_TIMEOUT):
+            async with self._connector.asking():
                 await self._open_channel()
         except ChannelClosed as error:
             # Of this channel alone: the queues of others on this connection go on.
             raise remedies.not_consumed(self._name, self._connector.gone(error)) from error
-        except OSError as error:
-            self._connector.close_if_silent(error)
-            raise self._connector.gone(error) from error
 
     async def _open_channel(self) -> None:
         wire = await self._connector.wire()
@@ -229,7 +226,7 @@ class RabbitConsumer:
         try:
             [queue] = await self.ask(amqp.Queue.Declare(queue=self._name, passive=True))
         except LeaseLost:
-            await self._publisher.declare(self._name, anew=True)
+            await self._publisher.topology.declare(self._name, anew=True)
             raise
         self._silences += 1
         window = self._window

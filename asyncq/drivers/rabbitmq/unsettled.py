@@ -56,7 +56,7 @@ class Unsettled:
             await self._send(others.values())
             await self._acknowledge(list(others))
             if any(isinstance(settlement, Reject) for settlement in others.values()):
-                await self._publisher.count_dead(self._queue)
+                await self._publisher.topology.count_dead(self._queue)
         return fenced
 
     async def _send(self, settlements: Iterable[Nack | Reject]) -> None:

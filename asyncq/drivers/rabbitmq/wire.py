@@ -26,6 +26,7 @@ ACK, NACK = 0x003C0050, 0x003C0078
 END = b"\xce"
 HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 MOST_CHANNELS = 2047
+REFUSALS = {402, 403, 530}  # invalid path, access refused, not allowed
 
 _head = struct.Struct(">BHI")
 _method_id = struct.Struct(">I")
@@ -100,14 +101,17 @@ class Channel:
             ChannelClosed: the server closed the channel over one of them.
             OSError: the connection is gone.
         """
+        data = b"".join([self.marshal(method) for method in methods])
+        return await self.ask(data, sum(method.synchronous for method in methods))
+
+    async def ask(self, data: bytes, count: int) -> list[Any]:
+        """As `call`, of frames that have so many answers."""
         if self.closed is not None:
             raise self.closed
         loop = self.wire.loop
-        answers: list[asyncio.Future[Any]] = [
-            loop.create_future() for method in methods if method.synchronous
-        ]
+        answers: list[asyncio.Future[Any]] = [loop.create_future() for _ in range(count)]
         self._calls.extend(answers)
-        self.wire.write(b"".join([self.marshal(method) for method in methods]))
+        self.wire.write(data)
         try:
             return [await answer for answer in answers]
         finally:
@@ -176,7 +180,7 @@ class Channel:
             case amqp.Channel.Flow():
                 pass
             case _:
-                self._answer(method)
+                self.take_answer(method)
 
     def take_header(self, payload: bytes) -> None:
         if self._content is not None:
@@ -209,9 +213,9 @@ class Channel:
         elif kind == RETURN:
             self.on_return(content)
         else:
-            self._answer(content)
+            self.take_answer(content)
 
-    def _answer(self, answer: Any) -> None:
+    def take_answer(self, answer: Any) -> None:
         if self._calls:
             call = self._calls.popleft()
             if not call.done():
@@ -232,8 +236,7 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._unread = b""
         self._channels: dict[int, Channel] = {}
-        self._handshake: deque[Any] = deque()
-        self._news: asyncio.Future[None] | None = None
+        self._own = Channel(self, 0)
         self._beat: asyncio.TimerHandle | None = None
         self._last_heard = self.loop.time()
 
@@ -269,8 +272,8 @@ class Wire(asyncio.Protocol):
 
     async def greet(self, user: str, password: str, vhost: str, heartbeat: int, name: str) -> None:
         """The handshake; `connect` does it."""
-        self.write(b"AMQP\x00\x00\x09\x01")
-        start = await self._next(amqp.Connection.Start)
+        pack = self._own.marshal
+        start = await self._say(b"AMQP\x00\x00\x09\x01", amqp.Connection.Start)
         properties = cast("dict[str, Any]", start.server_properties)
         self.version = str(properties.get("version", ""))
         capabilities: dict[str, Any] = {
@@ -280,35 +283,27 @@ class Wire(asyncio.Protocol):
             "connection.blocked": True,
             "authentication_failure_close": True,
         }
-        self._send(
-            amqp.Connection.StartOk(
-                client_properties={
-                    "product": "asyncq",
-                    "connection_name": name,
-                    "capabilities": capabilities,
-                },
-                mechanism="PLAIN",
-                response=f"\0{user}\0{password}",
-                locale="en_US",
-            )
+        greeting = amqp.Connection.StartOk(
+            client_properties={
+                "product": "asyncq",
+                "connection_name": name,
+                "capabilities": capabilities,
+            },
+            mechanism="PLAIN",
+            response=f"\0{user}\0{password}",
+            locale="en_US",
         )
-        tune = await self._next(amqp.Connection.Tune)
+        tune = await self._say(pack(greeting), amqp.Connection.Tune)
         self.frame_max = tune.frame_max or 131072
         beat = min(heartbeat, tune.heartbeat) if heartbeat and tune.heartbeat else heartbeat
-        self._send(amqp.Connection.TuneOk(min(tune.channel_max or MOST_CHANNELS, MOST_CHANNELS),
-                                          self.frame_max, beat))  # fmt: skip
-        self._send(amqp.Connection.Open(vhost))
-        await self._next(amqp.Connection.OpenOk)
+        channels = min(tune.channel_max or MOST_CHANNELS, MOST_CHANNELS)
+        tuned = pack(amqp.Connection.TuneOk(channels, self.frame_max, beat))
+        await self._say(tuned + pack(amqp.Connection.Open(vhost)), amqp.Connection.OpenOk)
         if beat:
             self._beat_every(beat / 3)
 
-    async def _next(self, expected: type[T]) -> T:
-        while not self._handshake:
-            if self.closed is not None:
-                raise self.closed
-            self._news = self.loop.create_future()
-            await self._news
-        method = self._handshake.popleft()
+    async def _say(self, data: bytes, expected: type[T]) -> T:
+        [method] = await self._own.ask(data, 1)
         if not isinstance(method, expected):
             raise ConnectionResetError(f"the server said {method.name} in the handshake")
         return method
@@ -349,9 +344,6 @@ class Wire(asyncio.Protocol):
             except RuntimeError as error:
                 # What uvloop raises when the connection was reset while nobody looked.
                 raise ConnectionResetError(str(error)) from error
-
-    def _send(self, method: Any) -> None:
-        self.write(pamqp.frame.marshal(method, 0))
 
     def _beat_every(self, seconds: float) -> None:
         if self.closed is None:
@@ -415,14 +407,13 @@ class Wire(asyncio.Protocol):
             case amqp.Connection.CloseOk():
                 pass
             case _:
-                self._handshake.append(method)
-                self._wake()
+                self._own.take_answer(method)
 
     def _refuse(self, code: int, text: str) -> None:
         """The server ends the connection: because of us, or because of itself."""
-        self._send(amqp.Connection.CloseOk())
+        self.write(self._own.marshal(amqp.Connection.CloseOk()))
         why: Exception
-        if code in {402, 403, 530}:  # invalid path, access refused, not allowed
+        if code in REFUSALS:
             why = ConnectionRefused(f"{code} {text}")
         else:
             why = ConnectionResetError(f"the server closed the connection: {code} {text}")
@@ -439,14 +430,9 @@ class Wire(asyncio.Protocol):
         self.closed = why
         if self._beat is not None:
             self._beat.cancel()
-        for channel in list(self._channels.values()):
+        for channel in (self._own, *self._channels.values()):
             channel.end(why)
         self._channels.clear()
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
 
 
 def _ignore(*_: Any) -> None:
