@@ -52,11 +52,7 @@ async def publisher(rabbitmq_url: str) -> AsyncIterator[Publisher]:
 
 
 async def ask(publisher: Publisher, *methods: object) -> list[object]:
-    channel = await publisher.open_channel()
-    try:
-        return await publisher.ask(channel, *methods)
-    finally:
-        channel.close()
+    return await publisher.connector.call(*methods)
 
 
 @asynccontextmanager

@@ -333,7 +333,7 @@ async def test_an_eta_in_years_is_taken(broker: RabbitBroker, publisher: Publish
 
 async def test_foreign_bytes_come_as_they_are(broker: RabbitBroker, publisher: Publisher) -> None:
     await broker.publish([envelope("1")])
-    channel = await publisher.open_channel()
+    channel = await publisher.connector.open_channel()
     method = channel.marshal(amqp.Basic.Publish(routing_key="mail"))
     header = b"\x02" + channel.number.to_bytes(2, "big") + (14).to_bytes(4, "big")
     header += b"\x00\x3c\x00\x00" + (3).to_bytes(8, "big") + b"\x00\x00\xce"

@@ -197,8 +197,8 @@ async def until_ready(broker: RabbitBroker, count: int) -> None:
 
 async def consumers_of(publisher: Publisher) -> int:
     """How many the queue has, as the server sees it."""
-    channel = await publisher.open_channel()
-    answers = await publisher.ask(channel, amqp.Queue.Declare(queue="mail", passive=True))
+    channel = await publisher.connector.open_channel()
+    answers = await channel.call(amqp.Queue.Declare(queue="mail", passive=True))
     channel.close()
     return int(answers[0].consumer_count)
 

@@ -108,7 +108,7 @@ ODD: Sequence[tuple[bytes, bytes]] = [
 
 async def put_raw(publisher: Publisher, queue: str, properties: bytes, body: bytes) -> None:
     """Publish as no library would: with these properties, byte for byte."""
-    channel = await publisher.open_channel()
+    channel = await publisher.connector.open_channel()
     wire = channel.wire
     method = frames(Parcel("", queue, "x", b""), channel.number, wire.frame_max)
     method = method[: 7 + struct.unpack_from(">I", method, 3)[0] + 1]  # its first frame
@@ -118,7 +118,7 @@ async def put_raw(publisher: Publisher, queue: str, properties: bytes, body: byt
         piece = body[at : at + 100_000]
         data += struct.pack(">BHI", BODY, channel.number, len(piece)) + piece + END
     channel.send(data)
-    await publisher.ask(channel, amqp.Basic.Qos(0, 0, False))  # it has heard all that
+    await channel.call(amqp.Basic.Qos(0, 0, False))  # it has heard all that
     channel.close()
 
 

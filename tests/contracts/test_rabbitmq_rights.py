@@ -14,7 +14,7 @@ from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.rabbitmq.broker import RabbitBroker
 from asyncq.drivers.rabbitmq.publisher import Publisher
-from asyncq.drivers.rabbitmq.rights import access_refused
+from asyncq.drivers.rabbitmq.refusals import access_refused
 from asyncq.errors import ConfigurationError, QueueUnavailable, UnknownResult
 from asyncq.language.message import new_id
 from asyncq.language.topology import Queue
@@ -234,8 +234,8 @@ async def test_a_queue_that_another_consumer_has_for_itself_stops_no_other(
 ) -> None:
     classic = Queue("mail", kind="classic")
     await broker.declare([classic])
-    hers = await publisher.open_channel()
-    await publisher.ask(hers, amqp.Basic.Consume(queue="mail", exclusive=True))
+    hers = await publisher.connector.open_channel()
+    await hers.call(amqp.Basic.Consume(queue="mail", exclusive=True))
     app = App(rabbitmq_url, backend=f"memory://{new_id()}", queues=[classic])
 
     @app.task(queue="other")

@@ -211,7 +211,7 @@ async def test_garbage_in_the_reply_queue_is_logged_and_the_client_goes_on(
 
     odd = [b"", b"\xc1", b"\x91" * 5000, msgspec.msgpack.encode([{"no": "record"}, 7])]
     async with app, app.worker():
-        channel = await publisher.open_channel()
+        channel = await publisher.connector.open_channel()
         with caplog.at_level(logging.WARNING):
             for body in odd:
                 parcel = Parcel("", reply_queue(app), new_id(), body)

@@ -52,6 +52,9 @@ class RabbitQueueAdmin:
             differs=await self._topology.difference(queue),
         )
 
+    async def is_there(self, queue: str) -> bool:
+        return await self._topology.count_if_there(queue) is not None
+
     async def purge(self, queue: str) -> int:
         """Remove what is ready; what is delayed stays, since all queues share the delay levels."""
         return await self._topology.purge(queue) + await self._topology.purge(names.suspects(queue))
@@ -104,7 +107,9 @@ class RabbitQueueAdmin:
                     await self._end_browse()
                     browse = None
                 if browse is None or not browse.is_open:
-                    browse = Browse(self._publisher, queue, await self._publisher.open_channel())
+                    browse = Browse(
+                        self._publisher, queue, await self._publisher.connector.open_channel()
+                    )
                     self._browse = browse
                     await browse.skip(offset)
                 yield browse

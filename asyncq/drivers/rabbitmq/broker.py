@@ -19,7 +19,7 @@ from asyncq.drivers.rabbitmq.consumer import RabbitConsumer
 from asyncq.drivers.rabbitmq.content import Parcel, TooLarge
 from asyncq.drivers.rabbitmq.parcels import wrap
 from asyncq.drivers.rabbitmq.publisher import Publisher
-from asyncq.drivers.rabbitmq.rights import AccessRefused
+from asyncq.drivers.rabbitmq.refusals import AccessRefused
 from asyncq.drivers.rabbitmq.sender import Sent
 from asyncq.drivers.rabbitmq.topology import DeclaredOtherwise, Topology
 from asyncq.errors import (
@@ -33,7 +33,6 @@ from asyncq.errors import (
 )
 from asyncq.language.topology import Queue, copy_id, resolve
 from asyncq.loggers import get_logger
-from asyncq.seams.admin import DeadLetter, Depth
 from asyncq.seams.broker import Consumer, Envelope, Lease, QueueSpec
 from asyncq.seams.dead import DeadLimits
 
@@ -42,7 +41,7 @@ log = get_logger(__name__)
 MOST_REMEMBERED = 100_000  # ids of what was sent in vain
 
 
-class RabbitBroker:
+class RabbitBroker(RabbitQueueAdmin):
     """Queues in one RabbitMQ."""
 
     def __init__(self, where: Url | Hosts, clock: Clock, limits: DeadLimits | None = None) -> None:
@@ -50,9 +49,8 @@ class RabbitBroker:
         self._hosts = self._settings.hosts
         self._hosts.on_move(self._forget_former)
         sending = Connector(self._settings, "sends", BrokerUnavailable)
-        self._topology = Topology(self._settings, sending, limits or DeadLimits())
-        self._publisher = Publisher(sending, self._topology, clock)
-        self._admin = RabbitQueueAdmin(self._publisher)
+        topology = Topology(self._settings, sending, limits or DeadLimits())
+        super().__init__(Publisher(sending, topology, clock))
         self._consuming = Connector(self._settings, "consumes", BrokerUnavailable)
         self._clock = clock
         self._unsure: dict[str, None] = {}  # sent, and whether it arrived is not known
@@ -64,7 +62,7 @@ class RabbitBroker:
 
     async def __aenter__(self) -> Self:
         await self._hosts.choose()
-        channel = await self._publisher.open_channel()
+        channel = await self._publisher.connector.open_channel()
         channel.close()
         return self
 
@@ -165,29 +163,6 @@ class RabbitBroker:
 
     async def bind(self, queues: Sequence[Queue]) -> None:
         await self.declare(queues)  # a queue is declared with its bindings
-
-    async def queues(self) -> Sequence[str]:
-        return await self._admin.queues()
-
-    async def is_there(self, queue: str) -> bool:
-        return await self._topology.count_if_there(queue) is not None
-
-    async def depth(self, queue: str) -> Depth:
-        return await self._admin.depth(queue)
-
-    async def purge(self, queue: str) -> int:
-        return await self._admin.purge(queue)
-
-    async def dead_letters(
-        self, queue: str, *, limit: int = 100, offset: int = 0
-    ) -> Sequence[DeadLetter]:
-        return await self._admin.dead_letters(queue, limit=limit, offset=offset)
-
-    async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
-        return await self._admin.replay(queue, ids)
-
-    async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
-        return await self._admin.delete_dead(queue, ids)
 
     @asynccontextmanager
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:

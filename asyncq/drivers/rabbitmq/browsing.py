@@ -155,10 +155,12 @@ class Browse:
         return amqp.Queue.Declare(queue=names.dead(self.queue), passive=True)
 
     async def _ask(self, *methods: Any) -> list[Any]:
+        connector = self._publisher.connector
         try:
-            return await self._publisher.ask(self._channel, *methods)
+            async with connector.asking():
+                return await self._channel.call(*methods)
         except ChannelClosed as error:
-            raise self._publisher.gone(error) from error
+            raise connector.gone(error) from error
 
     def _on_delivery(self, content: Content) -> None:
         self._ahead.append(content)

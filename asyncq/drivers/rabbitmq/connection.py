@@ -12,9 +12,8 @@ import anyio
 
 from asyncq.config import Url, query_of
 from asyncq.drivers.hosts import CONNECT_TIMEOUT, Hosts
-from asyncq.drivers.rabbitmq.limits import REMEDY, is_at_limit
-from asyncq.drivers.rabbitmq.rights import access_refused
-from asyncq.drivers.rabbitmq.wire import ChannelClosed, ConnectionRefused, Wire
+from asyncq.drivers.rabbitmq.refusals import RAISE_LIMIT, access_refused, is_at_limit
+from asyncq.drivers.rabbitmq.wire import Channel, ChannelClosed, ConnectionRefused, Wire
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError
 
 CALL_TIMEOUT = 10.0  # seconds until a silent server counts as gone
@@ -165,7 +164,7 @@ class Connector:
         """Our exception for a connection that was lost, or a server that says no."""
         what, url = str(error) or type(error).__name__, repr(self._url)
         if is_at_limit(what):
-            return self._unavailable(f"{url} says no: {what}{REMEDY}")
+            return self._unavailable(f"{url} says no: {what}{RAISE_LIMIT}")
         if isinstance(error, ChannelClosed):
             refused = access_refused(url, what, error.method)
             return refused or self._unavailable(f"{url} says no: {what}")
@@ -193,12 +192,17 @@ class Connector:
             ChannelClosed: the server says no to one of them.
             BrokerUnavailable, BackendUnavailable: no answer; call again.
         """
-        async with self.asking():
-            channel = await (await self.wire()).open_channel()
-            try:
+        channel = await self.open_channel()
+        try:
+            async with self.asking():
                 return await channel.call(*methods)
-            finally:
-                channel.close()
+        finally:
+            channel.close()
+
+    async def open_channel(self) -> Channel:
+        """A channel for something of its own; close it. Raises as `wire`."""
+        async with self.asking():
+            return await (await self.wire()).open_channel()
 
     def close(self) -> None:
         """Close the connection; the next call opens a new one."""

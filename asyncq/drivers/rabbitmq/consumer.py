@@ -18,11 +18,11 @@ from typing import Any
 import anyio
 import pamqp.commands as amqp
 
-from asyncq.drivers.rabbitmq import remedies
 from asyncq.drivers.rabbitmq.aftermath import Aftermath, note_loss
 from asyncq.drivers.rabbitmq.connection import Connector
 from asyncq.drivers.rabbitmq.parcels import Received, unwrap
 from asyncq.drivers.rabbitmq.publisher import Publisher
+from asyncq.drivers.rabbitmq.refusals import not_consumed, remedy_of_closed_channel
 from asyncq.drivers.rabbitmq.suspects import LOOK
 from asyncq.drivers.rabbitmq.unsettled import Unsettled
 from asyncq.drivers.rabbitmq.window import Window
@@ -89,7 +89,7 @@ class RabbitConsumer:
                 await self._open_channel()
         except ChannelClosed as error:
             # Of this channel alone: the queues of others on this connection go on.
-            raise remedies.not_consumed(self._name, self._connector.gone(error)) from error
+            raise not_consumed(self._name, self._connector.gone(error)) from error
 
     async def _open_channel(self) -> None:
         wire = await self._connector.wire()
@@ -203,7 +203,7 @@ class RabbitConsumer:
         except (OSError, ChannelClosed) as error:
             channel.wire.close()
             if isinstance(error, TimeoutError):
-                self._publisher.doubt()  # it goes the same way
+                self._publisher.connector.close()  # it goes the same way
             raise self._lost(error) from error
 
     def _living_channel(self) -> Channel:
@@ -293,7 +293,7 @@ class RabbitConsumer:
             "the channel of queue %s was closed: %s%s",
             self._name,
             why,
-            remedies.of_closed_channel(why),
+            remedy_of_closed_channel(why),
         )
 
 

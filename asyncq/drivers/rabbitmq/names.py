@@ -23,6 +23,7 @@ from asyncq.seams.dead import DeadLimits
 
 DEAD = "asyncq:dead"
 ARRIVALS = "asyncq:arrivals"  # below the lowest level
+LEVEL = "asyncq:delay:"
 LEVELS = 30
 UNIT = 0.125  # seconds on the lowest level; all of them together are four years
 LONGEST = (2**LEVELS - 1) * UNIT
@@ -44,7 +45,7 @@ def queues_of(queue: str) -> list[str]:
 
 
 def level(number: int) -> str:
-    return f"asyncq:delay:{number}"
+    return f"{LEVEL}{number}"
 
 
 def dead_method(queue: str, limits: DeadLimits) -> Any:
@@ -178,23 +179,15 @@ def delay_key(units: int, queue: str) -> str:
     return ".".join(f"{units:0{LEVELS}b}") + f".{queue}"
 
 
-def level_number(exchange: str) -> int | None:
-    """Which level this exchange stands for; None if for none."""
-    prefix, _, number = exchange.rpartition(":")
-    return int(number) if prefix == "asyncq:delay" else None
+def level_number(exchange: str) -> int:
+    """Which level this exchange stands for; -1 if for none."""
+    return int(exchange.removeprefix(LEVEL)) if exchange.startswith(LEVEL) else -1
 
 
-def target_of(delayed_key: str) -> str:
-    """The queue in which a delayed message arrives."""
-    return delayed_key.split(".", LEVELS)[LEVELS]
-
-
-def is_ours(exchange: str) -> bool:
-    """Whether it is by asyncq's own doing that a message goes to this exchange."""
-    return exchange in {"", DEAD} or level_number(exchange) is not None
-
-
-def queue_of(exchange: str, key: str) -> str:
-    """The queue, without what belongs to it, that a parcel for one of our exchanges is for."""
-    physical = key if level_number(exchange) is None else target_of(key)
-    return physical.partition(":")[0]
+def queue_of(exchange: str, key: str) -> str | None:
+    """The queue, without what belongs to it, that a parcel is for; None if bindings say which."""
+    if exchange.startswith(LEVEL):
+        key = key.split(".", LEVELS)[LEVELS]
+    elif exchange not in {"", DEAD}:
+        return None
+    return key.partition(":")[0]

@@ -1,7 +1,6 @@
 """What broker and consumers of one process share: sending to queues that are there."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -12,7 +11,6 @@ from asyncq.drivers.rabbitmq.content import Parcel
 from asyncq.drivers.rabbitmq.parcels import DIED_AT, REASON, wrap
 from asyncq.drivers.rabbitmq.sender import Sender, Sent
 from asyncq.drivers.rabbitmq.topology import Topology
-from asyncq.drivers.rabbitmq.wire import Channel
 from asyncq.seams.broker import Envelope, Reject
 from asyncq.seams.dead import pack_last
 from asyncq.texts import counted
@@ -24,7 +22,7 @@ class Publisher:
     """One connection that sends."""
 
     def __init__(self, connector: Connector, topology: Topology, clock: Clock) -> None:
-        self._connector = connector
+        self.connector = connector
         self._now = clock.now
         self._sender = Sender(connector, CALL_TIMEOUT)
         self.topology = topology
@@ -72,7 +70,7 @@ class Publisher:
         Raises:
             BrokerUnavailable: some may be kept; sending them again may store them twice.
         """
-        await self._prepare(parcels)
+        await self._have_levels(parcels)
         sent = await self._sender.send(parcels, kept)
         if not sent.returned:
             return sent
@@ -80,9 +78,9 @@ class Publisher:
         again = [parcel for parcel in parcels if parcel.id in sent.returned]
         self.topology.levels = 0
         for parcel in again:
-            if names.is_ours(parcel.exchange):
-                await self.topology.declare(names.queue_of(parcel.exchange, parcel.key), anew=True)
-        await self._prepare(again)
+            if (queue := names.queue_of(parcel.exchange, parcel.key)) is not None:
+                await self.topology.declare(queue, anew=True)
+        await self._have_levels(again)
         resent = await self._sender.send(again, kept)
         return Sent(resent.returned, [*sent.refused, *resent.refused])
 
@@ -95,34 +93,14 @@ class Publisher:
         sent = await self.send(parcels)
         if sent:
             missing = len(sent.returned) + len(sent.refused)
-            raise self._connector.gone(
+            raise self.connector.gone(
                 OSError(f"{missing} of {counted(len(parcels), 'message')} not taken")
             )
 
-    async def _prepare(self, parcels: Sequence[Parcel]) -> None:
+    async def _have_levels(self, parcels: Sequence[Parcel]) -> None:
         levels = [names.level_number(parcel.exchange) for parcel in parcels if parcel.exchange]
-        highest = max((level for level in levels if level is not None), default=-1)
-        if highest >= self.topology.levels:
+        if levels and (highest := max(levels)) >= self.topology.levels:
             await self.topology.declare_levels(highest)
-
-    async def open_channel(self) -> Channel:
-        """A channel for something of its own; close it."""
-        async with self._connector.asking():
-            wire = await self._connector.wire()
-            return await wire.open_channel()
-
-    async def ask(self, channel: Channel, *methods: Any) -> list[Any]:
-        """The answers to these methods; raises `ChannelClosed` where the server says no."""
-        async with self._connector.asking():
-            return await channel.call(*methods)
-
-    def gone(self, error: BaseException) -> Exception:
-        """Our exception for a server that says no."""
-        return self._connector.gone(error)
-
-    def doubt(self) -> None:
-        """Another connection to the same server fell silent: take a new one."""
-        self._connector.close()
 
     def close(self) -> None:
         self._sender.close()

@@ -13,8 +13,7 @@ import pamqp.commands as amqp
 
 from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.connection import AmqpSettings, Connector
-from asyncq.drivers.rabbitmq.limits import is_at_limit
-from asyncq.drivers.rabbitmq.rights import ACCESS_REFUSED, AccessRefused
+from asyncq.drivers.rabbitmq.refusals import ACCESS_REFUSED, AccessRefused, is_at_limit
 from asyncq.drivers.rabbitmq.wire import ChannelClosed
 from asyncq.errors import ConfigurationError, QueueUnavailable
 from asyncq.language.topology import Queue

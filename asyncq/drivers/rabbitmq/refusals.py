@@ -1,15 +1,25 @@
-"""What RabbitMQ means when it refuses access: the right that is missing, and how it is given."""
+"""What RabbitMQ means when it says no, and what to do: rights that are missing, limits, deadlines.
+
+It says that a limit is reached with the codes of other things: of a wrong set-up, of a queue that
+was made otherwise.
+"""
 
 import re
 from collections.abc import Mapping
 
-from asyncq.errors import ConfigurationError
+from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueUnavailable
 
 ACCESS_REFUSED = 403  # AMQP's reply code
 NOT_A_RIGHT = "exclusive use"  # what the code stands for as well: another consumer came first
 
+OVERDUE = "delivery acknowledgement"  # what RabbitMQ says of a delivery that was held for too long
+RAISE_LIMIT = (
+    ": end what is not needed there, or raise it (rabbitmqctl set_vhost_limits, set_user_limits)"
+)
+
 Method = tuple[int, int]  # AMQP's numbers of a class and its method
 
+_REACHED = re.compile(r"limit .*is reached|has reached the maximum")
 _REFUSED = re.compile(
     r"access to (?P<kind>queue|exchange|vhost) '(?P<name>.*?)'(?: in vhost '(?P<vhost>.*)')?"
     r" refused for user '(?P<user>.*?)'"
@@ -60,6 +70,31 @@ def access_refused(url: str, said: str, method: Method = (0, 0)) -> AccessRefuse
         f"{_quoted(user)} '.*' '.*' '.*' (to configure, write and read; patterns of names that are "
         f"narrower have to let asyncq's own pass). RabbitMQ said: {said}"
     )
+
+
+def is_at_limit(said: object) -> bool:
+    """Whether this is why the server says no."""
+    return _REACHED.search(str(said)) is not None
+
+
+def remedy_of_closed_channel(why: Exception) -> str:
+    """What a line of the log ends with that says why a channel was closed."""
+    if OVERDUE not in str(why):
+        return ""
+    return (
+        "; a task took longer than RabbitMQ's consumer_timeout (30 minutes, unless rabbitmq.conf"
+        " says otherwise) and runs again: set that to more than your longest task"
+    )
+
+
+def not_consumed(queue: str, error: Exception) -> Exception:
+    """What to raise where the server closed the channel as a queue was to be consumed."""
+    if not isinstance(error, BrokerUnavailable):
+        return error
+    remedy = ""
+    if NOT_A_RIGHT in str(error):
+        remedy = ": another consumer has it for itself; end that one, or consume another queue"
+    return QueueUnavailable(queue, f"queue {queue} cannot be consumed{remedy} ({error})")
 
 
 def _quoted(text: str) -> str:
