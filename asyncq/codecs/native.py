@@ -8,34 +8,37 @@ which are the other fields of a `Message`, in their order. It grows at its end a
 older worker reads a newer message of the same version.
 """
 
-from collections.abc import Callable
-from operator import attrgetter
 from typing import Any
 
 import msgspec
 
 from asyncq.errors import NewerVersion, Undecodable
-from asyncq.language.message import UNREADABLE, Message
+from asyncq.language.message import EMPTY_ARGS, EMPTY_KWARGS, UNREADABLE, Message
 from asyncq.seams.broker import Envelope
-from asyncq.seams.packing import array_of, enclose
+from asyncq.seams.packing import enclose
 from asyncq.texts import counted
 
 VERSION = 1
 
 
-class _Head(msgspec.Struct, array_like=True, gc=False):
+class _Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
     version: int
+    task: str
+    args: msgspec.Raw = EMPTY_ARGS
+    kwargs: msgspec.Raw = EMPTY_KWARGS
+    attempt: int = 1
+    root: str | None = None
+    parent: str | None = None
+    keep_result: float | None = None
 
 
-class _Start(_Head, array_like=True):
+class _Start(msgspec.Struct, frozen=True, array_like=True):
+    version: int
     more: Any = None
 
 
-_IN_BODY = Message.__struct_fields__[1:]  # behind the header
-_in_body: Callable[[Any], tuple[Any, ...]] = attrgetter(*_IN_BODY)
-
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(array_of(_Head, Message, _IN_BODY)).decode
+_decode = msgspec.msgpack.Decoder(_Body).decode
 _decode_start = msgspec.msgpack.Decoder(_Start).decode
 
 
@@ -43,7 +46,19 @@ class NativeCodec:
     """Messages as asyncq writes them."""
 
     def encode(self, message: Message) -> Envelope:
-        return enclose(message.header, _encode((VERSION, *_in_body(message))))
+        body = _encode(
+            (  # a _Body to whoever reads it; to make one takes longer than to encode it
+                VERSION,
+                message.task,
+                message.args,
+                message.kwargs,
+                message.attempt,
+                message.root,
+                message.parent,
+                message.keep_result,
+            )
+        )
+        return enclose(message.header, body)
 
     def decode(self, envelope: Envelope) -> Message:
         try:
@@ -55,7 +70,16 @@ class NativeCodec:
             ) from error
         if body.version > VERSION:
             raise NewerVersion(body.version, VERSION)
-        return Message(envelope, *_in_body(body))
+        return Message(
+            envelope,
+            body.task,
+            body.args,
+            body.kwargs,
+            body.attempt,
+            body.root,
+            body.parent,
+            body.keep_result,
+        )
 
     def _explain(self, body: bytes) -> None:
         """A body of another shape may still say that it is of a newer version."""

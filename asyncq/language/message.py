@@ -32,8 +32,8 @@ Priority = Annotated[int, msgspec.Meta(ge=0, le=MAX_PRIORITY)]
 class Header(Shown, frozen=True, gc=False, omit_defaults=True):
     """What brokers know of a message, whatever task it is for.
 
-    Every field travels: it is written and read in `asyncq.seams.packing`, which asks here for what
-    there is. New ones come last, with a default.
+    Every field travels: it is written and read in `asyncq.seams.packing`, and nowhere else. New
+    ones come last, with a default.
     """
 
     id: str

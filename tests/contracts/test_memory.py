@@ -23,6 +23,7 @@ from asyncq.testing.contracts import (
     ConsumerContract,
     DeadLetterContract,
     DriverFixtures,
+    EnvelopeContract,
     FullBroker,
     LeaseContract,
     ModelContract,
@@ -70,6 +71,10 @@ class TestLeases(InMemory, LeaseContract):
 
 
 class TestQuarantine(InMemory, QuarantineContract):
+    pass
+
+
+class TestEnvelopes(InMemory, EnvelopeContract):
     pass
 
 

@@ -15,6 +15,7 @@ from asyncq.testing.contracts import (
     ConsumerContract,
     DeadLetterContract,
     DriverFixtures,
+    EnvelopeContract,
 )
 
 
@@ -37,6 +38,10 @@ class TestBroker(InRabbit, BrokerContract):
 
 
 class TestConsumer(InRabbit, ConsumerContract):
+    pass
+
+
+class TestEnvelopes(InRabbit, EnvelopeContract):
     pass
 
 

@@ -17,6 +17,7 @@ from asyncq.testing.contracts import (
     ConsumerContract,
     DeadLetterContract,
     DriverFixtures,
+    EnvelopeContract,
     FullBroker,
     LeaseContract,
     ModelContract,
@@ -52,6 +53,10 @@ class TestLeases(InRedis, LeaseContract):
 
 
 class TestQuarantine(InRedis, QuarantineContract):
+    pass
+
+
+class TestEnvelopes(InRedis, EnvelopeContract):
     pass
 
 

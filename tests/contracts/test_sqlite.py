@@ -17,6 +17,7 @@ from asyncq.testing.contracts import (
     ConsumerContract,
     DeadLetterContract,
     DriverFixtures,
+    EnvelopeContract,
     FullBroker,
     LeaseContract,
     ModelContract,
@@ -52,6 +53,10 @@ class TestLeases(InSqlite, LeaseContract):
 
 
 class TestQuarantine(InSqlite, QuarantineContract):
+    pass
+
+
+class TestEnvelopes(InSqlite, EnvelopeContract):
     pass
 
 

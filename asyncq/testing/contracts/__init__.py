@@ -17,6 +17,7 @@ from asyncq.testing.contracts.backends import BackendContract, ProgressContract
 from asyncq.testing.contracts.brokers import BrokerContract
 from asyncq.testing.contracts.consumers import ConsumerContract
 from asyncq.testing.contracts.dead import DeadLetterContract
+from asyncq.testing.contracts.envelopes import EnvelopeContract
 from asyncq.testing.contracts.given import DriverFixtures, FullBroker
 from asyncq.testing.contracts.leases import LeaseContract
 from asyncq.testing.contracts.model import ModelContract
@@ -31,6 +32,7 @@ __all__ = [
     "ConsumerContract",
     "DeadLetterContract",
     "DriverFixtures",
+    "EnvelopeContract",
     "FullBroker",
     "LeaseContract",
     "ModelContract",

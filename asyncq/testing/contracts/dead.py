@@ -30,6 +30,7 @@ from asyncq.testing.contracts.given import (
     envelope,
     envelopes,
     ids_of,
+    left_out,
     make_suspects,
     new_lease,
     now,
@@ -62,8 +63,8 @@ class DeadLetterContract(DriverFixtures):
         )
         assert letter == expected
         # A field that is added has to be in here, and so in every driver.
-        assert _left_out(expected) == ([] if self.has_leases else ["crashes"])
-        assert _left_out(LAST) == []
+        assert left_out(expected) == ([] if self.has_leases else ["crashes"])
+        assert left_out(LAST) == []
 
     async def test_a_long_traceback_is_kept_whole(self, broker: FullBroker) -> None:
         last = LastAttempt(Failure("shop.Äh", "x" * 4096, "größe " * 2700), 1, "w")
@@ -347,14 +348,3 @@ async def _until_there_are(broker: QueueAdmin, count: int) -> Sequence[DeadLette
 
 def _ids(letters: Sequence[DeadLetter]) -> list[str]:
     return [letter.envelope.id for letter in letters]
-
-
-def _left_out(record: msgspec.Struct) -> list[str]:
-    """The fields that have no value but their default."""
-    defaults = record.__struct_defaults__
-    optional = record.__struct_fields__[-len(defaults) :]
-    return [
-        field
-        for field, default in zip(optional, defaults, strict=True)
-        if getattr(record, field) == default
-    ]

@@ -29,6 +29,8 @@ from asyncq.seams.quarantine import Quarantine
 PATIENCE = 20.0  # seconds after which a test gives up
 FAR = 3600.0  # seconds; longer than any test
 
+FOR_PUBLISHING = {"exchange", "routing_key"}  # of an envelope; no driver keeps them
+
 MAIL = QueueSpec("mail")
 NEWS = QueueSpec("news")
 
@@ -99,6 +101,40 @@ def envelope(body: bytes = b"hello", **changes: Any) -> Envelope:
     """An envelope for `MAIL` with an id of its own."""
     fields: dict[str, Any] = {"id": new_id(), "queue": MAIL.name, "body": body, "sent_at": now()}
     return Envelope(**(fields | changes))
+
+
+def full_envelope(**changes: Any) -> Envelope:
+    """An envelope with a value in every field, that no driver loses one unseen."""
+    moment = now()
+    values: dict[str, Any] = {
+        "body": b"\x93\x01\x02\x03",
+        "priority": 7,
+        "eta": moment - 1.5,
+        "expires": moment + 30.25,
+        "reply_to": "client-1",
+        "sent_at": moment - 3.125,
+        "headers": {"a": [1, None]},
+    }
+    sent = envelope(**(values | changes))
+    untested = set(left_out(sent)) - FOR_PUBLISHING
+    assert not untested, (
+        f"{', '.join(untested)}: no test of a driver has a value for it; say one in "
+        "full_envelope in asyncq/testing/contracts/given.py"
+    )
+    return sent
+
+
+def left_out(record: msgspec.Struct) -> list[str]:
+    """The fields that have no value but their default."""
+    return [
+        field.name
+        for field in msgspec.structs.fields(record)
+        if getattr(record, field.name) == field.default
+        or (
+            field.default_factory is not msgspec.NODEFAULT
+            and getattr(record, field.name) == field.default_factory()
+        )
+    ]
 
 
 def envelopes(count: int, **changes: Any) -> list[Envelope]:
