@@ -41,8 +41,8 @@ from asyncq.language.message import (
 )
 from asyncq.language.signature import Signature
 from asyncq.loggers import get_logger
-from asyncq.seams.backend import Backend, ProgressBoard, PushOnly
-from asyncq.seams.broker import MAX_BATCH, Broker, Envelope, Exchanges
+from asyncq.seams.backend import Backend
+from asyncq.seams.broker import MAX_BATCH, Broker, Envelope
 from asyncq.seams.codec import Codec
 
 log = get_logger(__name__)
@@ -139,7 +139,7 @@ class Client:
                             group.start_soon(publisher.run)
                         group.start_soon(self._waiters.listen)
                         group.start_soon(self._waiters.read)
-                        if isinstance(self.backend, PushOnly):
+                        if self.backend.offers.keeps_nothing:
                             await self._waiters.listen_at_once()
                         ready.set_result(None)
                 # Whoever waits or sends, now or later, is to hear what has ended it all.
@@ -257,10 +257,10 @@ class Client:
     async def progress(self, id: str) -> Progress | None:
         if (client := self._at_hand()) is not self:
             return await client.progress(id)
-        if not isinstance(self.backend, ProgressBoard):
+        if (board := self.backend.offers.progress) is None:
             return None
         with self._in_time():
-            [progress] = await self.backend.fetch_progress([id])
+            [progress] = await board.fetch_progress([id])
         return progress
 
     async def forget(self, ids: Sequence[str]) -> None:
@@ -344,8 +344,8 @@ class Client:
         queues = [queue for queue in self._router.queues.values() if queue.broker == name]
         if queues:
             await broker.declare(queues)
-            if isinstance(broker, Exchanges):
-                await broker.bind(queues)
+            if (bind := broker.offers.bind) is not None:
+                await bind(queues)
 
     async def _locate(self, ids: Sequence[str]) -> Sequence[Status | None]:
         """Where the brokers have these; what none has may be with one that cannot say."""

@@ -15,7 +15,7 @@ from asyncq.client.publisher import Publisher
 from asyncq.client.routing import DEFAULT_BROKER, Plan, Router
 from asyncq.errors import Unroutable
 from asyncq.language.topology import copy_id
-from asyncq.seams.broker import MAX_BATCH, Broker, Envelope, Exchanges
+from asyncq.seams.broker import MAX_BATCH, Broker, Envelope
 
 
 class Dispatch:
@@ -84,7 +84,7 @@ class Dispatch:
         return [
             name
             for name in bound or {DEFAULT_BROKER: None}
-            if isinstance(self._brokers[name], Exchanges)
+            if self._brokers[name].offers.bind is not None
         ]
 
     def _publisher_of(self, queue: str) -> Publisher:

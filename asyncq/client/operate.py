@@ -4,16 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from asyncq.errors import ConfigurationError
 from asyncq.language.message import Status
-from asyncq.seams.admin import (
-    DeadLetter,
-    Depth,
-    MessageFinder,
-    QueueAdmin,
-    QueuePeeker,
-    QueueProber,
-    Waiting,
-)
-from asyncq.seams.broker import Broker
+from asyncq.seams.admin import DeadLetter, Depth, QueueAdmin, Waiting
+from asyncq.seams.broker import Broker, Offers
 
 PAGE = 500  # dead letters looked through at a time
 
@@ -28,22 +20,21 @@ class Operator:
     @property
     def sees_all(self) -> bool:
         """Whether every broker can say which messages it has."""
-        return all(isinstance(broker, MessageFinder) for broker in self._brokers.values())
+        return all(broker.offers.finder is not None for broker in self._brokers.values())
 
     @property
     def lists_queues(self) -> bool:
         """Whether every broker can say which queues it has."""
-        return not any(isinstance(broker, QueueProber) for broker in self._brokers.values())
+        return all(broker.offers.is_there is None for broker in self._brokers.values())
 
     async def queues(self) -> Sequence[str]:
         return sorted({name for admin in self._admins() for name in await admin.queues()})
 
     async def is_there(self, queue: str) -> bool:
         """Whether there is such a queue, also where the broker cannot list it."""
-        admin = self._admin(queue)
-        if isinstance(admin, QueueProber):
-            return await admin.is_there(queue)
-        return queue in await admin.queues()
+        if (is_there := self._offers(queue).is_there) is not None:
+            return await is_there(queue)
+        return queue in await self._admin(queue).queues()
 
     async def depth(self, queue: str) -> Depth:
         return await self._admin(queue).depth(queue)
@@ -51,16 +42,16 @@ class Operator:
     async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
         found: list[Status | None] = [None] * len(ids)
         for broker in self._brokers.values():
-            if isinstance(broker, MessageFinder):
-                here = await broker.find(ids)
+            if (finder := broker.offers.finder) is not None:
+                here = await finder.find(ids)
                 found = [old or new for old, new in zip(found, here, strict=True)]
         return found
 
     async def dead_among(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
         """Those of these ids that are dead letters of this queue."""
-        admin = self._admin(queue)
-        if isinstance(admin, MessageFinder):
-            there = await admin.find(ids)
+        admin, finder = self._admin(queue), self._offers(queue).finder
+        if finder is not None:
+            there = await finder.find(ids)
             wanted = {id for id, at in zip(ids, there, strict=True) if at is Status.FAILED}
         else:
             wanted = set(ids)
@@ -80,13 +71,13 @@ class Operator:
         Raises:
             ConfigurationError: its broker can show nothing without taking it (RabbitMQ).
         """
-        admin = self._admin(queue)
-        if not isinstance(admin, QueuePeeker):
+        finder = self._offers(queue).finder
+        if finder is None:
             raise ConfigurationError(
                 f"the broker of queue {queue} cannot show messages without taking them (on "
                 "RabbitMQ each look would count as a delivery); asyncq queues says how many wait"
             )
-        return await admin.peek(queue, limit=limit, offset=offset)
+        return await finder.peek(queue, limit=limit, offset=offset)
 
     async def purge(self, queue: str) -> int:
         return await self._admin(queue).purge(queue)
@@ -103,13 +94,17 @@ class Operator:
         return await self._admin(queue).delete_dead(queue, ids)
 
     def _admins(self) -> list[QueueAdmin]:
-        return [broker for broker in self._brokers.values() if isinstance(broker, QueueAdmin)]
+        offered = (broker.offers.admin for broker in self._brokers.values())
+        return [admin for admin in offered if admin is not None]
+
+    def _offers(self, queue: str) -> Offers:
+        return self._brokers[self._broker_of(queue)].offers
 
     def _admin(self, queue: str) -> QueueAdmin:
-        name = self._broker_of(queue)
-        broker = self._brokers[name]
-        if not isinstance(broker, QueueAdmin):
+        admin = self._offers(queue).admin
+        if admin is None:
             raise ConfigurationError(
-                f"broker {name!r}, which has queue {queue}, can list and change no queues"
+                f"broker {self._broker_of(queue)!r}, which has queue {queue}, can list and change "
+                "no queues"
             )
-        return broker
+        return admin

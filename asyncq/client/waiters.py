@@ -27,7 +27,7 @@ from asyncq.language.message import Record, Status, new_id, status_of
 from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
-from asyncq.seams.backend import Backend, Mute, PushOnly
+from asyncq.seams.backend import Backend
 
 log = get_logger(__name__)
 
@@ -62,8 +62,8 @@ class Waiters:
         """The ``reply_to`` of what this client sends."""
         self._backend = backend
         self._locate = locate
-        self._told_once = isinstance(backend, PushOnly)
-        self._mute = isinstance(backend, Mute)
+        self._told_once = backend.offers.keeps_nothing
+        self._mute = backend.offers.tells_nothing
         self._may_refuse = self._told_once or self._mute
         self._arrivals = Arrivals(remembers=self._told_once)
         self.sent = self._arrivals.sent

@@ -2,23 +2,25 @@
 
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal, Self
+from typing import Self
 
 import anyio
 
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.language.message import Record
-from asyncq.seams.backend import Watch
+from asyncq.seams.backend import BackendOffers, Watch
 
 
 class NullBackend:
     """Takes every record and keeps none."""
 
-    tells_nothing: Literal[True] = True
-
     def __init__(self, url: Url, clock: Clock) -> None:
         self._identity = (url, clock)
+
+    @property
+    def offers(self) -> BackendOffers:
+        return BackendOffers(tells_nothing=True)
 
     @property
     def store(self) -> Hashable:

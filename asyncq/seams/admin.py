@@ -1,10 +1,10 @@
 """The small seam beside the broker's: what an operator asks of queues."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from asyncq.language.message import Status
-from asyncq.seams.broker import Envelope, LastAttempt
+from asyncq.seams.envelope import Envelope, LastAttempt
 from asyncq.shown import Shown
 
 
@@ -44,7 +44,6 @@ class Waiting(Shown, frozen=True, kw_only=True):
     crashes: int = 0
 
 
-@runtime_checkable
 class QueueAdmin(Protocol):
     """What an operator asks of a broker. None of it is on the path of a delivery."""
 
@@ -82,30 +81,15 @@ class QueueAdmin(Protocol):
         ...
 
 
-@runtime_checkable
-class QueueProber(Protocol):
-    """A broker that cannot list all its queues, and knows whether one is there."""
+class MessageFinder(Protocol):
+    """A broker that can look at its messages without taking them, and knows them by their ids."""
 
-    async def is_there(self, queue: str) -> bool:
-        """Whether there is a queue of this name, whoever made it."""
+    async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
+        """For each id: QUEUED, SCHEDULED or RUNNING, FAILED for a dead letter, None if not here."""
         ...
-
-
-@runtime_checkable
-class QueuePeeker(Protocol):
-    """A broker that can show what waits without taking it."""
 
     async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
         """What waits, in the order in which workers are handed it: suspects, what is ready, and
         what is delayed by when it is due. Nothing is changed by it; while others change the queue,
         some may be seen twice, or not."""
-        ...
-
-
-@runtime_checkable
-class MessageFinder(Protocol):
-    """A broker that knows its messages by their ids."""
-
-    async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
-        """For each id: QUEUED, SCHEDULED or RUNNING, FAILED for a dead letter, None if not here."""
         ...

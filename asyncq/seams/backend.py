@@ -3,7 +3,9 @@
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Protocol, Self
+
+import msgspec
 
 from asyncq.language.message import Progress, Record
 
@@ -23,11 +25,37 @@ class Watch(Protocol):
         ...
 
 
+class ProgressBoard(Protocol):
+    """A backend that also keeps how far running tasks say they are."""
+
+    async def store_progress(self, id: str, progress: Progress, keep: float) -> None:
+        """Remember the latest progress of this message for ``keep`` seconds."""
+        ...
+
+    async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]: ...
+
+
+class BackendOffers(msgspec.Struct, frozen=True, kw_only=True):
+    """What only some backends can do, or cannot."""
+
+    progress: ProgressBoard | None = None
+    keeps_nothing: bool = False
+    """Who does not listen when an outcome is stored never hears it: a client listens before it
+    sends."""
+    tells_nothing: bool = False
+    """Nor does it tell anybody: waiting for an outcome is in vain."""
+
+
 class Backend(Protocol):
     """Keeps one outcome per message until ``keep`` seconds have passed.
 
     Entering connects; leaving closes what was opened.
     """
+
+    @property
+    def offers(self) -> BackendOffers:
+        """What it can do besides; the same from the start, connected or not."""
+        ...
 
     @property
     def store(self) -> Hashable:
@@ -69,31 +97,3 @@ class Backend(Protocol):
     async def forget(self, ids: Sequence[str]) -> None:
         """Remove these records, and their progress."""
         ...
-
-
-@runtime_checkable
-class PushOnly(Protocol):
-    """A backend that keeps nothing: who does not listen when an outcome is stored never hears it.
-
-    So a client listens before it sends.
-    """
-
-    keeps_nothing: Literal[True]
-
-
-@runtime_checkable
-class Mute(Protocol):
-    """A backend that neither keeps outcomes nor tells anybody: waiting for one is in vain."""
-
-    tells_nothing: Literal[True]
-
-
-@runtime_checkable
-class ProgressBoard(Protocol):
-    """A backend that also keeps how far running tasks say they are."""
-
-    async def store_progress(self, id: str, progress: Progress, keep: float) -> None:
-        """Remember the latest progress of this message for ``keep`` seconds."""
-        ...
-
-    async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]: ...

@@ -6,17 +6,18 @@ tests of what is promised here; a driver is right when they pass.
 
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self
 
 import msgspec
 
-from asyncq.language.message import Failure, Header, Record
+from asyncq.language.message import Record
 from asyncq.language.topology import Queue
+from asyncq.seams.admin import MessageFinder, QueueAdmin
+from asyncq.seams.envelope import Envelope, LastAttempt
 from asyncq.seams.quarantine import Quarantine
-from asyncq.shown import Shown
 
 MAX_BATCH = 500
 """The most entries one call on a driver needs to take; callers split, drivers may rely on it."""
@@ -32,15 +33,6 @@ def waited_too_long(ttl: float) -> str:
 
 def overflowed(limit: int) -> str:
     return f"{OVERFLOWED}: the queue had {limit} newer or more urgent ones"
-
-
-class Envelope(Header, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A message as a broker sees it: its header, and bytes."""
-
-    body: bytes
-    exchange: str = ""
-    """Only for a broker with `Exchanges`, and only when it is published."""
-    routing_key: str = ""
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -73,15 +65,6 @@ class Nack(msgspec.Struct, frozen=True):
     delivery: Delivery
     delay: float = 0.0
     replacement: Envelope | None = None
-
-
-class LastAttempt(Shown, frozen=True, array_like=True):
-    """How the last attempt of a message failed, as its dead letter keeps it."""
-
-    error: Failure
-    attempt: int = 0
-    """Which it was, from 1; 0 where the message could not be read."""
-    worker: str = ""
 
 
 class Reject(msgspec.Struct, frozen=True):
@@ -188,11 +171,33 @@ class Lease:
         return not self.lost and time.monotonic() < self.good_until
 
 
+class ConsumerOffers(msgspec.Struct, frozen=True, kw_only=True):
+    """What only some consumers can do: the method that does it, or None."""
+
+    wait_and_receive: Callable[[int], Awaitable[Sequence[Delivery]]] | None = None
+    """To wait and to claim is one round trip: `Consumer.receive` as soon as there is something to
+    receive; none after a few seconds. What it may claim is as good as claimed while it waits: call
+    it with slots in hand. Cancelled, it holds nothing. Raises as `Consumer.receive`."""
+    take_no_more: Callable[[], Awaitable[None]] | None = None
+    """It has messages in hand before it is asked for them: give back, uncounted, what was not
+    received, and hold nothing but what was. That can be settled as before; `Consumer.receive` is
+    not called again. Raises as `Consumer.settle`."""
+    complete: Callable[[Sequence[Completion]], Awaitable[Sequence[Delivery]]] | None = None
+    """Broker and backend are one store: keep each record (the first for an id stands), settle each
+    delivery, tell who waits; all or nothing for each completion. Returns the deliveries that were
+    not ours any more: for them neither was done. Raises as `Consumer.settle`."""
+
+
 class Consumer(Protocol):
     """One worker's hands in one queue.
 
     `settle` may run while `wait` or `receive` does; none of the three runs twice at once.
     """
+
+    @property
+    def offers(self) -> ConsumerOffers:
+        """What it can do besides; asked once, when the worker begins to consume."""
+        ...
 
     async def wait(self) -> None:
         """Return when there may be something to receive. Holds nothing meanwhile.
@@ -228,43 +233,73 @@ class Consumer(Protocol):
         ...
 
 
-@runtime_checkable
-class WaitingConsumer(Consumer, Protocol):
-    """A consumer that can wait and claim in one round trip."""
+class LeaseRenewer(Protocol):
+    """Renews leases from outside the event loop, on a connection of its own. Methods block."""
 
-    async def wait_and_receive(self, limit: int) -> Sequence[Delivery]:
-        """`receive` as soon as there is something to receive; none after a few seconds.
+    def renew(self, incarnation: str, queues: Sequence[str], seconds: float) -> bool:
+        """Make the lease last ``seconds`` from now. False: it had ended, and stays so.
 
-        What it may claim is as good as claimed while it waits: call it with slots in hand.
-        Cancelled, it holds nothing. Raises as `receive`.
+        0 seconds end it now: the next sweep recovers what it held, as after a crash.
+
+        Raises:
+            BrokerUnavailable: not renewed; call again.
+        """
+        ...
+
+    def release(self, incarnation: str, queues: Sequence[str]) -> int:
+        """End the lease of a worker that is dead; returns how many messages it held.
+
+        They are recovered at once, as `Leased.sweep` would when the lease has run out, and with
+        the same blame. Where it held nothing, or was swept before, nothing happens.
+
+        Raises:
+            BrokerUnavailable: some may have been recovered; call again.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Leased(Protocol):
+    """A broker whose leases are records that somebody renews and sweeps."""
+
+    @property
+    def leases_are_shared(self) -> bool:
+        """Whether another process can renew them: not where the store is in this one."""
+        ...
+
+    def renewer(self) -> LeaseRenewer:
+        """A new renewer, for one thread or process."""
+        ...
+
+    async def sweep(self, queue: str) -> int:
+        """Recover what workers held whose lease has ended; returns how many messages.
+
+        They become suspects. If the dead worker held some already, these alone are charged with
+        the crash; otherwise each is. Bounded work: call again while it returns more than nothing.
         """
         ...
 
 
-@runtime_checkable
-class PushedConsumer(Consumer, Protocol):
-    """A consumer that has messages in hand before it is asked for them."""
+class Offers(msgspec.Struct, frozen=True, kw_only=True):
+    """What only some brokers can do, and who does it: the broker itself as a rule; None: nobody.
 
-    async def take_no_more(self) -> None:
-        """Give back, uncounted, what was not received, and hold nothing but what was.
+    A driver that can do nothing of it has ``Offers()``; whoever needs it does without, or says so.
+    """
 
-        What was received can be settled as before; `receive` is not called again. Raises as
-        `settle`.
-        """
-        ...
+    leases: Leased | None = None
+    admin: QueueAdmin | None = None
+    finder: MessageFinder | None = None
+    is_there: Callable[[str], Awaitable[bool]] | None = None
+    """It cannot list all its queues, and knows of one whether it is there, whoever made it."""
+    bind: Callable[[Sequence[Queue]], Awaitable[None]] | None = None
+    """It routes by itself: `Broker.publish` takes envelopes that name an exchange.
 
-
-@runtime_checkable
-class UnifiedConsumer(Consumer, Protocol):
-    """A consumer whose broker and backend are one store: records and settlements in one step."""
-
-    async def complete(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
-        """Store each record (the first for an id stands), settle each delivery, tell who waits.
-
-        All or nothing for each completion. Returns the deliveries that were not ours any more:
-        for them neither was done.
-        """
-        ...
+    This makes the exchanges of these queues, which were declared before, and their bindings; raises
+    as `Broker.declare`. Each queue that is bound gets a copy. The one in ``Envelope.queue`` arrives
+    with the id that was sent, every other with that of `asyncq.language.topology.copy_id`; where
+    ``queue`` is empty, all arrive with the id that was sent. With no queue bound, `Broker.publish`
+    raises `Unroutable`."""
 
 
 class Broker(Protocol):
@@ -274,6 +309,11 @@ class Broker(Protocol):
     delayed, given back, or was held by a worker that died. A higher priority comes first. Between
     queues nothing is promised. Entering connects; leaving closes what was opened.
     """
+
+    @property
+    def offers(self) -> Offers:
+        """What it can do besides; the same from the start, connected or not."""
+        ...
 
     @property
     def store(self) -> Hashable:
@@ -324,71 +364,5 @@ class Broker(Protocol):
             QueueUnavailable: not this queue just now; consumers of others are not touched by that.
             ConfigurationError: not this queue until something is changed; likewise.
             BrokerUnavailable: the broker is away.
-        """
-        ...
-
-
-@runtime_checkable
-class Exchanges(Protocol):
-    """A broker that routes by itself: `Broker.publish` takes envelopes that name an exchange.
-
-    Each queue that is bound gets a copy. The one in ``Envelope.queue`` arrives with the id that was
-    sent, every other with that of `asyncq.language.topology.copy_id`; where ``queue`` is empty, all
-    arrive with the id that was sent. With no queue bound, `Broker.publish` raises `Unroutable`.
-    """
-
-    async def bind(self, queues: Sequence[Queue]) -> None:
-        """Make the exchanges of these queues, which were declared before, and their bindings.
-
-        Raises as `Broker.declare`.
-        """
-        ...
-
-
-class LeaseRenewer(Protocol):
-    """Renews leases from outside the event loop, on a connection of its own. Methods block."""
-
-    def renew(self, incarnation: str, queues: Sequence[str], seconds: float) -> bool:
-        """Make the lease last ``seconds`` from now. False: it had ended, and stays so.
-
-        0 seconds end it now: the next sweep recovers what it held, as after a crash.
-
-        Raises:
-            BrokerUnavailable: not renewed; call again.
-        """
-        ...
-
-    def release(self, incarnation: str, queues: Sequence[str]) -> int:
-        """End the lease of a worker that is dead; returns how many messages it held.
-
-        They are recovered at once, as `Leased.sweep` would when the lease has run out, and with
-        the same blame. Where it held nothing, or was swept before, nothing happens.
-
-        Raises:
-            BrokerUnavailable: some may have been recovered; call again.
-        """
-        ...
-
-    def close(self) -> None: ...
-
-
-@runtime_checkable
-class Leased(Protocol):
-    """A broker whose leases are records that somebody renews and sweeps."""
-
-    @property
-    def leases_are_shared(self) -> bool:
-        """Whether another process can renew them: not where the store is in this one."""
-        ...
-
-    def renewer(self) -> LeaseRenewer:
-        """A new renewer, for one thread or process."""
-        ...
-
-    async def sweep(self, queue: str) -> int:
-        """Recover what workers held whose lease has ended; returns how many messages.
-
-        They become suspects. If the dead worker held some already, these alone are charged with
-        the crash; otherwise each is. Bounded work: call again while it returns more than nothing.
         """
         ...

@@ -14,7 +14,7 @@ from asyncq.drivers.table import make_broker
 from asyncq.errors import AsyncqError, ConfigurationError
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
-from asyncq.seams.broker import Leased, LeaseRenewer
+from asyncq.seams.broker import LeaseRenewer
 from asyncq.worker.channel import Holding, Lost, Renewed
 
 R = TypeVar("R")
@@ -96,7 +96,7 @@ class SupervisedLease:
 
 
 def _renewer_at(url: Url) -> LeaseRenewer:
-    broker = make_broker(url, SystemClock())
-    if not isinstance(broker, Leased):
+    leased = make_broker(url, SystemClock()).offers.leases
+    if leased is None:
         raise ConfigurationError(f"{url!r} has no leases to renew")
-    return broker.renewer()
+    return leased.renewer()

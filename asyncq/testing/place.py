@@ -5,7 +5,6 @@ import math
 import threading
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import msgspec
 
@@ -22,6 +21,7 @@ from asyncq.seams.broker import (
     Envelope,
     Lease,
     Nack,
+    Offers,
     QueueSpec,
     Reject,
 )
@@ -113,12 +113,14 @@ def _finish(change: "asyncio.Future[None]") -> None:
 class WatchedBroker(MemoryBroker):
     """A memory broker that keeps a record of what it is given. Its leases never end."""
 
-    # Not a broker whose leases are renewed: the clock may jump by any time.
-    renewer: Any = None  # pyright: ignore[reportIncompatibleMethodOverride]
-
     def __init__(self, place: Place) -> None:
         super().__init__(place.url, place.clock)
         self._place = place
+
+    @property
+    def offers(self) -> Offers:
+        # Not one whose leases are renewed: the clock may jump by any time.
+        return msgspec.structs.replace(super().offers, leases=None)
 
     async def publish(self, envelopes: Sequence[Envelope]) -> None:
         await super().publish(envelopes)

@@ -6,7 +6,6 @@ from contextlib import suppress
 import anyio
 
 from asyncq.errors import AsyncqError
-from asyncq.seams.admin import QueueAdmin, QueuePeeker
 from asyncq.seams.broker import Broker
 from asyncq.texts import counted
 from asyncq.worker.pool import Slots
@@ -56,15 +55,15 @@ async def what_waits(
     due: list[float] = []
     with anyio.move_on_after(LOOK_TIMEOUT), suppress(AsyncqError):
         for name, names in queues.items():
-            broker = brokers[name]
-            if not isinstance(broker, QueueAdmin):
+            offers = brokers[name].offers
+            if offers.admin is None:
                 continue
             for queue in names:
-                depth = await broker.depth(queue)
+                depth = await offers.admin.depth(queue)
                 ready += depth.ready
                 delayed += depth.delayed or 0
-                if depth.delayed and isinstance(broker, QueuePeeker):
-                    first = await broker.peek(queue, limit=1, offset=depth.ready)
+                if depth.delayed and offers.finder is not None:
+                    first = await offers.finder.peek(queue, limit=1, offset=depth.ready)
                     due += [each.due for each in first if each.due is not None]
     said: list[str] = []
     if ready:

@@ -29,7 +29,6 @@ from asyncq.seams.broker import (
     LastAttempt,
     Lease,
     Reject,
-    UnifiedConsumer,
 )
 from asyncq.texts import counted
 
@@ -46,7 +45,7 @@ class Completer:
         self, consumer: Consumer, backend: Backend, lease: Lease, *, unified: bool, room: int
     ) -> None:
         self._consumer = consumer
-        self._unified = consumer if unified and isinstance(consumer, UnifiedConsumer) else None
+        self._complete_at_once = consumer.offers.complete if unified else None
         self._backend = backend
         self._lease = lease
         self._most = max(MAX_BATCH, room * BACKLOG)
@@ -63,7 +62,7 @@ class Completer:
     @property
     def is_unified(self) -> bool:
         """Whether a record and its settlement are one step."""
-        return self._unified is not None
+        return self._complete_at_once is not None
 
     def add(self, completion: Completion) -> None:
         """Take over the end of a delivery."""
@@ -153,8 +152,8 @@ class Completer:
         await self._complete([_unsettled(settlement.delivery, error)])
 
     async def _carry_out(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
-        if self._unified is not None:
-            return await self._unified.complete(batch)
+        if self._complete_at_once is not None:
+            return await self._complete_at_once(batch)
         records = [completion.record for completion in batch if completion.record is not None]
         if records:
             # This backend cannot check who owns a message; so ours must be beyond doubt.

@@ -11,7 +11,7 @@ import anyio
 
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueUnavailable
 from asyncq.outages import Outage
-from asyncq.seams.broker import MAX_BATCH, Consumer, Delivery, WaitingConsumer
+from asyncq.seams.broker import MAX_BATCH, Consumer, Delivery
 from asyncq.worker.completer import Completer
 from asyncq.worker.executor import Executor
 from asyncq.worker.pool import Pool, Slots
@@ -39,7 +39,7 @@ class Fetcher:
         self.is_entered = False
         self.consumer: Consumer  # once it is
         self._enter = enter
-        self._waiting: WaitingConsumer | None = None
+        self._wait_and_receive: Callable[[int], Awaitable[Sequence[Delivery]]] | None = None
         self._slots = slots
         self._pool: Pool
         self._executor = executor
@@ -75,7 +75,7 @@ class Fetcher:
             LeaseLost: as `Consumer.receive`.
         """
         self.consumer = consumer = await self._enter(self.queue)
-        self._waiting = consumer if isinstance(consumer, WaitingConsumer) else None
+        self._wait_and_receive = consumer.offers.wait_and_receive
         self.is_entered = True
 
     def fail(self, error: BrokerUnavailable | ConfigurationError) -> None:
@@ -155,15 +155,16 @@ class Fetcher:
         A consumer that waits holds no slots that others may need: one idle queue would starve
         them. Where many are free it waits with a few in hand, and saves a round trip.
         """
-        slots = 0 if self._waiting is None else self._slots.take_spare(self._lines, self._line)
-        if self._waiting is None or slots == 0:
+        wait_and_receive = self._wait_and_receive
+        slots = 0 if wait_and_receive is None else self._slots.take_spare(self._lines, self._line)
+        if wait_and_receive is None or slots == 0:
             await self.consumer.wait()
             if self._outage.error is not None:
                 self._outage.end()
             return True
         deliveries: Sequence[Delivery] = ()
         try:
-            deliveries = await self._waiting.wait_and_receive(slots)
+            deliveries = await wait_and_receive(slots)
         finally:
             self._slots.give(slots - len(deliveries), self._line)
         if self._outage.error is not None:

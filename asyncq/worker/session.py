@@ -37,7 +37,6 @@ from asyncq.seams.broker import (
     Lease,
     Leased,
     Nack,
-    PushedConsumer,
     QueueSpec,
 )
 from asyncq.seams.quarantine import Quarantine
@@ -205,9 +204,9 @@ class Session:
             pool = self._pool = Pool(setup.slots, give_back=give_back, lease=lease)
             async with create_task_group() as upkeep:
                 upkeep.start_soon(_until_lost, lease)
-                if isinstance(self._broker, Leased):
-                    await upkeep.start(self._renew, self._broker, lease, make_renewal, entered)
-                    await upkeep.start(Sweeper(self._broker, entered, lease).run)
+                if (leased := self._broker.offers.leases) is not None:
+                    await upkeep.start(self._renew, leased, lease, make_renewal, entered)
+                    await upkeep.start(Sweeper(leased, entered, lease).run)
                 async with self._completing(completers, lease, unified=unified) as complete:
                     try:
                         await self._fetch(fetchers, pool, complete, announce)
@@ -332,9 +331,9 @@ async def _enter_all(fetchers: Sequence[Fetcher]) -> None:
 async def _take_no_more(consumers: Iterable[Consumer]) -> None:
     """Leave to others at once what was pushed to us and does not run: a drain may take long."""
     for consumer in consumers:
-        if isinstance(consumer, PushedConsumer):
+        if (take_no_more := consumer.offers.take_no_more) is not None:
             with suppress(BrokerUnavailable):  # then it is given back as we leave
-                await consumer.take_no_more()
+                await take_no_more()
 
 
 async def _until_lost(lease: Lease) -> None:

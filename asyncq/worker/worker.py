@@ -27,7 +27,7 @@ from asyncq.clock import Clock
 from asyncq.config import Config
 from asyncq.language.message import Progress, new_id
 from asyncq.loggers import get_logger
-from asyncq.seams.backend import Backend, ProgressBoard
+from asyncq.seams.backend import Backend
 from asyncq.seams.broker import Broker
 from asyncq.seams.codec import Codec
 from asyncq.seams.quarantine import Quarantine
@@ -263,8 +263,8 @@ class Worker:
             await asyncio.wrap_future(storing)
 
     async def _store_progress(self, id: str, progress: Progress) -> None:
-        if isinstance(self._backend, ProgressBoard):
-            await self._backend.store_progress(id, progress, self._config.keep_result)
+        if (board := self._backend.offers.progress) is not None:
+            await board.store_progress(id, progress, self._config.keep_result)
 
 
 async def _call(hook: Hook, state: dict[str, Any]) -> None:

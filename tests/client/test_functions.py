@@ -12,9 +12,9 @@ import pytest
 
 from asyncq.app import App
 from asyncq.client.context import Context
+from asyncq.drivers.memory.broker import MemoryBroker
 from asyncq.errors import ConfigurationError, TaskFailed
 from asyncq.language.message import Status
-from asyncq.seams.admin import QueueAdmin
 from tests.client import seen_by_checkers
 from tests.client.given import PATIENCE, new_app, until_status
 from tests.client.wrapping import retried, traced
@@ -298,7 +298,7 @@ async def test_messages_of_a_task_that_cannot_run_become_dead_letters_that_say_w
         with pytest.raises(TaskFailed, match="UnusableTask"):
             await result.get(timeout=PATIENCE)
         broker = app.client.broker
-        assert isinstance(broker, QueueAdmin)
+        assert isinstance(broker, MemoryBroker)
         [letter] = await broker.dead_letters("default")
 
     assert "parameter x: its annotation Clock cannot be resolved" in letter.reason

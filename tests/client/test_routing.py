@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from anyio import fail_after
 
@@ -16,8 +17,7 @@ from asyncq.errors import ConfigurationError, Unroutable
 from asyncq.language.message import new_id
 from asyncq.language.signature import Signature
 from asyncq.language.topology import Binding, Exchange, Queue
-from asyncq.seams.admin import MessageFinder
-from asyncq.seams.broker import Envelope
+from asyncq.seams.broker import Envelope, Offers
 from tests.client.given import PATIENCE
 
 LOGS = Exchange("logs", "topic")
@@ -38,7 +38,7 @@ def new_app(scheme: str = "memory", routes: Routes = (), queues: Sequence[Queue]
 async def where(app: App, id: str) -> list[str]:
     """The queues that have a copy of this message, with the ids that they have."""
     broker = app.client.broker
-    assert isinstance(broker, MessageFinder)
+    assert isinstance(broker, MemoryBroker)
     ids = [id, *(f"{id}@{queue.name}" for queue in QUEUES)]
     return [
         found for found, status in zip(ids, await broker.find(ids), strict=True) if status
@@ -157,6 +157,10 @@ class RoutingBroker(MemoryBroker):
         super().__init__(*args)
         self.bound: list[Queue] = []
         self.given: list[Envelope] = []
+
+    @property
+    def offers(self) -> Offers:
+        return msgspec.structs.replace(super().offers, bind=self.bind)
 
     async def bind(self, queues: Sequence[Queue]) -> None:
         self.bound += queues

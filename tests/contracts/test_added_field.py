@@ -56,7 +56,6 @@ def where(request):
 class TestEnvelopes(EnvelopeContract):
     @pytest.fixture
     def url(self, where, monkeypatch):
-        self.has_leases = "amqp" not in where
         queue = QueueSpec(new_id())  # the others have left something in theirs
         for module in (envelopes, given):
             monkeypatch.setattr(module, "MAIL", queue)

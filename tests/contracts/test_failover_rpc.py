@@ -13,7 +13,6 @@ from asyncq.drivers.hosts import Hosts
 from asyncq.drivers.table import make_backend
 from asyncq.errors import ConfigurationError, UnknownResult
 from asyncq.language.message import Record, Status, new_id
-from asyncq.seams.backend import PushOnly
 from tests.client.given import PATIENCE
 from tests.servers import RabbitServer, free_port
 
@@ -43,7 +42,7 @@ async def test_outcomes_come_from_the_broker_that_is_in_use(two: list[str]) -> N
     app = make_app(two)
     with fail_after(3 * PATIENCE):
         async with app, app.worker():
-            assert isinstance(app.client.backend, PushOnly)
+            assert app.client.backend.offers.keeps_nothing
             results = await app.enqueue_many(app.tasks["double"].s(n) for n in range(50))
 
             assert await gather(*results, timeout=PATIENCE) == [2 * n for n in range(50)]

@@ -22,7 +22,6 @@ from asyncq.drivers.table import make_backend, make_broker
 from asyncq.errors import BrokerUnavailable, ConfigurationError
 from asyncq.language.message import new_id
 from asyncq.language.topology import Queue
-from asyncq.seams.broker import Leased
 from asyncq.testing import on_virtual_time
 from asyncq.testing.contracts.given import envelope
 from tests.client.given import PATIENCE, until
@@ -290,7 +289,7 @@ async def test_broker_and_backend_of_a_list_are_one_store_and_keep_leases(
 
     assert broker.store == make_backend(hosts, SystemClock()).store
     assert broker.store != make_backend(hosts.urls[0], SystemClock()).store
-    assert isinstance(broker, Leased)
+    assert broker.offers.leases is broker
 
 
 async def test_a_worker_at_a_list_renews_its_lease(redis_url: str) -> None:

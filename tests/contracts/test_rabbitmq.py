@@ -25,7 +25,6 @@ class InRabbit(DriverFixtures):
     has_priorities = False  # of a quorum queue
     gives_back_to_the_head = False
     hands_out_what_is_asked_for = False
-    has_leases = False
     bounds_may_change = False
 
     @pytest.fixture

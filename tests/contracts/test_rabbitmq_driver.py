@@ -17,6 +17,7 @@ from asyncq.drivers import hosts
 from asyncq.drivers.rabbitmq import consumer as consumer_module
 from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.broker import RabbitBroker
+from asyncq.drivers.rabbitmq.consumer import RabbitConsumer
 from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.sender import Sender
 from asyncq.drivers.table import make_broker
@@ -26,7 +27,7 @@ from asyncq.errors import (
     LeaseLost,
 )
 from asyncq.language.message import new_id
-from asyncq.seams.broker import Ack, Lease, PushedConsumer, QueueSpec, Reject
+from asyncq.seams.broker import Ack, Lease, QueueSpec, Reject
 from asyncq.testing.contracts.given import bodies_of, ids_of, take
 from tests.contracts.rabbit_given import (
     MAIL,
@@ -128,7 +129,7 @@ async def test_a_server_short_of_memory_fails_publishing_by_its_deadline(
 async def test_who_takes_no_more_gives_back_what_it_did_not_receive(broker: RabbitBroker) -> None:
     await broker.publish([envelope(str(number)) for number in range(10)])
     async with broker.consume(QueueSpec(MAIL.name, 10), Lease(new_id(), 15.0)) as first:
-        assert isinstance(first, PushedConsumer)
+        assert isinstance(first, RabbitConsumer)
         received = await take(first, 3)
         await first.take_no_more()
         async with broker.consume(MAIL, Lease(new_id(), 15.0)) as second:
@@ -151,7 +152,7 @@ async def test_what_was_settled_is_so_when_a_worker_leaves_a_queue_that_is_slow(
         anyio.create_task_group() as group,
         broker.consume(many, Lease(new_id(), 15.0)) as consumer,
     ):
-        assert isinstance(consumer, PushedConsumer)
+        assert isinstance(consumer, RabbitConsumer)
         [first, *others] = await take(consumer, 100)
         await consumer.take_no_more()
         rabbitmq_server.evaluate(f"sys:suspend({leader})")

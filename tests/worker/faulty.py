@@ -11,18 +11,18 @@ import anyio
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.drivers.memory.backend import MemoryBackend
-from asyncq.drivers.memory.broker import MemoryBroker
+from asyncq.drivers.memory.broker import MemoryBroker, MemoryConsumer
 from asyncq.errors import BackendUnavailable, BrokerUnavailable
 from asyncq.language.message import Record
 from asyncq.seams.broker import (
     Completion,
     Consumer,
+    ConsumerOffers,
     Delivery,
     Envelope,
     Lease,
     QueueSpec,
     Settlement,
-    UnifiedConsumer,
 )
 from asyncq.seams.dead import DeadLimits
 
@@ -63,7 +63,7 @@ class FaultyBroker(MemoryBroker):
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
         await self.chance.strike("before")
         async with super().consume(queue, lease) as consumer:
-            assert isinstance(consumer, UnifiedConsumer)
+            assert isinstance(consumer, MemoryConsumer)
             yield FaultyConsumer(consumer, self.chance)
 
 
@@ -79,16 +79,16 @@ class BarringBroker(MemoryBroker):
         if queue.name in self.barred:
             raise self.barred[queue.name]
         async with super().consume(queue, lease) as consumer:
-            assert isinstance(consumer, UnifiedConsumer)
+            assert isinstance(consumer, MemoryConsumer)
             yield BarringConsumer(consumer, queue.name)
 
 
 class BarringConsumer:
-    def __init__(self, consumer: UnifiedConsumer, queue: str) -> None:
+    def __init__(self, consumer: MemoryConsumer, queue: str) -> None:
         self._consumer = consumer
         self._queue = queue
         self.settle = consumer.settle
-        self.complete = consumer.complete
+        self.offers = consumer.offers
 
     async def wait(self) -> None:
         with anyio.move_on_after(0.05):
@@ -101,9 +101,13 @@ class BarringConsumer:
 
 
 class FaultyConsumer:
-    def __init__(self, consumer: UnifiedConsumer, chance: Chance) -> None:
+    def __init__(self, consumer: MemoryConsumer, chance: Chance) -> None:
         self._consumer = consumer
         self._chance = chance
+
+    @property
+    def offers(self) -> ConsumerOffers:
+        return ConsumerOffers(complete=self.complete)
 
     async def wait(self) -> None:
         await self._chance.strike("before")

@@ -12,12 +12,13 @@ from asyncq.app import App
 from asyncq.client.context import current_context
 from asyncq.client.result import Result, record_of
 from asyncq.codecs.native import NativeCodec
+from asyncq.drivers.memory.broker import MemoryBroker
 from asyncq.errors import RetryLater, TaskCancelled, TaskExpired, TaskFailed
 from asyncq.language.message import Cancelled, Failed, Failure, Record, Status, new_id
 from asyncq.language.policies import Retry
 from asyncq.language.signature import Signature
-from asyncq.seams.admin import DeadLetter, QueueAdmin
-from asyncq.seams.broker import Envelope, LastAttempt, Leased, Nack, QueueSpec
+from asyncq.seams.admin import DeadLetter
+from asyncq.seams.broker import Envelope, LastAttempt, Nack, QueueSpec
 from asyncq.testing.contracts.given import end_lease, new_lease, sweep, take
 from asyncq.worker.dead_letters import UNKNOWN_SINCE
 from asyncq.worker.failures import TRACEBACK_LIMIT
@@ -35,7 +36,7 @@ def apart() -> App:
 
 async def letters_of(app: App, queue: str = "default") -> list[DeadLetter]:
     broker = app.client.broker
-    assert isinstance(broker, QueueAdmin)
+    assert isinstance(broker, MemoryBroker)
     return list(await broker.dead_letters(queue))
 
 
@@ -48,7 +49,7 @@ async def fails(result: Result[Any]) -> TaskFailed:
 async def die_with(app: App, record: Record, change: Callable[[Envelope], Envelope]) -> None:
     """Take a message, changed as it may come, and be gone as its end is recorded, not settled."""
     broker, lease = app.client.broker, new_lease()
-    assert isinstance(broker, Leased)
+    assert isinstance(broker, MemoryBroker)
     async with broker.consume(QueueSpec("default"), lease) as consumer:
         [first] = await take(consumer, 1)
         await consumer.settle([Nack(first, replacement=change(first.envelope))])
@@ -277,8 +278,7 @@ async def test_what_outlived_its_worker_and_has_failed_already_is_not_buried_aga
             result = await fail.enqueue()
             await fails(result)
         broker = app.client.broker
-        assert isinstance(broker, QueueAdmin)
-        assert isinstance(broker, Leased)
+        assert isinstance(broker, MemoryBroker)
         await broker.replay("default", [result.id])
         lease = new_lease()
         async with broker.consume(QueueSpec("default"), lease) as consumer:
@@ -401,7 +401,7 @@ async def test_what_was_cancelled_for_good_is_neither_run_again_nor_a_dead_lette
     async with app:
         result = await work.enqueue()
         broker = app.client.broker
-        assert isinstance(broker, Leased)
+        assert isinstance(broker, MemoryBroker)
         lease = new_lease()
         async with broker.consume(QueueSpec("default"), lease) as consumer:
             await take(consumer, 1)

@@ -10,9 +10,9 @@ import pytest
 
 from asyncq.app import App
 from asyncq.codecs.native import VERSION
+from asyncq.drivers.memory.broker import MemoryBroker
 from asyncq.errors import TaskFailed
 from asyncq.language.message import Status, new_id
-from asyncq.seams.admin import QueueAdmin
 from asyncq.seams.broker import Envelope
 from tests.client.given import PATIENCE, new_app, until_status
 
@@ -95,7 +95,7 @@ async def test_what_is_no_message_goes_to_the_dead_letters(working: App, name: s
         assert await still_works(working)
         await until_status(working.result(sent.id), Status.FAILED)
         broker = working.client.broker
-        assert isinstance(broker, QueueAdmin)
+        assert isinstance(broker, MemoryBroker)
         [dead] = await broker.dead_letters("default")
 
     assert dead.envelope.body == sent.body

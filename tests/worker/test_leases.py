@@ -28,7 +28,7 @@ from asyncq.errors import (
     TaskFailed,
 )
 from asyncq.language.message import Record, Status, Succeeded, new_id
-from asyncq.seams.broker import Broker, Lease, Leased, QueueSpec
+from asyncq.seams.broker import Broker, Lease, QueueSpec
 from asyncq.worker import leases, stalls
 from tests.client.given import PATIENCE, Gate, new_app, until
 
@@ -50,7 +50,7 @@ def incarnations(app: App) -> set[str]:
 async def crash(app: App, ids: Sequence[str]) -> None:
     """A worker dies with the next message in its hands, which must be one of ``ids``."""
     broker: Broker = app.client.broker
-    assert isinstance(broker, Leased)
+    assert isinstance(broker, MemoryBroker)
     async with broker.consume(QueueSpec("default"), Lease(new_id(), 60.0)) as consumer:
         [delivery] = await consumer.receive(1)
         assert delivery.envelope.id in ids
@@ -116,7 +116,7 @@ async def test_the_outcome_of_a_fenced_worker_does_not_count(short_lease: App) -
             await gate.until_reached()
             end_leases(app)
             broker = app.client.broker
-            assert isinstance(broker, Leased)
+            assert isinstance(broker, MemoryBroker)
             assert await broker.sweep("default") == 1
 
             assert await result == "counts"
@@ -333,7 +333,7 @@ async def test_suspects_run_together_until_their_last_chance(max_crashes: int, m
     async with app:
         results = [await work.enqueue(n) for n in range(10)]
         broker = app.client.broker
-        assert isinstance(broker, Leased)
+        assert isinstance(broker, MemoryBroker)
         async with broker.consume(QueueSpec("default"), Lease(new_id(), 60.0)) as consumer:
             assert len(await consumer.receive(5)) == 5
             end_leases(app)

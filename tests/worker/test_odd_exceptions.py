@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncq.app import App
+from asyncq.drivers.memory.broker import MemoryBroker
 from asyncq.errors import TaskFailed
 from asyncq.language.policies import Retry
 from asyncq.naming import NAME_LIMIT
-from asyncq.seams.admin import QueueAdmin
 from asyncq.worker.failures import MESSAGE_LIMIT, TRACEBACK_LIMIT, describe
 from tests.client.given import PATIENCE, new_app
 
@@ -197,7 +197,7 @@ async def test_an_odd_exception_is_a_failure_of_its_own_type_by_its_policy(
     async with app.worker():
         with pytest.raises(TaskFailed) as caught:
             await (await task.enqueue()).get(timeout=PATIENCE)
-        assert isinstance(app.client.broker, QueueAdmin)
+        assert isinstance(app.client.broker, MemoryBroker)
         reasons = [dead.reason for dead in await app.client.broker.dead_letters("default")]
 
     assert caught.value.type[:60] == type_name[:60]

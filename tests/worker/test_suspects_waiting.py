@@ -10,7 +10,7 @@ from anyio import to_thread
 from asyncq.app import App
 from asyncq.config import Config
 from asyncq.language.message import new_id
-from asyncq.seams.broker import Lease, Leased, QueueSpec
+from asyncq.seams.broker import Lease, QueueSpec
 from asyncq.seams.quarantine import Quarantine
 from asyncq.worker import loans
 from tests.client.given import PATIENCE
@@ -37,10 +37,10 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> App:
 
 async def outlive(app: App, workers: int, *queues: str) -> None:
     """Have so many workers die that hold all there is in these queues."""
-    broker = app.client.broker
-    assert isinstance(broker, Leased)
-    store: Any = broker
-    renewer = broker.renewer()
+    store: Any = app.client.broker
+    leased = app.client.broker.offers.leases
+    assert leased is not None
+    renewer = leased.renewer()
     for _ in range(workers):
         lease = Lease(new_id(), 15.0, Quarantine(alone_from=100))
         async with AsyncExitStack() as stack:

@@ -11,7 +11,7 @@ from asyncq.config import Url
 from asyncq.drivers.memory.store import MemoryStore, Subscription, open_store
 from asyncq.drivers.wakeup import Wakeup
 from asyncq.language.message import Progress, Record
-from asyncq.seams.backend import Watch
+from asyncq.seams.backend import BackendOffers, Watch
 
 
 class MemoryBackend:
@@ -20,6 +20,10 @@ class MemoryBackend:
     def __init__(self, url: Url, clock: Clock) -> None:
         self._store = open_store(url)
         self._clock = clock
+
+    @property
+    def offers(self) -> BackendOffers:
+        return BackendOffers(progress=self)
 
     @property
     def store(self) -> Hashable:

@@ -27,11 +27,13 @@ from asyncq.seams.broker import (
     Ack,
     Completion,
     Consumer,
+    ConsumerOffers,
     Delivery,
     Envelope,
     Lease,
     LeaseRenewer,
     Nack,
+    Offers,
     QueueSpec,
     Reject,
     Settlement,
@@ -51,6 +53,10 @@ class MemoryBroker:
         self._store = open_store(url)
         self._clock = clock
         self._limits = limits or DeadLimits()
+
+    @property
+    def offers(self) -> Offers:
+        return Offers(leases=self, admin=self, finder=self)
 
     @property
     def store(self) -> Hashable:
@@ -203,6 +209,10 @@ class MemoryConsumer:
             self._queue.close_lease(self._lease.incarnation)
         self._lease.quarantine.leave(len(self._suspects))
         self._suspects.clear()
+
+    @property
+    def offers(self) -> ConsumerOffers:
+        return ConsumerOffers(complete=self.complete)
 
     async def wait(self) -> None:
         await checkpoint()

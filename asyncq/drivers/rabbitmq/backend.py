@@ -8,7 +8,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import anyio
 import msgspec
@@ -24,7 +24,7 @@ from asyncq.drivers.rabbitmq.wire import Channel, ChannelClosed, Content
 from asyncq.errors import BackendUnavailable
 from asyncq.language.message import Failed, Failure, FailureType, Record, new_id
 from asyncq.loggers import get_logger
-from asyncq.seams.backend import Watch
+from asyncq.seams.backend import BackendOffers, Watch
 from asyncq.seams.records import encode_record, pack_pushed, read_pushed
 
 log = get_logger(__name__)
@@ -41,8 +41,6 @@ ROUND_IT = 16  # bytes of a message beside its outcomes
 class RpcBackend:
     """Outcomes through the RabbitMQ that carries the tasks."""
 
-    keeps_nothing: Literal[True] = True
-
     def __init__(self, where: Url | Hosts, clock: Clock) -> None:
         self._settings = AmqpSettings(where)
         self._clock = clock
@@ -51,6 +49,10 @@ class RpcBackend:
         )
         # Addresses whose queue is there, unless somebody deleted it; at which server, by its moves.
         self._heard: dict[str, int] = {}
+
+    @property
+    def offers(self) -> BackendOffers:
+        return BackendOffers(keeps_nothing=True)
 
     @property
     def store(self) -> Hashable:

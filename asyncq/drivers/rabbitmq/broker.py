@@ -33,7 +33,7 @@ from asyncq.errors import (
 )
 from asyncq.language.topology import Queue, copy_id, resolve
 from asyncq.loggers import get_logger
-from asyncq.seams.broker import Consumer, Envelope, Lease, QueueSpec
+from asyncq.seams.broker import Consumer, Envelope, Lease, Offers, QueueSpec
 from asyncq.seams.dead import DeadLimits
 
 log = get_logger(__name__)
@@ -55,6 +55,10 @@ class RabbitBroker(RabbitQueueAdmin):
         self._clock = clock
         self._unsure: dict[str, None] = {}  # sent, and whether it arrived is not known
         self._kept: dict[str, None] = {}  # arrived with others that did not, which go again
+
+    @property
+    def offers(self) -> Offers:
+        return Offers(admin=self, is_there=self.is_there, bind=self.bind)
 
     @property
     def store(self) -> Hashable:

@@ -29,7 +29,7 @@ from asyncq.drivers.rabbitmq.window import Window
 from asyncq.drivers.rabbitmq.wire import Channel, ChannelClosed, Content
 from asyncq.errors import BrokerUnavailable, LeaseLost
 from asyncq.loggers import get_logger
-from asyncq.seams.broker import Delivery, Lease, QueueSpec, Settlement
+from asyncq.seams.broker import ConsumerOffers, Delivery, Lease, QueueSpec, Settlement
 from asyncq.seams.quarantine import NO_ADMISSION
 
 log = get_logger(__name__)
@@ -132,6 +132,12 @@ class RabbitConsumer:
     async def _stop_pushing(self) -> None:
         if await self._window.close(self.ask):
             self._unsettled.unproven = 0
+
+    @property
+    def offers(self) -> ConsumerOffers:
+        return ConsumerOffers(
+            wait_and_receive=self.wait_and_receive, take_no_more=self.take_no_more
+        )
 
     async def wait(self) -> None:
         await self._see_that_it_pushes()

@@ -15,7 +15,7 @@ from asyncq.drivers.redis.sizes import too_large
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BackendError, BackendUnavailable
 from asyncq.language.message import Progress, Record
-from asyncq.seams.backend import Watch
+from asyncq.seams.backend import BackendOffers, Watch
 from asyncq.seams.records import (
     encode_progress,
     encode_record,
@@ -36,6 +36,10 @@ class RedisBackend:
         self._settings = RedisSettings(where)
         self._clock = clock
         self._link = Link(self._settings, BackendUnavailable)
+
+    @property
+    def offers(self) -> BackendOffers:
+        return BackendOffers(progress=self)
 
     @property
     def store(self) -> Hashable:

@@ -43,7 +43,7 @@ from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueFull
 from asyncq.language.topology import Queue
 from asyncq.loggers import get_logger
-from asyncq.seams.broker import Consumer, Envelope, Lease, LeaseRenewer, QueueSpec
+from asyncq.seams.broker import Consumer, Envelope, Lease, LeaseRenewer, Offers, QueueSpec
 from asyncq.seams.dead import DeadLimits
 from asyncq.seams.packing import pack
 
@@ -70,6 +70,10 @@ class RedisBroker(RedisQueueAdmin):
         self._announced: set[str] = set()  # queues whose name the server has from us
         self._hosts.on_move(self._announced.clear)
         self._bounds = dead_bounds(self._limits)
+
+    @property
+    def offers(self) -> Offers:
+        return Offers(leases=self, admin=self, finder=self)
 
     @property
     def store(self) -> Hashable:

@@ -13,7 +13,7 @@ from asyncq.drivers.redis.settler import Settler
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BrokerUnavailable, ConfigurationError, LeaseLost
 from asyncq.loggers import get_logger
-from asyncq.seams.broker import MAX_BATCH, Completion, Delivery, Lease, Settlement
+from asyncq.seams.broker import MAX_BATCH, Completion, ConsumerOffers, Delivery, Lease, Settlement
 from asyncq.seams.dead import DeadLimits
 from asyncq.seams.packing import unpack
 from asyncq.seams.quarantine import NO_ADMISSION, Admission
@@ -79,6 +79,10 @@ class RedisConsumer:
             await self._settler.give_all_back()
         self._in_flight.clear()
         self._settler.close()
+
+    @property
+    def offers(self) -> ConsumerOffers:
+        return ConsumerOffers(wait_and_receive=self.wait_and_receive, complete=self.complete)
 
     async def wait(self) -> None:
         await self._reconnected()

@@ -18,7 +18,7 @@ from asyncq.drivers.sqlite.subscriptions import Subscription
 from asyncq.drivers.wakeup import Wakeup
 from asyncq.errors import BackendUnavailable
 from asyncq.language.message import Progress, Record
-from asyncq.seams.backend import Watch
+from asyncq.seams.backend import BackendOffers, Watch
 from asyncq.seams.records import read_record
 
 LEAVE_TIMEOUT = 5.0  # seconds to take an address off the list in; it comes off by itself, later
@@ -33,6 +33,10 @@ class SqliteBackend:
         self._settings = SqliteSettings(url)
         self._clock = clock
         self._opened: SqliteStore | None = None
+
+    @property
+    def offers(self) -> BackendOffers:
+        return BackendOffers(progress=self)
 
     @property
     def store(self) -> Hashable:

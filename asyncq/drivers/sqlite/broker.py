@@ -26,7 +26,7 @@ from asyncq.errors import BrokerUnavailable, QueueFull
 from asyncq.language.message import Status
 from asyncq.language.topology import Queue
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
-from asyncq.seams.broker import Consumer, Envelope, Lease, LeaseRenewer, QueueSpec
+from asyncq.seams.broker import Consumer, Envelope, Lease, LeaseRenewer, Offers, QueueSpec
 from asyncq.seams.dead import DeadLimits
 
 T = TypeVar("T")
@@ -44,6 +44,10 @@ class SqliteBroker:
         self._settings = SqliteSettings(url)
         self._clock = clock
         self._opened: SqliteStore | None = None
+
+    @property
+    def offers(self) -> Offers:
+        return Offers(leases=self, admin=self, finder=self)
 
     @property
     def store(self) -> Hashable:

@@ -23,7 +23,7 @@ from asyncq.drivers.sqlite.store import SqliteStore
 from asyncq.drivers.wakeup import Wakeup
 from asyncq.errors import BrokerUnavailable, LeaseLost
 from asyncq.language.message import Record
-from asyncq.seams.broker import Ack, Completion, Delivery, Lease, Reject, Settlement
+from asyncq.seams.broker import Ack, Completion, ConsumerOffers, Delivery, Lease, Reject, Settlement
 from asyncq.seams.dead import DeadLimits
 from asyncq.seams.quarantine import Admission
 
@@ -100,6 +100,10 @@ class SqliteConsumer:
         self._store.wake(_standby(self._queue))
 
     # Waiting and receiving
+
+    @property
+    def offers(self) -> ConsumerOffers:
+        return ConsumerOffers(complete=self.complete)
 
     async def wait(self) -> None:
         await checkpoint()

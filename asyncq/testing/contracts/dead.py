@@ -46,7 +46,8 @@ class DeadLetterContract(DriverFixtures):
 
     async def test_a_dead_letter_keeps_every_field(self, broker: FullBroker) -> None:
         sent = envelope(bytes(range(256)), priority=3, headers={"a": [1, None]}, reply_to="me")
-        if self.has_leases:
+        has_leases = broker.offers.leases is not None
+        if has_leases:
             await make_suspects(broker, [sent])
         else:
             await broker.publish([sent])
@@ -58,12 +59,12 @@ class DeadLetterContract(DriverFixtures):
             envelope=sent,
             reason="it kills its workers: größe\n",
             died_at=pytest.approx(now(), abs=10),  # pyright: ignore[reportArgumentType] - about so
-            crashes=1 if self.has_leases else 0,
+            crashes=1 if has_leases else 0,
             last=LAST,
         )
         assert letter == expected
         # A field that is added has to be in here, and so in every driver.
-        assert left_out(expected) == ([] if self.has_leases else ["crashes"])
+        assert left_out(expected) == ([] if has_leases else ["crashes"])
         assert left_out(LAST) == []
 
     async def test_a_long_traceback_is_kept_whole(self, broker: FullBroker) -> None:
@@ -208,7 +209,7 @@ class DeadLetterContract(DriverFixtures):
         assert letter.crashes == 0
 
     async def test_a_dead_letter_keeps_its_crashes(self, broker: FullBroker) -> None:
-        self.needs(self.has_leases, "to lose a worker and know it")
+        self.needs(broker.offers.leases is not None, "to lose a worker and know it")
         await make_suspects(broker, [envelope()])
         async with broker.consume(MAIL, new_lease()) as consumer:
             [suspect] = await take(consumer, 1)
@@ -244,7 +245,7 @@ class DeadLetterContract(DriverFixtures):
         assert list(await broker.dead_letters(MAIL.name)) == []
 
     async def test_a_replayed_message_has_no_crashes_to_its_name(self, broker: FullBroker) -> None:
-        self.needs(self.has_leases, "to lose a worker and know it")
+        self.needs(broker.offers.leases is not None, "to lose a worker and know it")
         sent = envelope()
         await make_suspects(broker, [sent])
         async with broker.consume(MAIL, new_lease()) as consumer:
@@ -334,7 +335,7 @@ class _Managed(Broker, QueueAdmin, Protocol):
 async def _limited(url: Url, *, most: int = 100, keep: float = FAR) -> AsyncGenerator[_Managed]:
     """A second connection to the same store, with these bounds for dead letters."""
     async with make_broker(url, SystemClock(), DeadLimits(most, keep)) as broker:
-        assert isinstance(broker, QueueAdmin)
+        assert broker.offers.admin is broker
         yield cast("_Managed", broker)
 
 

@@ -1,6 +1,5 @@
 """Envelopes: every field comes back, whatever way a message takes."""
 
-from asyncq.seams.admin import QueuePeeker
 from asyncq.seams.broker import Broker, Envelope, Nack, Reject
 from asyncq.testing.contracts.given import (
     MAIL,
@@ -23,8 +22,8 @@ class EnvelopeContract(DriverFixtures):
         sent = full_envelope()
 
         await broker.publish([sent])
-        if isinstance(broker, QueuePeeker):  # as far as it can
-            [seen] = await broker.peek(MAIL.name)
+        if (finder := broker.offers.finder) is not None:  # as far as it can
+            [seen] = await finder.peek(MAIL.name)
             _are_the_same(seen.envelope, sent)
         async with broker.consume(MAIL, new_lease()) as consumer:
             [delivery] = await take(consumer, 1)
@@ -77,7 +76,7 @@ class EnvelopeContract(DriverFixtures):
         _are_the_same(again.envelope, replacement)
 
     async def test_every_field_survives_a_worker(self, broker: FullBroker) -> None:
-        self.needs(self.has_leases, "to lose a worker and know it")
+        self.needs(broker.offers.leases is not None, "to lose a worker and know it")
         sent = full_envelope()
         await make_suspects(broker, [sent])
 

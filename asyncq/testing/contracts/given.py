@@ -12,7 +12,7 @@ from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.table import make_backend, make_broker
 from asyncq.language.message import Record, Succeeded, new_id
-from asyncq.seams.admin import MessageFinder, QueueAdmin, QueuePeeker
+from asyncq.seams.admin import MessageFinder, QueueAdmin
 from asyncq.seams.backend import Backend, Watch
 from asyncq.seams.broker import (
     MAX_BATCH,
@@ -35,7 +35,7 @@ MAIL = QueueSpec("mail")
 NEWS = QueueSpec("news")
 
 
-class FullBroker(Broker, Leased, QueueAdmin, QueuePeeker, MessageFinder, Protocol):
+class FullBroker(Broker, Leased, QueueAdmin, MessageFinder, Protocol):
     """A broker that does all that a broker can."""
 
 
@@ -43,7 +43,8 @@ class DriverFixtures:
     """The fixtures of every suite: a driver says ``url``, and the rest follows.
 
     ``other_broker`` and ``other_backend`` are second connections to the same store, as another
-    process would have them. What a broker cannot do by its nature, it says here.
+    process would have them. What a broker cannot do by its nature, it says here
+    or in its `Offers`.
     """
 
     scheme = ""
@@ -57,8 +58,6 @@ class DriverFixtures:
 
     hands_out_what_is_asked_for = True
     """Else it pushes: a worker may hold what it has not asked for yet."""
-    has_leases = True
-    """As records that another connection can end."""
     bounds_may_change = True
     """Of dead letters that are there already."""
 

@@ -29,7 +29,6 @@ from asyncq.seams.broker import (
     QueueSpec,
     Reject,
     Settlement,
-    UnifiedConsumer,
 )
 from asyncq.testing.contracts.given import (
     FAR,
@@ -328,8 +327,8 @@ class Run:
         settlement, new = completion.settlement, completion.record
         if new is None:
             fenced = await worker.consumer.settle([settlement])
-        elif isinstance(worker.consumer, UnifiedConsumer):
-            fenced = await worker.consumer.complete([completion])
+        elif (complete := worker.consumer.offers.complete) is not None:
+            fenced = await complete([completion])
         else:
             await self.backend.store_records([new])
             fenced = await worker.consumer.settle([settlement])
@@ -353,9 +352,9 @@ class Run:
         await sweep(self.broker, len(worker.in_flight), self.queue.name)
         in_flight = list(worker.in_flight.values())
         self.model.crash(ids_of(in_flight))
-        if isinstance(worker.consumer, UnifiedConsumer):
+        if (complete := worker.consumer.offers.complete) is not None:
             late = [Completion(Ack(each), record(each.envelope.id, "late")) for each in in_flight]
-            assert ids_of(await worker.consumer.complete(late)) == ids_of(in_flight)
+            assert ids_of(await complete(late)) == ids_of(in_flight)
         assert ids_of(await worker.consumer.settle([Nack(each) for each in in_flight])) == ids_of(
             in_flight
         )

@@ -1,11 +1,13 @@
 """What broker and backend promise together where they are one store: one step ends a run."""
 
+from collections.abc import Sequence
+
 import pytest
 from anyio import fail_after
 
 from asyncq.language.message import Status
 from asyncq.seams.backend import Backend
-from asyncq.seams.broker import MAX_BATCH, Ack, Completion, Consumer, Nack, Reject, UnifiedConsumer
+from asyncq.seams.broker import MAX_BATCH, Ack, Completion, Consumer, Delivery, Nack, Reject
 from asyncq.testing.contracts.given import (
     FAR,
     MAIL,
@@ -35,7 +37,7 @@ class UnifiedContract(DriverFixtures):
         assert broker.store == backend.store == other_broker.store
         assert hash(broker.store) == hash(backend.store)
         async with broker.consume(MAIL, new_lease()) as consumer:
-            assert isinstance(consumer, UnifiedConsumer)
+            assert consumer.offers.complete is not None
 
     # Completions
 
@@ -50,7 +52,7 @@ class UnifiedContract(DriverFixtures):
             broker.consume(MAIL, new_lease()) as consumer,
         ):
             [delivery] = await take(consumer, 1)
-            fenced = await unified(consumer).complete([Completion(Ack(delivery), kept)])
+            fenced = await complete(consumer, [Completion(Ack(delivery), kept)])
 
             assert list(fenced) == []
             assert await hear(watch, 1) == [kept]
@@ -65,12 +67,13 @@ class UnifiedContract(DriverFixtures):
         async with broker.consume(MAIL, new_lease()) as consumer:
             done, later, dead = await take(consumer, 3)
             again = envelope(b"again", id=later.envelope.id)
-            fenced = await unified(consumer).complete(
+            fenced = await complete(
+                consumer,
                 [
                     Completion(Ack(done)),
                     Completion(Nack(later, delay=FAR, replacement=again)),
                     Completion(Reject(dead, "bad")),
-                ]
+                ],
             )
 
             assert list(fenced) == []
@@ -85,7 +88,7 @@ class UnifiedContract(DriverFixtures):
         async with broker.consume(MAIL, new_lease()) as consumer:
             [delivery] = await take(consumer, 1)
             kept = record(sent.id)
-            await unified(consumer).complete([Completion(Reject(delivery, "bad"), kept)])
+            await complete(consumer, [Completion(Reject(delivery, "bad"), kept)])
 
         assert list(await broker.find([sent.id])) == [Status.FAILED]
         assert list(await backend.fetch([sent.id])) == [kept]
@@ -100,7 +103,7 @@ class UnifiedContract(DriverFixtures):
             [delivery] = await take(consumer, 1)
             await backend.store_records([first])
             second = record(sent.id, "second")
-            fenced = await unified(consumer).complete([Completion(Ack(delivery), second)])
+            fenced = await complete(consumer, [Completion(Ack(delivery), second)])
 
             assert list(fenced) == []
         assert list(await backend.fetch([sent.id])) == [first]
@@ -117,7 +120,7 @@ class UnifiedContract(DriverFixtures):
             broker.consume(MAIL, new_lease()) as consumer,
         ):
             [delivery] = await take(consumer, 1)
-            await unified(consumer).complete([Completion(Ack(delivery), told)])
+            await complete(consumer, [Completion(Ack(delivery), told)])
 
             assert await hear(watch, 1) == [told]
         assert list(await backend.fetch([sent.id])) == [None]
@@ -134,7 +137,7 @@ class UnifiedContract(DriverFixtures):
             broker.consume(MAIL, new_lease()) as consumer,
         ):
             [delivery] = await take(consumer, 1)
-            assert list(await unified(consumer).complete([Completion(Ack(delivery), kept)])) == []
+            assert list(await complete(consumer, [Completion(Ack(delivery), kept)])) == []
 
             assert await hear(watch, 1) == [kept]
         assert list(await broker.find([sent.id])) == [None]
@@ -146,7 +149,7 @@ class UnifiedContract(DriverFixtures):
         async with broker.consume(MAIL, new_lease()) as consumer:
             [delivery] = await take(consumer, 1)
             kept = record("1", keep=0.3)
-            await unified(consumer).complete([Completion(Ack(delivery), kept)])
+            await complete(consumer, [Completion(Ack(delivery), kept)])
 
         assert list(await backend.fetch(["1"])) == [kept]
         with fail_after(PATIENCE):
@@ -165,14 +168,14 @@ class UnifiedContract(DriverFixtures):
         ):
             in_flight = await take(consumer, MAX_BATCH)
             batch = [Completion(Ack(each), of) for each, of in zip(in_flight, kept, strict=True)]
-            assert list(await unified(consumer).complete(batch)) == []
+            assert list(await complete(consumer, batch)) == []
 
             assert await hear(watch, MAX_BATCH) == kept
         assert list(await backend.fetch(ids_of(sent))) == kept
 
     async def test_nothing_to_complete_is_fine(self, broker: FullBroker) -> None:
         async with broker.consume(MAIL, new_lease()) as consumer:
-            assert list(await unified(consumer).complete([])) == []
+            assert list(await complete(consumer, [])) == []
 
     async def test_concluding_a_suspect_frees_the_quarantine(self, broker: FullBroker) -> None:
         await make_suspects(broker, envelopes(1))
@@ -180,7 +183,7 @@ class UnifiedContract(DriverFixtures):
         async with broker.consume(MAIL, lease) as consumer:
             [suspect] = await take(consumer, 1)
             kept = record(suspect.envelope.id)
-            await unified(consumer).complete([Completion(Ack(suspect), kept)])
+            await complete(consumer, [Completion(Ack(suspect), kept)])
 
             assert lease.quarantine.is_empty
 
@@ -201,12 +204,13 @@ class UnifiedContract(DriverFixtures):
             await end_lease(broker, lease)
             await sweep(broker, 3)
             one, two, three = (record(message_id, reply_to="me") for message_id in ids_of(sent))
-            fenced = await unified(consumer).complete(
+            fenced = await complete(
+                consumer,
                 [
                     Completion(Ack(in_flight[0]), one),
                     Completion(Nack(in_flight[1], delay=FAR), two),
                     Completion(Reject(in_flight[2], "bad"), three),
-                ]
+                ],
             )
             await backend.store_records([last])
 
@@ -226,8 +230,8 @@ class UnifiedContract(DriverFixtures):
         ):
             mine, theirs = await take(owner, 2), await take(other, 1)
             batch = [mine[0], theirs[0], mine[1]]
-            fenced = await unified(owner).complete(
-                [Completion(Ack(each), record(each.envelope.id)) for each in batch]
+            fenced = await complete(
+                owner, [Completion(Ack(each), record(each.envelope.id)) for each in batch]
             )
 
             assert ids_of(fenced) == ids_of(theirs)
@@ -239,8 +243,8 @@ class UnifiedContract(DriverFixtures):
         async with broker.consume(MAIL, new_lease()) as consumer:
             [delivery] = await take(consumer, 1)
             kept = record("1", "first")
-            await unified(consumer).complete([Completion(Ack(delivery), kept)])
-            await unified(consumer).complete([Completion(Ack(delivery), record("1", "second"))])
+            await complete(consumer, [Completion(Ack(delivery), kept)])
+            await complete(consumer, [Completion(Ack(delivery), record("1", "second"))])
 
         assert list(await backend.fetch(["1"])) == [kept]
 
@@ -255,7 +259,7 @@ class UnifiedContract(DriverFixtures):
             await broker.publish([sent])
             async with broker.consume(MAIL, new_lease()) as consumer:
                 [delivery] = await take(consumer, 1)
-                await unified(consumer).complete([Completion(Ack(delivery), record(sent.id))])
+                await complete(consumer, [Completion(Ack(delivery), record(sent.id))])
         else:
             await backend.store_records([record(sent.id)])
 
@@ -292,13 +296,13 @@ class UnifiedContract(DriverFixtures):
         async with broker.consume(MAIL, new_lease()) as consumer:
             [delivery] = await take(consumer, 1)
             kept = record(sent.id)
-            await unified(consumer).complete([Completion(Reject(delivery, "bad"), kept)])
+            await complete(consumer, [Completion(Reject(delivery, "bad"), kept)])
 
             assert list(await broker.replay(MAIL.name, [sent.id])) == [sent.id]
             assert ids_of(await take(consumer, 1)) == [sent.id]
 
 
-def unified(consumer: Consumer) -> UnifiedConsumer:
-    """The same consumer, known for what it is."""
-    assert isinstance(consumer, UnifiedConsumer)
-    return consumer
+async def complete(consumer: Consumer, batch: Sequence[Completion]) -> Sequence[Delivery]:
+    """End these by what the consumer offers for it."""
+    assert consumer.offers.complete is not None
+    return await consumer.offers.complete(batch)

@@ -16,7 +16,7 @@ from asyncq.config import Config, Url
 from asyncq.drivers.table import make_backend
 from asyncq.errors import BrokerUnavailable
 from asyncq.language.message import Record, Succeeded, new_id
-from asyncq.seams.admin import DeadLetter, QueueAdmin
+from asyncq.seams.admin import DeadLetter
 from tests.faults.lab.audit import Audit
 from tests.faults.lab.beds import Bed
 from tests.faults.lab.checker import Findings, check
@@ -196,9 +196,7 @@ class Bench(Generic[B]):
         return msgspec.msgpack.decode(outcome.value)
 
     async def dead_letters(self, app: App, limit: int = 100) -> Sequence[DeadLetter]:
-        broker = app.client.broker
-        assert isinstance(broker, QueueAdmin)
-        return await broker.dead_letters(QUEUE, limit=limit)
+        return await app.dead.list(QUEUE, limit=limit)
 
     async def settled(self, within: float = PATIENCE) -> None:
         """Return once everything that was accepted has an outcome; they are in `records`."""
