@@ -109,7 +109,11 @@ class Publisher:
             async with asyncio.timeout(self._timeout):
                 await self._broker.publish(envelopes)
         except TimeoutError as error:
-            raise BrokerUnavailable(f"no answer from the broker in {self._timeout} s") from error
+            silence, reason = f"no answer from the broker in {self._timeout} s", self._outage.error
+            if reason is not None:  # it may have said before what is wrong, and that explains more
+                said = str(reason)
+                silence = said if said.startswith(silence) else f"{silence}; before that: {said}"
+            raise BrokerUnavailable(silence) from error
 
     def _keep(self, batch: list[_Waiting], error: BrokerUnavailable | None = None) -> None:
         """Put a batch back at the head; those whose time is up hear of the error."""

@@ -103,6 +103,26 @@ async def test_a_broker_that_stays_away_is_unavailable_after_the_time_out(
     assert broker.calls > 2
 
 
+async def test_a_broker_that_falls_silent_after_it_said_why_is_quoted(
+    broker: WatchedBroker,
+) -> None:
+    async def fall_silent_after_the_first() -> None:
+        if broker.calls > 1:
+            await anyio.sleep_forever()
+
+    broker.before = fall_silent_after_the_first
+    broker.fail = lambda _: BrokerUnavailable("a script keeps it busy")
+
+    async with running(broker, timeout=0.05) as publisher:
+        with pytest.raises(BrokerUnavailable) as first:
+            await publisher.submit([envelope()])
+        with pytest.raises(BrokerUnavailable) as second:
+            await publisher.submit([envelope()])
+
+    text = "no answer from the broker in 0.05 s; before that: a script keeps it busy"
+    assert [str(first.value), str(second.value)] == [text, text]
+
+
 async def test_each_caller_has_the_whole_time_out(broker: WatchedBroker) -> None:
     away = True
     broker.fail = lambda _: BrokerUnavailable("away") if away else None
