@@ -18,7 +18,9 @@ SQLITE = "sqlite:///queue.db"
 
 @pytest.fixture(params=["sqlite", "redis", "rabbitmq"])
 def url(request: pytest.FixtureRequest) -> str:
-    return SQLITE if request.param == "sqlite" else request.getfixturevalue("redis_url")
+    if request.param == "sqlite":
+        return SQLITE
+    return request.getfixturevalue(f"{request.param}_url")
 
 
 def fork(shell: Shell, url: str, how: str) -> Ended:
