@@ -1,7 +1,9 @@
 """A file that is removed, moved or replaced while it is open: nothing is accepted into nowhere."""
 
+import math
 import os
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from asyncq.config import Config, Url
 from asyncq.drivers.sqlite.broker import SqliteBroker
 from asyncq.drivers.sqlite.connection import FileMoved
 from asyncq.drivers.sqlite.forks import Access
+from asyncq.drivers.sqlite.reader import Reader
 from asyncq.errors import BackendUnavailable, BrokerUnavailable
 from asyncq.language.message import new_id
 from asyncq.seams.broker import Lease
@@ -83,6 +86,40 @@ async def test_what_would_go_nowhere_is_refused_and_the_log_says_why(
     assert "put it back, or restart what uses it" in str(refused.value)
     assert "queue default is not consumed, trying again" in caplog.text
     assert caplog.text.count("cannot be read, trying again") == 1
+
+
+class Poll:
+    """Waits for something in the file, and is told when it cannot be read."""
+
+    def __init__(self) -> None:
+        self.told = threading.Event()
+
+    def pause(self) -> float:
+        return math.inf
+
+    def look(self, connection: sqlite3.Connection) -> None:
+        raise AssertionError
+
+    def give_up(self) -> None:
+        self.told.set()
+
+
+def test_who_waits_hears_of_it_even_where_nothing_was_read_before(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writing, poll = Access(str(file)), Poll()
+    with writing:
+        writing.open()
+    move_it(file)
+    reader = Reader(str(file))
+    reader.watch(poll)
+    try:
+        assert poll.told.wait(PATIENCE)
+    finally:
+        reader.stop()
+        reader.join()
+        writing.close()
+    assert f"{file} cannot be read, trying again: it was removed or moved away" in caplog.text
 
 
 async def test_a_file_that_is_put_back_goes_on_with_all_that_was_in_it(file: Path) -> None:

@@ -132,7 +132,7 @@ class Reader:
             if isinstance(operation, Operation):
                 operation.fail(error)
                 answer([operation])
-            if before is not None:
+            if self._polls:
                 is_known = self._outage.error is not None
                 self._outage.fail(error)
                 if not is_known:
