@@ -33,6 +33,7 @@ LEFT_ALONE = [
     "uvloop",
     "watchfiles",
     "asyncq.cli",
+    "asyncq.drivers.subscriptions",
     "asyncq.drivers.wakeup",
     "asyncq.testing",
 ]

@@ -11,11 +11,6 @@ class Wakeup:
         self._event = asyncio.Event()
         self.is_set = False
 
-    @property
-    def is_deserted(self) -> bool:
-        """Its loop was closed, and who waited for it never woke up: nobody ever will."""
-        return self._loop.is_closed()
-
     def wake(self) -> bool:
         """Whether somebody may have heard it."""
         self.is_set = True

@@ -11,7 +11,8 @@ from asyncq.clock import Clock, SystemClock
 from asyncq.config import Url
 from asyncq.drivers.memory.backend import MemoryBackend
 from asyncq.drivers.memory.broker import MemoryBroker
-from asyncq.drivers.memory.store import SUBSCRIPTION_SIZE, open_store
+from asyncq.drivers.memory.store import open_store
+from asyncq.drivers.subscriptions import SUBSCRIPTION_SIZE
 from asyncq.errors import Refused
 from asyncq.language.message import new_id
 from asyncq.seams.backend import Backend
@@ -236,7 +237,8 @@ class TestMemory(InMemory):
             )
 
             assert list(await watch.receive()) == []
-            assert [each.id for each in await watch.receive()] == [str(SUBSCRIPTION_SIZE)]
+            await backend.store_records([record("next", reply_to="me")])
+            assert [each.id for each in await watch.receive()] == ["next"]
 
     async def test_expired_records_take_no_room(self, url: Url) -> None:
         clock = Hands(now())

@@ -441,7 +441,7 @@ async def test_a_listener_that_was_forgotten_hears_that_it_missed_something(
 async def test_an_unread_subscription_is_bounded(
     backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriptions, "SUBSCRIPTION_SIZE", 10)
+    monkeypatch.setattr("asyncq.drivers.subscriptions.SUBSCRIPTION_SIZE", 10)
     async with backend.watch("me") as watch:
         await backend.store_records([record(str(n), reply_to="me") for n in range(11)])
         assert list(await watch.receive()) == []

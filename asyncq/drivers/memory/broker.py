@@ -5,10 +5,10 @@ finds out here, and not in production, that its message was stored all the same.
 """
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Hashable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
-from typing import Self, assert_never
+from typing import assert_never
 
 import msgspec
 from anyio import move_on_after
@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.drivers.memory.queue import Entry
-from asyncq.drivers.memory.store import MemoryStore, open_store
+from asyncq.drivers.memory.store import MemoryDriver, MemoryStore
 from asyncq.drivers.wakeup import Wakeup
 from asyncq.errors import QueueFull
 from asyncq.language.message import Status
@@ -44,30 +44,18 @@ from asyncq.seams.packing import pack, unpack
 LONGEST_WAIT = 1.0  # seconds; after that a consumer looks for itself
 
 
-class MemoryBroker:
+class MemoryBroker(MemoryDriver):
     """Queues in this process, gone with it: ``memory://name``."""
 
     leases_are_shared = False
 
     def __init__(self, url: Url, clock: Clock, limits: DeadLimits | None = None) -> None:
-        self._store = open_store(url)
-        self._clock = clock
+        super().__init__(url, clock)
         self._limits = limits or DeadLimits()
 
     @property
     def offers(self) -> Offers:
         return Offers(leases=self, admin=self, finder=self)
-
-    @property
-    def store(self) -> Hashable:
-        return self._store.identity
-
-    async def __aenter__(self) -> Self:
-        await checkpoint()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        return None
 
     async def publish(self, envelopes: Sequence[Envelope]) -> None:
         await checkpoint()

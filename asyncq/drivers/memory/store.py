@@ -8,16 +8,16 @@ another thread, and a lease is renewed from one.
 import heapq
 import os
 import threading
-from collections import deque
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
+from anyio.lowlevel import checkpoint
+
+from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.drivers.memory.queue import MemoryQueue
-from asyncq.drivers.wakeup import Wakeup
+from asyncq.drivers.subscriptions import Subscriptions
 from asyncq.language.message import Progress, Record
-
-SUBSCRIPTION_SIZE = 10_000  # records a client may leave unread before they are dropped
 
 T = TypeVar("T")
 
@@ -32,11 +32,7 @@ class MemoryStore:
         self.progress: Expiring[Progress] = Expiring()
         self.published: set[str] = set()
         self._queues: dict[str, MemoryQueue] = {}
-        self._subscriptions: dict[str, list[Subscription]] = {}
-
-    @property
-    def identity(self) -> Hashable:
-        return ("memory", self.name)
+        self.subscriptions = Subscriptions()
 
     @property
     def queues(self) -> list[MemoryQueue]:
@@ -54,24 +50,26 @@ class MemoryStore:
             return
         if record.keep > 0:
             self.records.put(record.id, record, now, record.keep)
-        if record.reply_to is not None:
-            for subscription in self._subscriptions.get(record.reply_to, ()):
-                subscription.put(record)
+        self.subscriptions.deliver([record])
 
-    def subscribe(self, address: str) -> "Subscription":
-        for other, subscriptions in list(self._subscriptions.items()):
-            for subscription in [each for each in subscriptions if each.is_deserted]:
-                self.unsubscribe(other, subscription)
-        subscription = Subscription()
-        self._subscriptions.setdefault(address, []).append(subscription)
-        return subscription
 
-    def unsubscribe(self, address: str, subscription: "Subscription") -> None:
-        subscriptions = self._subscriptions.get(address, [])
-        if subscription in subscriptions:  # or it was deserted
-            subscriptions.remove(subscription)
-        if not subscriptions:
-            self._subscriptions.pop(address, None)
+class MemoryDriver:
+    """A store as its broker and its backend have it."""
+
+    def __init__(self, url: Url, clock: Clock) -> None:
+        self._store = open_store(url)
+        self._clock = clock
+
+    @property
+    def store(self) -> Hashable:
+        return ("memory", self._store.name)
+
+    async def __aenter__(self) -> Self:
+        await checkpoint()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
 
 
 class Expiring(Generic[T]):
@@ -101,38 +99,6 @@ class Expiring(Generic[T]):
             ends, message_id = heapq.heappop(self._ends)
             if self._values.get(message_id, (None,))[0] == ends:
                 del self._values[message_id]
-
-
-class Subscription:
-    """The records pushed to one watcher and not read yet: so many, and no more."""
-
-    def __init__(self) -> None:
-        self._records: deque[Record] = deque()
-        self._missed = False
-        self.wakeup: Wakeup | None = None
-
-    @property
-    def is_deserted(self) -> bool:
-        return self.wakeup is not None and self.wakeup.is_deserted
-
-    def put(self, record: Record) -> None:
-        if len(self._records) == SUBSCRIPTION_SIZE:
-            self._records.clear()
-            self._missed = True
-        self._records.append(record)
-        if self.wakeup is not None:
-            self.wakeup.wake()
-
-    def take(self) -> list[Record] | None:
-        """What has come; an empty list when some was dropped, None when there is nothing."""
-        if self._missed:
-            self._missed = False
-            return []
-        if not self._records:
-            return None
-        taken = list(self._records)
-        self._records.clear()
-        return taken
 
 
 _stores: dict[str, MemoryStore] = {}  # for the life of the process, as messages are

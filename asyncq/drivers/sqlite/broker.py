@@ -2,26 +2,24 @@
 
 One file, no server, many processes: ``sqlite:///asyncq.db``. What is accepted is on the disk, power
 cut or not; with ``?synchronous=normal`` it outlives the process, and a power cut may take the last
-moments. The tables are in ``asyncq/stores/sqlite/schema-*.sql``.
+moments. The tables are in ``asyncq/drivers/sqlite/schema-*.sql``.
 """
 
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from typing import Self, TypeVar
 
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.drivers.sqlite import admin
 from asyncq.drivers.sqlite import queue as statements
-from asyncq.drivers.sqlite.connection import SqliteSettings, translated
 from asyncq.drivers.sqlite.consumer import SqliteConsumer
 from asyncq.drivers.sqlite.declared import declare
 from asyncq.drivers.sqlite.parcels import pack
 from asyncq.drivers.sqlite.records import expire_records, expire_watchers
 from asyncq.drivers.sqlite.renewer import SqliteLeaseRenewer
-from asyncq.drivers.sqlite.store import SqliteStore, close_store, open_store
+from asyncq.drivers.sqlite.store import SqliteDriver
 from asyncq.errors import BrokerUnavailable, QueueFull
 from asyncq.language.message import Status
 from asyncq.language.topology import Queue
@@ -29,38 +27,21 @@ from asyncq.seams.admin import DeadLetter, Depth, Waiting
 from asyncq.seams.broker import Consumer, Envelope, Lease, LeaseRenewer, Offers, QueueSpec
 from asyncq.seams.dead import DeadLimits
 
-T = TypeVar("T")
-
 FRESH = 0.5  # seconds that a sweep may wait for the file
 
 
-class SqliteBroker:
+class SqliteBroker(SqliteDriver):
     """Queues in one SQLite file."""
 
     leases_are_shared = True
 
     def __init__(self, url: Url, clock: Clock, limits: DeadLimits | None = None) -> None:
+        super().__init__(url, clock, BrokerUnavailable)
         self._limits = limits or DeadLimits()
-        self._settings = SqliteSettings(url)
-        self._clock = clock
-        self._opened: SqliteStore | None = None
 
     @property
     def offers(self) -> Offers:
         return Offers(leases=self, admin=self, finder=self)
-
-    @property
-    def store(self) -> Hashable:
-        return self._settings.identity
-
-    async def __aenter__(self) -> Self:
-        with translated(self._settings.path, BrokerUnavailable):
-            self._opened = await open_store(self._settings.path)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        store, self._opened = self._file, None
-        await close_store(store)
 
     async def publish(self, envelopes: Sequence[Envelope]) -> None:
         parcels = [pack(envelope) for envelope in envelopes]
@@ -76,14 +57,10 @@ class SqliteBroker:
             if delayed:
                 store.look_again()
 
-        with translated(store.path, BrokerUnavailable):
-            refusals = await store.write(
-                lambda connection: statements.publish(
-                    connection, parcels, self._clock.now(), self._limits
-                ),
-                durable=self._settings.durable,
-                committed=published,
-            )
+        refusals = await self._write(
+            lambda file: statements.publish(file, parcels, self._clock.now(), self._limits),
+            published,
+        )
         if refusals:
             raise QueueFull(refusals[0].ids, refusals[0].queue, refusals[0].limit)
 
@@ -155,23 +132,3 @@ class SqliteBroker:
 
     async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
         return await self._write(lambda file: admin.delete_dead(file, queue, ids))
-
-    # Within
-
-    @property
-    def _file(self) -> SqliteStore:
-        if self._opened is None:
-            raise BrokerUnavailable(f"{self._settings.path} is not open: enter the broker first")
-        return self._opened
-
-    async def _write(
-        self,
-        work: Callable[[sqlite3.Connection], T],
-        committed: Callable[[T], None] | None = None,
-    ) -> T:
-        with translated(self._settings.path, BrokerUnavailable):
-            return await self._file.write(work, durable=self._settings.durable, committed=committed)
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with translated(self._settings.path, BrokerUnavailable):
-            return await self._file.read(work)

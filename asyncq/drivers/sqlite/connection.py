@@ -58,10 +58,6 @@ class SqliteSettings:
         self.durable = query_of(url).get("synchronous", "full").lower() == "full"
         """Whether what was written outlives the machine's power, not only the process."""
 
-    @property
-    def identity(self) -> tuple[str, str]:
-        return ("sqlite", self.path)
-
 
 @contextmanager
 def translated(path: str, unavailable: type[Exception]) -> Generator[None]:

@@ -8,16 +8,20 @@ import os
 import sqlite3
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Hashable
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from anyio import move_on_after, to_thread
 
+from asyncq.clock import Clock
+from asyncq.config import Url
+from asyncq.drivers.sqlite.connection import SqliteSettings, translated
 from asyncq.drivers.sqlite.operations import Operation
 from asyncq.drivers.sqlite.reader import Poll, Reader
-from asyncq.drivers.sqlite.subscriptions import Subscription, Subscriptions
+from asyncq.drivers.sqlite.subscriptions import SqliteSubscriptions
 from asyncq.drivers.sqlite.writer import Writer
+from asyncq.drivers.subscriptions import Subscription
 from asyncq.drivers.wakeup import Wakeup
 
 CLOSE_TIMEOUT = 10.0  # seconds for the last operations and for copying the log into the file
@@ -34,10 +38,9 @@ class SqliteStore:
         self._reader = Reader(path)
         self._writer = Writer(path, self._reader.join)
         self._lock = threading.Lock()
-        self._wakeups: dict[str, deque[Wakeup]] = defaultdict(
-            deque
-        )  # by queue, the longest idle first
-        self.subscriptions = Subscriptions(self._writer.submit)
+        # By queue, the longest idle first.
+        self._wakeups: dict[str, deque[Wakeup]] = defaultdict(deque)
+        self.subscriptions = SqliteSubscriptions(self._writer.submit)
 
     # Work on the file
 
@@ -135,6 +138,51 @@ class SqliteStore:
     def join(self) -> None:
         """Wait, and block, until the file is closed."""
         self._writer.join()
+
+
+class SqliteDriver:
+    """A file as its broker or its backend has it: what SQLite raises is ``unavailable`` there."""
+
+    def __init__(self, url: Url, clock: Clock, unavailable: type[Exception]) -> None:
+        self._settings = SqliteSettings(url)
+        self._clock = clock
+        self._unavailable = unavailable
+        self._opened: SqliteStore | None = None
+
+    @property
+    def store(self) -> Hashable:
+        return ("sqlite", self._settings.path)
+
+    async def __aenter__(self) -> Self:
+        with translated(self._settings.path, self._unavailable):
+            self._opened = await open_store(self._settings.path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        store, self._opened = self._file, None
+        await close_store(store)
+
+    @property
+    def _file(self) -> SqliteStore:
+        if self._opened is None:
+            raise self._unavailable(f"{self._settings.path} is not open: enter the app first")
+        return self._opened
+
+    async def _write(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        committed: Callable[[T], None] | None = None,
+        *,
+        durable: bool | None = None,
+    ) -> T:
+        """As `SqliteStore.write`; ``durable`` as the URL has it, if nothing is said."""
+        durable = self._settings.durable if durable is None else durable
+        with translated(self._settings.path, self._unavailable):
+            return await self._file.write(work, durable=durable, committed=committed)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with translated(self._settings.path, self._unavailable):
+            return await self._file.read(work)
 
 
 _stores: dict[str, SqliteStore] = {}
