@@ -17,7 +17,7 @@ from asyncq.drivers.hosts import CONNECT_TIMEOUT, SAME_OUTAGE, Hosts
 from asyncq.drivers.hosts import PATIENCE as AWAY
 from asyncq.drivers.memory.broker import MemoryBroker
 from asyncq.drivers.redis.broker import RedisBroker
-from asyncq.drivers.redis.connection import Link, RedisSettings
+from asyncq.drivers.redis.connection import Link, RedisStore
 from asyncq.drivers.table import make_backend, make_broker
 from asyncq.errors import BrokerUnavailable, ConfigurationError
 from asyncq.language.message import new_id
@@ -263,7 +263,7 @@ async def test_what_was_asked_of_the_former_is_not_asked_of_another(
     both: tuple[Hosts, RedisBroker],
 ) -> None:
     hosts, _ = both
-    link = Link(RedisSettings(hosts), BrokerUnavailable)
+    link = Link(RedisStore(hosts), BrokerUnavailable)
     told = list[BrokerUnavailable]()
 
     async def ask() -> None:

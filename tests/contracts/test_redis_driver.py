@@ -17,7 +17,7 @@ from asyncq.app import App
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.redis.broker import RedisBroker
-from asyncq.drivers.redis.connection import Link, RedisSettings, load_script
+from asyncq.drivers.redis.connection import Link, RedisStore, Script
 from asyncq.drivers.redis.wire import ReplyError, Wire
 from asyncq.errors import BrokerUnavailable, ConfigurationError
 from asyncq.language.message import new_id
@@ -41,7 +41,7 @@ async def broker(redis_url: str) -> AsyncIterator[RedisBroker]:
 
 @pytest.fixture
 async def link(redis_url: str) -> AsyncIterator[Link]:
-    link = Link(RedisSettings(Url(redis_url)), BrokerUnavailable)
+    link = Link(RedisStore(Url(redis_url)), BrokerUnavailable)
     yield link
     link.close()
 
@@ -307,9 +307,9 @@ def losing_the_reply(patch: pytest.MonkeyPatch) -> Generator[None]:
 
 async def _swept_late(url: str) -> int:
     """What a sweep recovers that arrives long after it was sent."""
-    link = Link(RedisSettings(Url(url)), BrokerUnavailable)
+    link = Link(RedisStore(Url(url)), BrokerUnavailable)
     try:
-        return await link.script(load_script("asyncq.drivers.redis", "sweep"), "asyncq:{mail}", 1)
+        return await link.script(Script("sweep"), "asyncq:{mail}", 1)
     finally:
         link.close()
 

@@ -12,7 +12,7 @@ import pytest
 
 from asyncq.config import Url
 from asyncq.drivers.redis import connection
-from asyncq.drivers.redis.connection import Link, RedisSettings, pack_command
+from asyncq.drivers.redis.connection import Link, RedisStore, pack_command
 from asyncq.errors import BrokerUnavailable
 from tests.client.given import PATIENCE, until
 from tests.faults.lab.proxy import Blackhole, Halve, Pass, Proxy, Throttle, Trap, start_proxy
@@ -37,22 +37,22 @@ def proxy(server: RedisServer) -> Iterator[Proxy]:
 
 
 @contextmanager
-def linked(settings: RedisSettings) -> Generator[Link]:
-    link = Link(settings, BrokerUnavailable)
+def linked(store: RedisStore) -> Generator[Link]:
+    link = Link(store, BrokerUnavailable)
     try:
         yield link
     finally:
         link.close()
 
 
-def settings_for(port: int) -> RedisSettings:
-    return RedisSettings(Url(f"redis://127.0.0.1:{port}/0"))
+def store_for(port: int) -> RedisStore:
+    return RedisStore(Url(f"redis://127.0.0.1:{port}/0"))
 
 
 async def test_a_silent_connection_is_given_up_once_the_server_answers_on_another(
     proxy: Proxy,
 ) -> None:
-    with linked(settings_for(proxy.port)) as link:
+    with linked(store_for(proxy.port)) as link:
         await link("PING")
         proxy.set_trap(Trap(b"ECHO", silently=True))
 
@@ -66,8 +66,8 @@ async def test_a_silent_connection_is_given_up_once_the_server_answers_on_anothe
 async def test_what_else_is_silent_is_given_up_with_it(
     proxy: Proxy, mode: Blackhole | Halve
 ) -> None:
-    settings = settings_for(proxy.port)
-    with linked(settings) as asked, linked(settings) as idle:
+    store = store_for(proxy.port)
+    with linked(store) as asked, linked(store) as idle:
         await asked("PING")
         await idle("PING")
         proxy.switch(mode)
@@ -84,7 +84,7 @@ async def test_what_else_is_silent_is_given_up_with_it(
 
 
 async def test_a_server_that_stands_still_keeps_its_connections(server: RedisServer) -> None:
-    with linked(settings_for(server.port)) as link:
+    with linked(store_for(server.port)) as link:
         before = await link("CLIENT", "ID")
         server.pause()
 
@@ -101,7 +101,7 @@ async def test_a_server_that_is_given_up_leaves_no_complaint_of_python_behind(
 ) -> None:
     monkeypatch.setattr(connection, "DOUBT", 0.05)
     monkeypatch.setattr(connection, "CALL_TIMEOUT", 0.2)
-    with linked(settings_for(server.port)) as link:
+    with linked(store_for(server.port)) as link:
         await link("PING")
         server.pause()
         with pytest.raises(BrokerUnavailable, match="did not answer in time"):
@@ -115,7 +115,7 @@ async def test_a_server_that_is_given_up_leaves_no_complaint_of_python_behind(
 
 
 async def test_a_long_answer_on_a_slow_line_is_no_silence(proxy: Proxy) -> None:
-    with linked(settings_for(proxy.port)) as link:
+    with linked(store_for(proxy.port)) as link:
         await link("SET", "big", b"x" * BIG)
         before = await link("CLIENT", "ID")
         proxy.switch(Throttle(SLOW))
@@ -125,7 +125,7 @@ async def test_a_long_answer_on_a_slow_line_is_no_silence(proxy: Proxy) -> None:
 
 
 async def test_a_long_question_on_a_slow_line_is_no_silence(proxy: Proxy) -> None:
-    with linked(settings_for(proxy.port)) as link:
+    with linked(store_for(proxy.port)) as link:
         before = await link("CLIENT", "ID")
         proxy.switch(Throttle(SLOW))
 
@@ -137,7 +137,7 @@ async def test_a_long_question_on_a_slow_line_is_no_silence(proxy: Proxy) -> Non
 async def test_who_asks_waits_as_long_as_he_says_whatever_was_asked_before(
     server: RedisServer, before: float
 ) -> None:
-    wire = await settings_for(server.port).lines.open()
+    wire = await store_for(server.port).connect()
     try:
         assert await wire.ask(pack_command(("PING",)), 1, before) == [b"PONG"]
         begun = anyio.current_time()
@@ -155,8 +155,8 @@ async def test_who_asks_waits_as_long_as_he_says_whatever_was_asked_before(
 async def test_a_connection_that_the_server_closed_is_forgotten_without_a_warning(
     server: RedisServer,
 ) -> None:
-    settings = settings_for(server.port)
-    with linked(settings) as link, linked(settings) as other, warnings.catch_warnings():
+    store = store_for(server.port)
+    with linked(store) as link, linked(store) as other, warnings.catch_warnings():
         warnings.simplefilter("error")
         await other("CLIENT", "KILL", "ID", await link("CLIENT", "ID"))
         while link.is_connected:

@@ -17,7 +17,7 @@ from asyncq.app import App
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.redis.broker import RedisBroker
-from asyncq.drivers.redis.connection import Link, RedisSettings, load_script
+from asyncq.drivers.redis.connection import Link, RedisStore, Script
 from asyncq.drivers.redis.wire import Wire
 from asyncq.errors import BrokerUnavailable
 from asyncq.seams.broker import Ack, Consumer, Delivery, Envelope, Lease, Nack, QueueSpec
@@ -25,7 +25,7 @@ from tests.servers import RedisServer, start_redis
 
 MAIL = QueueSpec("mail")
 PATIENCE = 15.0  # seconds
-SETTLE = load_script("asyncq.drivers.redis", "settle").sha.encode()
+SETTLE = Script("settle").sha.encode()
 
 
 def envelope(id: str) -> Envelope:
@@ -46,7 +46,7 @@ async def broker(server: RedisServer) -> AsyncIterator[RedisBroker]:
 
 async def save(server: RedisServer) -> None:
     """What is sent from now on is forgotten when the server is killed."""
-    link = Link(RedisSettings(Url(server.url)), BrokerUnavailable)
+    link = Link(RedisStore(Url(server.url)), BrokerUnavailable)
     await link("SAVE")
     link.close()
 
@@ -57,7 +57,7 @@ async def restart(server: RedisServer) -> None:
 
 
 async def cut_connections(server: RedisServer) -> None:
-    link = Link(RedisSettings(Url(server.url)), BrokerUnavailable)
+    link = Link(RedisStore(Url(server.url)), BrokerUnavailable)
     await link("CLIENT", "KILL", "TYPE", "normal")
     link.close()
 

@@ -15,7 +15,7 @@ from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.redis.backend import RedisBackend
 from asyncq.drivers.redis.broker import RedisBroker
-from asyncq.drivers.redis.connection import Link, RedisSettings
+from asyncq.drivers.redis.connection import Link, RedisStore
 from asyncq.drivers.redis.refusals import asked_for, refusal
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import (
@@ -37,7 +37,7 @@ PATIENCE = 20.0  # seconds
 @asynccontextmanager
 async def asking(url: str) -> AsyncGenerator[Link]:
     """A connection behind the drivers' backs."""
-    link = Link(RedisSettings(Url(url)), BrokerUnavailable)
+    link = Link(RedisStore(Url(url)), BrokerUnavailable)
     try:
         yield link
     finally:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from asyncq.clock import Clock
-from asyncq.drivers.redis.connection import Link, RedisSettings, load_script
-from asyncq.drivers.redis.keys import queue_key
-from asyncq.drivers.redis.spoiled import Queues
+from asyncq.drivers.redis.causes import explaining
+from asyncq.drivers.redis.connection import Link, RedisStore, Script
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BrokerUnavailable
 from asyncq.language.message import Status
@@ -15,26 +14,25 @@ from asyncq.seams.broker import MAX_BATCH
 from asyncq.seams.dead import unpack_last
 from asyncq.seams.packing import unpack
 
-_REPLAY = load_script("asyncq.drivers.redis", "replay")
-_PURGE = load_script("asyncq.drivers.redis", "purge")
+_REPLAY = Script("replay")
+_PURGE = Script("purge")
 
 
 class RedisQueueAdmin:
     """The `QueueAdmin` half of the Redis broker, on a connection of its own."""
 
-    def __init__(self, settings: RedisSettings, clock: Clock) -> None:
-        self._settings = settings
+    def __init__(self, store: RedisStore, clock: Clock) -> None:
+        self._store = store
         self._clock = clock
-        self._asks = Link(settings, BrokerUnavailable)
-        self._queues = Queues(settings, self._asks)
+        self._asks = Link(store, BrokerUnavailable)
 
     async def queues(self) -> Sequence[str]:
-        names = await self._asks("SMEMBERS", f"{self._settings.prefix}:queues")
+        names = await self._asks("SMEMBERS", f"{self._store.prefix}:queues")
         return sorted(raw.decode(errors="replace") for raw in names)
 
     async def depth(self, queue: str) -> Depth:
-        async with self._queues.explaining(queue):
-            base = queue_key(self._settings, queue)
+        async with explaining(self._asks, queue):
+            base = self._store.queue_key(queue)
             lines = [f"{base}:ready:{priority}" for priority in range(10)] + [f"{base}:suspects"]
             incarnations = await self._asks("ZRANGE", f"{base}:leases", 0, -1)
             in_flight = _in_flight_keys(base, incarnations)
@@ -66,17 +64,17 @@ class RedisQueueAdmin:
         return [found.get(id) for id in ids]
 
     async def purge(self, queue: str) -> int:
-        async with self._queues.explaining(queue):
+        async with explaining(self._asks, queue):
             removed = 0
-            while count := await self._asks.script(_PURGE, queue_key(self._settings, queue)):
+            while count := await self._asks.script(_PURGE, self._store.queue_key(queue)):
                 removed += count
             return removed
 
     async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
-        async with self._queues.explaining(queue):
+        async with explaining(self._asks, queue):
             if limit <= 0:
                 return ()
-            base = queue_key(self._settings, queue)
+            base = self._store.queue_key(queue)
             lines = [f"{base}:suspects"] + [
                 f"{base}:ready:{priority}" for priority in range(9, -1, -1)
             ]
@@ -113,10 +111,10 @@ class RedisQueueAdmin:
     async def dead_letters(
         self, queue: str, *, limit: int = 100, offset: int = 0
     ) -> Sequence[DeadLetter]:
-        async with self._queues.explaining(queue):
+        async with explaining(self._asks, queue):
             if limit <= 0:
                 return ()
-            base = queue_key(self._settings, queue)
+            base = self._store.queue_key(queue)
             reply = await self._asks(
                 "ZRANGE", f"{base}:dead", offset, offset + limit - 1, "WITHSCORES"
             )
@@ -140,20 +138,20 @@ class RedisQueueAdmin:
             ]
 
     async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
-        async with self._queues.explaining(queue):
+        async with explaining(self._asks, queue):
             back: list[str] = []
             for start in range(0, len(ids), MAX_BATCH):
                 reply = await self._asks.script(
-                    _REPLAY, queue_key(self._settings, queue), *ids[start : start + MAX_BATCH]
+                    _REPLAY, self._store.queue_key(queue), *ids[start : start + MAX_BATCH]
                 )
                 back += [raw.decode(errors="backslashreplace") for raw in reply]
             return back
 
     async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
-        async with self._queues.explaining(queue):
+        async with explaining(self._asks, queue):
             if not ids:
                 return 0
-            base = queue_key(self._settings, queue)
+            base = self._store.queue_key(queue)
             replies = await self._asks.pipeline(
                 [("ZREM", f"{base}:dead", *ids)]
                 + [("HDEL", f"{base}:dead:{what}", *ids) for what in _DEAD_HASHES]
@@ -163,7 +161,7 @@ class RedisQueueAdmin:
     async def _find(self, queue: str, ids: Sequence[str]) -> dict[str, Status]:
         if not ids:
             return {}
-        base = queue_key(self._settings, queue)
+        base = self._store.queue_key(queue)
         commands: list[tuple[Any, ...]] = [("ZRANGE", f"{base}:leases", 0, -1)]
         commands += [("HMGET", f"{base}:bodies", *ids), ("ZMSCORE", f"{base}:dead", *ids)]
         incarnations, blobs, deaths = await self._asks.pipeline(commands)
@@ -189,7 +187,7 @@ class RedisQueueAdmin:
     async def _oldest_age(self, queue: str, ids: Sequence[bytes]) -> float | None:
         if not ids:
             return None
-        base = queue_key(self._settings, queue)
+        base = self._store.queue_key(queue)
         blobs = await self._asks("HMGET", f"{base}:bodies", *ids)
         sent = [
             unpack(blob, id.decode(errors="backslashreplace"), queue).sent_at

@@ -10,8 +10,8 @@ import msgspec
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.drivers.hosts import Hosts
-from asyncq.drivers.redis.connection import Link, RedisSettings, lifetime
-from asyncq.drivers.redis.sizes import too_large
+from asyncq.drivers.redis.causes import too_large
+from asyncq.drivers.redis.connection import Link, RedisStore, lifetime
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BackendError, BackendUnavailable
 from asyncq.language.message import Progress, Record
@@ -33,9 +33,9 @@ class RedisBackend:
     """Outcomes in one Redis."""
 
     def __init__(self, where: Url | Hosts, clock: Clock) -> None:
-        self._settings = RedisSettings(where)
+        self._store = RedisStore(where)
         self._clock = clock
-        self._link = Link(self._settings, BackendUnavailable)
+        self._link = Link(self._store, BackendUnavailable)
 
     @property
     def offers(self) -> BackendOffers:
@@ -43,7 +43,7 @@ class RedisBackend:
 
     @property
     def store(self) -> Hashable:
-        return self._settings.identity
+        return self._store.identity
 
     async def __aenter__(self) -> Self:
         return self
@@ -56,7 +56,7 @@ class RedisBackend:
             return
         encoded = [encode_record(record) for record in records]
         commands = [
-            ("SET", self._record_key(record.id), blob, "PX", lifetime(record.keep), "NX")
+            ("SET", self._store.key("r", record.id), blob, "PX", lifetime(record.keep), "NX")
             if record.keep > 0
             else ("PING",)
             for record, blob in zip(records, encoded, strict=True)
@@ -75,7 +75,7 @@ class RedisBackend:
         if heard:
             await self._link.pipeline(
                 [
-                    ("PUBLISH", self._channel(address), pack_pushed(blobs))
+                    ("PUBLISH", self._store.key("reply", address), pack_pushed(blobs))
                     for address, blobs in heard.items()
                 ]
             )
@@ -83,7 +83,7 @@ class RedisBackend:
     async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
         if not ids:
             return ()
-        blobs = await self._link("MGET", *[self._record_key(id) for id in ids])
+        blobs = await self._link("MGET", *[self._store.key("r", id) for id in ids])
         return [
             None if blob is None else read_record(id, blob)
             for id, blob in zip(ids, blobs, strict=True)
@@ -91,52 +91,40 @@ class RedisBackend:
 
     @asynccontextmanager
     async def watch(self, address: str) -> AsyncGenerator[Watch]:
-        watch = RedisWatch(self._settings, self._channel(address))
-        await watch.subscribe()
+        link = Link(self._store, BackendUnavailable)
         try:
-            yield watch
+            await link("SUBSCRIBE", self._store.key("reply", address))
+            yield RedisWatch(link)
         finally:
-            await watch.close()
+            link.close()
 
     async def forget(self, ids: Sequence[str]) -> None:
         if ids:
-            keys = [key for id in ids for key in (self._record_key(id), self._progress_key(id))]
+            keys = [
+                key
+                for id in ids
+                for key in (self._store.key("r", id), self._store.key("progress", id))
+            ]
             await self._link("UNLINK", *keys)
 
     async def store_progress(self, id: str, progress: Progress, keep: float) -> None:
         milliseconds = max(1, int(keep * 1000))
         await self._link(
-            "SET", self._progress_key(id), encode_progress(progress), "PX", milliseconds
+            "SET", self._store.key("progress", id), encode_progress(progress), "PX", milliseconds
         )
 
     async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]:
         if not ids:
             return ()
-        blobs = await self._link("MGET", *[self._progress_key(id) for id in ids])
+        blobs = await self._link("MGET", *[self._store.key("progress", id) for id in ids])
         return [read_progress(id, blob) for id, blob in zip(ids, blobs, strict=True)]
-
-    def _record_key(self, id: str) -> str:
-        return self._settings.key("r", id)
-
-    def _progress_key(self, id: str) -> str:
-        return self._settings.key("progress", id)
-
-    def _channel(self, address: str) -> str:
-        return self._settings.key("reply", address)
 
 
 class RedisWatch:
     """A subscription, until its connection is lost."""
 
-    def __init__(self, settings: RedisSettings, channel: str) -> None:
-        self._link = Link(settings, BackendUnavailable)
-        self._channel = channel
-
-    async def subscribe(self) -> None:
-        await self._link("SUBSCRIBE", self._channel)
-
-    async def close(self) -> None:
-        self._link.close()
+    def __init__(self, link: Link) -> None:
+        self._link = link
 
     async def receive(self) -> Sequence[Record]:
         while True:

@@ -33,12 +33,11 @@ from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.drivers.hosts import Hosts
 from asyncq.drivers.redis.admin import RedisQueueAdmin
-from asyncq.drivers.redis.connection import OLDEST, Link, RedisSettings, load_script
+from asyncq.drivers.redis.causes import explaining, not_sent, too_large
+from asyncq.drivers.redis.connection import OLDEST, Link, RedisStore, Script, dead_bounds
 from asyncq.drivers.redis.consumer import RedisConsumer
-from asyncq.drivers.redis.keys import dead_bounds, queue_key
 from asyncq.drivers.redis.refusals import NoPermission
 from asyncq.drivers.redis.renewer import RedisLeaseRenewer
-from asyncq.drivers.redis.sizes import too_large
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueFull
 from asyncq.language.topology import Queue
@@ -49,9 +48,9 @@ from asyncq.seams.packing import pack
 
 log = get_logger(__name__)
 
-_PUBLISH = load_script("asyncq.drivers.redis", "publish")
-_DECLARE = load_script("asyncq.drivers.redis", "declare")
-_SWEEP = load_script("asyncq.drivers.redis", "sweep")
+_PUBLISH = Script("publish")
+_DECLARE = Script("declare")
+_SWEEP = Script("sweep")
 
 FRESH = 0.5  # seconds that a sweep may be on its way
 
@@ -62,11 +61,11 @@ class RedisBroker(RedisQueueAdmin):
     leases_are_shared = True
 
     def __init__(self, where: Url | Hosts, clock: Clock, limits: DeadLimits | None = None) -> None:
-        super().__init__(RedisSettings(where), clock)
-        self._hosts = self._settings.hosts
+        super().__init__(RedisStore(where), clock)
+        self._hosts = self._store.hosts
         self._limits = limits or DeadLimits()
-        self._sender = Link(self._settings, BrokerUnavailable)
-        self._upkeep = Link(self._settings, BrokerUnavailable)
+        self._sender = Link(self._store, BrokerUnavailable)
+        self._upkeep = Link(self._store, BrokerUnavailable)
         self._announced: set[str] = set()  # queues whose name the server has from us
         self._hosts.on_move(self._announced.clear)
         self._bounds = dead_bounds(self._limits)
@@ -77,7 +76,7 @@ class RedisBroker(RedisQueueAdmin):
 
     @property
     def store(self) -> Hashable:
-        return self._settings.identity
+        return self._store.identity
 
     async def __aenter__(self) -> Self:
         await self._hosts.choose()
@@ -102,8 +101,8 @@ class RedisBroker(RedisQueueAdmin):
             try:
                 gone, limit, refused = await self._sender.script(
                     _PUBLISH,
-                    self._base(queue),
-                    self._settings.key("r", ""),
+                    self._store.queue_key(queue),
+                    self._store.key("r", ""),
                     *self._bounds,
                     *messages,
                 )
@@ -113,7 +112,7 @@ class RedisBroker(RedisQueueAdmin):
                     raise no from error
                 if isinstance(error, BrokerUnavailable):
                     raise
-                raise await self._queues.not_sent(queue, error) from error
+                raise await not_sent(self._asks, queue, error) from error
             if gone:
                 self._limits.note(queue, gone)
             if refused:
@@ -122,19 +121,21 @@ class RedisBroker(RedisQueueAdmin):
     async def declare(self, queues: Sequence[Queue]) -> None:
         for queue in queues:
             try:
-                await self._sender.script(_DECLARE, self._base(queue.name), *_bounds(queue))
+                await self._sender.script(
+                    _DECLARE, self._store.queue_key(queue.name), *_bounds(queue)
+                )
             except (ReplyError, NoPermission) as error:
                 # The others work all the same; who sends to this one hears of it as well.
                 why = error
                 if isinstance(error, ReplyError):
-                    why = await self._queues.not_sent(queue.name, error)
+                    why = await not_sent(self._asks, queue.name, error)
                 log.error("queue %s cannot be used: %s", queue.name, why)  # noqa: TRY400 - no fault of ours
         self._hosts.declared = queues
 
     @asynccontextmanager
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
         await self._announce(queue.name)
-        consumer = RedisConsumer(self._settings, queue.name, lease, self._limits)
+        consumer = RedisConsumer(self._store, queue.name, lease, self._limits)
         await consumer.enter()
         try:
             yield consumer
@@ -142,7 +143,7 @@ class RedisBroker(RedisQueueAdmin):
             await consumer.leave()
 
     def renewer(self) -> LeaseRenewer:
-        return RedisLeaseRenewer(RedisSettings(self._settings.url))  # where the lease begins
+        return RedisLeaseRenewer(RedisStore(self._store.url))  # where the lease begins
 
     async def sweep(self, queue: str) -> int:
         # A server that stood still finds this in its socket when it goes on, before the renewals of
@@ -152,14 +153,11 @@ class RedisBroker(RedisQueueAdmin):
         if time.monotonic() - asked > FRESH:
             return 0
         latest = (int(seconds) + FRESH) * 1000 + int(micros) // 1000
-        async with self._queues.explaining(queue):
-            return await self._upkeep.script(_SWEEP, self._base(queue), int(latest))
-
-    def _base(self, queue: str) -> str:
-        return queue_key(self._settings, queue)
+        async with explaining(self._asks, queue):
+            return await self._upkeep.script(_SWEEP, self._store.queue_key(queue), int(latest))
 
     async def _announce(self, queue: str) -> None:
-        await self._sender("SADD", f"{self._settings.prefix}:queues", queue)
+        await self._sender("SADD", f"{self._store.prefix}:queues", queue)
         self._announced.add(queue)
 
     async def _check_server(self) -> None:
@@ -168,19 +166,19 @@ class RedisBroker(RedisQueueAdmin):
             info = parse_info(await self._sender("INFO"))
         except NoPermission as error:
             # A user without the dangerous commands can do all that we need: nobody looks, then.
-            log.info("the version of %r cannot be asked for: %s", self._settings.url, error)
+            log.info("the version of %r cannot be asked for: %s", self._store.url, error)
             return
         version = info.get("redis_version", "0")
         if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
             raise ConfigurationError(
-                f"{self._settings.url!r} is Redis {version}; asyncq needs "
+                f"{self._store.url!r} is Redis {version}; asyncq needs "
                 f"{'.'.join(map(str, OLDEST))} or newer"
             )
         policy = info.get("maxmemory_policy", "noeviction")
         if policy.startswith("allkeys"):
             log.warning(
                 "%r has maxmemory-policy %s, which can drop tasks: set it to noeviction",
-                self._settings.url,
+                self._store.url,
                 policy,
             )
 

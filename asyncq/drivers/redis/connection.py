@@ -1,5 +1,9 @@
 """How asyncq talks to Redis: one connection per role, deadlines, scripts, errors in our own words.
 
+A network that fails in silence leaves connections on which nobody answers, ever. A question that
+stays without an answer is therefore a doubt about its connection, and another connection decides:
+if the server answers there and not here, here is dead, and so may be whatever else is silent.
+
 redis-py opens the connections (TLS, authentication, databases); its client and pool are not used.
 A client would repeat commands after a time-out, and a pool would hand a connection on whose reply
 is still under way. Here a call that does not end well closes its connection.
@@ -10,10 +14,12 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
+from weakref import WeakSet
 
 import anyio
 import hiredis
@@ -24,22 +30,26 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from asyncq.config import Url, query_of
-from asyncq.drivers.hosts import CONNECT_TIMEOUT, Hosts
-from asyncq.drivers.redis.lines import Lines
+from asyncq.drivers.hosts import CONNECT_TIMEOUT, TRY_EVERY, Hosts
 from asyncq.drivers.redis.refusals import (
     PASSING,
     BackendCannotServe,
     BrokerCannotServe,
     asked_for,
+    check_certificates,
+    hint_of_tls,
     refusal,
+    refusal_to_connect,
 )
-from asyncq.drivers.redis.tls import check_certificates, hint_of_tls
 from asyncq.drivers.redis.wire import ReplyError, Wire
 from asyncq.errors import LONGEST, BackendUnavailable, BrokerUnavailable, ConfigurationError
+from asyncq.seams.dead import DeadLimits
 
 DOUBT = 1.0  # seconds without an answer until another connection is asked
 SLOWEST = 50_000  # bytes a second that a question may take before that
 CALL_TIMEOUT = 10.0  # seconds until a silent server counts as gone
+LATE = 0.3  # seconds for an answer that was under way when the server answered elsewhere
+SILENCE = 1.0  # seconds without a byte; so long does no answer pause that is on its way
 OLDEST = (6, 2)  # LPOP with a count, SMISMEMBER
 OWN_OPTIONS = ("prefix",)
 
@@ -59,36 +69,36 @@ def lifetime(seconds: float) -> int:
 Unavailable = type[BrokerUnavailable] | type[BackendUnavailable]
 
 
+def dead_bounds(limits: DeadLimits) -> tuple[int, int]:
+    """How many dead letters to keep, and for how many milliseconds, as scripts take it."""
+    return limits.most, int(limits.keep * 1000)
+
+
 class Script:
-    """One Lua script of a package, a constant; data reach it through KEYS and ARGV alone."""
+    """``scripts/<name>.lua`` behind the prelude; data reach it through KEYS and ARGV alone."""
 
     __slots__ = ("sha", "text")
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, name: str) -> None:
+        self.text = _script_text("prelude") + _script_text(name)
         # What Redis itself names a script by; nothing is secured with it.
-        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
 @cache
-def load_script(package: str, name: str) -> Script:
-    """The script ``scripts/<name>.lua`` of ``package``, with the prelude and what it includes."""
-    return Script(_script_text(package, "prelude") + _script_text(package, name))
+def _script_text(name: str) -> str:
+    text = (files("asyncq.drivers.redis") / "scripts" / f"{name}.lua").read_text()
+    return _INCLUDE.sub(lambda found: _script_text(found[1]), text)
 
 
-def _script_text(package: str, name: str) -> str:
-    text = (files(package) / "scripts" / f"{name}.lua").read_text()
-    return _INCLUDE.sub(lambda found: _script_text(package, found[1]), text)
-
-
-class RedisSettings:
-    """Where the Redis in use is, and how our keys begin there."""
+class RedisStore:
+    """The Redis in use: how our keys begin there, and the connections to it."""
 
     def __init__(self, where: Url | Hosts) -> None:
         self.hosts = where if isinstance(where, Hosts) else Hosts([where])
         self._addresses = [Address(url) for url in self.hosts.urls]
         self.identity = tuple(address.identity for address in self._addresses)
-        self.lines = Lines(self.hosts, self._new_connection)
+        self._wires: WeakSet[Wire] = WeakSet()
         self._use_present()
         self.hosts.on_move(self._use_present)
 
@@ -96,11 +106,56 @@ class RedisSettings:
         self.address = self._addresses[self.hosts.at]
         self.url, self.prefix = self.hosts.url, self.address.prefix
 
-    def _new_connection(self) -> aioredis.Connection:
-        return self.address.pool.make_connection()
-
     def key(self, kind: str, name: str) -> str:
         return f"{self.prefix}:{kind}:{name}"
+
+    def queue_key(self, queue: str) -> str:
+        """What every key of this queue begins with; the braces keep them in one slot."""
+        return f"{self.prefix}:{{{queue}}}"
+
+    async def connect(self) -> Wire:
+        """A connection on which the server has answered.
+
+        Raises:
+            OSError, RedisError: nobody answered, or could serve us now.
+            ConfigurationError: the server refuses us (password, rights, certificates).
+        """
+        wire = await self.hosts.connect(self._open)
+        self._wires.add(wire)
+        return wire
+
+    async def _open(self) -> Wire:
+        url, connection = self.url, self.address.pool.make_connection()
+        try:
+            await connection.connect()
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            if isinstance(error, Exception) and (no := refusal_to_connect(url, error)) is not None:
+                raise no from error
+            raise
+        return Wire(connection)
+
+    async def decide(self, doubted: Wire) -> None:
+        """Close the doubted connection once the server answers on another, and not there.
+
+        The other one is closed as well: whoever asked must know that it has to begin anew.
+        """
+        while doubted.is_open:
+            with suppress(OSError, exceptions.RedisError, ConfigurationError):
+                wire = await self.connect()
+                try:
+                    await anyio.sleep(LATE)
+                finally:
+                    wire.close()
+                if doubted.silent_for() > SILENCE:
+                    doubted.close()
+            await anyio.sleep(TRY_EVERY)
+
+    def give_up(self) -> None:
+        """Close what is silent; the owners reconnect. Some may be well, and have nothing to say."""
+        for wire in list(self._wires):
+            if wire.is_open and wire.silent_for() > SILENCE:
+                wire.close()
 
 
 class Address:
@@ -112,10 +167,17 @@ class Address:
         rest = [pair for pair in parse_qsl(parts.query) if pair[0] not in OWN_OPTIONS]
         # Not `urlunsplit`, which leaves out the slashes of a unix:///path.
         query = f"?{urlencode(rest)}" if rest else ""
-        self._is_local = parts.scheme == "unix"
         self._bare = f"{parts.scheme}://{parts.netloc}{parts.path}{query}"
+        self._options: dict[str, Any] = {
+            "protocol": 2,
+            "socket_timeout": None,  # every call has a deadline of its own
+            "socket_connect_timeout": CONNECT_TIMEOUT,
+            "health_check_interval": 0,
+        }
+        if parts.scheme != "unix":
+            self._options["socket_keepalive"] = True
         try:
-            pool = cast("Any", aioredis.ConnectionPool).from_url(self._bare, **self._options())
+            pool = cast("Any", aioredis.ConnectionPool).from_url(self._bare, **self._options)
             kwargs: dict[str, Any] = pool.connection_kwargs
             pool.make_connection()  # complains about options it does not know
         except (ValueError, TypeError):
@@ -130,21 +192,10 @@ class Address:
         where = kwargs.get("path") or (kwargs.get("host", "localhost"), kwargs.get("port", 6379))
         self.identity = ("redis", where, kwargs.get("db", 0), self.prefix)
 
-    def _options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {
-            "protocol": 2,
-            "socket_timeout": None,  # every call has a deadline of its own
-            "socket_connect_timeout": CONNECT_TIMEOUT,
-            "health_check_interval": 0,
-        }
-        if not self._is_local:
-            options["socket_keepalive"] = True
-        return options
-
     def blocking_client(self) -> redis.Redis:
         """A client for a thread."""
         options = {
-            **self._options(),
+            **self._options,
             "socket_timeout": CONNECT_TIMEOUT,
             "retry": Retry(NoBackoff(), 0),
         }
@@ -158,10 +209,10 @@ class Link:
     by the next one.
     """
 
-    def __init__(self, settings: RedisSettings, unavailable: Unavailable) -> None:
-        self._settings = settings
-        self._hosts = settings.hosts
-        self._url = settings.url  # of the server that was last connected to
+    def __init__(self, store: RedisStore, unavailable: Unavailable) -> None:
+        self.store = store
+        self._hosts = store.hosts
+        self._url = store.url  # of the server that was last connected to
         self._unavailable = unavailable
         self._wire: Wire | None = None
         self._turn = asyncio.Lock()  # anyio's costs a fifth of a call
@@ -215,9 +266,9 @@ class Link:
             return replies
 
     async def _connect(self) -> Wire:
-        url = self._url = self._settings.url
+        url = self._url = self.store.url
         try:
-            self._wire = await self._settings.lines.open()
+            self._wire = await self.store.connect()
         except exceptions.BusyLoadingError as error:
             raise self._unable("LOADING", str(error)) from error
         except (OSError, exceptions.RedisError) as error:
@@ -231,12 +282,11 @@ class Link:
 
     async def _in_doubt(self, wire: Wire, timeout: float) -> list[Any]:
         """Wait on for the answer, until the server gives one elsewhere or the time is up."""
-        lines = self._settings.lines
         replies: list[Any] | None = None
         lost: OSError | None = None
 
         async with anyio.create_task_group() as doubt:
-            doubt.start_soon(lines.decide, wire)
+            doubt.start_soon(self.store.decide, wire)
             try:
                 replies = await wire.wait_on(timeout)
             except OSError as error:
@@ -244,7 +294,7 @@ class Link:
             doubt.cancel_scope.cancel()
         if replies is None:
             wire.close()
-            lines.give_up()
+            self.store.give_up()
             raise lost or TimeoutError("it did not answer in time")
         return replies
 

@@ -1,15 +1,15 @@
-"""Taking deliveries from a Redis queue; how they end is the settler's business."""
+"""Taking deliveries from a Redis queue, and ending them."""
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 
-from asyncq.drivers.redis.connection import UNKNOWN_SCRIPT, Link, RedisSettings, load_script
-from asyncq.drivers.redis.in_flight import Id, InFlight
-from asyncq.drivers.redis.keys import dead_bounds, queue_key
-from asyncq.drivers.redis.settler import Settler
+from asyncq.drivers.redis.causes import queue_unavailable, too_large
+from asyncq.drivers.redis.connection import UNKNOWN_SCRIPT, Link, RedisStore, Script, dead_bounds
+from asyncq.drivers.redis.in_flight import InFlight, name_of
+from asyncq.drivers.redis.settlements import OddIds, odd_id, pack_batch
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BrokerUnavailable, ConfigurationError, LeaseLost
 from asyncq.loggers import get_logger
@@ -17,6 +17,7 @@ from asyncq.seams.broker import MAX_BATCH, Completion, ConsumerOffers, Delivery,
 from asyncq.seams.dead import DeadLimits
 from asyncq.seams.packing import unpack
 from asyncq.seams.quarantine import NO_ADMISSION, Admission
+from asyncq.seams.records import encode_record
 from asyncq.texts import counted
 
 log = get_logger(__name__)
@@ -31,8 +32,10 @@ STANDS_BY = -3  # another worker has this queue for itself
 
 SHORTEST_WAIT = 0.002  # seconds; Redis 6.2 takes one millisecond for none, and waits for ever
 
-_CLAIM = load_script("asyncq.drivers.redis", "claim")
-_ENTER = load_script("asyncq.drivers.redis", "enter")
+_CLAIM = Script("claim")
+_ENTER = Script("enter")
+_SETTLE = Script("settle")
+_GIVE_BACK = Script("give_back")
 
 
 class RedisConsumer:
@@ -41,18 +44,20 @@ class RedisConsumer:
     Two connections: one waits and claims, one settles, so that neither waits for the other.
     """
 
-    def __init__(
-        self, settings: RedisSettings, queue: str, lease: Lease, limits: DeadLimits
-    ) -> None:
-        self._settings = settings
+    def __init__(self, store: RedisStore, queue: str, lease: Lease, limits: DeadLimits) -> None:
         self._queue = queue
         self._limits = limits
         self._bounds = dead_bounds(limits)
-        self._base = queue_key(settings, queue)
+        self._base = store.queue_key(queue)
+        self._records = store.key("r", "")
+        self._replies = store.key("reply", "")
         self._lease = lease
-        self._claims = Link(settings, BrokerUnavailable)
+        self._claims = Link(store, BrokerUnavailable)
+        self._settles = Link(store, BrokerUnavailable)
         self._in_flight = InFlight(lease.quarantine)
-        self._settler = Settler(settings, queue, lease, limits, self._in_flight)
+        self._unsure: set[str] = set()  # settled, but the reply was lost
+        self._odd: OddIds = {}
+        self._is_noted = False  # that nobody can be told of outcomes
         self._epoch = 0  # of the claiming connection; a claim sent on an older one finds nobody
         # As of the last claim:
         self._awaited: Admission | None = None  # what suspects found too little
@@ -64,7 +69,7 @@ class RedisConsumer:
             await self._announce(must_exist=False)
         except BaseException:
             self._claims.close()
-            self._settler.close()
+            self._settles.close()
             raise
 
     async def leave(self) -> None:
@@ -76,9 +81,12 @@ class RedisConsumer:
             contextlib.suppress(BrokerUnavailable, ConfigurationError, ReplyError),
         ):
             self._claims.close()
-            await self._settler.give_all_back()
+            while await self._settles.script(
+                _GIVE_BACK, self._base, self._lease.incarnation, "all"
+            ):
+                pass
         self._in_flight.clear()
-        self._settler.close()
+        self._settles.close()
 
     @property
     def offers(self) -> ConsumerOffers:
@@ -89,8 +97,8 @@ class RedisConsumer:
         if self._awaited is not None:
             await self._wait_for_quarantine(self._awaited)
             return
-        longest = self._longest_wait()
-        await self._claims(*self._wake_up(longest), blocks=longest)
+        wake_up = self._wake_up()
+        await self._claims(*wake_up, blocks=wake_up[2])
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         await self._reconnected()
@@ -100,7 +108,7 @@ class RedisConsumer:
             reply = await self._claims.script(_CLAIM, *self._claim(limit, admission))
             crashes = reply[4]
         except ReplyError as error:
-            raise await self._settler.explain(error) from error
+            raise await self._explained(error) from error
         finally:
             self._lease.quarantine.occupy(admission, crashes)
         return self._take_in(admission, reply)
@@ -110,15 +118,15 @@ class RedisConsumer:
         if self._awaited is not None:
             await self._wait_for_quarantine(self._awaited)
             return await self.receive(limit)
-        longest = self._longest_wait()
+        wake_up = self._wake_up()
         # The claim is sent behind the wait and carried out when that ends: a trip saved.
         claim = ("EVALSHA", _CLAIM.sha, 1, *self._claim(limit, NO_ADMISSION))
         try:
-            _, reply = await self._claims.pipeline([self._wake_up(longest), claim], blocks=longest)
+            _, reply = await self._claims.pipeline([wake_up, claim], blocks=wake_up[2])
         except ReplyError as error:
             if error.code == UNKNOWN_SCRIPT:
                 return await self.receive(limit)
-            raise await self._settler.explain(error) from error
+            raise await self._explained(error) from error
         except anyio.get_cancelled_exc_class():
             # Shielded: what it may have claimed must not wait for the worker's end. Bounded: then
             # it does.
@@ -134,7 +142,60 @@ class RedisConsumer:
         return await self.complete([Completion(settlement) for settlement in batch])
 
     async def complete(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
-        return await self._settler.complete(batch)
+        fenced: list[Delivery] = []
+        for start in range(0, len(batch), MAX_BATCH):
+            fenced += await self._complete(batch[start : start + MAX_BATCH])
+        return fenced
+
+    async def _complete(self, batch: Sequence[Completion]) -> list[Delivery]:
+        groups, told = pack_batch(batch, self._odd)
+        unsure = self._unsure
+        is_resent = bool(unsure) and any(not unsure.isdisjoint(group.ids()) for group in groups)
+        try:
+            reply: tuple[list[int], int, bytes] = await self._settles.script(
+                _SETTLE,
+                self._base,
+                self._lease.incarnation,
+                1 if is_resent else 0,
+                self._records,
+                self._replies,
+                *self._bounds,
+                *told,
+            )
+        except BaseException as error:
+            for group in groups:
+                unsure.update(group.ids())
+            if isinstance(error, ReplyError | BrokerUnavailable):
+                # A record that can never be stored: to try again would be for ever.
+                records = [each.record for each in batch if each.record is not None]
+                sizes = [(record.id, len(encode_record(record))) for record in records]
+                if (no := await too_large(self._settles, sizes)) is not None:
+                    raise no from error
+            if isinstance(error, ReplyError):
+                raise await self._explained(error) from error
+            raise
+        fenced, gave_way, unheard = reply
+        for group in groups:
+            ids = group.ids()
+            self._in_flight.settled(group.claim, ids)
+            if is_resent:
+                unsure.difference_update(ids)
+        if gave_way:
+            self._limits.note(self._queue, gave_way)
+        if unheard and not self._is_noted:
+            self._is_noted = True
+            log.warning(
+                "results of queue %s reach their clients late, by polling: %r does not let us "
+                "publish on channels; ACL SETUSER gives that right: +publish &%s* (%s)",
+                self._queue, self._settles.store.url, self._replies,
+                unheard.decode(errors="replace"),
+            )  # fmt: skip
+        if not fenced:
+            return []
+        sent = [(group.claim, id) for group in groups for id in group.ids()]
+        lost = {sent[position] for position in fenced}
+        deliveries = [completion.settlement.delivery for completion in batch]
+        return [each for each in deliveries if (each.token, each.envelope.id) in lost]
 
     def _claim(self, limit: int, admission: Admission) -> tuple[Any, ...]:
         """Key and arguments of the claim script, for a new claim."""
@@ -149,14 +210,13 @@ class RedisConsumer:
             *self._bounds,
         )
 
-    def _wake_up(self, longest: float) -> tuple[Any, ...]:
+    def _wake_up(self) -> tuple[str, str, float]:
+        """The command that waits for something to claim, for so many seconds."""
+        due, self._next_due = self._next_due, None
+        longest = LONGEST_WAIT if due is None else min(LONGEST_WAIT, max(due, SHORTEST_WAIT))
         # Who stands by must not take the wake-ups of the one who has the queue.
         key = "standby" if self._stands_by else "wake"
-        return ("BLPOP", f"{self._base}:{key}", longest)
-
-    def _longest_wait(self) -> float:
-        due, self._next_due = self._next_due, None
-        return LONGEST_WAIT if due is None else min(LONGEST_WAIT, max(due, SHORTEST_WAIT))
+        return "BLPOP", f"{self._base}:{key}", longest
 
     def _take_in(self, admission: Admission, reply: Sequence[Any]) -> Sequence[Delivery]:
         """The deliveries of a claim script's reply."""
@@ -166,14 +226,16 @@ class RedisConsumer:
         self._next_due = due / 1000 if due >= 0 else None
         self._awaited = admission if state == QUARANTINE_FULL else None
         self._stands_by = state == STANDS_BY
-        names: list[str] = []
-        given: Sequence[Id] = ids
         try:
-            given = names = [raw.decode() for raw in ids]
+            names = [raw.decode() for raw in ids]
         except UnicodeDecodeError:
-            names = [self._name(raw) for raw in ids]
-            given = [self._settler.odd.get(name, name) for name in names]
-        self._in_flight.take_in(given, len(crashes))
+            names = [name_of(raw) for raw in ids]
+            self._odd |= {
+                name: odd_id(raw)
+                for name, raw in zip(names, ids, strict=True)
+                if name.encode() != raw
+            }
+        self._in_flight.take_in(names, len(crashes))
         queue, token = self._queue, self._in_flight.claim
         deliveries = [
             Delivery(envelope=unpack(blob, name, queue), token=token)
@@ -195,8 +257,8 @@ class RedisConsumer:
         found = await self._announce(must_exist=True)
         unheard, settled = self._in_flight.strays(found)
         try:
-            await self._settler.give_back(unheard, "unheard")
-            await self._settler.give_back(settled, "again")
+            await self._give_back(unheard, "unheard")
+            await self._give_back(settled, "again")
         except BaseException:
             # Connected, we would not ask again what is in flight, and keep it for ever.
             self._claims.close()
@@ -209,14 +271,19 @@ class RedisConsumer:
                 counted(len(settled), "message"), self._queue,
             )  # fmt: skip
 
-    def _name(self, raw: bytes) -> str:
-        """An id that other hands made may be anything; it must not take the worker down."""
-        try:
-            return raw.decode()
-        except UnicodeDecodeError:
-            name = raw.decode(errors="backslashreplace")
-            self._settler.odd[name] = raw
-            return name
+    async def _give_back(self, ids: Sequence[bytes], which: Literal["unheard", "again"]) -> None:
+        """Give these back, uncounted; of what may have run (``again``) the outcome is looked up."""
+        for start in range(0, len(ids), MAX_BATCH):
+            part = ids[start : start + MAX_BATCH]
+            await self._settles.script(
+                _GIVE_BACK, self._base, self._lease.incarnation, which, *part
+            )
+
+    async def _explained(self, error: ReplyError) -> BrokerUnavailable | LeaseLost:
+        incarnation = self._lease.incarnation
+        if error.code == "LEASELOST":
+            return LeaseLost(incarnation)
+        return await queue_unavailable(self._settles, self._queue, error, incarnation)
 
     async def _announce(self, *, must_exist: bool) -> list[bytes]:
         self._epoch += 1
@@ -230,7 +297,7 @@ class RedisConsumer:
                 1 if must_exist else 0,
             )
         except ReplyError as error:
-            raise await self._settler.explain(error) from error
+            raise await self._explained(error) from error
 
     async def _wait_for_quarantine(self, too_little: Admission) -> None:
         # No wake-up can be relied on: the one for the end of our suspect is often heard before

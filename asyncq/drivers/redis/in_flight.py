@@ -6,15 +6,10 @@ import anyio
 
 from asyncq.seams.quarantine import Quarantine
 
-Id = str | bytes
-"""As a script takes it: other hands may have made ids that are no text."""
 
-
-def id_of(raw: bytes) -> Id:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw
+def name_of(raw: bytes) -> str:
+    """An id that other hands made may be anything; it must not take the worker down."""
+    return raw.decode(errors="backslashreplace")
 
 
 class InFlight:
@@ -25,9 +20,9 @@ class InFlight:
 
     def __init__(self, quarantine: Quarantine) -> None:
         self._quarantine = quarantine
-        self._claims: dict[int, set[Id]] = {}
+        self._claims: dict[int, set[str]] = {}
         self._unheard: set[int] = set()  # claims whose reply never came
-        self._suspects: set[Id] = set()  # in the quarantine
+        self._suspects: set[str] = set()  # in the quarantine
         self.claim = 0
         """The number of the last claim; the token of its deliveries."""
         self.quarantine_left = anyio.Event()
@@ -38,14 +33,14 @@ class InFlight:
         self._unheard.add(self.claim)
         return self.claim
 
-    def take_in(self, ids: Sequence[Id], suspects: int) -> None:
+    def take_in(self, ids: Sequence[str], suspects: int) -> None:
         """The last claim brought these; the first of them are suspects."""
         self._unheard.discard(self.claim)
         if ids:
             self._claims[self.claim] = set(ids)
             self._suspects.update(ids[:suspects])
 
-    def settled(self, claim: int, ids: Iterable[Id]) -> None:
+    def settled(self, claim: int, ids: Iterable[str]) -> None:
         if (left := self._claims.get(claim)) is not None:
             left.difference_update(ids)
             if not left:
@@ -68,7 +63,7 @@ class InFlight:
             claim = int(number)
             if claim in self._unheard:
                 unheard.append(raw)
-            elif id_of(raw) not in self._claims.get(claim, ()):
+            elif name_of(raw) not in self._claims.get(claim, ()):
                 settled.append(raw)
         return unheard, settled
 

@@ -1,12 +1,13 @@
 """What Redis means when it cannot do what it was asked, and what to do about that."""
 
 import re
+import ssl
 from collections.abc import Mapping
+from typing import Any
 
 from redis import exceptions
 
 from asyncq.config import Url
-from asyncq.drivers.redis.tls import refusal_of_tls
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError
 
 # The set-up is wrong: nothing but a change mends it.
@@ -28,11 +29,10 @@ PASSING: Mapping[str, str] = {
     "TRYAGAIN": "",
     "UNKILLABLE": "",
 }
-_NO_COMMAND = re.compile(r"unknown command")
 # Inside of a script, where it says so in words of its own.
 _NOT_IN_SCRIPT = re.compile(r"user executing the script can't|ACL failure in script")
 _NO_DATABASE = re.compile(r"DB index is out of range|invalid DB index", re.IGNORECASE)
-_NO_PASSWORD = re.compile(r"without any password configured")
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING")
 
 ENOUGH = 4  # words of a command, until its key has come: EVALSHA, sha, 1, key
 
@@ -56,7 +56,7 @@ def refusal(url: str, code: str, said: str, asked: str = "") -> ConfigurationErr
             f"{url} refuses us: the user lacks rights{asked}; ACL SETUSER gives them: "
             f"+command to a command, ~prefix:* to keys, &prefix:* to channels ({said})"
         )
-    if _NO_PASSWORD.search(said):
+    if "without any password configured" in said:
         return ConfigurationError(
             f"{url} refuses us: the server has no password, and the URL has one: take it out "
             f"({said})"
@@ -68,7 +68,7 @@ def refusal(url: str, code: str, said: str, asked: str = "") -> ConfigurationErr
             f"{url}: the server has no database of this number ({said}): write a lower one, or "
             "raise 'databases' in redis.conf (16 unless it says otherwise)"
         )
-    if _NO_COMMAND.search(said):
+    if "unknown command" in said:
         return ConfigurationError(
             f"{url} cannot be used: it lacks a command that asyncq needs{asked}, or another name "
             f"was given to it ({said})"
@@ -78,8 +78,14 @@ def refusal(url: str, code: str, said: str, asked: str = "") -> ConfigurationErr
 
 def refusal_to_connect(url: Url, error: Exception) -> ConfigurationError | None:
     """As `refusal`, for what redis-py raises while it connects."""
-    if (no := refusal_of_tls(url, error)) is not None:
-        return no
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return ConfigurationError(
+                f"{url!r} has a certificate that we do not trust: {cause.verify_message}; "
+                "name its authority with ?ssl_ca_certs="
+            )
+        if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
+            return ConfigurationError(f"{url!r} does not speak TLS there: write redis://")
     said = str(error)
     if isinstance(error, exceptions.AuthenticationError):  # it has taken the code away
         code = "NOAUTH" if said.startswith("Authentication") else "WRONGPASS"
@@ -90,6 +96,30 @@ def refusal_to_connect(url: Url, error: Exception) -> ConfigurationError | None:
     else:
         return None
     return refusal(repr(url), code, said) or ConfigurationError(f"{url!r} refuses us: {said}")
+
+
+def hint_of_tls(url: Url, error: BaseException) -> str:
+    """What else may be wrong where a server says nothing, or ends the connection at once."""
+    if url.scheme == "redis" and "closed by server" in str(error):
+        return "; if it takes TLS alone, write rediss://"
+    if url.scheme == "rediss" and isinstance(error, TimeoutError):
+        return "; if it takes no TLS, write redis://"
+    return ""
+
+
+def check_certificates(url: Url, options: Mapping[str, Any]) -> None:
+    """See that the files in a ``rediss://`` URL can be read, before anybody waits for them.
+
+    Raises:
+        ConfigurationError: one of them cannot.
+    """
+    authority, certificate = options.get("ssl_ca_certs"), options.get("ssl_certfile")
+    try:
+        context = ssl.create_default_context(cafile=authority)
+        if certificate:
+            context.load_cert_chain(certificate, options.get("ssl_keyfile"))
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigurationError(f"{url!r}: its certificates cannot be read: {error}") from error
 
 
 def asked_for(packed: bytes, place: int = 0) -> str:
@@ -114,3 +144,11 @@ def asked_for(packed: bytes, place: int = 0) -> str:
     keys = words[3:4] if is_script else words[1:2]
     about = f" on {keys[0]!r}" if keys else ""
     return f" for {words[0]}{about}{' and the keys that begin so' if is_script else ''}"
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found

@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 import redis
 
-from asyncq.drivers.redis.connection import load_script
+from asyncq.drivers.redis.connection import Script
 from asyncq.seams.broker import Envelope
 from asyncq.seams.packing import pack, unpack
 from tests.faults.lab.audit import Audit, misplaced
@@ -52,9 +52,7 @@ class RedisBed:
         self.url = self.backend = self.impatient_url = server.url
         self.other_backend = f"{server.url}?prefix=outcomes"
         self.port = server.port
-        self.words = {
-            step: load_script("asyncq.drivers.redis", step).sha.encode() for step in STEPS
-        }
+        self.words = {step: Script(step).sha.encode() for step in STEPS}
 
     def url_through(self, port: int) -> str:
         return f"redis://127.0.0.1:{port}/0"
