@@ -11,17 +11,21 @@ from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 
 from asyncq.app import App
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.redis import connection
+from asyncq.drivers.redis.backend import RedisBackend
 from asyncq.drivers.redis.broker import RedisBroker
-from asyncq.drivers.redis.connection import Link, RedisStore, Script
+from asyncq.drivers.redis.connection import Link, RedisStore, Script, pack_command
 from asyncq.drivers.redis.wire import ReplyError, Wire
 from asyncq.errors import BrokerUnavailable, ConfigurationError
-from asyncq.language.message import new_id
+from asyncq.language.message import Record, Succeeded, new_id
 from asyncq.seams.broker import Ack, Envelope, Lease, Nack, QueueSpec
+from asyncq.seams.records import encode_record, pack_pushed
 from tests.servers import free_port, start_redis
 
 MAIL = QueueSpec("mail")
@@ -288,6 +292,27 @@ async def test_a_sweep_that_was_on_its_way_while_the_server_stood_still_does_not
             assert recovered == [0]
             assert await _swept_late(server.url) == 0
             assert not await consumer.settle([Ack(delivery)])
+
+
+async def test_what_is_pushed_while_a_silent_connection_is_asked_for_life_is_heard(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = encode_record(Record("one", Succeeded(msgspec.Raw(b"2"))))
+    pushed = pack_command(("message", "reply:me", pack_pushed([msgspec.Raw(record)])))
+    real = Wire.tell
+
+    def tell_late(wire: Wire, question: bytes) -> None:
+        wire.data_received(pushed)
+        real(wire, question)
+
+    monkeypatch.setattr(connection, "PING_EVERY", 0.05)
+    monkeypatch.setattr(Wire, "tell", tell_late)
+
+    with anyio.fail_after(5):
+        async with RedisBackend(Url(redis_url), SystemClock()).watch("me") as watch:
+            [heard] = await watch.receive()
+
+    assert heard.id == "one"
 
 
 @contextmanager

@@ -25,9 +25,6 @@ from asyncq.seams.records import (
     read_record,
 )
 
-PING_EVERY = 10.0  # seconds of silence after which a subscribed connection is asked for life
-PONG_TIMEOUT = 5.0  # seconds; then it counts as gone
-
 
 class RedisBackend:
     """Outcomes in one Redis."""
@@ -128,19 +125,10 @@ class RedisWatch:
 
     async def receive(self) -> Sequence[Record]:
         while True:
-            push: Any = await self._link.next_push(PING_EVERY)
-            if push is None:
-                await self._check_life()
-            elif (
+            push: Any = await self._link.next_push()
+            if (
                 push.__class__ is list
                 and push[0] == b"message"
                 and (records := read_pushed(push[2]))
             ):
                 return records
-
-    async def _check_life(self) -> None:
-        """A half-open connection is silent for ever; PING is the one thing it must answer."""
-        self._link.tell("PING")
-        if await self._link.next_push(PONG_TIMEOUT) is None:
-            self._link.close()
-            raise BackendUnavailable("the subscribed connection does not answer")

@@ -50,6 +50,8 @@ SLOWEST = 50_000  # bytes a second that a question may take before that
 CALL_TIMEOUT = 10.0  # seconds until a silent server counts as gone
 LATE = 0.3  # seconds for an answer that was under way when the server answered elsewhere
 SILENCE = 1.0  # seconds without a byte; so long does no answer pause that is on its way
+PING_EVERY = 10.0  # seconds of silence after which a subscribed connection is asked for life
+PONG_TIMEOUT = 5.0  # seconds; then it counts as gone
 OLDEST = (6, 2)  # LPOP with a count, SMISMEMBER
 OWN_OPTIONS = ("prefix",)
 
@@ -298,24 +300,26 @@ class Link:
             raise lost or TimeoutError("it did not answer in time")
         return replies
 
-    def tell(self, *command: Any) -> None:
-        """Send a command on a subscribed connection; its answer comes by `next_push`."""
+    async def next_push(self) -> Any:
+        """What the server says next on a subscribed connection.
+
+        Raises:
+            BrokerUnavailable, BackendUnavailable: it is gone, or was asked and does not answer.
+        """
         try:
-            self._open_wire().tell(pack_command(command))
+            if self._wire is None:
+                raise ConnectionResetError("not connected")
+            push = await self._wire.next_push(PING_EVERY)
+            if push is None:
+                # A half-open connection is silent for ever; PING is the one thing it must answer.
+                self._wire.tell(pack_command(("PING",)))
+                push = await self._wire.next_push(PONG_TIMEOUT)
         except OSError as error:
             raise self._gone(error) from error
-
-    async def next_push(self, timeout: float) -> Any:
-        """What a subscribed connection sends next; None when nothing came in ``timeout``."""
-        try:
-            return await self._open_wire().next_push(timeout)
-        except OSError as error:
-            raise self._gone(error) from error
-
-    def _open_wire(self) -> Wire:
-        if self._wire is None:
-            raise ConnectionResetError("not connected")
-        return self._wire
+        if push is None:
+            self.close()
+            raise self._unavailable("the subscribed connection does not answer")
+        return push
 
     def _gone(self, error: Exception, hint: str = "") -> Exception:
         what = str(error).rstrip(".") or type(error).__name__
