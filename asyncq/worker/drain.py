@@ -6,8 +6,6 @@ block, says nothing of what keeps it, and takes a second Ctrl-C for the end of i
 """
 
 import asyncio
-from collections.abc import Generator
-from contextlib import contextmanager
 
 from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
@@ -34,26 +32,15 @@ class Drain:
         self._grace = grace
         self._slots = slots
         self._loop = asyncio.get_running_loop()
-        self._is_running = False
+        self._has_ended = False
         self._began: float | None = None
         self._is_hurried = False
         self._times_said = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    @contextmanager
-    def watched(self) -> Generator[None]:
-        """The worker runs in the block."""
-        self._is_running = True
-        try:
-            yield
-        finally:
-            self._is_running = False
-            if self._timer is not None:
-                self._timer.cancel()
-
     def begin(self) -> None:
         """The worker is told to stop."""
-        if self._began is None:
+        if self._began is None and not self._has_ended:
             self._began = self._loop.time()
             self._timer = self._loop.call_later(SOON, self._say)
 
@@ -62,9 +49,13 @@ class Drain:
         self.begin()
         self._is_hurried = True
 
+    def end(self) -> None:
+        """The worker has ended."""
+        self._has_ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+
     def _say(self) -> None:
-        if not self._is_running:
-            return
         said = self._times_said
         self._times_said = said + 1
         self._timer = self._loop.call_later(AGAIN.pause(said + 1), self._say)

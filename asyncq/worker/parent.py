@@ -37,7 +37,7 @@ from asyncq.worker.channel import (
     Stop,
 )
 from asyncq.worker.drain import TOLD_AGAIN
-from asyncq.worker.leases import LeaseRenewal, Renewal
+from asyncq.worker.leases import renew_lease
 from asyncq.worker.signals import (
     StopLevel,
     calm_the_collector,
@@ -63,8 +63,10 @@ class Parent:
         self._socket = socket.socket(fileno=channel)
         self._pipe = pipe
         self._channel: Channel[FromParent]  # once the orders have come
-        self._lease: _SupervisedLease | None = None  # the last that the supervisor was to renew
-        self._is_gone = False
+        self._home: object = None
+        self._url: Url | None = None
+        self._lease: Lease | None = None  # the last that the supervisor was to renew
+        self._is_gone = asyncio.Event()  # the supervisor is
         self.left_threads = False
         """A worker has ended whose threads, past their time limit, have not."""
 
@@ -91,6 +93,7 @@ class Parent:
 
         The supervisor renews its lease at the broker ``home``, which is at ``url``.
         """
+        self._home, self._url = home, url
         calm_the_collector()
         worker.drain.remedy = TOLD_AGAIN
         answer_with_stacks(self._pipe, worker.message_at_hand)
@@ -103,27 +106,13 @@ class Parent:
             )
         )
 
-        def make_renewal(
-            broker: Leased, lease: Lease, queues: Sequence[str], config: Config
-        ) -> Renewal:
-            own = LeaseRenewal(broker, lease, queues, config)
-            if not broker.leases_are_shared or broker is not home or url is None:
-                return own
-            holding = Holding(
-                url=url.reveal(),
-                incarnation=lease.incarnation,
-                queues=queues,
-                seconds=lease.seconds,
-            )
-            return _SupervisedLease(self, lease, holding, own)
-
         try:
             async with anyio.create_task_group() as group:
                 stop_level = StopLevel(worker, logging.DEBUG)  # the supervisor has said it already
                 await group.start(obey_signals, stop_level)
                 group.start_soon(self._listen, stop_level)
                 group.start_soon(self._beat, worker)
-                await worker.run(make_renewal=make_renewal, leave=self._leave)
+                await worker.run(renew=self._renew, leave=self._leave)
                 self.left_threads = bool(worker.slots.threads.alive)
                 group.cancel_scope.cancel()
         finally:
@@ -133,12 +122,32 @@ class Parent:
         self.say_goodbye(0)
         leave_at_once()
 
-    def hand_over(self, lease: "_SupervisedLease", holding: Holding) -> None:
-        """Have the supervisor renew this lease, and no other."""
-        self._lease = lease
-        self._channel.tell(holding)
-        if self._is_gone:
-            lease.is_ours.set()
+    async def _renew(
+        self,
+        broker: Leased,
+        lease: Lease,
+        queues: Sequence[str],
+        config: Config,
+        *,
+        task_status: TaskStatus[None],
+    ) -> None:
+        """Have the supervisor renew this lease, and no other; once it is gone, a thread of ours."""
+        if broker.leases_are_shared and broker is self._home and self._url is not None:
+            if math.isinf(lease.good_until):  # nobody has renewed it until now
+                lease.good_until = time.monotonic() + lease.seconds
+            self._lease = lease
+            self._channel.tell(
+                Holding(
+                    url=self._url.reveal(),
+                    incarnation=lease.incarnation,
+                    queues=queues,
+                    seconds=lease.seconds,
+                )
+            )
+            task_status.started()
+            await self._is_gone.wait()
+            task_status = anyio.TASK_STATUS_IGNORED
+        await renew_lease(broker, lease, queues, config, task_status=task_status)
 
     async def _beat(self, worker: Worker) -> None:
         last, stood = time.monotonic(), 0.0
@@ -174,40 +183,18 @@ class Parent:
                         stop_level.raise_to(level, "the supervisor")
                     case Orders():
                         log.warning("ignored a second set of orders from the supervisor")
-        self._is_gone = True
-        if self._lease is not None:
-            self._lease.is_ours.set()
+        self._is_gone.set()
         say_stop(1, GONE)
         stop_level.raise_to(1, GONE)
 
     def _hear_of_lease(self, message: Renewed | Lost) -> None:
-        lease = None if self._lease is None else self._lease.lease
+        lease = self._lease
         if lease is None or lease.incarnation != message.incarnation:
             return  # of one that has ended
         if isinstance(message, Renewed):
             lease.good_until = message.until
         else:
             lease.lose(NOT_RENEWED)
-
-
-class _SupervisedLease:
-    """A lease that the supervisor renews for us; once it is gone, a thread of ours."""
-
-    def __init__(self, parent: Parent, lease: Lease, holding: Holding, own: LeaseRenewal) -> None:
-        self.lease = lease
-        self.is_ours = asyncio.Event()
-        """The supervisor is gone."""
-        self._parent = parent
-        self._holding = holding
-        self._own = own
-
-    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        if math.isinf(self.lease.good_until):  # nobody has renewed it until now
-            self.lease.good_until = time.monotonic() + self.lease.seconds
-        self._parent.hand_over(self, self._holding)
-        task_status.started()
-        await self.is_ours.wait()
-        await self._own.run()
 
 
 def resident_memory() -> int:

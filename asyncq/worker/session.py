@@ -44,10 +44,9 @@ from asyncq.worker.burst import Burst
 from asyncq.worker.completer import Completer
 from asyncq.worker.executor import Executor
 from asyncq.worker.fetcher import Fetcher
-from asyncq.worker.leases import LeaseRenewal, MakeRenewal
+from asyncq.worker.leases import Renew, renew_lease, sweep
 from asyncq.worker.pool import Pool, Slots
 from asyncq.worker.stragglers import Stragglers
-from asyncq.worker.sweeper import Sweeper
 
 log = get_logger(__name__)
 
@@ -73,13 +72,9 @@ class Setup(msgspec.Struct, kw_only=True):
     burst: Burst | None
     leases: int = 0
     """How many the worker has had."""
+    renew: Renew = renew_lease
     stragglers: Stragglers | None = None
     """Of a worker that runs."""
-
-    def most(self, queue: str) -> int:
-        """How many deliveries of this queue run at a time."""
-        line = self.slots.bounds.get(queue)
-        return self.config.concurrency if line is None else min(line, self.config.concurrency)
 
 
 class Session:
@@ -124,14 +119,14 @@ class Session:
             return self._queues if isinstance(self._outage.error, QueueUnavailable) else ()
         return [fetcher.queue for fetcher in self._fetchers if fetcher.is_refused]
 
-    async def run(self, announce: Announce, make_renewal: MakeRenewal | None = None) -> None:
+    async def run(self, announce: Announce) -> None:
         """Consume until stopped, and say when that begins; return once all is settled."""
         worker = self._setup.worker
         in_vain, ended = 0, False
         while not ended:
             began, self._completers, pause = current_time(), (), 0.0
             try:
-                await self._serve(announce, make_renewal)
+                await self._serve(announce)
                 ended = True
             except* LeaseLost:
                 # One loss is followed by a new lease at once. Whatever ends one lease after the
@@ -171,7 +166,7 @@ class Session:
         if self._pool is not None:
             self._pool.hurry()
 
-    async def _serve(self, announce: Announce, make_renewal: MakeRenewal | None) -> None:
+    async def _serve(self, announce: Announce) -> None:
         """One incarnation: consume under one lease until stopped, or until the lease is lost.
 
         The blocks close from the inside out, and that is the shutdown: nothing more comes in, what
@@ -189,7 +184,8 @@ class Session:
         async with AsyncExitStack() as stack:
 
             async def enter(queue: str) -> Consumer:
-                spec = QueueSpec(queue, setup.most(queue))
+                most = config.concurrency
+                spec = QueueSpec(queue, min(setup.slots.bounds.get(queue, most), most))
                 consumer = await stack.enter_async_context(self._broker.consume(spec, lease))
                 entered.append(queue)
                 self._renewing.cancel()  # the lease is to be renewed in this queue, too
@@ -205,8 +201,8 @@ class Session:
             async with create_task_group() as upkeep:
                 upkeep.start_soon(_until_lost, lease)
                 if (leased := self._broker.offers.leases) is not None:
-                    await upkeep.start(self._renew, leased, lease, make_renewal, entered)
-                    await upkeep.start(Sweeper(leased, entered, lease).run)
+                    await upkeep.start(self._renew, leased, lease, entered)
+                    await upkeep.start(sweep, leased, entered, lease)
                 async with self._completing(completers, lease, unified=unified) as complete:
                     try:
                         await self._fetch(fetchers, pool, complete, announce)
@@ -230,21 +226,13 @@ class Session:
         return settled or current_time() - began >= STEADY
 
     async def _renew(
-        self,
-        broker: Leased,
-        lease: Lease,
-        make_renewal: MakeRenewal | None,
-        queues: list[str],
-        *,
-        task_status: TaskStatus[None],
+        self, broker: Leased, lease: Lease, queues: list[str], *, task_status: TaskStatus[None]
     ) -> None:
         """Renew the lease in the queues that are entered; begins anew when they become more."""
+        renew, config = self._setup.renew, self._setup.config
         while True:
             with anyio.CancelScope() as self._renewing:
-                renewal = (make_renewal or LeaseRenewal)(
-                    broker, lease, list(queues), self._setup.config
-                )
-                await renewal.run(task_status=task_status)
+                await renew(broker, lease, list(queues), config, task_status=task_status)
             task_status = anyio.TASK_STATUS_IGNORED
 
     def _make_fetcher(self, queue: str, enter: Callable[[str], Awaitable[Consumer]]) -> Fetcher:

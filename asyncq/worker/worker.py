@@ -35,7 +35,7 @@ from asyncq.worker.burst import Burst, what_waits
 from asyncq.worker.drain import Drain
 from asyncq.worker.executor import Executor
 from asyncq.worker.labels import label_by
-from asyncq.worker.leases import MakeRenewal
+from asyncq.worker.leases import Renew
 from asyncq.worker.loans import Loans
 from asyncq.worker.pool import Slots
 from asyncq.worker.session import Session, Setup
@@ -127,30 +127,23 @@ class Worker:
     async def run(
         self,
         *,
-        make_renewal: MakeRenewal | None = None,
+        renew: Renew | None = None,
         leave: Callable[[], None] | None = None,
         task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
     ) -> None:
         """Consume until stopped; return once every delivery is settled or given back.
 
-        ``make_renewal`` says who renews leases, where the broker has any, and watches the loop:
-        threads of ours, by default. ``leave`` ends the process at once, where that is the worker's
-        to end: it is called when tasks run on in threads past their grace, after all else is
-        settled. Without it, in somebody else's process, those threads are waited for.
+        ``renew`` renews leases, where the broker has any, and who gives it watches the loop:
+        threads of ours do both, by default. ``leave`` ends the process at once, where that is the
+        worker's to end: it is called when tasks run on in threads past their grace, after all else
+        is settled. Without it, in somebody else's process, those threads are waited for.
         """
-        with self.drain.watched():
-            await self._run(make_renewal, leave, task_status)
-
-    async def _run(
-        self,
-        make_renewal: MakeRenewal | None,
-        leave: Callable[[], None] | None,
-        task_status: TaskStatus[None],
-    ) -> None:
         async with self._hooks() as hooks:
             hooks.callback(self._sum_up)
             stragglers = Stragglers(len(self._sessions), leave, hooks.aclose)
             self._setup.stragglers = stragglers
+            if renew is not None:
+                self._setup.renew = renew
             waiting = set(self._sessions)
 
             def announce(session: Session) -> None:
@@ -160,11 +153,11 @@ class Worker:
                         task_status.started()
 
             async def run(session: Session) -> None:
-                await session.run(partial(announce, session), make_renewal)
+                await session.run(partial(announce, session))
                 stragglers.ended()
 
             async with create_task_group() as watch:
-                if make_renewal is None:
+                if renew is None:
                     watch.start_soon(LoopWatch(self.slots).run)
                 if self._until_failed is not None:
                     watch.start_soon(self._until_failed)
@@ -240,6 +233,7 @@ class Worker:
     async def _hooks(self) -> AsyncGenerator[AsyncExitStack]:
         """Run the start-up hooks, and on the way out the shutdown hooks of what was started."""
         async with AsyncExitStack() as stack:
+            stack.callback(self.drain.end)
             for hook in reversed(self._shutdown):
                 stack.push_async_callback(self._shut_down, hook)  # all of them, also if one fails
             for hook in self._startup:
