@@ -3,10 +3,9 @@
 import sqlite3
 from collections.abc import Sequence
 
-from asyncq.drivers.sqlite.dead import forget
-from asyncq.drivers.sqlite.parcels import unpack
-from asyncq.drivers.sqlite.queue import SUSPECTS, append
-from asyncq.drivers.sqlite.records import as_json
+from asyncq.drivers.sqlite.envelopes import unpack
+from asyncq.drivers.sqlite.lines import SUSPECTS, append
+from asyncq.drivers.sqlite.statements import as_json, remove
 from asyncq.language.message import Status
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
 from asyncq.seams.dead import unpack_last
@@ -87,9 +86,7 @@ def purge_some(connection: sqlite3.Connection, queue: str) -> int:
         " WHERE queue = ?1 LIMIT ?2)",
         (queue, PURGE_BITE),
     )
-    chosen = (as_json(seqs),)
-    connection.execute("DELETE FROM delayed WHERE seq IN (SELECT value FROM json_each(?))", chosen)
-    connection.execute("DELETE FROM messages WHERE seq IN (SELECT value FROM json_each(?))", chosen)
+    remove(connection, seqs, "delayed", "messages")
     return len(seqs)
 
 
@@ -139,21 +136,21 @@ def list_dead(
 
 def replay(connection: sqlite3.Connection, queue: str, ids: Sequence[str]) -> list[str]:
     """Put dead letters back at the end of the line, in the order they are named."""
-    seqs = _find_dead(connection, queue, ids)
-    chosen = (as_json(list(seqs.values())),)
-    connection.execute("DELETE FROM dead WHERE seq IN (SELECT value FROM json_each(?))", chosen)
+    dead = _find_dead(connection, queue, ids)
+    seqs = list(dead.values())
+    remove(connection, seqs, "dead")
     connection.execute(
         "UPDATE messages SET suspect = 0, crashes = 0"
         " WHERE seq IN (SELECT value FROM json_each(?))",
-        chosen,
+        (as_json(seqs),),
     )
-    append(connection, list(seqs.values()))
-    return list(seqs)
+    append(connection, seqs)
+    return list(dead)
 
 
 def delete_dead(connection: sqlite3.Connection, queue: str, ids: Sequence[str]) -> int:
     seqs = _find_dead(connection, queue, ids)
-    forget(connection, list(seqs.values()))
+    remove(connection, list(seqs.values()), "dead", "messages")
     return len(seqs)
 
 

@@ -12,20 +12,19 @@ from contextlib import asynccontextmanager
 
 from asyncq.clock import Clock
 from asyncq.config import Url
-from asyncq.drivers.sqlite import admin
-from asyncq.drivers.sqlite import queue as statements
+from asyncq.drivers.sqlite import admin, leases, lines
 from asyncq.drivers.sqlite.consumer import SqliteConsumer
 from asyncq.drivers.sqlite.declared import declare
-from asyncq.drivers.sqlite.parcels import pack
+from asyncq.drivers.sqlite.envelopes import pack
 from asyncq.drivers.sqlite.records import expire_records, expire_watchers
-from asyncq.drivers.sqlite.renewer import SqliteLeaseRenewer
 from asyncq.drivers.sqlite.store import SqliteDriver
-from asyncq.errors import BrokerUnavailable, QueueFull
+from asyncq.errors import BrokerUnavailable
 from asyncq.language.message import Status
 from asyncq.language.topology import Queue
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
-from asyncq.seams.broker import Consumer, Envelope, Lease, LeaseRenewer, Offers, QueueSpec
+from asyncq.seams.broker import Consumer, Lease, LeaseRenewer, Offers, QueueSpec
 from asyncq.seams.dead import DeadLimits
+from asyncq.seams.envelope import Envelope
 
 FRESH = 0.5  # seconds that a sweep may wait for the file
 
@@ -44,12 +43,12 @@ class SqliteBroker(SqliteDriver):
         return Offers(leases=self, admin=self, finder=self)
 
     async def publish(self, envelopes: Sequence[Envelope]) -> None:
-        parcels = [pack(envelope) for envelope in envelopes]
-        if not parcels:
+        batch = [pack(envelope) for envelope in envelopes]
+        if not batch:
             return
         store = self._file
-        by_queue = Counter(parcel.queue for parcel in parcels)
-        delayed = any(parcel.due for parcel in parcels)
+        by_queue = Counter(each.queue for each in batch)
+        delayed = any(each.due for each in batch)
 
         def published(_: object) -> None:
             for queue, count in by_queue.items():
@@ -57,12 +56,12 @@ class SqliteBroker(SqliteDriver):
             if delayed:
                 store.look_again()
 
-        refusals = await self._write(
-            lambda file: statements.publish(file, parcels, self._clock.now(), self._limits),
+        full = await self._write(
+            lambda file: lines.publish(file, batch, self._clock.now(), self._limits),
             published,
         )
-        if refusals:
-            raise QueueFull(refusals[0].ids, refusals[0].queue, refusals[0].limit)
+        if full:
+            raise full[0]
 
     async def declare(self, queues: Sequence[Queue]) -> None:
         await self._write(lambda file: declare(file, queues))
@@ -81,7 +80,7 @@ class SqliteBroker(SqliteDriver):
     # Leases
 
     def renewer(self) -> LeaseRenewer:
-        return SqliteLeaseRenewer(self._settings, self._clock)
+        return leases.SqliteLeaseRenewer(self._settings, self._clock)
 
     async def sweep(self, queue: str) -> int:
         asked = self._clock.now()
@@ -92,7 +91,7 @@ class SqliteBroker(SqliteDriver):
                 return 0  # the file was locked for long: others could not renew their leases either
             expire_records(connection, now)
             expire_watchers(connection, now)
-            return statements.sweep(connection, queue, now)
+            return leases.sweep(connection, queue, now)
 
         store = self._file
         return await self._write(work, lambda recovered: store.wake(queue, recovered))

@@ -3,42 +3,28 @@
 import math
 import sqlite3
 from asyncio import CancelledError
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
 
-import msgspec
 from anyio import move_on_after
 from anyio.lowlevel import checkpoint
 
 from asyncq.clock import Clock
-from asyncq.drivers.sqlite import queue as queues
-from asyncq.drivers.sqlite import records
+from asyncq.drivers.sqlite import claims, leases, settlements
 from asyncq.drivers.sqlite.connection import translated
-from asyncq.drivers.sqlite.dead import Burial, burial
 from asyncq.drivers.sqlite.declared import active_until, stands_by
-from asyncq.drivers.sqlite.parcels import Parcel, pack, unpack
-from asyncq.drivers.sqlite.queue import Claim, Held
+from asyncq.drivers.sqlite.envelopes import unpack
+from asyncq.drivers.sqlite.settlements import Ended, Held, PackedCompletion
 from asyncq.drivers.sqlite.store import SqliteStore
 from asyncq.drivers.wakeup import Wakeup
 from asyncq.errors import BrokerUnavailable, LeaseLost
-from asyncq.language.message import Record
-from asyncq.seams.broker import Ack, Completion, ConsumerOffers, Delivery, Lease, Reject, Settlement
+from asyncq.seams.broker import Completion, ConsumerOffers, Delivery, Lease, Settlement
 from asyncq.seams.dead import DeadLimits
 from asyncq.seams.quarantine import Admission
 
 LONGEST_WAIT = 3.0  # seconds; after that a consumer looks for itself
 LEAVE_TIMEOUT = 5.0  # seconds to give back in; after that the lease decides
-
-
-class Ended(msgspec.Struct, frozen=True):
-    """What one transaction of settlements did."""
-
-    settled: list[Held]
-    missing: list[Delivery]
-    new: list[Record]
-    given_back: int
-    delayed: bool
 
 
 class SqliteConsumer:
@@ -62,9 +48,8 @@ class SqliteConsumer:
         self._durable = durable
         self._number = 0  # of the lease's row
         self._claims = count(1)
-        self._admissions: dict[
-            int, Admission
-        ] = {}  # what was reserved for claims that are not heard of
+        # What was reserved for claims that are not heard of.
+        self._admissions: dict[int, Admission] = {}
         self._suspects: set[Held] = set()  # that are not settled
         self._astray: set[int] = set()  # claims that reached nobody; to be given back
         self._may_be_more = False
@@ -79,14 +64,14 @@ class SqliteConsumer:
     def _open(self, connection: sqlite3.Connection) -> None:
         ends = self._clock.now() + self._lease.seconds
         # Noted here and not by who waits: he may be cancelled, and leaves right behind.
-        self._number = queues.open_lease(connection, self._lease.incarnation, self._queue, ends)
+        self._number = leases.open_lease(connection, self._lease.incarnation, self._queue, ends)
 
     async def leave(self) -> None:
         # Shielded: what is in flight would wait for the lease to end, and count as a crash.
         with move_on_after(LEAVE_TIMEOUT, shield=True):
             with suppress(sqlite3.Error):  # then, too
                 await self._store.write(
-                    lambda connection: queues.close_lease(connection, self._number),
+                    lambda connection: leases.close_lease(connection, self._number),
                     committed=self._left,
                 )
         for number in tuple(self._admissions):
@@ -110,12 +95,15 @@ class SqliteConsumer:
         if self._may_be_more:
             self._may_be_more = False
             return
-        wakeup = Wakeup()
+        wakeup, queue, admission = Wakeup(), self._queue, self._lease.quarantine.admission
         if self._stands_by:
-            line, poll = _standby(self._queue), StandbyPoll(self._queue, self._clock, wakeup)
+            line = _standby(queue)
+            poll = ClaimPoll(lambda file: active_until(file, queue), self._clock, wakeup)
         else:
-            line = self._queue
-            poll = QueuePoll(self._queue, self._clock, wakeup, self._lease.quarantine.admission)
+            line = queue
+            poll = ClaimPoll(
+                lambda file: claims.ready_from(file, queue, admission), self._clock, wakeup
+            )
         with self._store.waiting(line, wakeup, poll):
             try:
                 with move_on_after(LONGEST_WAIT):
@@ -137,7 +125,7 @@ class SqliteConsumer:
             # The claim is made even so: give it back, right behind it.
             self._astray.add(number)
             self._store.write_later(
-                lambda connection: queues.give_back_claim(connection, self._number, number),
+                lambda connection: leases.give_back_claim(connection, self._number, number),
                 committed=lambda given_back: self._given_back(number, given_back),
             )
             raise
@@ -164,17 +152,18 @@ class SqliteConsumer:
 
     def _claim(
         self, connection: sqlite3.Connection, number: int, limit: int, admission: Admission
-    ) -> tuple[list[queues.Row] | None, bool]:
+    ) -> tuple[list[claims.Row] | None, bool]:
         """What was claimed, None without a lease; and whether another has the queue for itself."""
         for astray in tuple(self._astray):  # if giving them back failed, here is the next chance
-            queues.give_back_claim(connection, self._number, astray)
+            leases.give_back_claim(connection, self._number, astray)
+        if not leases.is_there(connection, self._number):
+            return None, False
         now = self._clock.now()
-        claim = Claim(
-            queue=self._queue, lease=self._number, number=number, limit=limit, admission=admission
-        )
         if stands_by(connection, self._queue, self._number, now):
-            return ([] if queues.is_there(connection, self._number) else None), True
-        return queues.claim(connection, claim, now, self._limits), False
+            return [], True
+        rows = claims.take(connection, self._queue, limit, admission, now=now, limits=self._limits)
+        claims.hold(connection, rows, self._number, number)
+        return rows, False
 
     def _given_back(self, number: int, given_back: int) -> None:
         """In the writer's thread."""
@@ -188,10 +177,18 @@ class SqliteConsumer:
         return await self.complete([Completion(settlement) for settlement in batch])
 
     async def complete(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
-        work = [_Completion(completion) for completion in batch]
+        work = [PackedCompletion(completion) for completion in batch]
         with translated(self._store.path, BrokerUnavailable):
             ended = await self._store.write(
-                lambda connection: self._complete(connection, work),
+                lambda connection: settlements.complete(
+                    connection,
+                    self._queue,
+                    self._number,
+                    work,
+                    now=self._clock.now(),
+                    limits=self._limits,
+                    is_here=self._store.subscriptions.is_here,
+                ),
                 durable=self._durable,
                 committed=self._completed,
             )
@@ -200,32 +197,6 @@ class SqliteConsumer:
         for each in work:
             each.token.untold = False
         return fenced
-
-    def _complete(self, connection: sqlite3.Connection, batch: "Sequence[_Completion]") -> Ended:
-        now = self._clock.now()
-        in_flight = queues.still_in_flight(connection, self._number, [each.token for each in batch])
-        ours: list[_Completion] = []
-        missing: list[Delivery] = []
-        for each in batch:
-            if each.row in in_flight:
-                in_flight.remove(each.row)  # named twice, it is settled once
-                ours.append(each)
-            else:
-                missing.append(each.settlement.delivery)
-        given_back, delayed = queues.settle(
-            connection,
-            self._queue,
-            [(each.token, each.settlement, each.replacement, each.burial) for each in ours],
-            now,
-            self._limits,
-        )
-        parcels = [each.record for each in ours if each.record is not None]
-        new = (
-            records.keep(connection, parcels, now, self._store.subscriptions.is_here)
-            if parcels
-            else []
-        )
-        return Ended([each.token for each in ours], missing, new, given_back, delayed)
 
     def _completed(self, ended: Ended) -> None:
         """In the writer's thread."""
@@ -260,70 +231,27 @@ class SqliteConsumer:
             self._lease.quarantine.leave()
 
 
-class _Completion:
-    """A completion as it goes to the writer: encoded before the file is locked."""
+class ClaimPoll:
+    """Looks from when on there may be something to claim, and wakes then."""
 
-    __slots__ = ("burial", "record", "replacement", "row", "settlement", "token")
-
-    def __init__(self, completion: Completion) -> None:
-        self.settlement = completion.settlement
-        self.token: Held = self.settlement.delivery.token
-        self.row = (self.token.seq, self.token.claim)
-        self.replacement: Parcel | None = None
-        self.burial: Burial | None = None
-        if not isinstance(self.settlement, Ack):
-            if self.settlement.replacement is not None:
-                self.replacement = pack(self.settlement.replacement)
-            if isinstance(self.settlement, Reject):
-                self.burial = burial(self.token.seq, self.settlement)
-        self.record = None if completion.record is None else records.pack(completion.record)
-
-
-class QueuePoll:
-    """Looks for something that can be claimed, and wakes."""
-
-    def __init__(self, queue: str, clock: Clock, wakeup: Wakeup, admission: Admission) -> None:
-        self._queue = queue
+    def __init__(
+        self, look: Callable[[sqlite3.Connection], float], clock: Clock, wakeup: Wakeup
+    ) -> None:
+        self._look = look
         self._clock = clock
         self._wakeup = wakeup
-        self._admission = admission
-        self._due = math.inf  # when the first of the delayed ones may be claimed
+        self._ready_from = math.inf
 
     def pause(self) -> float:
-        return self._due - self._clock.now()
+        return math.inf if self._wakeup.is_set else self._ready_from - self._clock.now()
 
     def look(self, connection: sqlite3.Connection) -> None:
-        ready = queues.is_something_ready(connection, self._queue, self._admission)
-        [due] = connection.execute(
-            "SELECT min(due) FROM delayed WHERE queue = ?", (self._queue,)
-        ).fetchone()
-        self._due = math.inf if due is None else due
-        if ready or self.pause() <= 0:
+        self._ready_from = self._look(connection)
+        if self._ready_from <= self._clock.now():
             self._wakeup.wake()
 
     def give_up(self) -> None:
         self._wakeup.wake()  # whoever receives now hears why
-
-
-class StandbyPoll:
-    """Looks for the end of the worker that has the queue for itself, and wakes."""
-
-    def __init__(self, queue: str, clock: Clock, wakeup: Wakeup) -> None:
-        self._queue = queue
-        self._clock = clock
-        self._wakeup = wakeup
-        self._ends = math.inf
-
-    def pause(self) -> float:
-        return self._ends - self._clock.now()
-
-    def look(self, connection: sqlite3.Connection) -> None:
-        self._ends = active_until(connection, self._queue)
-        if self.pause() <= 0:
-            self._wakeup.wake()
-
-    def give_up(self) -> None:
-        self._wakeup.wake()
 
 
 def _standby(queue: str) -> str:

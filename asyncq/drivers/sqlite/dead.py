@@ -1,4 +1,4 @@
-"""Dead letters in the file: how messages are buried, what gives way, and how they come back.
+"""Dead letters in the file: how messages become some, and what gives way.
 
 Statements, and nothing else; what writes runs in the writer's transaction.
 """
@@ -6,54 +6,28 @@ Statements, and nothing else; what writes runs in the writer's transaction.
 import sqlite3
 from collections.abc import Sequence
 
-import msgspec
+from asyncq.drivers.sqlite.statements import remove
+from asyncq.seams.dead import TRIM_BITE, DeadLimits
 
-from asyncq.drivers.sqlite.records import as_json
-from asyncq.seams.broker import Reject
-from asyncq.seams.dead import TRIM_BITE, DeadLimits, pack_last
-
-
-class Burial(msgspec.Struct, frozen=True):
-    """A rejected message, as it goes to the dead letters."""
-
-    seq: int
-    reason: str
-    last: bytes | None
-
-
-def burial(seq: int, rejected: Reject) -> Burial:
-    last = None if rejected.last is None else pack_last(rejected.last)
-    return Burial(seq, rejected.reason, last)
+Death = tuple[int, str, bytes | None]
+"""A message's seq, the reason, and how its last attempt failed, as bytes."""
 
 
 def bury(
     connection: sqlite3.Connection,
     queue: str,
-    burials: Sequence[Burial],
+    deaths: Sequence[Death],
     now: float,
     limits: DeadLimits,
 ) -> None:
     """Make dead letters of messages that are in no place any more."""
-    if not burials:
-        return
-    connection.executemany(
-        "INSERT INTO dead (seq, queue, died_at, reason, last)"
-        " SELECT seq, queue, ?, ?, ? FROM messages WHERE seq = ?",
-        [(now, each.reason, each.last, each.seq) for each in burials],
-    )
-    _trim(connection, queue, now, limits)
-
-
-def bury_in_flight(
-    connection: sqlite3.Connection,
-    queue: str,
-    burials: Sequence[Burial],
-    now: float,
-    limits: DeadLimits,
-) -> None:
-    """Make dead letters of messages that are in a worker's hands."""
-    connection.executemany("DELETE FROM held WHERE seq = ?", [(each.seq,) for each in burials])
-    bury(connection, queue, burials, now, limits)
+    if deaths:
+        connection.executemany(
+            "INSERT INTO dead (seq, queue, reason, last, died_at)"
+            " SELECT seq, queue, ?2, ?3, ?4 FROM messages WHERE seq = ?1",
+            [(*death, now) for death in deaths],
+        )
+        _trim(connection, queue, now, limits)
 
 
 def _trim(connection: sqlite3.Connection, queue: str, now: float, limits: DeadLimits) -> None:
@@ -68,12 +42,5 @@ def _trim(connection: sqlite3.Connection, queue: str, now: float, limits: DeadLi
         (queue, now - limits.keep, TRIM_BITE, min(max(excess, 0), TRIM_BITE)),
     ).fetchall()
     if oldest:
-        forget(connection, [seq for (seq,) in oldest])
+        remove(connection, [seq for (seq,) in oldest], "dead", "messages")
         limits.note(queue, len(oldest))
-
-
-def forget(connection: sqlite3.Connection, seqs: Sequence[int]) -> None:
-    """Remove dead letters for good."""
-    chosen = (as_json(seqs),)
-    connection.execute("DELETE FROM dead WHERE seq IN (SELECT value FROM json_each(?))", chosen)
-    connection.execute("DELETE FROM messages WHERE seq IN (SELECT value FROM json_each(?))", chosen)

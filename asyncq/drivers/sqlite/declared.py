@@ -8,15 +8,15 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from asyncq.drivers.sqlite.dead import Burial, bury
-from asyncq.drivers.sqlite.records import as_json
+from asyncq.drivers.sqlite.dead import bury
+from asyncq.drivers.sqlite.statements import as_json
 from asyncq.language.message import MAX_PRIORITY
 from asyncq.language.topology import Queue
 from asyncq.seams.broker import MAX_BATCH, overflowed, waited_too_long
 from asyncq.seams.dead import DeadLimits
 
 
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+class Bounds(msgspec.Struct, frozen=True):
     """What is declared of a queue."""
 
     queue: str
@@ -24,14 +24,6 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     ttl: float | None
     max_length: int | None
     drops_head: bool
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """Messages for which a queue had no room."""
-
-    queue: str
-    limit: int
-    ids: list[str]
 
 
 def declare(connection: sqlite3.Connection, queues: Sequence[Queue]) -> None:
@@ -62,16 +54,7 @@ def bounds_of(connection: sqlite3.Connection, queues: Iterable[str]) -> dict[str
         " WHERE queue IN (SELECT value FROM json_each(?))",
         (as_json(list(queues)),),
     )
-    return {
-        queue: Bounds(
-            queue=queue,
-            lowest_rank=lowest_rank,
-            ttl=ttl,
-            max_length=max_length,
-            drops_head=bool(drops_head),
-        )
-        for queue, lowest_rank, ttl, max_length, drops_head in rows
-    }
+    return {row[0]: Bounds(*row) for row in rows}
 
 
 def without_room(
@@ -114,7 +97,7 @@ def drop_head(
         [(bounds.queue, rank, place) for rank, place, _ in rows],
     )
     why = overflowed(bounds.max_length)
-    bury(connection, bounds.queue, [Burial(seq, why, None) for *_, seq in rows], now, limits)
+    bury(connection, bounds.queue, [(seq, why, None) for *_, seq in rows], now, limits)
 
 
 def bury_late(
@@ -132,7 +115,7 @@ def bury_late(
     if ttl is None:  # it had one when they were sent
         return set()
     why = waited_too_long(ttl)
-    bury(connection, queue, [Burial(seq, why, None) for seq in late], now, limits)
+    bury(connection, queue, [(seq, why, None) for seq in late], now, limits)
     return set(late)
 
 

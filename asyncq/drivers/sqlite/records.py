@@ -1,30 +1,24 @@
 """Records and progress in the file: statements, and nothing else."""
 
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
-import msgspec
-
+from asyncq.drivers.sqlite.statements import as_json
 from asyncq.language.message import Progress, Record
 from asyncq.seams.records import encode_progress, encode_record, read_progress
 
 BITE = 200  # expired rows removed at a time: more than a batch adds, and soon done
 
-Parcel = tuple[Record, bytes]  # a record, and its bytes
+Packed = tuple[Record, bytes]  # a record, and its bytes
 
 
-def pack(record: Record) -> Parcel:
+def pack(record: Record) -> Packed:
     return record, encode_record(record)
-
-
-def as_json(values: Collection[str] | Collection[int]) -> str:
-    """A list as SQLite's ``json_each`` takes it: one value to bind, however many there are."""
-    return msgspec.json.encode(values).decode()
 
 
 def keep(
     connection: sqlite3.Connection,
-    parcels: Sequence[Parcel],
+    batch: Sequence[Packed],
     now: float,
     is_here: Callable[[str], bool],
 ) -> list[Record]:
@@ -34,11 +28,11 @@ def keep(
     out for that process.
     """
     expire_records(connection, now)
-    standing = _standing(connection, [record.id for record, _ in parcels], now)
-    new: dict[str, Parcel] = {}
-    for parcel in parcels:
-        if parcel[0].id not in standing:
-            new.setdefault(parcel[0].id, parcel)
+    standing = _standing(connection, [record.id for record, _ in batch], now)
+    new: dict[str, Packed] = {}
+    for record, packed in batch:
+        if record.id not in standing:
+            new.setdefault(record.id, (record, packed))
     connection.executemany(
         "INSERT INTO records (id, expires, record) VALUES (?, ?, ?)"
         " ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, record = excluded.record",

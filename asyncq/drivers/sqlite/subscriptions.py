@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyncq.drivers.sqlite.operations import Operation
-from asyncq.drivers.sqlite.records import as_json, expire_watchers
+from asyncq.drivers.sqlite.records import expire_watchers
+from asyncq.drivers.sqlite.statements import as_json
 from asyncq.drivers.subscriptions import Subscription, Subscriptions
 from asyncq.seams.records import read_pushed_one
 

@@ -1,11 +1,11 @@
-"""How an envelope lies in the file."""
+"""Envelopes, as they lie in the file."""
 
 import msgspec
 
 from asyncq.errors import Refused
 from asyncq.language.message import MAX_PRIORITY, UNREADABLE
 from asyncq.seams import packing
-from asyncq.seams.broker import Envelope
+from asyncq.seams.envelope import Envelope
 from asyncq.texts import counted
 
 LARGEST = 1_000_000_000  # bytes; SQLite takes no larger value
@@ -13,7 +13,7 @@ LARGEST = 1_000_000_000  # bytes; SQLite takes no larger value
 _decode_map = msgspec.msgpack.Decoder(Envelope).decode
 
 
-class Parcel(msgspec.Struct, frozen=True, gc=False):
+class Packed(msgspec.Struct, frozen=True, gc=False):
     """An envelope on its way into the file."""
 
     id: str
@@ -23,7 +23,7 @@ class Parcel(msgspec.Struct, frozen=True, gc=False):
     packed: bytes
 
 
-def pack(envelope: Envelope) -> Parcel:
+def pack(envelope: Envelope) -> Packed:
     """
     Raises:
         Refused: no file could keep it.
@@ -33,7 +33,7 @@ def pack(envelope: Envelope) -> Parcel:
         raise Refused(
             envelope.id, f"it has {counted(len(packed), 'byte')}, and SQLite takes {LARGEST}"
         )
-    return Parcel(
+    return Packed(
         envelope.id, envelope.queue, MAX_PRIORITY - envelope.priority, envelope.eta or 0.0, packed
     )
 
