@@ -16,35 +16,24 @@ from asyncq.seams.backend import Backend
 from asyncq.seams.broker import Broker
 from asyncq.seams.dead import DeadLimits
 
+REDIS, AMQP = ("redis", "rediss", "unix"), ("amqp", "amqps")
 BROKERS = {
     "memory": "asyncq.drivers.memory.broker:MemoryBroker",
     "sqlite": "asyncq.drivers.sqlite.broker:SqliteBroker",
-    "redis": "asyncq.drivers.redis.broker:RedisBroker",
-    "rediss": "asyncq.drivers.redis.broker:RedisBroker",
-    "unix": "asyncq.drivers.redis.broker:RedisBroker",
-    "amqp": "asyncq.drivers.rabbitmq.broker:RabbitBroker",
-    "amqps": "asyncq.drivers.rabbitmq.broker:RabbitBroker",
+    **dict.fromkeys(REDIS, "asyncq.drivers.redis.broker:RedisBroker"),
+    **dict.fromkeys(AMQP, "asyncq.drivers.rabbitmq.broker:RabbitBroker"),
 }
 BACKENDS = {
     "memory": "asyncq.drivers.memory.backend:MemoryBackend",
     "sqlite": "asyncq.drivers.sqlite.backend:SqliteBackend",
-    "redis": "asyncq.drivers.redis.backend:RedisBackend",
-    "rediss": "asyncq.drivers.redis.backend:RedisBackend",
-    "unix": "asyncq.drivers.redis.backend:RedisBackend",
-    "amqp": "asyncq.drivers.rabbitmq.backend:RpcBackend",
-    "amqps": "asyncq.drivers.rabbitmq.backend:RpcBackend",
+    **dict.fromkeys(REDIS, "asyncq.drivers.redis.backend:RedisBackend"),
+    **dict.fromkeys(AMQP, "asyncq.drivers.rabbitmq.backend:RpcBackend"),
     "null": "asyncq.drivers.null:NullBackend",
 }
 # Those whose drivers go from one of several to another; of a list of any other the first is used.
-SERVERS = {"redis", "rediss", "unix", "amqp", "amqps"}
+SERVERS = {*REDIS, *AMQP}
 # scheme: the extra that installs what it needs
-EXTRAS = {
-    "redis": "redis",
-    "rediss": "redis",
-    "unix": "redis",
-    "amqp": "rabbitmq",
-    "amqps": "rabbitmq",
-}
+EXTRAS = {**dict.fromkeys(REDIS, "redis"), **dict.fromkeys(AMQP, "rabbitmq")}
 
 
 def make_broker(where: Url | Hosts, clock: Clock, limits: DeadLimits | None = None) -> Broker:
@@ -64,7 +53,7 @@ def make_broker(where: Url | Hosts, clock: Clock, limits: DeadLimits | None = No
                 "in brokers={...}"
             )
         where.broker_at = lambda url: make_broker(url, clock, limits)
-    return _load("broker", BROKERS, where)(_given(where), clock, limits)
+    return _load("broker", BROKERS, where, clock, limits)
 
 
 def make_backend(where: Url | Hosts, clock: Clock) -> Backend:
@@ -73,12 +62,7 @@ def make_backend(where: Url | Hosts, clock: Clock) -> Backend:
     Raises:
         ConfigurationError: unknown scheme, or its extra is not installed.
     """
-    return _load("backend", BACKENDS, where)(_given(where), clock)
-
-
-def _given(where: Url | Hosts) -> Url | Hosts:
-    """What a driver is given: a file, or this process, is not left for another."""
-    return where.url if isinstance(where, Hosts) and where.url.scheme not in SERVERS else where
+    return _load("backend", BACKENDS, where, clock)
 
 
 def check_url(kind: str, url: Url) -> None:
@@ -171,10 +155,7 @@ _AMQP: Mapping[str, Callable[[str, str], Any] | None] = {
 _SQLITE: Mapping[str, Callable[[str, str], Any] | None] = {
     "synchronous": lambda name, text: choice(name, text.lower(), "full", "normal")
 }
-OPTIONS = {
-    "redis": _REDIS, "rediss": _REDIS, "unix": _REDIS, "amqp": _AMQP, "amqps": _AMQP,
-    "sqlite": _SQLITE,
-}  # fmt: skip
+OPTIONS = {**dict.fromkeys(REDIS, _REDIS), **dict.fromkeys(AMQP, _AMQP), "sqlite": _SQLITE}
 # What others call a store, or that asyncq has no driver for.
 PORTS = {6379: "redis", 5672: "amqp", 5671: "amqps"}  # the usual ones
 OTHER_NAMES = {
@@ -192,12 +173,12 @@ OTHER_NAMES = {
 }
 
 
-def _load(kind: str, table: dict[str, str], where: Url | Hosts) -> Any:
+def _load(kind: str, table: dict[str, str], where: Url | Hosts, *rest: Any) -> Any:
     url = where.url if isinstance(where, Hosts) else where
     check_url(kind, url)
     module, _, name = table[url.scheme].partition(":")
     try:
-        return getattr(import_module(module), name)
+        driver = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(url.scheme)
         if extra is None or (error.name or "").startswith("asyncq"):
@@ -205,3 +186,5 @@ def _load(kind: str, table: dict[str, str], where: Url | Hosts) -> Any:
         raise ConfigurationError(
             f"{url.scheme}:// needs a package that is missing: pip install 'asyncq[{extra}]'"
         ) from error
+    # A file, or this process, is not left for another.
+    return driver(where if url.scheme in SERVERS else url, *rest)
