@@ -26,9 +26,7 @@ local function bury(ids, reasons, lasts, most, keep)
   redis.call('HSET', dead .. ':bodies', unpack(bodies))
   redis.call('HSET', dead .. ':reasons', unpack(texts))
   redis.call('ZADD', dead, unpack(deaths))
-  for _, what in ipairs({':bodies', ':crashes', ':until'}) do
-    redis.call('HDEL', base .. what, unpack(ids))
-  end
+  forget(ids, ':bodies', ':crashes', ':until')
 
   local gone = redis.call('ZRANGEBYSCORE', dead, '-inf', now_ms() - tonumber(keep), 'LIMIT', 0, 1000)
   if #gone > 0 then redis.call('ZREM', dead, unpack(gone)) end
@@ -37,11 +35,7 @@ local function bury(ids, reasons, lasts, most, keep)
     local popped = redis.call('ZPOPMIN', dead, excess)
     for i = 1, #popped, 2 do gone[#gone + 1] = popped[i] end
   end
-  if #gone > 0 then
-    for _, what in ipairs({':bodies', ':reasons', ':last', ':crashes'}) do
-      redis.call('HDEL', dead .. what, unpack(gone))
-    end
-  end
+  forget(gone, ':dead:bodies', ':dead:reasons', ':dead:last', ':dead:crashes')
   return #gone
 end
 

@@ -23,3 +23,9 @@ local function check_hashes(...)
   for _, name in ipairs({...}) do redis.call('HLEN', base .. name) end
 end
 
+-- Take these ids out of these hashes.
+local function forget(ids, ...)
+  if #ids == 0 then return end
+  for _, name in ipairs({...}) do redis.call('HDEL', base .. name, unpack(ids)) end
+end
+

@@ -16,9 +16,5 @@ if #members > 0 then
   redis.call('ZREM', base .. ':delayed', unpack(members))
   for _, member in ipairs(members) do ids[#ids + 1] = string.sub(member, 2) end
 end
-if #ids > 0 then
-  for _, what in ipairs({':bodies', ':crashes', ':until'}) do
-    redis.call('HDEL', base .. what, unpack(ids))
-  end
-end
+forget(ids, ':bodies', ':crashes', ':until')
 return #ids

@@ -18,9 +18,7 @@ check_places()
 for _, id in ipairs(back) do
   redis.call('ZREM', dead, id)
   redis.call('HSET', base .. ':bodies', id, blobs[id])
-  for _, what in ipairs({':bodies', ':reasons', ':last', ':crashes'}) do
-    redis.call('HDEL', dead .. what, id)
-  end
 end
+forget(back, ':dead:bodies', ':dead:reasons', ':dead:last', ':dead:crashes')
 if put('RPUSH') then wake(':wake') end
 return back
