@@ -306,10 +306,10 @@ async def test_what_is_pushed_while_a_silent_connection_is_asked_for_life_is_hea
         real(wire, question)
 
     monkeypatch.setattr(connection, "PING_EVERY", 0.05)
-    monkeypatch.setattr(Wire, "tell", tell_late)
 
     with anyio.fail_after(5):
         async with RedisBackend(Url(redis_url), SystemClock()).watch("me") as watch:
+            monkeypatch.setattr(Wire, "tell", tell_late)
             [heard] = await watch.receive()
 
     assert heard.id == "one"

@@ -31,7 +31,6 @@ class RedisBackend:
 
     def __init__(self, where: Url | Hosts, clock: Clock) -> None:
         self._store = RedisStore(where)
-        self._clock = clock
         self._link = Link(self._store, BackendUnavailable)
 
     @property

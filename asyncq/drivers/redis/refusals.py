@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
+import hiredis
 from redis import exceptions
 
 from asyncq.config import Url
@@ -127,19 +128,12 @@ def asked_for(packed: bytes, place: int = 0) -> str:
 
     Only asked when it was refused, so nothing is kept for it.
     """
-    words: list[str] = []
-    rest = packed
-    for number in range(place + 1):
-        if not rest.startswith(b"*"):
-            return ""
-        head, _, rest = rest[1:].partition(b"\r\n")
-        for _ in range(int(head)):
-            size, _, rest = rest[1:].partition(b"\r\n")
-            if number == place and len(words) < ENOUGH:
-                words.append(rest[: int(size)][:200].decode(errors="replace"))
-            rest = rest[int(size) + 2 :]
-    if not words:
+    commands = hiredis.Reader()  # a command is packed as an answer is
+    commands.feed(packed)
+    command: Any = [commands.gets() for _ in range(place + 1)][place]
+    if not command:
         return ""
+    words = [word[:200].decode(errors="replace") for word in command[:ENOUGH]]
     is_script = words[0] in {"EVAL", "EVALSHA"}
     keys = words[3:4] if is_script else words[1:2]
     about = f" on {keys[0]!r}" if keys else ""

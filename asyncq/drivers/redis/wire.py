@@ -64,8 +64,6 @@ class Wire(asyncio.Protocol):
         Raises:
             OSError: the connection is gone.
         """
-        if not self.is_open:
-            raise ConnectionResetError("the connection was closed")
         self._wanted = count
         self._answered = self._loop.create_future()
         return self.wait_on(patience, questions)
@@ -81,7 +79,7 @@ class Wire(asyncio.Protocol):
         self._be_patient(patience)
         try:
             if questions:
-                self._write(questions)
+                self.tell(questions)
             return await answered
         except BaseException:
             answered.cancel()
@@ -96,7 +94,11 @@ class Wire(asyncio.Protocol):
         """Send a command whose answer comes as a push."""
         if not self.is_open:
             raise ConnectionResetError("the connection was closed")
-        self._write(question)
+        try:
+            self._transport.write(question)
+        except RuntimeError as error:
+            # What uvloop raises when the connection was reset while nobody looked.
+            raise ConnectionResetError(str(error)) from error
 
     async def next_push(self, timeout: float) -> Any:
         """What the server says next, unasked; None when nothing came in time.
@@ -128,13 +130,6 @@ class Wire(asyncio.Protocol):
         self._transport.abort()
         self._end(ConnectionResetError("the connection was closed"))
 
-    def _write(self, data: bytes) -> None:
-        try:
-            self._transport.write(data)
-        except RuntimeError as error:
-            # What uvloop raises when the connection was reset while nobody looked.
-            raise ConnectionResetError(str(error)) from error
-
     def _be_patient(self, seconds: float) -> None:
         """Have who waits told after so long.
 
@@ -157,15 +152,9 @@ class Wire(asyncio.Protocol):
             self._timer = self._loop.call_at(self._late_at, self._look_at_clock)
         elif waits is self._pushed:
             waits.set_result(None)
-        else:
-            self._hesitate()
-
-    def _hesitate(self) -> None:
-        """Let who asked think again; the answers may still come."""
-        answered = self._answered
-        if answered is not None and not answered.done():
+        else:  # who asked is to think again; the answers may still come
             self._answered = self._loop.create_future()
-            answered.set_result(None)
+            waits.set_result(None)
 
     def _end(self, error: Exception) -> None:
         self.is_open = False
