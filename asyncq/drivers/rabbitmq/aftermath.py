@@ -5,16 +5,14 @@ this is done where no connection was lost.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 
 import msgspec
 
-from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.content import headers_of
 from asyncq.drivers.rabbitmq.parcels import Received
 from asyncq.drivers.rabbitmq.wire import Content
 from asyncq.loggers import get_logger
-from asyncq.seams.losses import Losses
 from asyncq.seams.quarantine import Quarantine
 from asyncq.texts import counted
 
@@ -26,9 +24,9 @@ RETURNS = "x-delivery-count"  # a quorum queue's own count: one more for each lo
 class Aftermath:
     """Of one queue, or of its suspects: it judges what comes until all is here that was in hand."""
 
-    def __init__(self, queue: str, losses: Losses, *, has_priorities: bool = False) -> None:
+    def __init__(self, queue: str, quarantine: Quarantine, *, has_priorities: bool = False) -> None:
         self._queue = queue
-        self._losses = losses
+        self._losses = quarantine.losses(queue)
         self._has_priorities = has_priorities
         self._loop = asyncio.get_running_loop()
 
@@ -40,14 +38,22 @@ class Aftermath:
         """The queue is consumed again; ``linger`` as in `Losses.come_back`."""
         self._losses.come_back(self._loop.time(), linger)
 
+    def lose(self, in_flight: Sequence[Received], most: int) -> None:
+        """The connection is lost, and these were in hand; ``most`` as in `Losses.lose`."""
+        self._losses.lose({each.envelope.id: each.spared for each in in_flight}, most)
+
     def judge(self, received: Received, content: Content) -> Received:
         """A delivery: one that comes again, and no worker died with it, as if it did not."""
-        if received.redelivered:
-            return self._spare(received, headers_of(content).get(RETURNS))
-        # With priorities, one that is urgent passes what comes again.
-        if not (self._has_priorities and received.envelope.priority):
-            self.see_new()
-        return received
+        if not received.redelivered:
+            # With priorities, one that is urgent passes what comes again.
+            if not (self._has_priorities and received.envelope.priority):
+                self.see_new()
+            return received
+        returns = headers_of(content).get(RETURNS)
+        times = self._losses.spare(received.envelope.id, returns if isinstance(returns, int) else 0)
+        if not times:
+            return received
+        return msgspec.structs.replace(received, redelivered=False, again=True, spared=times)
 
     def see_new(self) -> None:
         """What comes again comes before what is new, and before nothing comes."""
@@ -59,22 +65,3 @@ class Aftermath:
                 self._queue,
                 counted(losses.spared, "message"),
             )
-
-    def _spare(self, received: Received, returns: object) -> Received:
-        times = self._losses.spare(received.envelope.id, returns if isinstance(returns, int) else 0)
-        if not times:
-            return received
-        return msgspec.structs.replace(received, redelivered=False, again=True, spared=times)
-
-
-def note_loss(
-    quarantine: Quarantine,
-    queue: str,
-    in_flight: Mapping[int, Received],
-    suspects: Collection[int],
-    most: int,
-) -> None:
-    """Remember what was in hand, by tag, as the connection was lost: its worker lives."""
-    for name, is_suspect in ((queue, False), (names.suspects(queue), True)):
-        items = [item for tag, item in in_flight.items() if (tag in suspects) is is_suspect]
-        quarantine.losses(name).lose({item.envelope.id: item.spared for item in items}, most)

@@ -2,7 +2,7 @@
 
 The connection is the lease: when it ends, RabbitMQ hands what was unsettled to others, and says of
 it that it was delivered before. Such a message moves to the queue's suspects, charged with the
-loss, from where it is fetched again (`asyncq.drivers.rabbitmq.suspects`); unless it was the server
+loss, from where it is fetched again (`asyncq.drivers.rabbitmq.unsettled`); unless it was the server
 that died, and no worker (`asyncq.drivers.rabbitmq.aftermath`). (RabbitMQ's own count of returns
 alone will not do: when the leader of a queue changes, it may count several.)
 """
@@ -18,13 +18,12 @@ from typing import Any
 import anyio
 import pamqp.commands as amqp
 
-from asyncq.drivers.rabbitmq.aftermath import Aftermath, note_loss
+from asyncq.drivers.rabbitmq.aftermath import Aftermath
 from asyncq.drivers.rabbitmq.connection import Connector
 from asyncq.drivers.rabbitmq.parcels import Received, unwrap
 from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.refusals import not_consumed, remedy_of_closed_channel
-from asyncq.drivers.rabbitmq.suspects import LOOK
-from asyncq.drivers.rabbitmq.unsettled import Unsettled
+from asyncq.drivers.rabbitmq.unsettled import LOOK, Unsettled
 from asyncq.drivers.rabbitmq.window import Window
 from asyncq.drivers.rabbitmq.wire import Channel, ChannelClosed, Content
 from asyncq.errors import BrokerUnavailable, LeaseLost
@@ -73,7 +72,7 @@ class RabbitConsumer:
         )
         self._aftermath = Aftermath(
             queue.name,
-            lease.quarantine.losses(queue.name),
+            lease.quarantine,
             has_priorities=declared is not None and declared.max_priority is not None,
         )
         self._buffer: deque[Received] = deque()
@@ -99,8 +98,8 @@ class RabbitConsumer:
         channel.on_cancel = self._window.end
         await self._window.open(partial(_call, channel))
         channel.on_close = self._on_close  # from now on it is the lease
-        self._aftermath.begin(self._connector.lingering)
-        self._suspects.begin(self._connector.lingering)
+        for aftermath in (self._aftermath, self._suspects.aftermath):
+            aftermath.begin(self._connector.lingering)
 
     async def leave(self) -> None:
         """Give back what is still in flight, uncounted."""
@@ -288,8 +287,15 @@ class RabbitConsumer:
         if self._has_lost or channel is None or isinstance(channel.closed, ChannelClosed):
             return
         self._has_lost = True
-        suspects = {tag for tag in self._open if tag in self._suspects}
-        note_loss(self._lease.quarantine, self._name, self._open, suspects, 2 * self._window.size)
+        for aftermath, are_suspects in ((self._aftermath, False), (self._suspects.aftermath, True)):
+            aftermath.lose(
+                [
+                    each
+                    for tag, each in self._open.items()
+                    if (tag in self._suspects) == are_suspects
+                ],
+                most=2 * self._window.size,
+            )
 
     def _on_close(self, why: Exception) -> None:
         self._note_loss()
