@@ -69,5 +69,5 @@ class TestClassicQueue(InRabbit, BrokerContract):
 @asynccontextmanager
 async def open_classic(url: Url) -> AsyncGenerator[Broker]:
     async with RabbitBroker(url, SystemClock()) as broker:
-        await broker.bind([Queue("mail", kind="classic", max_priority=9)])
+        await broker.declare([Queue("mail", kind="classic", max_priority=9)])
         yield broker

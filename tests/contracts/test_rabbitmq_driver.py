@@ -217,7 +217,7 @@ async def test_what_was_sent_in_doubt_is_marked(
     await broker.publish([envelope("0")])
     with monkeypatch.context() as patched:
         patched.setattr(sender, "_on_confirm", _ignore)
-        patched.setattr(sender, "_timeout", 0.3)
+        patched.setattr("asyncq.drivers.rabbitmq.sender.CALL_TIMEOUT", 0.3)
         sender.close()
         with pytest.raises(BrokerUnavailable):
             await broker.publish([envelope("1")])

@@ -72,7 +72,7 @@ async def test_what_is_bound_in_the_first_is_bound_in_the_second_as_well(
         urls = [Url(rabbitmq_server.url_of(vhost, proxy.port)), Url(second)]
         async with make_broker(Hosts(urls), SystemClock()) as broker:
             assert isinstance(broker, RabbitBroker)
-            await broker.bind([Queue("mail", bindings=[Binding(news)])])
+            await broker.declare([Queue("mail", bindings=[Binding(news)])])
             await broker.publish([envelope(queue="", exchange="news")])
             await broker.publish([envelope(queue="other", eta=1.0)])
             proxy.switch(mode)

@@ -36,7 +36,7 @@ class Living:
     async def consuming(self, queue: QueueSpec = MAIL) -> AsyncGenerator[Consumer]:
         """Under its next lease, on a connection of its own that is cut at the end."""
         async with RabbitBroker(Url(self._url), SystemClock()) as broker:
-            await broker.bind(self._declared)
+            await broker.declare(self._declared)
             async with broker.consume(queue, Lease(new_id(), 15.0, self._quarantine)) as consumer:
                 yield consumer
                 await broker.__aexit__(None, None, None)
@@ -51,7 +51,7 @@ async def test_what_a_living_worker_held_comes_to_it_again_as_if_nothing_had_bee
     broker: RabbitBroker, rabbitmq_url: str, kind: Literal["quorum", "classic"]
 ) -> None:
     worker = Living(rabbitmq_url, Queue("mail", kind=kind))
-    await broker.bind([Queue("mail", kind=kind)])
+    await broker.declare([Queue("mail", kind=kind)])
     ids = ["1", "2", "3"]
     await broker.publish([envelope(id) for id in ids])
 

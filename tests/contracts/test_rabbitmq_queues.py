@@ -68,7 +68,7 @@ async def test_an_exchange_hands_a_copy_to_each_queue_that_is_bound(
     delay: float,
 ) -> None:
     exchange, key, headers = to
-    await broker.bind(QUEUES)
+    await broker.declare(QUEUES)
     eta = SystemClock().now() + delay if delay else None
     await broker.publish(
         [envelope("1", exchange=exchange, routing_key=key, headers=headers, eta=eta)]
@@ -80,7 +80,7 @@ async def test_an_exchange_hands_a_copy_to_each_queue_that_is_bound(
 
 
 async def test_what_no_queue_is_bound_for_is_unroutable(broker: RabbitBroker) -> None:
-    await broker.bind(QUEUES)
+    await broker.declare(QUEUES)
 
     with pytest.raises(Unroutable, match="nobody"):
         await broker.publish([envelope("1"), envelope("2", exchange="exact", routing_key="nobody")])
@@ -92,7 +92,7 @@ async def test_what_no_queue_is_bound_for_is_unroutable(broker: RabbitBroker) ->
 
 
 async def test_what_waits_too_long_is_a_dead_letter(broker: RabbitBroker) -> None:
-    await broker.bind([Queue("mail", ttl=0.1)])
+    await broker.declare([Queue("mail", ttl=0.1)])
     await broker.publish([envelope("1")])
 
     [letter] = await letters_of(broker, 1)
@@ -101,7 +101,7 @@ async def test_what_waits_too_long_is_a_dead_letter(broker: RabbitBroker) -> Non
 
 
 async def test_a_full_queue_refuses_the_new_one(broker: RabbitBroker) -> None:
-    await broker.bind([Queue("mail", max_length=2)])
+    await broker.declare([Queue("mail", max_length=2)])
 
     with pytest.raises(QueueFull) as refusal:
         await publish_until_it_fails(broker)  # it counts a moment late
@@ -110,7 +110,7 @@ async def test_a_full_queue_refuses_the_new_one(broker: RabbitBroker) -> None:
 
 
 async def test_a_full_queue_may_bury_the_oldest_instead(broker: RabbitBroker) -> None:
-    await broker.bind([Queue("mail", max_length=2, overflow="drop-head")])
+    await broker.declare([Queue("mail", max_length=2, overflow="drop-head")])
     await broker.publish([envelope(str(n)) for n in range(5)])
 
     letters = await letters_of(broker, 3)
@@ -122,7 +122,7 @@ async def test_a_full_queue_may_bury_the_oldest_instead(broker: RabbitBroker) ->
 async def test_a_queue_with_one_active_worker_goes_to_the_next_when_that_leaves(
     broker: RabbitBroker,
 ) -> None:
-    await broker.bind([Queue("mail", single_active=True)])
+    await broker.declare([Queue("mail", single_active=True)])
     await broker.publish([envelope(str(n)) for n in range(20)])
     async with broker.consume(MAIL, Lease(new_id(), 15.0)) as first:
         await take(first, 5)
@@ -159,7 +159,7 @@ async def test_a_worker_beside_the_active_one_keeps_its_lease_however_much_waits
 ) -> None:
     monkeypatch.setattr(consumer_module, "LONGEST_WAIT", 0.1)
     monkeypatch.setattr(consumer_module, "LOOK", 0.1)
-    await broker.bind([Queue("mail", single_active=True)])
+    await broker.declare([Queue("mail", single_active=True)])
     await broker.publish([envelope(str(n)) for n in range(30)])
     async with broker.consume(MAIL, Lease(new_id(), 15.0)) as first:
         in_flight = await take(first, 5)
@@ -173,7 +173,7 @@ async def test_a_worker_beside_the_active_one_keeps_its_lease_however_much_waits
 
 async def test_priorities_need_a_classic_queue(broker: RabbitBroker) -> None:
     with pytest.raises(ConfigurationError, match="classic"):
-        await broker.bind([Queue("mail", max_priority=5)])
+        await broker.declare([Queue("mail", max_priority=5)])
 
 
 async def test_a_queue_that_others_made_otherwise_is_named(

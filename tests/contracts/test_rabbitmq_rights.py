@@ -52,7 +52,7 @@ class Narrow:
         )
 
     def remedy(self) -> str:
-        return f"rabbitmqctl set_permissions -p '{self.vhost}' '{self.name}' '.*' '.*' '.*'"
+        return f"rabbitmqctl set_permissions -p {self.vhost} {self.name} '.*' '.*' '.*'"
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ async def test_suspects_come_together_until_their_last_chance(
     broker: RabbitBroker, rabbitmq_url: str, kind: Literal["quorum", "classic"]
 ) -> None:
     declared = Queue("mail", kind=kind)
-    await broker.bind([declared])
+    await broker.declare([declared])
     ids = ["1", "2", "3"]
     await broker.publish([envelope(id) for id in ids])
     for crashes in (0, 1):

@@ -45,15 +45,15 @@ class RabbitQueueAdmin:
         count, browse = self._topology.count, self._browse
         looked_at = browse.held if browse is not None and browse.queue == queue else 0
         return Depth(
-            ready=await count(queue) + await count(names.suspects(queue)),
+            ready=(await count(queue) or 0) + (await count(names.suspects(queue)) or 0),
             delayed=None,
             in_flight=None,
-            dead=await count(names.dead(queue)) + looked_at,
+            dead=(await count(names.dead(queue)) or 0) + looked_at,
             differs=await self._topology.difference(queue),
         )
 
     async def is_there(self, queue: str) -> bool:
-        return await self._topology.count_if_there(queue) is not None
+        return await self._topology.count(queue) is not None
 
     async def purge(self, queue: str) -> int:
         """Remove what is ready; what is delayed stays, since all queues share the delay levels."""
@@ -64,7 +64,7 @@ class RabbitQueueAdmin:
     ) -> Sequence[DeadLetter]:
         """As `QueueAdmin.dead_letters`. Page after page, each is fetched once: what was looked at
         is held until the last page, or for a moment after the one before."""
-        if await self._topology.count_if_there(names.dead(queue)) is None:
+        if await self._topology.count(names.dead(queue)) is None:
             return []
         async with self._looking(queue, offset) as browse:
             found = await browse.next(limit)

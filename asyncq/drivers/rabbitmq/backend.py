@@ -17,7 +17,7 @@ import pamqp.commands as amqp
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.drivers.hosts import Hosts
-from asyncq.drivers.rabbitmq.connection import CALL_TIMEOUT, AmqpSettings, Connector
+from asyncq.drivers.rabbitmq.connection import AmqpSettings, Connector
 from asyncq.drivers.rabbitmq.content import Parcel, TooLarge, tag_of
 from asyncq.drivers.rabbitmq.sender import Sender
 from asyncq.drivers.rabbitmq.wire import Channel, ChannelClosed, Content
@@ -31,7 +31,6 @@ log = get_logger(__name__)
 
 KEPT_WITHOUT_CLIENT = 120.0  # seconds that a reply queue outlives its client
 PROBE_EVERY = 5.0  # seconds of silence after which the server is asked for life
-NOT_FOUND = 404  # AMQP's reply code
 LONGEST_ADDRESS = 200  # bytes; AMQP's names have 255
 MOST_UNREAD = 100  # messages pushed and not yet read
 MOST_BYTES = 8 * 1024 * 1024  # of outcomes in one message
@@ -44,9 +43,7 @@ class RpcBackend:
     def __init__(self, where: Url | Hosts, clock: Clock) -> None:
         self._settings = AmqpSettings(where)
         self._clock = clock
-        self._sender = Sender(
-            Connector(self._settings, "answers", BackendUnavailable), CALL_TIMEOUT
-        )
+        self._sender = Sender(Connector(self._settings, "answers", BackendUnavailable))
         # Addresses whose queue is there, unless somebody deleted it; at which server, by its moves.
         self._heard: dict[str, int] = {}
 
@@ -136,11 +133,12 @@ class RpcWatch:
                 wire = await self._connector.wire()
                 moves = self._hosts.moves
                 if heard_at is not None:
-                    self._lost = moves != heard_at or not await self._is_there()
+                    there = amqp.Queue.Declare(queue=self._queue, passive=True)
+                    self._lost = moves != heard_at or await self._connector.find(there) is None
                 channel = self._channel = await wire.open_channel()
                 channel.on_delivery = self._on_delivery
                 channel.on_cancel = self._on_cancel
-                channel.on_close = self._on_close
+                channel.on_close = lambda _: self._news.set()
                 await channel.call(
                     amqp.Queue.Declare(
                         queue=self._queue,
@@ -153,15 +151,6 @@ class RpcWatch:
                 return moves
         except ChannelClosed as error:
             raise self._connector.gone(error) from error
-
-    async def _is_there(self) -> bool:
-        try:
-            await self._connector.call(amqp.Queue.Declare(queue=self._queue, passive=True))
-        except ChannelClosed as error:
-            if error.code != NOT_FOUND:
-                raise
-            return False
-        return True
 
     async def receive(self) -> Sequence[Record]:
         """As `Watch.receive`; raises `BackendUnavailable` when it has to be opened anew."""
@@ -214,9 +203,6 @@ class RpcWatch:
 
     def _on_cancel(self, tag: str) -> None:
         self._cancelled = True
-        self._news.set()
-
-    def _on_close(self, why: Exception) -> None:
         self._news.set()
 
 

@@ -58,7 +58,7 @@ class RabbitBroker(RabbitQueueAdmin):
 
     @property
     def offers(self) -> Offers:
-        return Offers(admin=self, is_there=self.is_there, bind=self.bind)
+        return Offers(admin=self, is_there=self.is_there, bind=self.declare)  # with its bindings
 
     @property
     def store(self) -> Hashable:
@@ -164,9 +164,6 @@ class RabbitBroker(RabbitQueueAdmin):
                 # The others work all the same; who sends to this one hears of it as well.
                 log.error("queue %s cannot be used: %s", queue.name, error)  # noqa: TRY400 - no fault of ours
         self._hosts.declared = queues
-
-    async def bind(self, queues: Sequence[Queue]) -> None:
-        await self.declare(queues)  # a queue is declared with its bindings
 
     @asynccontextmanager
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:

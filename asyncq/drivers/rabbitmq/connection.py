@@ -18,6 +18,7 @@ from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationEr
 
 CALL_TIMEOUT = 10.0  # seconds until a silent server counts as gone
 HEARTBEAT = 60  # seconds; the server gives up a connection after two without a sign of life
+NOT_FOUND = 404  # AMQP's reply code
 OLDEST = (3, 10)  # quorum queues with a time to live, dead letters that are confirmed
 
 Unavailable = type[BrokerUnavailable] | type[BackendUnavailable]
@@ -144,9 +145,8 @@ class Connector:
     def lingering(self) -> float:
         """Seconds after which the server has given up every connection that was lost."""
         heartbeat = self._settings.address.heartbeat
-        return (
-            3.0 * heartbeat if heartbeat else math.inf
-        )  # it waits for two, and looks now and then
+        # It waits for two, and looks now and then.
+        return 3.0 * heartbeat if heartbeat else math.inf
 
     async def reach(self) -> None:
         """Return once the server answers on another connection, which is not kept.
@@ -198,6 +198,19 @@ class Connector:
                 return await channel.call(*methods)
         finally:
             channel.close()
+
+    async def find(self, method: Any) -> Any:
+        """The answer to what is asked of one queue; None if there is none of that name.
+
+        Raises as `call`, of what else the server says no to as well.
+        """
+        try:
+            [answer] = await self.call(method)
+        except ChannelClosed as error:
+            if error.code != NOT_FOUND:
+                raise self.gone(error) from error
+            return None
+        return answer
 
     async def open_channel(self) -> Channel:
         """A channel for something of its own; close it. Raises as `wire`."""

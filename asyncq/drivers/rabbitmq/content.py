@@ -65,13 +65,6 @@ def frames(parcel: Parcel, channel: int, frame_max: int) -> bytes:
     Raises:
         TooLarge: its headers do not fit into one frame.
     """
-    method = pamqp.frame.marshal(
-        amqp.Basic.Publish(0, parcel.exchange, parcel.key, mandatory=parcel.mandatory), channel
-    )
-    return method + _content_frames(parcel, channel, frame_max)
-
-
-def _content_frames(parcel: Parcel, channel: int, frame_max: int) -> bytes:
     flags = _CONTENT_TYPE | _MODE | _PRIORITY | _MESSAGE_ID
     id = parcel.id.encode(errors="backslashreplace")[:MOST_ID]
     properties = bytes((len(CONTENT_TYPE),)) + CONTENT_TYPE
@@ -83,7 +76,9 @@ def _content_frames(parcel: Parcel, channel: int, frame_max: int) -> bytes:
     room = frame_max - _frame_head.size - len(END)
     if len(properties) > room - _content_head.size:  # the server would end the connection over it
         raise TooLarge({parcel.id: len(properties)}, room - _content_head.size, headers=True)
+    method = amqp.Basic.Publish(0, parcel.exchange, parcel.key, mandatory=parcel.mandatory)
     pieces = [
+        pamqp.frame.marshal(method, channel),
         _frame_head.pack(HEADER, channel, _content_head.size + len(properties)),
         _content_head.pack(60, 0, size, flags),
         properties,
@@ -112,7 +107,7 @@ def id_of(content: Content) -> str:
     """
     header = content.header
     try:
-        at = _after_headers(header)
+        _, at = _table_of(header)
         flags = header[0] << 8 | header[1]
         if not flags & _MESSAGE_ID:
             return ""
@@ -121,42 +116,30 @@ def id_of(content: Content) -> str:
             if flags & flag:
                 at += 1 + header[at]
         id = header[at + 1 : at + 1 + header[at]]
-        return id.decode() if id.isascii() else _readable(id)
+        if id.isascii():
+            return id.decode()
+        # With escapes for what is no text, and no longer than an id that is sent may be.
+        return id.decode(errors="backslashreplace").encode()[:MOST_ID].decode(errors="ignore")
     except _UNREADABLE:
         return ""
 
 
-def _readable(id: bytes) -> str:
-    """This id, with escapes for what is no text; no longer than an id that is sent may be."""
-    text = id.decode(errors="backslashreplace").encode()
-    return text[:MOST_ID].decode(errors="ignore")
-
-
 def headers_of(content: Content) -> dict[str, Any]:
     """The header table of a message; empty if it has none, or one that cannot be read."""
-    header = content.header
     try:
-        if not header[0] << 8 & _HEADERS:
-            return {}
-        table = header[_before_headers(header) : _after_headers(header)]
-        return pamqp.decode.field_table(table)[1]
+        begin, end = _table_of(content.header)
+        return pamqp.decode.field_table(content.header[begin:end])[1] if begin < end else {}
     except _UNREADABLE:
         return {}
 
 
-def _before_headers(header: bytes) -> int:
-    """Where the properties are that follow content type and encoding."""
+def _table_of(header: bytes) -> tuple[int, int]:
+    """Where its header table begins and ends: after content type and encoding, before the rest."""
     flags, at = header[0] << 8 | header[1], 2
     if flags & 1:
         raise ValueError("it has more properties than there are")
     for flag in (_CONTENT_TYPE, _ENCODING):
         if flags & flag:
             at += 1 + header[at]
-    return at
-
-
-def _after_headers(header: bytes) -> int:
-    at = _before_headers(header)
-    if header[0] << 8 & _HEADERS:
-        at += _table_size.size + _table_size.unpack_from(header, at)[0]
-    return at
+    size = _table_size.size + _table_size.unpack_from(header, at)[0] if flags & _HEADERS else 0
+    return at, at + size

@@ -39,11 +39,6 @@ def dead(queue: str) -> str:
     return f"{queue}:dead"
 
 
-def queues_of(queue: str) -> list[str]:
-    """The queues that belong to one."""
-    return [queue, suspects(queue), dead(queue)]
-
-
 def level(number: int) -> str:
     return f"{LEVEL}{number}"
 
@@ -87,10 +82,6 @@ def main_method(queue: Queue) -> Any:
     Raises:
         ConfigurationError: RabbitMQ has no such queues.
     """
-    return amqp.Queue.Declare(queue=queue.name, durable=True, arguments=_arguments(queue))
-
-
-def _arguments(queue: Queue) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "x-dead-letter-exchange": DEAD,
         "x-dead-letter-routing-key": queue.name,
@@ -113,7 +104,7 @@ def _arguments(queue: Queue) -> dict[str, Any]:
         arguments["x-max-length"] = queue.max_length
     if queue.single_active:
         arguments["x-single-active-consumer"] = True
-    return arguments
+    return amqp.Queue.Declare(queue=queue.name, durable=True, arguments=arguments)
 
 
 def binding_methods(queue: Queue) -> list[Any]:

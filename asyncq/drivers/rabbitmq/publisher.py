@@ -6,7 +6,7 @@ import msgspec
 
 from asyncq.clock import Clock
 from asyncq.drivers.rabbitmq import names
-from asyncq.drivers.rabbitmq.connection import CALL_TIMEOUT, Connector
+from asyncq.drivers.rabbitmq.connection import Connector
 from asyncq.drivers.rabbitmq.content import Parcel
 from asyncq.drivers.rabbitmq.parcels import DIED_AT, REASON, wrap
 from asyncq.drivers.rabbitmq.sender import Sender, Sent
@@ -24,7 +24,7 @@ class Publisher:
     def __init__(self, connector: Connector, topology: Topology, clock: Clock) -> None:
         self.connector = connector
         self._now = clock.now
-        self._sender = Sender(connector, CALL_TIMEOUT)
+        self._sender = Sender(connector)
         self.topology = topology
 
     def parcel(

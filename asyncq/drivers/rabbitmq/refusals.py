@@ -6,6 +6,7 @@ was made otherwise.
 
 import re
 from collections.abc import Mapping
+from shlex import quote
 
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueUnavailable
 
@@ -66,8 +67,8 @@ def access_refused(url: str, said: str, method: Method = (0, 0)) -> AccessRefuse
         rights = (_QUEUES if kind == "queue" else _EXCHANGES).get(method, "every")
         what = f"lacks the {rights} right to {kind} {name!r} in vhost {vhost!r}"
     return AccessRefused(
-        f"{url}: user {user!r} {what}. Give it: rabbitmqctl set_permissions -p {_quoted(vhost)} "
-        f"{_quoted(user)} '.*' '.*' '.*' (to configure, write and read; patterns of names that are "
+        f"{url}: user {user!r} {what}. Give it: rabbitmqctl set_permissions -p {quote(vhost)} "
+        f"{quote(user)} '.*' '.*' '.*' (to configure, write and read; patterns of names that are "
         f"narrower have to let asyncq's own pass). RabbitMQ said: {said}"
     )
 
@@ -95,7 +96,3 @@ def not_consumed(queue: str, error: Exception) -> Exception:
     if NOT_A_RIGHT in str(error):
         remedy = ": another consumer has it for itself; end that one, or consume another queue"
     return QueueUnavailable(queue, f"queue {queue} cannot be consumed{remedy} ({error})")
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"

@@ -9,7 +9,7 @@ import anyio.lowlevel
 import msgspec
 import pamqp.commands as amqp
 
-from asyncq.drivers.rabbitmq.connection import Connector
+from asyncq.drivers.rabbitmq.connection import CALL_TIMEOUT, Connector
 from asyncq.drivers.rabbitmq.content import Parcel, TooLarge, frames, id_of
 from asyncq.drivers.rabbitmq.wire import Channel, ChannelClosed, Content, Wire
 
@@ -45,9 +45,8 @@ class Sender:
     sent on it until it is read again: what was on its way then is stored after all.
     """
 
-    def __init__(self, connector: Connector, timeout: float) -> None:
+    def __init__(self, connector: Connector) -> None:
         self._connector = connector
-        self._timeout = timeout
         self._channel: Channel | None = None
         self._turn = anyio.Lock(fast_acquire=True)
         self._tag = 0  # of the last message on this channel
@@ -70,7 +69,7 @@ class Sender:
             return NONE_MISSING
         async with self._turn:
             try:
-                async with deadline(self._timeout):
+                async with deadline(CALL_TIMEOUT):
                     return await self._send(parcels, set[str]() if kept is None else kept)
             except ChannelClosed as error:
                 if found := _TOO_LARGE.search(str(error)):

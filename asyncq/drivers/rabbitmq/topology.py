@@ -12,7 +12,7 @@ from typing import Any
 import pamqp.commands as amqp
 
 from asyncq.drivers.rabbitmq import names
-from asyncq.drivers.rabbitmq.connection import AmqpSettings, Connector
+from asyncq.drivers.rabbitmq.connection import NOT_FOUND, AmqpSettings, Connector
 from asyncq.drivers.rabbitmq.refusals import ACCESS_REFUSED, AccessRefused, is_at_limit
 from asyncq.drivers.rabbitmq.wire import ChannelClosed
 from asyncq.errors import ConfigurationError, QueueUnavailable
@@ -20,7 +20,7 @@ from asyncq.language.topology import Queue
 from asyncq.loggers import get_logger
 from asyncq.seams.dead import DeadLimits
 
-NOT_FOUND, RESOURCE_LOCKED, PRECONDITION_FAILED = 404, 405, 406  # AMQP's reply codes
+RESOURCE_LOCKED, PRECONDITION_FAILED = 405, 406  # AMQP's reply codes
 CONFIGURES = {(40, 10), (50, 10)}  # Exchange.Declare, Queue.Declare
 COUNT_EVERY = 60.0  # seconds between two looks at how many dead letters a queue has
 
@@ -69,8 +69,10 @@ class Topology:
             await self._call(*names.queue_methods(spec), *names.binding_methods(spec))
         except ChannelClosed as error:
             if error.code == ACCESS_REFUSED and error.method in CONFIGURES:
-                await self._find(error, *(amqp.Queue.Declare(queue=each, passive=True)
-                                          for each in names.queues_of(queue)))  # fmt: skip
+                all_of_it = (queue, names.suspects(queue), names.dead(queue))
+                await self._find(
+                    error, *(amqp.Queue.Declare(queue=each, passive=True) for each in all_of_it)
+                )
                 self.declared.add(queue)
                 return
             if error.code == RESOURCE_LOCKED:
@@ -131,7 +133,7 @@ class Topology:
         if now < self._next_count.get(queue, 0.0):
             return
         self._next_count[queue] = now + COUNT_EVERY
-        if await self.count(names.dead(queue)) >= self._limits.most:
+        if (await self.count(names.dead(queue)) or 0) >= self._limits.most:
             self._limits.note(queue, 1)
 
     async def declare_levels(self, highest: int) -> None:
@@ -149,16 +151,12 @@ class Topology:
                 await self._find(error, there)
             self.levels = highest + 1
 
-    async def count(self, queue: str) -> int:
-        """How many messages are ready in a queue; 0 if there is no such queue."""
-        return await self.count_if_there(queue) or 0
-
     async def difference(self, queue: str) -> str | None:
         """How a queue that is there differs from what we would declare; None if it does not.
 
         RabbitMQ names the first argument of several.
         """
-        if queue in self.declared or await self.count_if_there(queue) is None:
+        if queue in self.declared or await self.count(queue) is None:
             return None
         try:
             await self._call(names.main_method(self.specs.get(queue) or Queue(queue)))
@@ -167,19 +165,12 @@ class Topology:
             return str(error) if other else None
         return None
 
-    async def count_if_there(self, queue: str) -> int | None:
+    async def count(self, queue: str) -> int | None:
         """How many messages are ready in a queue; None if there is no such queue."""
-        return await self._count_of(amqp.Queue.Declare(queue=queue, passive=True))
+        found = await self._connector.find(amqp.Queue.Declare(queue=queue, passive=True))
+        return None if found is None else found.message_count
 
     async def purge(self, queue: str) -> int:
         """Remove what is ready in a queue; returns how much it was."""
-        return await self._count_of(amqp.Queue.Purge(queue=queue)) or 0
-
-    async def _count_of(self, method: Any) -> int | None:
-        try:
-            [answer] = await self._call(method)
-        except ChannelClosed as error:
-            if error.code == NOT_FOUND:
-                return None
-            raise self._connector.gone(error) from error
-        return answer.message_count
+        purged = await self._connector.find(amqp.Queue.Purge(queue=queue))
+        return 0 if purged is None else purged.message_count

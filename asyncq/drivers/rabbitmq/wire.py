@@ -137,11 +137,13 @@ class Channel:
     def close(self) -> None:
         """Tell the server; what is unsettled goes back to its queues."""
         if self.closed is None:
-            self.end(ConnectionResetError("the channel was closed"), tell=False)
             self.on_delivery = self.on_return = self.on_confirm = self.on_cancel = _ignore
-            self.wire.forget(self)
+            self.on_close = _ignore
+            self.end(ConnectionResetError("the channel was closed"))
+            if self.wire.closed is None:  # its number is free when the server agrees
+                self.wire.write(self.marshal(amqp.Channel.Close(200, "goodbye", 0, 0)))
 
-    def end(self, why: Exception, *, tell: bool = True) -> None:
+    def end(self, why: Exception) -> None:
         """It is over; whoever waits hears why."""
         if self.closed is not None:
             return
@@ -150,8 +152,7 @@ class Channel:
             if not call.done():
                 call.set_exception(why)
         self._calls.clear()
-        if tell:
-            self.on_close(why)
+        self.on_close(why)
 
     # Frames, as they come in
 
@@ -238,7 +239,6 @@ class Wire(asyncio.Protocol):
         self._channels: dict[int, Channel] = {}
         self._own = Channel(self, 0)
         self._beat: asyncio.TimerHandle | None = None
-        self._last_heard = self.loop.time()
 
     # Opening and closing
 
@@ -308,9 +308,9 @@ class Wire(asyncio.Protocol):
             raise ConnectionResetError(f"the server said {method.name} in the handshake")
         return method
 
-    def close(self) -> None:
+    def close(self, why: Exception | None = None) -> None:
         """End it at once."""
-        self._end(ConnectionResetError("the connection was closed"))
+        self._end(why or ConnectionResetError("the connection was closed"))
         if self._transport is not None:
             self._transport.abort()
 
@@ -324,11 +324,6 @@ class Wire(asyncio.Protocol):
         channel = self._channels[number] = Channel(self, number)
         await channel.call(amqp.Channel.Open())
         return channel
-
-    def forget(self, channel: Channel) -> None:
-        """Close a channel that nobody wants any more; its number is free when the server agrees."""
-        if self.closed is None:
-            self.write(channel.marshal(amqp.Channel.Close(200, "goodbye", 0, 0)))
 
     def drop(self, channel: Channel) -> None:
         self._channels.pop(channel.number, None)
@@ -354,7 +349,6 @@ class Wire(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        self._last_heard = self.loop.time()
         data = self._unread + data if self._unread else data
         at, size = 0, len(data)
         channels = self._channels
@@ -376,18 +370,14 @@ class Wire(asyncio.Protocol):
                     channel.take_body(payload)
                 at = end
         except (pamqp.exceptions.PAMQPException, struct.error, ValueError) as error:
-            self._give_up(f"the server sent what is not AMQP: {error}")
+            self.close(ConnectionResetError(f"the server sent what is not AMQP: {error}"))
             return
         # Must survive: what is raised here asyncio would log, and leave the connection half alive.
         except Exception as error:
             log.exception("what RabbitMQ has sent cannot be handled: the connection is closed")
-            self._give_up(f"what it brought cannot be handled: {error!r}")
+            self.close(ConnectionResetError(f"what it brought cannot be handled: {error!r}"))
             return
         self._unread = data[at:]
-
-    def _give_up(self, why: str) -> None:
-        self._end(ConnectionResetError(why))
-        self.close()
 
     def _take_own(self, kind: int, number: int, frame: bytes) -> None:
         """A frame of the connection itself, or of a channel that we have closed."""
@@ -412,13 +402,10 @@ class Wire(asyncio.Protocol):
     def _refuse(self, code: int, text: str) -> None:
         """The server ends the connection: because of us, or because of itself."""
         self.write(self._own.marshal(amqp.Connection.CloseOk()))
-        why: Exception
         if code in REFUSALS:
-            why = ConnectionRefused(f"{code} {text}")
+            self.close(ConnectionRefused(f"{code} {text}"))
         else:
-            why = ConnectionResetError(f"the server closed the connection: {code} {text}")
-        self._end(why)
-        self.close()
+            self.close(ConnectionResetError(f"the server closed the connection: {code} {text}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         why = str(exc) if exc else "the server closed the connection"
