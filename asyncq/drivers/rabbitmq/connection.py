@@ -6,18 +6,17 @@ from asyncio import timeout as deadline
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import anyio
 
-from asyncq.config import Url, query_of
+from asyncq.config import Url
 from asyncq.drivers.hosts import CONNECT_TIMEOUT, Hosts
+from asyncq.drivers.rabbitmq.address import Address
 from asyncq.drivers.rabbitmq.refusals import RAISE_LIMIT, access_refused, is_at_limit
 from asyncq.drivers.rabbitmq.wire import Channel, ChannelClosed, ConnectionRefused, Wire
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError
 
 CALL_TIMEOUT = 10.0  # seconds until a silent server counts as gone
-HEARTBEAT = 60  # seconds; the server gives up a connection after two without a sign of life
 NOT_FOUND = 404  # AMQP's reply code
 OLDEST = (3, 10)  # quorum queues with a time to live, dead letters that are confirmed
 
@@ -33,42 +32,12 @@ class AmqpSettings:
         self.identity = tuple(address.identity for address in self._addresses)
 
     @property
-    def address(self) -> "Address":
+    def address(self) -> Address:
         return self._addresses[self.hosts.at]
 
     @property
     def url(self) -> Url:
         return self.hosts.url
-
-
-class Address:
-    """What one URL says: ``amqp://user:password@host:port/vhost?heartbeat=60``.
-
-    ``amqps://`` encrypts; ``cafile``, ``certfile`` and ``keyfile`` name PEM files, and
-    ``verify=no`` takes any certificate. ``prefetch`` is how much each consumer may be handed
-    before it asks (default: a worker's concurrency).
-    """
-
-    def __init__(self, url: Url) -> None:
-        self.url = url
-        options = query_of(url)
-        try:
-            parts = urlsplit(url.reveal())
-            secure = parts.scheme == "amqps"
-            self.host = parts.hostname or "localhost"
-            self.port = parts.port or (5671 if secure else 5672)
-            self.heartbeat = int(options.get("heartbeat", HEARTBEAT))
-            self.prefetch = int(options["prefetch"]) if "prefetch" in options else None
-        except ValueError:
-            # Not "from": the original's text may hold the password.
-            raise ConfigurationError(
-                f"{url!r} is not a RabbitMQ URL: write amqp://[user:password@]host[:port][/vhost]"
-            ) from None
-        self.user = unquote(parts.username or "guest")
-        self.password = unquote(parts.password or "guest")
-        self.vhost = unquote(parts.path[1:]) or "/"
-        self.tls = _tls(url, options) if secure else None
-        self.identity = ("amqp", self.host, self.port, self.vhost)
 
 
 class Connector:
@@ -119,16 +88,7 @@ class Connector:
     async def _open(self) -> Wire:
         address, url = self._settings.address, self._settings.url
         try:
-            return await Wire.connect(
-                address.host,
-                address.port,
-                tls=address.tls,
-                user=address.user,
-                password=address.password,
-                vhost=address.vhost,
-                heartbeat=address.heartbeat,
-                name=f"asyncq {self._role}",
-            )
+            return await Wire.connect(address, f"asyncq {self._role}")
         except ConnectionRefused as error:
             # A server that starts refuses for a while whom it knew.
             if self._was_connected or is_at_limit(error):
@@ -226,16 +186,3 @@ class Connector:
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:2] if part.isdigit()) or OLDEST
-
-
-def _tls(url: Url, options: dict[str, str]) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=options.get("cafile"))
-        if "certfile" in options:
-            context.load_cert_chain(options["certfile"], options.get("keyfile"))
-    except OSError as error:
-        raise ConfigurationError(f"{url!r}: its certificates cannot be read: {error}") from error
-    if options.get("verify") == "no":
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

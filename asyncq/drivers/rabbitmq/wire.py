@@ -9,13 +9,13 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable, Coroutine
-from ssl import SSLContext
 from typing import Any, TypeVar, cast
 
 import pamqp.commands as amqp
 import pamqp.exceptions
 import pamqp.frame
 
+from asyncq.drivers.rabbitmq.address import Address
 from asyncq.loggers import get_logger
 
 log = get_logger(__name__)
@@ -188,10 +188,11 @@ class Channel:
             self._missing = _content.unpack_from(payload)[2]
             self._content.header = payload[_content.size :]
             if self._missing == 0:
-                self._finish(b"")
+                self._finish(self._content, b"")
 
     def take_body(self, payload: bytes) -> None:
-        if self._content is None:
+        content = self._content
+        if content is None:
             return
         self._missing -= len(payload)
         if self._missing > 0:
@@ -199,15 +200,12 @@ class Channel:
         elif self._pieces:
             self._pieces.append(payload)
             whole, self._pieces = b"".join(self._pieces), []
-            self._finish(whole)
+            self._finish(content, whole)
         else:
-            self._finish(payload)
+            self._finish(content, payload)
 
-    def _finish(self, body: bytes) -> None:
-        content, self._content = self._content, None
-        if content is None:
-            return
-        content.body = body
+    def _finish(self, content: Content, body: bytes) -> None:
+        self._content, content.body = None, body
         kind = _method_id.unpack_from(content.method)[0]
         if kind == DELIVER:
             self.on_delivery(content)
@@ -243,34 +241,23 @@ class Wire(asyncio.Protocol):
     # Opening and closing
 
     @classmethod
-    async def connect(
-        cls,
-        host: str,
-        port: int,
-        *,
-        tls: SSLContext | None,
-        user: str,
-        password: str,
-        vhost: str,
-        heartbeat: int,
-        name: str,
-    ) -> "Wire":
-        """Open a connection.
+    async def connect(cls, address: Address, name: str) -> "Wire":
+        """Open a connection, by this name in RabbitMQ's lists.
 
         Raises:
             ConnectionRefused: the server does not want us; says why.
             OSError: it cannot be reached, or is no AMQP server.
         """
         loop = asyncio.get_running_loop()
-        _, wire = await loop.create_connection(cls, host, port, ssl=tls)
+        _, wire = await loop.create_connection(cls, address.host, address.port, ssl=address.tls)
         try:
-            await wire.greet(user, password, vhost, heartbeat, name)
+            await wire.greet(address, name)
         except BaseException:
             wire.close()
             raise
         return wire
 
-    async def greet(self, user: str, password: str, vhost: str, heartbeat: int, name: str) -> None:
+    async def greet(self, address: Address, name: str) -> None:
         """The handshake; `connect` does it."""
         pack = self._own.marshal
         start = await self._say(b"AMQP\x00\x00\x09\x01", amqp.Connection.Start)
@@ -290,15 +277,17 @@ class Wire(asyncio.Protocol):
                 "capabilities": capabilities,
             },
             mechanism="PLAIN",
-            response=f"\0{user}\0{password}",
+            response=f"\0{address.user}\0{address.password}",
             locale="en_US",
         )
         tune = await self._say(pack(greeting), amqp.Connection.Tune)
         self.frame_max = tune.frame_max or 131072
-        beat = min(heartbeat, tune.heartbeat) if heartbeat and tune.heartbeat else heartbeat
+        beat = address.heartbeat
+        if beat and tune.heartbeat:
+            beat = min(beat, tune.heartbeat)
         channels = min(tune.channel_max or MOST_CHANNELS, MOST_CHANNELS)
         tuned = pack(amqp.Connection.TuneOk(channels, self.frame_max, beat))
-        await self._say(tuned + pack(amqp.Connection.Open(vhost)), amqp.Connection.OpenOk)
+        await self._say(tuned + pack(amqp.Connection.Open(address.vhost)), amqp.Connection.OpenOk)
         if beat:
             self._beat_every(beat / 3)
 
