@@ -77,7 +77,7 @@ class Client:
         self.broker_of = router.broker_of
         """The name of the broker that has this queue."""
         self.operator = Operator(brokers, self.broker_of)
-        """What can be asked of the queues."""
+        """Which broker is asked of a queue."""
         self._waiters = Waiters(backend, self._locate)
         self._loop = asyncio.get_running_loop()
         self.forgotten: set[str] = set()
@@ -267,7 +267,10 @@ class Client:
         client = self._at_hand()
         with self._in_time():
             await client.backend.forget(ids)
-        self._note_forgotten(ids)
+        if len(self.forgotten) > MOST_FORGOTTEN:
+            self.forgotten.clear()
+        self.forgotten.update(ids)
+        self._waiters.forget(ids)
 
     @contextmanager
     def _in_time(self) -> Generator[None]:
@@ -276,20 +279,6 @@ class Client:
                 yield
         except TimeoutError:
             raise BackendUnavailable(f"no answer in {ANSWER_TIMEOUT:g} s") from None
-
-    def _note_forgotten(self, ids: Sequence[str]) -> None:
-        if len(self.forgotten) > MOST_FORGOTTEN:
-            self.forgotten.clear()
-        self.forgotten.update(ids)
-        self._waiters.forget(ids)
-
-    async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
-        """Run dead letters again; their recorded outcomes are forgotten first."""
-        # Only of the dead: a wrong id must not cost another message its outcome.
-        dead = await self.operator.dead_among(queue, ids)
-        await self.backend.forget(dead)
-        self._note_forgotten(dead)
-        return await self.operator.replay(queue, dead)
 
     def _at_hand(self) -> "Client":
         """This client, or the one of the loop that asks, for a handle that was carried there.

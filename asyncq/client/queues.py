@@ -1,19 +1,13 @@
 """``app.queues`` and ``app.dead``: what an operator asks and does, whoever has the queue."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
-from asyncq.client.operate import Operator
+from asyncq.client.connections import Here
+from asyncq.errors import ConfigurationError
+from asyncq.language.message import Status
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
 
-
-class Asked(Protocol):
-    """The client of the loop that asks."""
-
-    @property
-    def operator(self) -> Operator: ...
-
-    async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]: ...
+PAGE = 500  # dead letters looked through at a time
 
 
 class Queues:
@@ -23,7 +17,7 @@ class Queues:
     away, and `ConfigurationError` where it can do no such thing.
     """
 
-    def __init__(self, client: Callable[[], Asked], declared: Callable[[], list[str]]) -> None:
+    def __init__(self, client: Here, declared: Callable[[], list[str]]) -> None:
         self._client = client
         self._declared = declared
 
@@ -44,45 +38,76 @@ class Queues:
 
     async def is_there(self, queue: str) -> bool:
         """Whether there is such a queue, also where the broker cannot list it."""
-        return await self._client().operator.is_there(queue)
+        operator = self._client().operator
+        if (is_there := operator.offers(queue).is_there) is not None:
+            return await is_there(queue)
+        return queue in await operator.admin(queue).queues()
 
     async def depth(self, queue: str) -> Depth:
         """How many messages it has, by where they are."""
-        return await self._client().operator.depth(queue)
+        return await self._client().operator.admin(queue).depth(queue)
 
     async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
-        """What waits in it, without taking it, in the order in which workers are handed it."""
-        return await self._client().operator.peek(queue, limit=limit, offset=offset)
+        """What waits in it, without taking it, in the order in which workers are handed it.
+
+        Raises:
+            ConfigurationError: its broker can show nothing without taking it (RabbitMQ).
+        """
+        finder = self._client().operator.offers(queue).finder
+        if finder is None:
+            raise ConfigurationError(
+                f"the broker of queue {queue} cannot show messages without taking them (on "
+                "RabbitMQ each look would count as a delivery); asyncq queues says how many wait"
+            )
+        return await finder.peek(queue, limit=limit, offset=offset)
 
     async def purge(self, queue: str) -> int:
         """Remove what waits, due or delayed; not what is in flight, nor the dead. How many it was.
 
         RabbitMQ does not say how many are delayed, and leaves them.
         """
-        return await self._client().operator.purge(queue)
+        return await self._client().operator.admin(queue).purge(queue)
 
 
 class DeadLetters:
     """The dead letters of an app's queues. Raises as `Queues`."""
 
-    def __init__(self, client: Callable[[], Asked]) -> None:
+    def __init__(self, client: Here) -> None:
         self._client = client
 
     async def list(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[DeadLetter]:
         """Those of a queue, the oldest first."""
-        return await self._client().operator.dead_letters(queue, limit=limit, offset=offset)
+        admin = self._client().operator.admin(queue)
+        return await admin.dead_letters(queue, limit=limit, offset=offset)
 
     async def among(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
         """Those of these ids that are dead letters of this queue."""
-        return await self._client().operator.dead_among(queue, ids)
+        operator = self._client().operator
+        admin, finder = operator.admin(queue), operator.offers(queue).finder
+        wanted = set(ids)
+        if finder is not None:
+            there = await finder.find(ids)
+            wanted = {id for id, at in zip(ids, there, strict=True) if at is Status.FAILED}
+        # What is dead may be so in another queue: only the letters themselves say in which.
+        dead: set[str] = set()
+        offset = 0
+        while wanted - dead and (
+            letters := await admin.dead_letters(queue, limit=PAGE, offset=offset)
+        ):
+            dead.update(letter.envelope.id for letter in letters)
+            offset += len(letters)
+        return [id for id in ids if id in wanted and id in dead]
 
     async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
         """Run these again, with no crashes to their name; their recorded outcomes are forgotten.
 
         Returns the ids that were dead letters; a wrong one costs no other message its outcome.
         """
-        return await self._client().replay(queue, ids)
+        dead = await self.among(queue, ids)
+        client = self._client()
+        await client.forget(dead)
+        return await client.operator.admin(queue).replay(queue, dead)
 
     async def delete(self, queue: str, ids: Sequence[str]) -> int:
         """Forget these for good; returns how many there were."""
-        return await self._client().operator.delete_dead(queue, ids)
+        return await self._client().operator.admin(queue).delete_dead(queue, ids)

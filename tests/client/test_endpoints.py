@@ -14,7 +14,7 @@ from fastapi import FastAPI
 import asyncq
 from asyncq import testing
 from asyncq.app import App
-from asyncq.client.operate import Operator
+from asyncq.client.queues import DeadLetters, Queues
 from asyncq.client.sync import SyncClient, SyncResult
 from asyncq.client.task import TaskOptions
 from asyncq.language.message import Failure, Progress, Status
@@ -123,8 +123,8 @@ def public_hints() -> Iterable[Any]:
     """What `asyncq` exports, and what the public methods of what it hands out return."""
     for name in asyncq.__all__:
         yield getattr(asyncq, name)
-    holders = [asyncq.App, asyncq.Task, asyncq.Result, asyncq.Context, Operator, SyncClient]
-    for holder in [*holders, SyncResult, testing.Run]:
+    holders = [asyncq.App, asyncq.Task, asyncq.Result, asyncq.Context, Queues, DeadLetters]
+    for holder in [*holders, SyncClient, SyncResult, testing.Run]:
         for name, method in vars(holder).items():
             function = method.fget if isinstance(method, property) else method
             if callable(function) and not name.startswith("_") and name not in BETWEEN_US:

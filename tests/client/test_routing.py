@@ -47,8 +47,8 @@ async def where(app: App, id: str) -> list[str]:
 
 async def lengths(app: App) -> dict[str, int]:
     """The queues that have something, and how much."""
-    operator = app.client.operator
-    found = {name: (await operator.depth(name)).ready for name in await operator.queues()}
+    queues = app.queues
+    found = {name: (await queues.depth(name)).ready for name in await queues.list()}
     return {name: ready for name, ready in found.items() if ready}
 
 

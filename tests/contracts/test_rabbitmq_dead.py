@@ -95,14 +95,14 @@ async def test_dead_letters_are_fetched_once_however_many_pages_show_them(
     rabbitmq_url: str, publisher: Publisher, fetched: list[Content]
 ) -> None:
     async with App(rabbitmq_url) as app, App(rabbitmq_url) as other:
-        operator = app.client.operator
+        admin = app.client.operator.admin("mail")
         await publisher.topology.declare("mail")
         await publisher.move(put_dead(MANY))
-        pages = [await operator.dead_letters("mail", limit=250, offset=250 * n) for n in range(3)]
-        deepest = await operator.depth("mail")
+        pages = [await admin.dead_letters("mail", limit=250, offset=250 * n) for n in range(3)]
+        deepest = await admin.depth("mail")
         while pages[-1]:
             passed = sum(map(len, pages))
-            pages.append(await operator.dead_letters("mail", limit=250, offset=passed))
+            pages.append(await admin.dead_letters("mail", limit=250, offset=passed))
 
         shown = [letter.envelope.id for page in pages for letter in page]
         assert shown == [f"{n:04}" for n in range(MANY)]
@@ -112,7 +112,7 @@ async def test_dead_letters_are_fetched_once_however_many_pages_show_them(
         # What was looked at is back where it was, for others as well: after the last page at once,
         # and else soon.
         assert (await other.queues.depth("mail")).dead == MANY
-        await operator.dead_letters("mail", limit=100)
+        await admin.dead_letters("mail", limit=100)
         with fail_after(PATIENCE):
             while (await other.queues.depth("mail")).dead < MANY:
                 await checkpoint()
@@ -125,27 +125,27 @@ async def test_many_dead_letters_are_chosen_sent_again_and_deleted_by_commands(
 ) -> None:
     told = list[int]()
     async with App(rabbitmq_url) as app:
-        operator = app.client.operator
+        admin = app.client.operator.admin("mail")
         await publisher.topology.declare("mail")
         await publisher.move(put_dead(MANY))
         ids = [f"{n:04}" for n in range(MANY)]
 
         none = Selection(queue="mail", filter=Filter(reason="no such reason"))
-        assert await change(app, none, operator.delete_dead, told.append) == Changed(0)
+        assert await change(app, none, admin.delete_dead, told.append) == Changed(0)
         assert len(fetched) == MANY
 
         async def replay(queue: str, ids: Sequence[str]) -> int:
-            return len(await operator.replay(queue, ids))
+            return len(await admin.replay(queue, ids))
 
         last = Selection(queue="mail", ids=[*ids[-300:], "nobody"])
         assert await change(app, last, replay, told.append) == Changed(300, ["nobody"])
         some = Selection(queue="mail", ids=ids[1:500:2])
-        assert await change(app, some, operator.delete_dead, told.append) == Changed(250, [])
-        depth = await operator.depth("mail")
+        assert await change(app, some, admin.delete_dead, told.append) == Changed(250, [])
+        depth = await admin.depth("mail")
         assert (depth.ready, depth.dead) == (300, MANY - 550)
 
         all_of_them = Selection(queue="mail")
-        changed = await change(app, all_of_them, operator.delete_dead, told.append)
+        changed = await change(app, all_of_them, admin.delete_dead, told.append)
         assert changed == Changed(MANY - 550)
 
     async with App(rabbitmq_url) as app:  # what was deleted is so for good
@@ -219,11 +219,11 @@ async def test_a_dead_letter_that_is_there_twice_is_sent_again_once(
     rabbitmq_url: str, publisher: Publisher
 ) -> None:
     async with App(rabbitmq_url) as app:
-        operator = app.client.operator
+        admin = app.client.operator.admin("mail")
         await publisher.topology.declare("mail")
         await publisher.move([*put_dead(2), *put_dead(1)])
 
-        assert sorted(await operator.replay("mail", ["0000", "0001"])) == ["0000", "0000", "0001"]
+        assert sorted(await admin.replay("mail", ["0000", "0001"])) == ["0000", "0000", "0001"]
 
-        depth = await operator.depth("mail")
+        depth = await admin.depth("mail")
         assert (depth.ready, depth.dead) == (2, 0)

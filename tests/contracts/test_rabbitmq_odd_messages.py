@@ -203,7 +203,7 @@ async def test_odd_dead_letters_are_listed_sent_again_and_deleted_like_any_other
         listed = await anyio.to_thread.run_sync(command, shell, "dead", "list", rabbitmq_url, hit)
         await anyio.to_thread.run_sync(shell.asyncq, "dead", "list", rabbitmq_url, hit, "--body")
         ids = [letter["id"] for letter in listed]
-        replayed = await app.client.operator.replay(hit, ids)
+        replayed = await app.client.operator.admin(hit).replay(hit, ids)
         await until_dead(app, hit, len(ODD))
         deleted = await anyio.to_thread.run_sync(
             command, shell, "dead", "delete", rabbitmq_url, hit, "--all", "--yes"

@@ -62,14 +62,14 @@ async def test_messages_are_where_their_queue_is_and_are_found_there(app: App) -
     async with app:
         here = await task.enqueue()
         there = await task.options(queue="eu").enqueue()
-        others, operator = app.client.brokers, app.client.operator
+        others, queues = app.client.brokers, app.queues
 
         assert await here.status() is await there.status() is Status.QUEUED
         assert isinstance(app.client.backend, RedisBackend)
-        assert (await operator.depth("eu")).ready == (await operator.depth("default")).ready == 1
-        assert list(await operator.queues()) == ["default", "eu"]
+        assert (await queues.depth("eu")).ready == (await queues.depth("default")).ready == 1
+        assert list(await queues.list()) == ["default", "eu"]
         assert app.client.broker is others["default"]
-        assert await operator.purge("eu") == 1
+        assert await queues.purge("eu") == 1
         assert await there.status() is Status.UNKNOWN
 
 
