@@ -89,14 +89,14 @@ class Publisher:
             except BrokerUnavailable as error:
                 if error.envelope_ids:
                     _release([w for w in part if not _is_among(w, error.envelope_ids)])
-                self._keep([*part, *_in_order(parts)], error)
+                self._keep([*parts, part], error)
                 return self._outage.fail(error)
             # A component that must survive: what a driver raises is for its callers to hear, and no
             # reason to end what else the app does.
             except Exception as error:  # noqa: BLE001
                 parts += _blame(part, error)
             except BaseException:
-                self._keep([*part, *_in_order(parts)])
+                self._keep([*parts, part])
                 raise
             else:
                 _release(part)
@@ -115,18 +115,16 @@ class Publisher:
                 silence = said if said.startswith(silence) else f"{silence}; before that: {said}"
             raise BrokerUnavailable(silence) from error
 
-    def _keep(self, batch: list[_Waiting], error: BrokerUnavailable | None = None) -> None:
-        """Put a batch back at the head; those whose time is up hear of the error."""
+    def _keep(self, parts: list[list[_Waiting]], error: BrokerUnavailable | None = None) -> None:
+        """Put these back at the head, the last of them first; whose time is up hears the error."""
         now = self._loop.time()
-        again: list[_Waiting] = []
-        for waiting in batch:
+        for waiting in (waiting for part in parts for waiting in reversed(part)):
             if waiting.stored.done():
                 continue
             if error is not None and now > waiting.give_up:
                 waiting.stored.set_exception(error)
             else:
-                again.append(waiting)
-        self._pending.extendleft(reversed(again))
+                self._pending.appendleft(waiting)
 
 
 def _blame(batch: list[_Waiting], error: Exception) -> list[list[_Waiting]]:
@@ -157,7 +155,3 @@ def _release(batch: list[_Waiting]) -> None:
 
 def _is_among(waiting: _Waiting, ids: frozenset[str]) -> bool:
     return any(envelope.id in ids for envelope in waiting.envelopes)
-
-
-def _in_order(parts: list[list[_Waiting]]) -> list[_Waiting]:
-    return [waiting for part in reversed(parts) for waiting in part]
