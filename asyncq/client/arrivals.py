@@ -16,9 +16,7 @@ MOST_KEPT = 100_000  # outcomes that nobody has asked for
 RECOUNT = 10_000  # are dropped before it is counted again what is kept
 MOST_BYTES = 32 * 1024 * 1024  # of their values
 UNSURE = -1  # no epoch: what was sent under an id of the caller's own may never be pushed to us
-REMEMBERED = (
-    40  # batches that are kept for a while where an outcome is told once and to nobody else
-)
+REMEMBERED = 40  # batches that are kept for a while where an outcome is told once, to nobody else
 
 
 class Batch:

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import (
     AsyncIterable,
-    AsyncIterator,
+    Awaitable,
     Callable,
     Generator,
     Iterable,
@@ -12,6 +12,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AsyncExitStack, contextmanager, suppress
+from itertools import islice
 from typing import Any, Self, TypeVar
 
 import anyio
@@ -20,9 +21,8 @@ import anyio.lowlevel
 from asyncq.client.calls import check_calls
 from asyncq.client.context import find_context
 from asyncq.client.dispatch import Dispatch, all_stored
-from asyncq.client.expectations import Expectation
 from asyncq.client.operate import Operator
-from asyncq.client.result import Result
+from asyncq.client.result import Expectation, Result
 from asyncq.client.routing import DEFAULT_BROKER, Plan, Router
 from asyncq.client.task import Task
 from asyncq.client.waiters import Waiters
@@ -78,7 +78,8 @@ class Client:
         """The name of the broker that has this queue."""
         self.operator = Operator(brokers, self.broker_of)
         """Which broker is asked of a queue."""
-        self._waiters = Waiters(backend, self._locate)
+        self.waiters = Waiters(backend, self._locate)
+        """Who waits for what, and what came for whom."""
         self._loop = asyncio.get_running_loop()
         self.forgotten: set[str] = set()
         """Outcomes that were removed from here, the latest of them. Handles that were carried to
@@ -137,10 +138,10 @@ class Client:
                     async with anyio.create_task_group() as group:
                         for publisher in self._dispatch.publishers.values():
                             group.start_soon(publisher.run)
-                        group.start_soon(self._waiters.listen)
-                        group.start_soon(self._waiters.read)
+                        group.start_soon(self.waiters.listen)
+                        group.start_soon(self.waiters.read)
                         if self.backend.offers.keeps_nothing:
-                            await self._waiters.listen_at_once()
+                            await self.waiters.listen_at_once()
                         ready.set_result(None)
                 # Whoever waits or sends, now or later, is to hear what has ended it all.
                 except Exception as error:
@@ -149,7 +150,7 @@ class Client:
                 finally:
                     for publisher in self._dispatch.publishers.values():
                         publisher.close(self._failure)
-                    self._waiters.close(self._failure)
+                    self.waiters.close(self._failure)
         # A component that must survive: whoever enters, or uses it, is to hear of it.
         except Exception as error:
             if ready.done():
@@ -168,7 +169,7 @@ class Client:
         """Send one call; returns once the broker keeps it. Raises as `Task.enqueue`."""
         plan = self._router.decide(signature)
         envelope = self._envelope(signature, plan, self._clock.now())
-        waiters = self._waiters
+        waiters = self.waiters
         own_id = signature.options.id is not None
         sent = waiters.sent_as(envelope.id) if own_id else waiters.sent(envelope.id)
         result = Result(envelope.id, self, plan.read, sent)
@@ -187,8 +188,8 @@ class Client:
         """
         results: list[Result[R]] = []
         under_way: Sequence[asyncio.Future[None]] = ()
-        decide, made = self._router.decide, self._envelope
-        async for batch in _Batches(signatures):
+        decide, made, take = self._router.decide, self._envelope, _in_batches(signatures)
+        while batch := await take():
             # This one is made while the one before it is on its way.
             now = self._clock.now()
             plans = [decide(signature) for signature in batch]
@@ -196,7 +197,7 @@ class Client:
                 made(signature, plan, now) for signature, plan in zip(batch, plans, strict=True)
             ]
             ids = [envelope.id for envelope in envelopes]
-            together, sent_as = self._waiters.sent_together(ids), self._waiters.sent_as
+            together, sent_as = self.waiters.sent_together(ids), self.waiters.sent_as
             for id, signature, plan in zip(ids, batch, plans, strict=True):
                 sent = together if signature.options.id is None else sent_as(id)
                 results.append(Result(id, self, plan.read, sent))
@@ -214,29 +215,22 @@ class Client:
         except (AttributeError, UnicodeEncodeError):
             raise ValueError(f"{id!r} is no id: it is the text that Result.id gives") from None
         read = None if task is None else task.read
-        return Result(id, self, read, self._waiters.batch_of(id))
+        return Result(id, self, read, self.waiters.batch_of(id))
 
-    def expect(self, expectation: Expectation) -> None:
+    def expect(self, expectation: Expectation[Any]) -> None:
         """Tell this how its task ends, now or later; or why it cannot be told."""
         if (client := self._at_hand()) is not self:
             expectation.sent = None  # nothing will be pushed to that one
-            client.expect(expectation)
-            return
-        self._waiters.expect(expectation)
+        client.waiters.expect(expectation)
 
     def look(self, id: str) -> None:
         """Read this outcome soon, if it is waited for here."""
         with suppress(ConfigurationError):  # the app was closed: who waits has heard
-            client = self._at_hand()
-            if client is not self:
-                client.look(id)
-                return
-            self._waiters.look(id)
+            self._at_hand().waiters.look(id)
 
     def why_late(self) -> str | None:
         """What keeps outcomes from being heard of, if anything does."""
-        client = self._at_hand()
-        return self._waiters.why_late() if client is self else client.why_late()
+        return self._at_hand().waiters.why_late()
 
     async def status(self, id: str) -> Status:
         if (client := self._at_hand()) is not self:
@@ -251,26 +245,23 @@ class Client:
                 [record] = await self.backend.fetch([id])
         if record is None:
             # A broker that can say has nothing to do with it any more.
-            return Status.UNKNOWN if self.operator.sees_all else self._waiters.status(id)
+            return Status.UNKNOWN if self.operator.sees_all else self.waiters.status(id)
         return status_of(record.outcome)
 
     async def progress(self, id: str) -> Progress | None:
-        if (client := self._at_hand()) is not self:
-            return await client.progress(id)
-        if (board := self.backend.offers.progress) is None:
+        if (board := self._at_hand().backend.offers.progress) is None:
             return None
         with self._in_time():
             [progress] = await board.fetch_progress([id])
         return progress
 
     async def forget(self, ids: Sequence[str]) -> None:
-        client = self._at_hand()
         with self._in_time():
-            await client.backend.forget(ids)
+            await self._at_hand().backend.forget(ids)
         if len(self.forgotten) > MOST_FORGOTTEN:
             self.forgotten.clear()
         self.forgotten.update(ids)
-        self._waiters.forget(ids)
+        self.waiters.forget(ids)
 
     @contextmanager
     def _in_time(self) -> Generator[None]:
@@ -306,7 +297,7 @@ class Client:
             priority=plan.priority,
             eta=options.eta if options.delay is None else now + options.delay,
             expires=None if expires is None or expires == math.inf else now + expires,
-            reply_to=self._waiters.address,
+            reply_to=self.waiters.address,
             sent_at=now,
             headers=options.headers or {},
         )
@@ -342,39 +333,27 @@ class Client:
         return [status or otherwise for status in await self.operator.find(ids)]
 
 
-class _Batches(AsyncIterator[list[Signature[R]]]):
-    """Batches of any iterable, as large as a driver takes at once."""
+def _in_batches(
+    signatures: Iterable[Signature[R]] | AsyncIterable[Signature[R]],
+) -> Callable[[], Awaitable[list[Signature[R]]]]:
+    """What takes the next batch of any iterable, as large as a driver takes at once."""
+    check_calls(signatures)
+    if isinstance(signatures, AsyncIterable):
+        source = aiter(signatures)
 
-    def __init__(self, signatures: Iterable[Signature[R]] | AsyncIterable[Signature[R]]) -> None:
-        self._next: Callable[[], Any]
-        check_calls(signatures)
-        if isinstance(signatures, AsyncIterable):
-            source = aiter(signatures)
-            self._take = self._take_async
-            self._source: Any = source
-        else:
-            self._take = self._take_sync
-            self._source = iter(signatures)
+        async def take() -> list[Signature[R]]:
+            batch: list[Signature[R]] = []
+            with suppress(StopAsyncIteration):
+                while len(batch) < MAX_BATCH:
+                    batch.append(await anext(source))
+            return batch
 
-    def __aiter__(self) -> Self:
-        return self
+        return take
+    given = iter(signatures)
 
-    async def __anext__(self) -> list[Signature[R]]:
-        batch = await self._take()
-        if not batch:
-            raise StopAsyncIteration
-        return batch
-
-    async def _take_sync(self) -> list[Signature[R]]:
+    async def take_at_once() -> list[Signature[R]]:
         # A long source must not keep the loop from everything else.
         await anyio.lowlevel.checkpoint()
-        return [signature for _, signature in zip(range(MAX_BATCH), self._source, strict=False)]
+        return list(islice(given, MAX_BATCH))
 
-    async def _take_async(self) -> list[Signature[R]]:
-        batch: list[Signature[R]] = []
-        while len(batch) < MAX_BATCH:
-            try:
-                batch.append(await anext(self._source))
-            except StopAsyncIteration:
-                break
-        return batch
+    return take_at_once

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Literal, Self, TypeVar, overload
 
 from asyncq.client.context import waiting_for
-from asyncq.client.result import ExpectedResult, Result, in_time
+from asyncq.client.result import Expectation, Result, in_time
 from asyncq.errors import ConfigurationError, TaskError, shown
 from asyncq.language.message import Record
 from asyncq.language.quantities import Duration, wait
@@ -138,7 +138,7 @@ class _Ends:
                 loop.call_soon_threadsafe(self.close)
 
 
-class _OneOfMany(ExpectedResult[Any]):
+class _OneOfMany(Expectation[Any]):
     __slots__ = ("_ends",)
 
     def __init__(self, result: Result[Any], ends: _Ends) -> None:

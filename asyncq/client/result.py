@@ -1,7 +1,7 @@
 """Results: the awaitable handles to outcomes."""
 
 import asyncio
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -11,7 +11,6 @@ import msgspec
 
 from asyncq.client.arrivals import Batch
 from asyncq.client.context import waiting_for
-from asyncq.client.expectations import Expectation
 from asyncq.client.values.encoding import read_plain
 from asyncq.client.values.shapes import describe_refusal
 from asyncq.errors import TaskCancelled, TaskExpired, TaskFailed, UnreadableResult
@@ -41,7 +40,7 @@ class Outcomes(Protocol):
     forgotten: set[str]
     """Ids whose outcome was removed by this client: a handle asks for these again."""
 
-    def expect(self, expectation: Expectation) -> None: ...
+    def expect(self, expectation: "Expectation[Any]") -> None: ...
 
     def look(self, id: str) -> None: ...
 
@@ -139,7 +138,7 @@ class Result(Generic[R_co]):
         await self._outcomes.forget([self.id])
         self._record = None
 
-    def expect(self, expectation: "ExpectedResult[Any]") -> None:
+    def expect(self, expectation: "Expectation[Any]") -> None:
         """Have this told how the task ends, for who waits for many; in the client's event loop."""
         self._outcomes.expect(expectation)
 
@@ -188,7 +187,7 @@ async def record_of(result: Result[Any]) -> Record:
 
 @contextmanager
 def in_time(
-    timeout: float | None, awaited: "ExpectedResult[Any] | None", late: Callable[[], str]
+    timeout: float | None, awaited: "Expectation[Any] | None", late: Callable[[], str]
 ) -> Generator[None]:
     """Wait within, for no more than ``timeout`` seconds; among others for what is ``awaited``.
 
@@ -213,22 +212,39 @@ def in_time(
         look.cancel()
 
 
-class ExpectedResult(Expectation, Generic[R_co]):
-    """Somebody waits for what this handle stands for; the handle keeps what comes."""
+class Waited(Protocol):
+    """Where an expectation waits."""
+
+    def leave(self, expectation: "Expectation[Any]", /) -> None: ...
+
+
+class Expectation(ABC, Generic[R_co]):
+    """Somebody waits for what this handle stands for; the handle keeps what comes.
+
+    It is told once, at once, and in the client's event loop. Where many are waited for, a future
+    for each would cost more than all else that is done for it.
+    """
 
     # A part of `Result`, and so it knows what that keeps to itself.
-    __slots__ = ("result",)
+    __slots__ = ("at", "id", "result", "sent")
 
     def __init__(self, result: Result[R_co]) -> None:
-        super().__init__(result.id, result._sent)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        self.id = result.id
         self.result = result
+        self.sent = result._sent  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        """The batch in which this client sent the message; None if it did not."""
+        self.at: Waited | None = None
+        """Where it waits, as long as it does."""
+
+    def leave(self) -> None:
+        """Wait no more."""
+        if self.at is not None:
+            self.at.leave(self)
 
     def meet(self, record: Record) -> None:
+        """This is how it ended."""
         self.result._record = record  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         self.tell(record)
-
-    def disappoint(self, error: BaseException) -> None:
-        self.tell(error)
 
     def look(self) -> None:
         """Read it soon, if it is waited for still."""
@@ -240,10 +256,10 @@ class ExpectedResult(Expectation, Generic[R_co]):
 
     @abstractmethod
     def tell(self, end: Record | BaseException) -> None:
-        """This is its end, and the handle knows."""
+        """This is its end, and the handle knows; or it will not come, and this is why."""
 
 
-class _Awaited(ExpectedResult[R_co]):
+class _Awaited(Expectation[R_co]):
     """Who waits for a single one."""
 
     __slots__ = ("_future",)

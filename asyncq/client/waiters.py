@@ -10,12 +10,13 @@ at growing intervals.
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any
 
 import anyio
 
 from asyncq.client.arrivals import LARGE, UNSURE, Arrivals, Batch
 from asyncq.client.doubts import Doubts, look_again
-from asyncq.client.expectations import Expectation
+from asyncq.client.result import Expectation
 from asyncq.errors import (
     BackendUnavailable,
     BrokerUnavailable,
@@ -68,7 +69,12 @@ class Waiters:
         self._arrivals = Arrivals(remembers=self._told_once)
         self.sent = self._arrivals.sent
         """Say that this client sends a message of this id; its handle keeps what is returned."""
-        self._waiting: dict[str, list[Expectation]] = defaultdict(list)
+        self.sent_together = self._arrivals.sent_together
+        """As `sent`, for a batch."""
+        self.sent_as = self._arrivals.sent_as
+        """As `sent`, for an id of the caller's own: it may be there already, or have ended, sent by
+        another client or an earlier run of this program, and nothing will be pushed to us."""
+        self._waiting: dict[str, list[Expectation[Any]]] = defaultdict(list)
         self._foreign: dict[str, float] = {}  # and since when it is waited for, in loop time
         self._unread: set[str] = set()
         self._along: list[Batch] = []  # of which all that is missing is in `_unread`
@@ -102,21 +108,7 @@ class Waiters:
             f"outcomes cannot be listened for after {LISTEN_TIMEOUT} s: {why}"
         ) from self._silence.error
 
-    @property
-    def epoch(self) -> int:
-        """`Arrivals.epoch`."""
-        return self._arrivals.epoch
-
     # What was sent
-
-    def sent_together(self, ids: list[str]) -> Batch:
-        """As `sent`, for a batch."""
-        return self._arrivals.sent_together(ids)
-
-    def sent_as(self, id: str) -> Batch:
-        """As `sent`, for an id of the caller's own: it may be there already, or have ended, sent
-        by another client or an earlier run of this program, and nothing will be pushed to us."""
-        return self._arrivals.sent_as(id)
 
     def batch_of(self, id: str) -> Batch | None:
         """What was sent together with this id, if this client sent it and remembers."""
@@ -148,7 +140,7 @@ class Waiters:
 
     # Who waits
 
-    def expect(self, expectation: Expectation) -> None:
+    def expect(self, expectation: Expectation[Any]) -> None:
         """Tell this how its task ends, now or later; or why it cannot be told."""
         id, batch = expectation.id, expectation.sent
         if not self._wanted.is_set():
@@ -157,7 +149,7 @@ class Waiters:
             expectation.meet(record)
             return
         if self._may_refuse and (refusal := self._refusal(id, batch)) is not None:
-            expectation.disappoint(refusal)
+            expectation.tell(refusal)
             return
         expectation.at = self
         self._waiting[id].append(expectation)
@@ -172,7 +164,7 @@ class Waiters:
         if self._doubts.was_absent(id):
             self.look(id)
 
-    def leave(self, expectation: Expectation) -> None:
+    def leave(self, expectation: Expectation[Any]) -> None:
         """This one waits no more."""
         expectation.at = None
         others = self._waiting.get(expectation.id)
@@ -246,7 +238,7 @@ class Waiters:
             new, self._unread = self._unread, set()
             along, self._along = self._along, []
             polls = 1 if not new.isdisjoint(self._foreign) else polls + 1
-            full, epoch = loop.time() >= next_full, self.epoch
+            full, epoch = loop.time() >= next_full, self._arrivals.epoch
             ids = new.union(self._waiting if full else self._foreign)
             doubted = self._doubts.take()
             try:
@@ -319,7 +311,7 @@ class Waiters:
 
     def _ask_along(self, id: str, batch: Batch) -> None:
         """Read with it what was sent with it: that will be asked for next."""
-        epoch = self.epoch
+        epoch = self._arrivals.epoch
         if batch.epoch != epoch:
             if batch.asked != epoch or epoch == 0:
                 batch.asked = epoch
@@ -351,9 +343,9 @@ class Waiters:
 
     def _disappoint(self, id: str, error: BaseException) -> None:
         for each in self._end(id):
-            each.disappoint(error)
+            each.tell(error)
 
-    def _end(self, id: str) -> Sequence[Expectation]:
+    def _end(self, id: str) -> Sequence[Expectation[Any]]:
         """Nobody waits for this any more; returns who did."""
         expected = self._waiting.pop(id, None)
         if expected is None:

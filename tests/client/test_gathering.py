@@ -34,7 +34,7 @@ class Gates:
 
 
 def waiting(app: App) -> dict[str, Any]:
-    return app.client._waiters._waiting  # pyright: ignore[reportPrivateUsage]
+    return app.client.waiters._waiting  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_results_come_in_the_order_in_which_they_end(app: App) -> None:

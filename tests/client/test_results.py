@@ -32,7 +32,7 @@ def batch_of(app: App) -> Callable[[Result[Any]], Batch]:
     """What a result was sent with, which must be known."""
 
     def find(result: Result[Any]) -> Batch:
-        batch = app.client._waiters.batch_of(result.id)  # pyright: ignore[reportPrivateUsage]
+        batch = app.client.waiters.batch_of(result.id)
         assert batch is not None
         return batch
 
@@ -321,7 +321,7 @@ async def test_a_result_that_is_not_kept_reaches_who_waits_for_it(app: App) -> N
 
         async with anyio.create_task_group() as group:
             group.start_soon(wait)
-            await until(lambda: app.client._waiters.epoch > 0)  # pyright: ignore[reportPrivateUsage]
+            await until(lambda: app.client.waiters._arrivals.epoch > 0)  # pyright: ignore[reportPrivateUsage]
             gate.open()
 
         assert seen == [7]
@@ -335,7 +335,7 @@ async def test_who_stops_waiting_leaves_nothing_behind(app: App) -> None:
     async def task() -> None: ...
 
     async with app:
-        waiting = app.client._waiters._waiting  # pyright: ignore[reportPrivateUsage]
+        waiting = app.client.waiters._waiting  # pyright: ignore[reportPrivateUsage]
         results = [await task.enqueue() for _ in range(10)]
         results += [app.result(new_id()) for _ in range(10)]
         async with anyio.create_task_group() as group:
@@ -347,8 +347,8 @@ async def test_who_stops_waiting_leaves_nothing_behind(app: App) -> None:
             await results[0].get(timeout=0.001)
 
         assert not waiting
-        assert not app.client._waiters._foreign  # pyright: ignore[reportPrivateUsage]
-        assert not app.client._waiters._unread  # pyright: ignore[reportPrivateUsage]
+        assert not app.client.waiters._foreign  # pyright: ignore[reportPrivateUsage]
+        assert not app.client.waiters._unread  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_result_of_an_app_that_was_closed_says_so(app: App) -> None:
@@ -377,7 +377,7 @@ async def test_who_waits_while_the_app_is_closed_hears_of_it(app: App) -> None:
     with fail_after(PATIENCE):
         async with anyio.create_task_group() as group, app:
             group.start_soon(wait, await task.enqueue())
-            waiting = app.client._waiters._waiting  # pyright: ignore[reportPrivateUsage]
+            waiting = app.client.waiters._waiting  # pyright: ignore[reportPrivateUsage]
             await until(lambda: len(waiting) == 1)
 
     assert len(heard) == 1

@@ -135,7 +135,7 @@ async def test_garbage_that_is_pushed_ends_nothing(
 
     async with app, app.worker() as worker:
         assert await (await parent.enqueue()).get(timeout=PATIENCE) == 42
-        address = app.client._waiters.address  # pyright: ignore[reportPrivateUsage]
+        address = app.client.waiters.address
         for raw in GARBAGE:
             assert client.publish(f"{redis_prefix}:reply:{address}", raw) == 1
             assert await (await parent.enqueue()).get(timeout=PATIENCE) == 42
@@ -188,7 +188,7 @@ async def test_what_was_flushed_while_somebody_waits_is_unknown(
 
 
 async def flush_when_awaited(app: App, id: str, prefix: str, client: Any) -> None:
-    waiting = app.client._waiters._waiting  # pyright: ignore[reportPrivateUsage]
+    waiting = app.client.waiters._waiting  # pyright: ignore[reportPrivateUsage]
     await until(lambda: id in waiting)
     keys: Any = client.keys(f"{prefix}:*")
     client.delete(*keys)
@@ -210,7 +210,7 @@ async def test_a_subscription_that_was_cut_begins_again_and_nothing_is_missed(
         async with anyio.create_task_group() as group:
             group.start_soon(results[0].get)
             await gate.until_reached()
-            await until(lambda: app.client._waiters.epoch > 0)  # pyright: ignore[reportPrivateUsage]
+            await until(lambda: app.client.waiters._arrivals.epoch > 0)  # pyright: ignore[reportPrivateUsage]
             client.client_kill_filter(_type="pubsub")
             gate.open()
         assert [await each.get(timeout=PATIENCE) for each in results] == list(range(50))
@@ -246,7 +246,7 @@ async def test_a_wait_goes_on_through_an_outage_and_a_timeout_names_it(
         with fail_after(60):
             async with anyio.create_task_group() as group:
                 group.start_soon(wait)
-                await until(lambda: app.client._waiters.epoch > 0)  # pyright: ignore[reportPrivateUsage]
+                await until(lambda: app.client.waiters._arrivals.epoch > 0)  # pyright: ignore[reportPrivateUsage]
                 mortal.kill()
                 with pytest.raises(TimeoutError, match="the backend has been away for"):
                     await result.get(timeout=2.0)

@@ -51,7 +51,7 @@ async def test_who_waits_for_an_outcome_of_the_first_hears_that_it_is_out_of_rea
                 await gate.until_reached()
                 async with anyio.create_task_group() as group:
                     group.start_soon(hear, in_flight.id)
-                    waiting = app.client._waiters._waiting  # pyright: ignore[reportPrivateUsage]
+                    waiting = app.client.waiters._waiting  # pyright: ignore[reportPrivateUsage]
                     await until(lambda: in_flight.id in waiting)
                     proxy.switch(Cut())
 

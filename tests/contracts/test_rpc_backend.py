@@ -79,7 +79,7 @@ async def test_a_client_that_is_gone_keeps_nobody_from_storing(backend: RpcBacke
 
 
 def reply_queue(app: App) -> str:
-    return f"asyncq:reply:{app.client._waiters.address}"  # pyright: ignore[reportPrivateUsage]
+    return f"asyncq:reply:{app.client.waiters.address}"
 
 
 async def test_a_handle_keeps_the_outcome_that_is_told_but_once(rabbitmq_url: str) -> None:
@@ -180,7 +180,7 @@ async def test_who_waits_when_the_reply_queue_is_deleted_hears_of_it_and_others_
         with fail_after(PATIENCE):
             async with anyio.create_task_group() as group:
                 group.start_soon(hear_of_it)
-                waiting = app.client._waiters._waiting  # pyright: ignore[reportPrivateUsage]
+                waiting = app.client.waiters._waiting  # pyright: ignore[reportPrivateUsage]
                 await until(lambda: held.id in waiting)
                 await ask(publisher, amqp.Queue.Delete(queue=reply_queue(app)))
         assert "what was told meanwhile is lost" in str(ends[0])
