@@ -31,8 +31,7 @@ class RedisQueueAdmin:
         return sorted(raw.decode(errors="replace") for raw in names)
 
     async def depth(self, queue: str) -> Depth:
-        async with explaining(self._asks, queue):
-            base = self._store.queue_key(queue)
+        async with explaining(self._asks, queue) as base:
             lines = [f"{base}:ready:{priority}" for priority in range(10)] + [f"{base}:suspects"]
             incarnations = await self._asks("ZRANGE", f"{base}:leases", 0, -1)
             in_flight = _in_flight_keys(base, incarnations)
@@ -64,17 +63,16 @@ class RedisQueueAdmin:
         return [found.get(id) for id in ids]
 
     async def purge(self, queue: str) -> int:
-        async with explaining(self._asks, queue):
+        async with explaining(self._asks, queue) as base:
             removed = 0
-            while count := await self._asks.script(_PURGE, self._store.queue_key(queue)):
+            while count := await self._asks.script(_PURGE, base):
                 removed += count
             return removed
 
     async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
-        async with explaining(self._asks, queue):
+        async with explaining(self._asks, queue) as base:
             if limit <= 0:
                 return ()
-            base = self._store.queue_key(queue)
             lines = [f"{base}:suspects"] + [
                 f"{base}:ready:{priority}" for priority in range(9, -1, -1)
             ]
@@ -111,10 +109,9 @@ class RedisQueueAdmin:
     async def dead_letters(
         self, queue: str, *, limit: int = 100, offset: int = 0
     ) -> Sequence[DeadLetter]:
-        async with explaining(self._asks, queue):
+        async with explaining(self._asks, queue) as base:
             if limit <= 0:
                 return ()
-            base = self._store.queue_key(queue)
             reply = await self._asks(
                 "ZRANGE", f"{base}:dead", offset, offset + limit - 1, "WITHSCORES"
             )
@@ -122,7 +119,7 @@ class RedisQueueAdmin:
             if not ids:
                 return ()
             bodies, reasons, crashes, lasts = await self._asks.pipeline(
-                [(f"HMGET {base}:dead:{what}".split(" ") + ids) for what in _DEAD_HASHES]
+                [("HMGET", f"{base}:dead:{what}", *ids) for what in _DEAD_HASHES]
             )
             return [
                 DeadLetter(
@@ -138,20 +135,17 @@ class RedisQueueAdmin:
             ]
 
     async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
-        async with explaining(self._asks, queue):
+        async with explaining(self._asks, queue) as base:
             back: list[str] = []
             for start in range(0, len(ids), MAX_BATCH):
-                reply = await self._asks.script(
-                    _REPLAY, self._store.queue_key(queue), *ids[start : start + MAX_BATCH]
-                )
+                reply = await self._asks.script(_REPLAY, base, *ids[start : start + MAX_BATCH])
                 back += [raw.decode(errors="backslashreplace") for raw in reply]
             return back
 
     async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
-        async with explaining(self._asks, queue):
+        async with explaining(self._asks, queue) as base:
             if not ids:
                 return 0
-            base = self._store.queue_key(queue)
             replies = await self._asks.pipeline(
                 [("ZREM", f"{base}:dead", *ids)]
                 + [("HDEL", f"{base}:dead:{what}", *ids) for what in _DEAD_HASHES]

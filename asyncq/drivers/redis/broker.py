@@ -153,8 +153,8 @@ class RedisBroker(RedisQueueAdmin):
         if time.monotonic() - asked > FRESH:
             return 0
         latest = (int(seconds) + FRESH) * 1000 + int(micros) // 1000
-        async with explaining(self._asks, queue):
-            return await self._upkeep.script(_SWEEP, self._store.queue_key(queue), int(latest))
+        async with explaining(self._asks, queue) as base:
+            return await self._upkeep.script(_SWEEP, base, int(latest))
 
     async def _announce(self, queue: str) -> None:
         await self._sender("SADD", f"{self._store.prefix}:queues", queue)
@@ -163,11 +163,13 @@ class RedisBroker(RedisQueueAdmin):
     async def _check_server(self) -> None:
         """Refuse a server that is too old; warn of one that may throw tasks away."""
         try:
-            info = parse_info(await self._sender("INFO"))
+            said: bytes = await self._sender("INFO")
         except NoPermission as error:
             # A user without the dangerous commands can do all that we need: nobody looks, then.
             log.info("the version of %r cannot be asked for: %s", self._store.url, error)
             return
+        lines = said.decode(errors="replace").splitlines()
+        info = dict(line.split(":", 1) for line in lines if ":" in line)
         version = info.get("redis_version", "0")
         if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
             raise ConfigurationError(
@@ -193,9 +195,3 @@ def _bounds(queue: Queue) -> list[Any]:
         "single": 1 if queue.single_active else None,
     }
     return [part for bound in bounds.items() if bound[1] is not None for part in bound]
-
-
-def parse_info(reply: bytes) -> dict[str, str]:
-    """What INFO answers, as a dictionary."""
-    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
-    return {name: value for name, colon, value in lines if colon}

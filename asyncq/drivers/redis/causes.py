@@ -54,10 +54,10 @@ async def not_sent(link: Link, queue: str, error: ReplyError) -> Exception:
 
 
 @asynccontextmanager
-async def explaining(link: Link, queue: str) -> AsyncGenerator[None]:
-    """Around what is asked of a queue by an operator, or swept."""
+async def explaining(link: Link, queue: str) -> AsyncGenerator[str]:
+    """Around what is asked of a queue by an operator, or swept; as what its keys begin with."""
     try:
-        yield
+        yield link.store.queue_key(queue)
     except ReplyError as error:
         raise await queue_unavailable(link, queue, error) from error
 
