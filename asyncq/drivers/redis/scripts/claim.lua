@@ -1,6 +1,5 @@
 -- Hand messages to one worker incarnation.
 --
--- KEYS[1]  prefix:{queue}
 -- ARGV     incarnation, epoch of its connection, number of this claim, limit, how many crashes suspects
 --          must stay below to come together (0: none may come), whether (1) one with as many may come alone,
 --          how many dead letters to keep, and for how many ms

@@ -1,6 +1,5 @@
 -- Say what bounds a queue, for all clients.
 --
--- KEYS[1]  prefix:{queue}
 -- ARGV     fields and values of what is declared; none lifts every bound
 redis.call('DEL', base .. ':declared')
 if #ARGV > 0 then redis.call('HSET', base .. ':declared', unpack(ARGV)) end

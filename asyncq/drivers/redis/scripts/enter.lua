@@ -1,6 +1,5 @@
 -- Begin a lease in one queue, or take it up again on a new connection.
 --
--- KEYS[1]  prefix:{queue}
 -- ARGV     incarnation, epoch, lease in ms, whether it must exist (0 or 1)
 -- Returns what is in flight under it: each id, and the number of its claim.
 -- include leases

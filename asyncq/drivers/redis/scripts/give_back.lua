@@ -1,6 +1,5 @@
 -- Put messages that are in flight back at the head of their lines, uncounted.
 --
--- KEYS[1]  prefix:{queue}
 -- ARGV[1]  incarnation
 -- ARGV[2]  which: 'all', and the lease ends with the last; 'unheard', the ids that follow; 'again', the
 --          ids that follow, which have run: they become suspects, with no crash to their name, so that

@@ -1,6 +1,5 @@
 -- Which keys of a queue are of another type than asyncq makes them.
 --
--- KEYS[1]  prefix:{queue}
 -- ARGV[1]  an incarnation, of which what is in flight is looked at as well, or ''
 -- Returns a text for each: '<key> is a <type>, not a <type>'.
 local right = {

@@ -1,4 +1,6 @@
 -- What every script begins with: the queue, the time, whom to wake, what is checked beforehand.
+--
+-- KEYS[1]  prefix:{queue}; nothing else is in KEYS
 local base = KEYS[1]
 
 -- In ms, and one moment for all that a script does.

@@ -1,6 +1,5 @@
 -- Store messages in one queue, in order; an id that is there already is kept as it is.
 --
--- KEYS[1]  prefix:{queue}
 -- ARGV[1]  prefix of the record keys, or '' where records live elsewhere
 -- ARGV     how many dead letters to keep, and for how many ms
 -- ARGV     then for each message: id, due in ms (0: now), blob

@@ -1,6 +1,5 @@
 -- Remove waiting messages, due and delayed, a bounded number of them.
 --
--- KEYS[1]  prefix:{queue}
 -- Returns how many were removed, about 1000 at most; 0 when none is left.
 -- include waiting
 check_hashes(':bodies', ':crashes', ':until')

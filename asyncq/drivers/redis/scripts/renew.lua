@@ -1,6 +1,5 @@
 -- Make a lease last from now; 0 if it has been swept.
 --
--- KEYS[1]  prefix:{queue}
 -- ARGV     incarnation, lease in ms
 -- include leases
 if not redis.call('ZSCORE', leases, ARGV[1]) then return 0 end

@@ -1,6 +1,5 @@
 -- Put dead letters back at the end of their queue, with no crashes to their name.
 --
--- KEYS[1]  prefix:{queue}
 -- ARGV     ids
 -- Returns the ids that were there.
 -- include waiting

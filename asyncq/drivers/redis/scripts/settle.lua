@@ -1,6 +1,5 @@
 -- End deliveries; where the records live here too, keep and push them in the same step.
 --
--- KEYS[1]  prefix:{queue}
 -- ARGV[1-6] incarnation, whether this was sent before (0 or 1), prefix of the record keys, prefix of
 --           the reply channels, how many dead letters to keep and for how many ms
 -- ARGV[7]   groups of deliveries, packed by MessagePack: of each

@@ -1,6 +1,5 @@
 -- Recover what was in flight under leases that have ended. It becomes suspect.
 --
--- KEYS[1]  prefix:{queue}
 -- ARGV[1]  the latest moment (ms) at which this is still to be done
 -- ARGV[2]  an incarnation known to be dead, if it is about that one alone: its lease ends now
 -- Returns how many were recovered, about 500 at most; 0 when there is nothing left to do.
