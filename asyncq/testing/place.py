@@ -60,8 +60,8 @@ class Place:
         """Whether something in these is due, or runs."""
         with self._store.lock:
             now = self.clock.now()
-            counts = [self._store.queue(name).count(now) for name in queues]
-        return self.repeated > 0 or any(count.ready or count.in_flight for count in counts)
+            depths = [self._store.queue(name).depth(now) for name in queues]
+        return self.repeated > 0 or any(depth.ready or depth.in_flight for depth in depths)
 
     def next_due(self) -> float | None:
         """When the next of all that is delayed is due."""

@@ -19,16 +19,13 @@ class MemoryBackend(MemoryDriver):
         return BackendOffers(progress=self)
 
     async def store_records(self, records: Sequence[Record]) -> None:
-        await checkpoint()
-        with self._store.lock:
+        async with self._store.visit():
             now = self._clock.now()
             for record in records:
                 self._store.record(record, now)
-        await checkpoint()
 
     async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
-        await checkpoint()
-        with self._store.lock:
+        async with self._store.visit():
             now = self._clock.now()
             return [self._store.records.get(message_id, now) for message_id in ids]
 
@@ -43,21 +40,16 @@ class MemoryBackend(MemoryDriver):
             self._store.subscriptions.remove(subscription)
 
     async def forget(self, ids: Sequence[str]) -> None:
-        await checkpoint()
-        with self._store.lock:
+        async with self._store.visit():
             for message_id in ids:
                 self._store.records.remove(message_id)
                 self._store.progress.remove(message_id)
-        await checkpoint()
 
     async def store_progress(self, id: str, progress: Progress, keep: float) -> None:
-        await checkpoint()
-        with self._store.lock:
+        async with self._store.visit():
             self._store.progress.put(id, progress, self._clock.now(), keep)
-        await checkpoint()
 
     async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]:
-        await checkpoint()
-        with self._store.lock:
+        async with self._store.visit():
             now = self._clock.now()
             return [self._store.progress.get(message_id, now) for message_id in ids]

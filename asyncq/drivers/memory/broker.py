@@ -29,7 +29,6 @@ from asyncq.seams.broker import (
     Consumer,
     ConsumerOffers,
     Delivery,
-    Envelope,
     Lease,
     LeaseRenewer,
     Nack,
@@ -39,6 +38,7 @@ from asyncq.seams.broker import (
     Settlement,
 )
 from asyncq.seams.dead import DeadLimits
+from asyncq.seams.envelope import Envelope
 from asyncq.seams.packing import pack, unpack
 
 LONGEST_WAIT = 1.0  # seconds; after that a consumer looks for itself
@@ -76,11 +76,9 @@ class MemoryBroker(MemoryDriver):
             raise QueueFull(refused[name], name, limits[name])
 
     async def declare(self, queues: Sequence[Queue]) -> None:
-        await checkpoint()
-        with self._store.lock:
+        async with self._store.visit():
             for queue in queues:
                 self._store.queue(queue.name).declare(queue)
-        await checkpoint()
 
     @asynccontextmanager
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
@@ -95,43 +93,28 @@ class MemoryBroker(MemoryDriver):
         return MemoryLeaseRenewer(self._store, self._clock)
 
     async def sweep(self, queue: str) -> int:
-        await checkpoint()
-        with self._store.lock:
+        async with self._store.visit():
             return self._store.queue(queue).sweep(self._clock.now())
 
     async def queues(self) -> Sequence[str]:
-        await checkpoint()
-        with self._store.lock:
+        async with self._store.visit():
             return sorted(self._store.published)
 
     async def depth(self, queue: str) -> Depth:
-        await checkpoint()
-        with self._store.lock:
-            now = self._clock.now()
-            counts = self._store.queue(queue).count(now)
-        sent_at = counts.first_sent_at
-        return Depth(
-            ready=counts.ready,
-            delayed=counts.delayed,
-            in_flight=counts.in_flight,
-            dead=counts.dead,
-            oldest_age=None if sent_at is None else now - sent_at,
-        )
+        async with self._store.visit():
+            return self._store.queue(queue).depth(self._clock.now())
 
     async def find(self, ids: Sequence[str]) -> Sequence[Status | None]:
-        await checkpoint()
-        with self._store.lock:
+        async with self._store.visit():
             now = self._clock.now()
             return [self._find(message_id, now) for message_id in ids]
 
     async def purge(self, queue: str) -> int:
-        await checkpoint()
-        with self._store.lock:
+        async with self._store.visit():
             return self._store.queue(queue).purge()
 
     async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
-        await checkpoint()
-        with self._store.lock:
+        async with self._store.visit():
             page = list(islice(self._store.queue(queue).waiting(), offset, offset + limit))
         return [
             Waiting(envelope=unpack(entry.packed, entry.id, queue), due=due, crashes=entry.crashes)
@@ -141,8 +124,7 @@ class MemoryBroker(MemoryDriver):
     async def dead_letters(
         self, queue: str, *, limit: int = 100, offset: int = 0
     ) -> Sequence[DeadLetter]:
-        await checkpoint()
-        with self._store.lock:
+        async with self._store.visit():
             page = list(islice(self._store.queue(queue).dead(), offset, offset + limit))
         return [
             DeadLetter(
@@ -156,14 +138,12 @@ class MemoryBroker(MemoryDriver):
         ]
 
     async def replay(self, queue: str, ids: Sequence[str]) -> Sequence[str]:
-        await checkpoint()
-        with self._store.lock:
+        async with self._store.visit():
             line = self._store.queue(queue)
             return [message_id for message_id in ids if line.replay(message_id)]
 
     async def delete_dead(self, queue: str, ids: Sequence[str]) -> int:
-        await checkpoint()
-        with self._store.lock:
+        async with self._store.visit():
             line = self._store.queue(queue)
             return sum(line.delete_dead(message_id) for message_id in ids)
 
@@ -273,27 +253,21 @@ class MemoryConsumer:
         worker, message_id = self._lease.incarnation, delivery.envelope.id
         if not self._queue.holds(worker, message_id, delivery.token):
             return False
+        replacement = None if isinstance(settlement, Ack) else settlement.replacement
+        new = None if replacement is None else _entry(replacement)  # may be refused: first
+        entry = self._queue.let_go(worker, message_id)
+        if new is not None:
+            entry = msgspec.structs.replace(new, crashes=entry.crashes, suspect=entry.suspect)
         match settlement:
             case Ack():
-                self._queue.let_go(worker, message_id)
-            case Nack(delay=delay, replacement=replacement):
-                new = None if replacement is None else _entry(replacement)  # may be refused: first
-                entry = self._queue.let_go(worker, message_id)
-                due = now + delay
-                if replacement is not None and new is not None:
-                    due = max(due, replacement.eta or 0.0)
-                    entry = msgspec.structs.replace(
-                        new, crashes=entry.crashes, suspect=entry.suspect
-                    )
+                pass  # nothing is left of it
+            case Nack(delay=delay):
+                due = max(now + delay, 0.0 if replacement is None else replacement.eta or 0.0)
                 if due > now:
                     self._queue.delay(entry, due)
                 else:
                     self._queue.put_first(entry)
-            case Reject(reason=reason, last=last, replacement=replacement):
-                new = None if replacement is None else _entry(replacement)  # may be refused: first
-                entry = self._queue.let_go(worker, message_id)
-                if new is not None:
-                    entry = msgspec.structs.replace(new, crashes=entry.crashes)
+            case Reject(reason=reason, last=last):
                 self._queue.bury(entry, reason, now, self._limits, last)
             case _:
                 assert_never(settlement)

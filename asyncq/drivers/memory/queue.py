@@ -16,9 +16,13 @@ from asyncq.drivers.wakeup import Wakeup
 from asyncq.errors import LeaseLost
 from asyncq.language.message import MAX_PRIORITY, Status
 from asyncq.language.topology import Queue
-from asyncq.seams.broker import LastAttempt, overflowed, waited_too_long
+from asyncq.seams.admin import Depth
+from asyncq.seams.broker import overflowed, waited_too_long
 from asyncq.seams.dead import TRIM_BITE, DeadLimits
+from asyncq.seams.envelope import LastAttempt
 from asyncq.seams.quarantine import Admission
+
+UNDECLARED = Queue("undeclared")  # what bounds a queue of which nothing is declared: nothing
 
 _claims = count(1)  # no two claims have the same number
 
@@ -45,17 +49,6 @@ class Dead(msgspec.Struct, frozen=True):
     last: LastAttempt | None
 
 
-class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """How many messages are where."""
-
-    ready: int
-    delayed: int
-    in_flight: int
-    dead: int
-    first_sent_at: float | None
-    """When the first of the ready ones was sent."""
-
-
 class Holder:
     """One worker incarnation: until when it may hold, and what it holds."""
 
@@ -80,7 +73,7 @@ class MemoryQueue:
         self._arrivals = count()
         self._holders: dict[str, Holder] = {}
         self._dead: OrderedDict[str, Dead] = OrderedDict()  # in the order in which they died
-        self._declared: Queue | None = None
+        self._declared = UNDECLARED
         self._active: str | None = None  # the incarnation that alone is handed messages
         self._standby: deque[Wakeup] = deque()  # of those who wait for its end
 
@@ -90,7 +83,7 @@ class MemoryQueue:
 
     @property
     def max_length(self) -> int | None:
-        return None if self._declared is None else self._declared.max_length
+        return self._declared.max_length
 
     # Where things are
 
@@ -104,16 +97,16 @@ class MemoryQueue:
             return Status.RUNNING
         return Status.FAILED if message_id in self._dead else None
 
-    def count(self, now: float) -> Counts:
+    def depth(self, now: float) -> Depth:
         self._move_due(now)
         lines = [*self._lines, self._suspects]
         heads = [next(iter(line.values())).sent_at for line in lines if line]
-        return Counts(
+        return Depth(
             ready=sum(len(line) for line in lines),
             delayed=len(self._delayed),
             in_flight=sum(len(holder.in_flight) for holder in self._holders.values()),
             dead=len(self._dead),
-            first_sent_at=min(heads, default=None),
+            oldest_age=now - min(heads) if heads else None,
         )
 
     def pause(self, incarnation: str, admission: Admission, now: float) -> float | None:
@@ -136,17 +129,16 @@ class MemoryQueue:
         """Take a new message, unless it is here in some place or other; False if it is full."""
         if self.find(entry.id, now) is not None:
             return True
-        declared = self._declared
-        if declared is not None and declared.ttl is not None:
-            entry = msgspec.structs.replace(entry, until=max(due, now) + declared.ttl)
+        if self._declared.ttl is not None:
+            entry = msgspec.structs.replace(entry, until=max(due, now) + self._declared.ttl)
         if due > now:
             self.delay(entry, due)
             return True
-        limit = None if declared is None else declared.max_length
-        if declared is None or limit is None:
+        limit = self._declared.max_length
+        if limit is None:
             self._append(entry)
             return True
-        if declared.overflow == "reject" and self._length() >= limit:
+        if self._declared.overflow == "reject" and self._length() >= limit:
             return False
         self._append(entry)
         while self._length() > limit and (line := next(filter(None, self._lines), None)):
@@ -169,7 +161,7 @@ class MemoryQueue:
         self._move_due(now)
         if self.stands_by(incarnation, now):
             return []
-        if self._declared is not None and self._declared.single_active:
+        if self._declared.single_active:
             self._active = incarnation
         claimed = [(next(_claims), entry) for entry in self._next(limit, admission, now, limits)]
         holder.in_flight.update({entry.id: (number, entry) for number, entry in claimed})
@@ -257,7 +249,7 @@ class MemoryQueue:
 
     def stands_by(self, incarnation: str, now: float) -> bool:
         """Whether another has this queue for itself."""
-        if self._declared is None or not self._declared.single_active:
+        if not self._declared.single_active:
             return False
         active = None if self._active is None else self._holders.get(self._active)
         return active is not None and active.ends > now and self._active != incarnation
@@ -313,7 +305,7 @@ class MemoryQueue:
         for entry in self._suspects_for(limit, admission):
             left -= 1
             yield self._suspects.pop(entry.id)
-        ttl = None if self._declared is None else self._declared.ttl
+        ttl = self._declared.ttl
         for line in reversed(self._lines):
             while left > 0 and line:
                 entry = line.popitem(last=False)[1]
@@ -338,8 +330,7 @@ class MemoryQueue:
     def _line_of(self, entry: Entry) -> Line:
         if entry.suspect:
             return self._suspects
-        top = MAX_PRIORITY if self._declared is None else self._declared.max_priority
-        return self._lines[min(entry.priority, top or MAX_PRIORITY)]
+        return self._lines[min(entry.priority, self._declared.max_priority or MAX_PRIORITY)]
 
     def _length(self) -> int:
         return sum(len(line) for line in self._lines) + len(self._suspects)

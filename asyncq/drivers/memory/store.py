@@ -8,7 +8,8 @@ another thread, and a lease is renewed from one.
 import heapq
 import os
 import threading
-from collections.abc import Hashable
+from collections.abc import AsyncGenerator, Hashable
+from contextlib import asynccontextmanager
 from typing import Generic, Self, TypeVar
 
 from anyio.lowlevel import checkpoint
@@ -33,6 +34,14 @@ class MemoryStore:
         self.published: set[str] = set()
         self._queues: dict[str, MemoryQueue] = {}
         self.subscriptions = Subscriptions()
+
+    @asynccontextmanager
+    async def visit(self) -> AsyncGenerator[None]:
+        """Hold the lock as over a network: others run before the deed, and after it."""
+        await checkpoint()
+        with self.lock:
+            yield
+        await checkpoint()
 
     @property
     def queues(self) -> list[MemoryQueue]:

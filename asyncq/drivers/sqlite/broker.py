@@ -16,7 +16,7 @@ from asyncq.drivers.sqlite import admin, leases, lines
 from asyncq.drivers.sqlite.consumer import SqliteConsumer
 from asyncq.drivers.sqlite.declared import declare
 from asyncq.drivers.sqlite.envelopes import pack
-from asyncq.drivers.sqlite.records import expire_records, expire_watchers
+from asyncq.drivers.sqlite.records import expire, expire_watchers
 from asyncq.drivers.sqlite.store import SqliteDriver
 from asyncq.errors import BrokerUnavailable
 from asyncq.language.message import Status
@@ -89,7 +89,7 @@ class SqliteBroker(SqliteDriver):
             now = self._clock.now()
             if now - asked > FRESH:
                 return 0  # the file was locked for long: others could not renew their leases either
-            expire_records(connection, now)
+            expire(connection, "records", now)
             expire_watchers(connection, now)
             return leases.sweep(connection, queue, now)
 

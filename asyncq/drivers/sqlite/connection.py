@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.resources import files
 
 from asyncq.config import Url, query_of, sqlite_path
@@ -165,26 +166,12 @@ def _identity(path: str) -> Identity:
 def begin(connection: sqlite3.Connection, *, durable: bool) -> None:
     """Take the write lock of the file.
 
-    SQLite's own waiting backs off to 100 ms between two tries, and so starves beside a process
-    that writes without pause.
-
     Raises:
         sqlite3.OperationalError: others had it for all of `PATIENCE`.
     """
     roll_back(connection)  # if the disk failed so badly that the last one did not end
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-    deadline = time.monotonic() + PATIENCE
-    pause = LONGEST_PAUSE / 16
-    while True:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if not _is_busy(error) or time.monotonic() > deadline:
-                raise
-        else:
-            return
-        time.sleep(pause)
-        pause = min(pause * 2, LONGEST_PAUSE)
+    _patiently(connection, "BEGIN IMMEDIATE")
 
 
 @contextmanager
@@ -262,7 +249,7 @@ def _prepare_file(path: str) -> None:
 
 def _set_up(connection: sqlite3.Connection, path: str) -> None:
     # Other hands may have put text in that is none; it must not keep us from reading the rest.
-    connection.text_factory = _read_text
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     _create_schema(connection, path)
     for pragma in (
         f"cache_size = -{CACHE_SIZE}",
@@ -273,13 +260,9 @@ def _set_up(connection: sqlite3.Connection, path: str) -> None:
     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # now its log is there
 
 
-def _read_text(raw: bytes) -> str:
-    return raw.decode(errors="replace")
-
-
 def _create_schema(connection: sqlite3.Connection, path: str) -> None:
     version = _check_owner(connection, path)
-    [mode] = _patiently(connection, "PRAGMA journal_mode = WAL")
+    [mode] = _patiently(connection, "PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise ConfigurationError(
             f"{path}: SQLite cannot use its write-ahead log here ({mode} instead): put the file "
@@ -319,16 +302,22 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return value
 
 
-def _patiently(connection: sqlite3.Connection, statement: str) -> tuple[str]:
-    """Repeat a statement for which SQLite does not wait by itself."""
+def _patiently(connection: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
+    """Repeat a statement while others have the file.
+
+    SQLite's own waiting backs off to 100 ms between two tries, and so starves beside a process
+    that writes without pause; for some statements it does not wait at all.
+    """
     deadline = time.monotonic() + PATIENCE
+    pause = LONGEST_PAUSE / 16
     while True:
         try:
-            return connection.execute(statement).fetchone()
+            return connection.execute(statement)
         except sqlite3.OperationalError as error:
             if not _is_busy(error) or time.monotonic() > deadline:
                 raise
-        time.sleep(LONGEST_PAUSE)
+        time.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)
 
 
 def _statements(script: str) -> list[str]:

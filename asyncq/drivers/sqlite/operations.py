@@ -1,13 +1,25 @@
-"""An operation: what a coroutine has done in one of the store's threads, and how it hears of it."""
+"""Operations: what a coroutine has done in one of the store's threads, and how it hears of it."""
 
 import asyncio
 import sqlite3
+import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from enum import Enum
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from asyncq.drivers.sqlite.forks import Access
+
 T = TypeVar("T")
+
+
+class Signal(Enum):
+    """What a thread is told that is no operation."""
+
+    LOOK = "look"
+    STOP = "stop"
 
 
 class Operation(Generic[T]):
@@ -18,7 +30,7 @@ class Operation(Generic[T]):
     not somebody still waits.
     """
 
-    __slots__ = ("_future", "_loop", "_outcome", "committed", "durable", "work")
+    __slots__ = ("_future", "_outcome", "committed", "durable", "loop", "work")
 
     def __init__(
         self,
@@ -32,8 +44,8 @@ class Operation(Generic[T]):
         self.durable = durable
         self.committed = committed
         self._outcome: Callable[[asyncio.Future[T]], None] | None = None
-        self._loop = asyncio.get_running_loop() if awaited else None
-        self._future: asyncio.Future[T] | None = self._loop.create_future() if self._loop else None
+        self.loop = asyncio.get_running_loop() if awaited else None
+        self._future: asyncio.Future[T] | None = self.loop.create_future() if self.loop else None
 
     async def result(self) -> T:
         """Wait until it is done. A caller that is cancelled stops waiting, and no more."""
@@ -48,10 +60,6 @@ class Operation(Generic[T]):
     def fail(self, error: BaseException) -> None:
         self._outcome = lambda future: future.set_exception(error)
 
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop | None:
-        return self._loop
-
     def wake(self) -> None:
         """Tell who waits; in its event loop."""
         future, outcome = self._future, self._outcome
@@ -59,7 +67,7 @@ class Operation(Generic[T]):
             outcome(future)
 
 
-def answer(operations: Sequence[Operation[Any]]) -> None:
+def answer(operations: Collection[Operation[Any]]) -> None:
     """Wake who waits for these operations: each event loop once."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Operation[Any]]] = defaultdict(list)
     for operation in operations:
@@ -70,6 +78,41 @@ def answer(operations: Sequence[Operation[Any]]) -> None:
             loop.call_soon_threadsafe(_wake_all, done)
 
 
-def _wake_all(operations: Sequence[Operation[Any]]) -> None:
+def _wake_all(operations: Collection[Operation[Any]]) -> None:
     for operation in operations:
         operation.wake()
+
+
+def refuse(operations: Collection[Operation[Any]], error: BaseException) -> None:
+    """Tell who waits for these that they failed."""
+    for operation in operations:
+        operation.fail(error)
+    answer(operations)
+
+
+class StoreThread(threading.Thread):
+    """One of the two threads of a store: it does operations, and when it ends it closes the file.
+
+    To join it is to wait, and block, until it has.
+    """
+
+    def __init__(self, does: str, path: str) -> None:
+        super().__init__(name=f"{does} {path}", daemon=True)
+        self._path = path
+        self._access = Access(path)
+        self._operations: SimpleQueue[Operation[Any] | Signal] = SimpleQueue()
+        self._closing = threading.Lock()
+        self._is_closed = False
+
+    def submit(self, operation: Operation[Any]) -> None:
+        with self._closing:
+            if not self._is_closed:
+                self._operations.put(operation)
+                return
+        refuse([operation], sqlite3.ProgrammingError("the file is closed"))
+
+    def stop(self) -> None:
+        """Do what has come so far, and close the file."""
+        with self._closing:
+            self._is_closed = True
+            self._operations.put(Signal.STOP)

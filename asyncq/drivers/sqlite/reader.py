@@ -7,23 +7,16 @@ then.
 
 import sqlite3
 import threading
-from enum import Enum
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Any, Protocol
 
 from asyncq.drivers.sqlite.connection import PATIENCE
-from asyncq.drivers.sqlite.forks import Access
-from asyncq.drivers.sqlite.operations import Operation, answer
+from asyncq.drivers.sqlite.operations import Operation, Signal, StoreThread, answer, refuse
 from asyncq.outages import Outage
 
 SHORTEST_PAUSE = 0.005  # seconds between two questions, while something happens
 LONGEST_PAUSE = 0.1  # ... while nothing does
 SLOWING = 1.25  # from one to the next
-
-
-class _Signal(Enum):
-    LOOK = "look"
-    STOP = "stop"
 
 
 class Poll(Protocol):
@@ -42,44 +35,23 @@ class Poll(Protocol):
         ...
 
 
-class Reader:
+class Reader(StoreThread):
     """Does reading operations, and has polls look whenever something was written."""
 
     def __init__(self, path: str) -> None:
-        self._access = Access(path)
-        self._operations: SimpleQueue[Operation[Any] | _Signal] = SimpleQueue()
-        self._stopped = False
+        super().__init__("reads", path)
         self._lock = threading.Lock()
         self._polls: dict[Poll, bool] = {}  # and whether it must look, come what may
         self._version: int = -1  # of the data, as it was when all had looked
         self._pause = SHORTEST_PAUSE
         self._outage = Outage(f"{path} cannot be read", f"{path} is read again")
-        self._thread = threading.Thread(target=self._run, name=f"reads {path}", daemon=True)
-        self._thread.start()
-
-    def submit(self, operation: Operation[Any]) -> None:
-        with self._lock:
-            if not self._stopped:
-                self._operations.put(operation)
-                return
-        operation.fail(sqlite3.ProgrammingError("the file is closed"))
-        answer([operation])
-
-    def stop(self) -> None:
-        """Do what has come so far, and close the file."""
-        with self._lock:
-            self._stopped = True
-            self._operations.put(_Signal.STOP)
-
-    def join(self) -> None:
-        """Wait, and block, until the file is closed."""
-        self._thread.join()
+        self.start()
 
     def watch(self, poll: Poll) -> None:
         """Have it look now, and whenever something was written."""
         with self._lock:
             self._polls[poll] = True
-        self._wake()
+        self._operations.put(Signal.LOOK)
 
     def withdraw(self, poll: Poll) -> None:
         with self._lock:
@@ -92,14 +64,11 @@ class Reader:
             for poll in self._polls:
                 self._polls[poll] = True
         if not idle:
-            self._wake()
+            self._operations.put(Signal.LOOK)
 
-    def _wake(self) -> None:
-        self._operations.put(_Signal.LOOK)
-
-    def _run(self) -> None:
+    def run(self) -> None:
         try:
-            while (operation := self._next()) is not _Signal.STOP:
+            while (operation := self._next()) is not Signal.STOP:
                 with self._access:
                     if (connection := self._open(operation)) is None:
                         continue
@@ -109,11 +78,11 @@ class Reader:
         finally:
             self._access.close()
 
-    def _next(self) -> "Operation[Any] | _Signal":
+    def _next(self) -> Operation[Any] | Signal:
         try:
             return self._operations.get(timeout=self._time_to_look())
         except Empty:
-            return _Signal.LOOK
+            return Signal.LOOK
 
     def _time_to_look(self) -> float | None:
         with self._lock:
@@ -123,15 +92,14 @@ class Reader:
         # Never shorter: what is due and was not taken yet is no reason to look without pause.
         return max(SHORTEST_PAUSE / 5, min(soonest, self._pause))
 
-    def _open(self, operation: "Operation[Any] | _Signal") -> sqlite3.Connection | None:
+    def _open(self, operation: Operation[Any] | Signal) -> sqlite3.Connection | None:
         before = self._access.connection
         try:
             connection = self._access.open()
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
             self._pause = LONGEST_PAUSE
             if isinstance(operation, Operation):
-                operation.fail(error)
-                answer([operation])
+                refuse([operation], error)
             if self._polls:
                 is_known = self._outage.error is not None
                 self._outage.fail(error)
@@ -153,8 +121,9 @@ class Reader:
                 connection.execute("COMMIT")
             operation.succeed(result)
         except Exception as error:  # noqa: BLE001 - the thread must survive any operation
-            operation.fail(error)
-        answer([operation])
+            refuse([operation], error)
+        else:
+            answer([operation])
 
     def _poll_all(self, connection: sqlite3.Connection) -> None:
         with self._lock:

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from asyncq.drivers.sqlite.statements import as_json
 from asyncq.language.message import Progress, Record
@@ -27,8 +28,8 @@ def keep(
     What is for an address that ``is_here`` does not know, and another process listens to, is laid
     out for that process.
     """
-    expire_records(connection, now)
-    standing = _standing(connection, [record.id for record, _ in batch], now)
+    expire(connection, "records", now)
+    standing = _kept(connection, "1 FROM records", [record.id for record, _ in batch], now)
     new: dict[str, Packed] = {}
     for record, packed in batch:
         if record.id not in standing:
@@ -56,21 +57,19 @@ def keep(
     return [record for record, _ in new.values()]
 
 
-def _standing(connection: sqlite3.Connection, ids: list[str], now: float) -> set[str]:
+def _kept(
+    connection: sqlite3.Connection, what: str, ids: Sequence[str], now: float
+) -> dict[str, Any]:
+    """By id, what is asked for of the rows that have not expired: ``record FROM records``."""
     rows = connection.execute(
-        "SELECT id FROM records WHERE id IN (SELECT value FROM json_each(?)) AND expires > ?",
-        (as_json(ids), now),
-    )
-    return {message_id for (message_id,) in rows}
-
-
-def fetch(connection: sqlite3.Connection, ids: Sequence[str], now: float) -> dict[str, object]:
-    rows = connection.execute(
-        "SELECT id, record FROM records"
-        " WHERE id IN (SELECT value FROM json_each(?)) AND expires > ?",
+        f"SELECT id, {what} WHERE id IN (SELECT value FROM json_each(?)) AND expires > ?",  # noqa: S608 - our own words
         (as_json(ids), now),
     )
     return dict(rows)
+
+
+def fetch(connection: sqlite3.Connection, ids: Sequence[str], now: float) -> dict[str, object]:
+    return _kept(connection, "record FROM records", ids, now)
 
 
 def forget(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
@@ -82,7 +81,7 @@ def forget(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
 def store_progress(
     connection: sqlite3.Connection, message_id: str, progress: Progress, now: float, seconds: float
 ) -> None:
-    expire_progress(connection, now)
+    expire(connection, "progress", now)
     connection.execute(
         "INSERT INTO progress (id, expires, progress) VALUES (?, ?, ?)"
         " ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, progress = excluded.progress",
@@ -93,31 +92,16 @@ def store_progress(
 def fetch_progress(
     connection: sqlite3.Connection, ids: Sequence[str], now: float
 ) -> dict[str, Progress]:
-    rows = connection.execute(
-        "SELECT id, progress FROM progress"
-        " WHERE id IN (SELECT value FROM json_each(?)) AND expires > ?",
-        (as_json(ids), now),
-    )
-    return {
-        message_id: progress
-        for message_id, packed in rows
-        if (progress := read_progress(message_id, packed)) is not None
-    }
+    found = _kept(connection, "progress FROM progress", ids, now)
+    read = {message_id: read_progress(message_id, packed) for message_id, packed in found.items()}
+    return {message_id: progress for message_id, progress in read.items() if progress is not None}
 
 
-def expire_records(connection: sqlite3.Connection, now: float) -> None:
+def expire(connection: sqlite3.Connection, table: str, now: float) -> None:
     """Remove some of what is past its time, so that the file does not grow for ever."""
     connection.execute(
-        "DELETE FROM records WHERE number IN"
-        " (SELECT number FROM records WHERE expires <= ? ORDER BY expires LIMIT ?)",
-        (now, BITE),
-    )
-
-
-def expire_progress(connection: sqlite3.Connection, now: float) -> None:
-    connection.execute(
-        "DELETE FROM progress WHERE number IN"
-        " (SELECT number FROM progress WHERE expires <= ? ORDER BY expires LIMIT ?)",
+        f"DELETE FROM {table} WHERE number IN"  # noqa: S608 - our own words
+        f" (SELECT number FROM {table} WHERE expires <= ? ORDER BY expires LIMIT ?)",
         (now, BITE),
     )
 

@@ -5,16 +5,14 @@ the fewer commits it takes.
 """
 
 import sqlite3
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Any
 
 from asyncq.drivers.sqlite.connection import begin, cut_log, roll_back
-from asyncq.drivers.sqlite.forks import Access
-from asyncq.drivers.sqlite.operations import Operation, answer
+from asyncq.drivers.sqlite.operations import Operation, Signal, StoreThread, answer, refuse
 from asyncq.loggers import get_logger
 
 GROUP_SIZE = 64  # operations in one transaction
@@ -24,7 +22,7 @@ CUT_EVERY = 5.0  # seconds between two looks at how long the log is
 log = get_logger(__name__)
 
 
-class Writer:
+class Writer(StoreThread):
     """Does operations in the order they come, each wholly or not at all.
 
     It closes the file after ``others`` have: of two that leave at one moment each may take the
@@ -32,42 +30,21 @@ class Writer:
     """
 
     def __init__(self, path: str, others: Callable[[], None]) -> None:
-        self._path = path
+        super().__init__("writes", path)
         self._others = others
-        self._access = Access(path)
-        self._operations: SimpleQueue[Operation[Any] | None] = SimpleQueue()
-        self._waiting: deque[Operation[Any] | None] = deque()  # taken from the queue, not yet done
+        # Taken from the queue, and not yet done.
+        self._waiting: deque[Operation[Any] | Signal] = deque()
         self._cut_at = 0.0  # on the monotonic clock
-        self._lock = threading.Lock()
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name=f"writes {path}", daemon=True)
-        self._thread.start()
+        self.start()
 
-    def submit(self, operation: Operation[Any]) -> None:
-        with self._lock:
-            if not self._stopped:
-                self._operations.put(operation)
-                return
-        operation.fail(sqlite3.ProgrammingError("the file is closed"))
-        answer([operation])
-
-    def stop(self) -> None:
-        """Do what has come so far, and close the file."""
-        with self._lock:
-            self._stopped = True
-            self._operations.put(None)
-
-    def join(self) -> None:
-        """Wait, and block, until the file is closed."""
-        self._thread.join()
-
-    def _run(self) -> None:
+    def run(self) -> None:
         try:
             with self._access:
                 self._access.open()
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
             self._access.close()
-            self._refuse_all(error)
+            while isinstance(operation := self._operations.get(), Operation):
+                refuse([operation], error)
             return
         try:
             while (group := self._next_group()) is not None:
@@ -75,24 +52,13 @@ class Writer:
                     try:
                         connection = self._access.open()
                     except Exception as error:  # noqa: BLE001 - as above
-                        self._refuse(group, error)
+                        refuse(group, error)
                         continue
                     self._carry_out(connection, group)
                     self._tend_log(connection)
         finally:
             self._others()
             self._access.close()
-
-    @staticmethod
-    def _refuse(group: deque[Operation[Any]], error: Exception) -> None:
-        for operation in group:
-            operation.fail(error)
-        answer(group)
-
-    def _refuse_all(self, error: Exception) -> None:
-        while (operation := self._operations.get()) is not None:
-            operation.fail(error)
-            answer([operation])
 
     def _next_group(self) -> deque[Operation[Any]] | None:
         """Wait for something to do; None when there will be nothing more."""
@@ -105,7 +71,7 @@ class Writer:
         except Empty:
             pass  # that is all there is for now
         group: deque[Operation[Any]] = deque()
-        while waiting and (operation := waiting[0]) is not None:
+        while waiting and isinstance(operation := waiting[0], Operation):
             group.append(operation)
             waiting.popleft()
         return group or None
@@ -116,7 +82,7 @@ class Writer:
         try:
             begin(connection, durable=durable)
         except sqlite3.Error as error:
-            self._refuse(group, error)
+            refuse(group, error)
             return
         results: list[tuple[Operation[Any], Any]] = []
         deadline = time.monotonic() + GROUP_TIME
@@ -157,5 +123,4 @@ class Writer:
         [operation] = group
         if operation.loop is None:
             log.warning("%s: a write that nobody waits for failed: %s", self._path, error)
-        operation.fail(error)
-        answer(group)
+        refuse(group, error)
