@@ -14,7 +14,6 @@ from asyncq.drivers.table import make_broker
 from asyncq.errors import AsyncqError, ConfigurationError
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
-from asyncq.seams.broker import LeaseRenewer
 from asyncq.worker.channel import Holding, Lost, Renewed
 
 R = TypeVar("R")
@@ -33,7 +32,10 @@ class SupervisedLease:
         self._incarnation = lease = holding.incarnation
         self._queues = holding.queues
         self._seconds = holding.seconds
-        self._renewer = _renewer_at(Url(holding.url))
+        url = Url(holding.url)
+        if (leased := make_broker(url, SystemClock()).offers.leases) is None:
+            raise ConfigurationError(f"{url!r} has no leases to renew")
+        self._renewer = leased.renewer()
         self._thread = CapacityLimiter(1)
         self._outage = Outage(f"lease {lease} cannot be renewed", f"lease {lease} is renewed again")
 
@@ -93,10 +95,3 @@ class SupervisedLease:
 
     async def _call(self, call: Callable[[], R]) -> R:
         return await to_thread.run_sync(call, limiter=self._thread)
-
-
-def _renewer_at(url: Url) -> LeaseRenewer:
-    leased = make_broker(url, SystemClock()).offers.leases
-    if leased is None:
-        raise ConfigurationError(f"{url!r} has no leases to renew")
-    return leased.renewer()

@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 import msgspec
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 
 from asyncq.config import MIB
 from asyncq.language.policies import Retry
@@ -24,7 +24,7 @@ from asyncq.supervisor.health import HealthServer
 from asyncq.supervisor.orphans import reap_orphans
 from asyncq.texts import counted
 from asyncq.worker.channel import Goodbye, Orders
-from asyncq.worker.signals import count_signals, say_stop, stop_signals
+from asyncq.worker.signals import obey_signals, say_stop, stop_signals
 
 log = get_logger(__name__)
 
@@ -93,7 +93,9 @@ class Supervisor:
             ConfigurationError: the port to tell our health at cannot be had.
         """
         async with anyio.create_task_group() as upkeep:
-            await upkeep.start(self._obey_signals)
+            ours = stop_signals()
+            await upkeep.start(obey_signals, self._obey)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)  # what came earlier has waited
             upkeep.start_soon(reap_orphans, self._pids)
             if self._plan.health_port is not None:
                 checks = {"/live": self._check_life, "/ready": self._check_readiness}
@@ -117,15 +119,10 @@ class Supervisor:
             return False
         return self._level > 0 or all(place.is_done for place in self._places)
 
-    async def _obey_signals(self, *, task_status: TaskStatus[None]) -> None:
-        ours = stop_signals()
-        with anyio.open_signal_receiver(*ours) as signals:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)  # what came earlier has waited
-            task_status.started()
-            async for level, name in count_signals(signals):
-                self._level = level
-                say_stop(level, name)
-                self._news.set()
+    def _obey(self, level: int, by: str) -> None:
+        self._level = level
+        say_stop(level, by)
+        self._news.set()
 
     def _tend(self, place: Place, lives: TaskGroup) -> None:
         """See what became of a place's processes, and do what that asks for."""
@@ -143,7 +140,9 @@ class Supervisor:
         if time.monotonic() < place.not_before:
             return
         if place.child is None:
-            if not place.is_done and self._may_start(place):
+            # The first process shows whether the set-up is right; the others wait for it.
+            may_start = place is self._places[0] or self._is_introduced
+            if may_start and not place.is_done:
                 place.child = self._start(place, lives)
         elif place.successor is None and (why := self._wear_of(place.child)):
             place.why_replaced = why
@@ -151,28 +150,19 @@ class Supervisor:
 
     # How we are
 
-    def _count_consuming(self) -> int:
-        """The places whose process takes messages now; none once we were told to stop."""
-        if self._level:
-            return 0
-        children = [place.child for place in self._places]
-        return sum(child is not None and child.is_consuming for child in children)
-
     def _check_readiness(self) -> tuple[bool, dict[str, Any]]:
-        count = self._count_consuming()
+        """Whether a place's process takes messages now; none does once we were told to stop."""
+        children = [] if self._level else [place.child for place in self._places if place.child]
+        count = sum(child.is_consuming for child in children)
         facts: dict[str, Any] = {
             "ready": count > 0,
             "consuming": count,
             "processes": len(self._places),
         }
-        refused = {queue for place in self._places if place.child for queue in place.child.refused}
-        if refused and not self._level:  # names are not for whoever may ask
-            some = counted(len(refused), "queue")
+        if refused := {queue for child in children for queue in child.refused}:
+            some = counted(len(refused), "queue")  # names are not for whoever may ask
             facts["why"] = f"{some} cannot be consumed; the log says which, and why"
         return count > 0, facts
-
-    def _is_one_at_work(self) -> bool:
-        return any(place.child is not None and place.child.is_at_work for place in self._places)
 
     def _check_life(self) -> tuple[bool, dict[str, Any]]:
         """Whether there is hope: not when every loop stands still for good."""
@@ -182,10 +172,6 @@ class Supervisor:
         return live, {"live": live, "stuck": stuck, "processes": len(self._places)}
 
     # Beginnings
-
-    def _may_start(self, place: Place) -> bool:
-        """The first process shows whether the set-up is right; the others wait for it."""
-        return place is self._places[0] or self._is_introduced
 
     def _start(self, place: Place, lives: TaskGroup) -> Child | None:
         orders = msgspec.structs.replace(self._plan.orders, introduce=not self._is_introduced)
@@ -272,7 +258,8 @@ class Supervisor:
 
     def _note_failure(self, place: Place, child: Child, goodbye: Goodbye) -> None:
         """It says itself why it cannot work. If that holds for all of them, it is the end."""
-        if not self._is_proven or (goodbye.code == MISUSE and not self._is_one_at_work()):
+        is_one_at_work = any(each.child and each.child.is_at_work for each in self._places)
+        if not self._is_proven or (goodbye.code == MISUSE and not is_one_at_work):
             self._end = goodbye
             self._level = 1
         else:

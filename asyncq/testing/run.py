@@ -70,14 +70,12 @@ class Run:
         self._eager = eager
         self._queues = queues
         self._concurrency = concurrency or (1000 if eager else None)  # callers inside of tasks wait
-        self._told: ToldClock | None = None
-        self._virtual: VirtualLoop | None = None
+        self._told: ToldClock | None = None  # in virtual time there is none
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             loop = None
         if isinstance(loop, VirtualLoop):
-            self._virtual = loop
             self._place = Place(VirtualClock())
         else:
             self._told = ToldClock()
@@ -114,7 +112,7 @@ class Run:
         """
         queues = self._worker_queues() if self._has_worker else ()
         # In virtual time the deadline would be the next thing to happen.
-        with anyio.move_on_after(None if self._virtual else timeout) as scope:
+        with anyio.move_on_after(timeout if self._told else None) as scope:
             while True:
                 change = self._place.listen()
                 if not self._place.is_busy(queues):

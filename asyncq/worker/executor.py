@@ -6,7 +6,6 @@ settled. That is the completer's business.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -44,13 +43,13 @@ from asyncq.worker.failures import (
     comes_from,
     describe,
     is_a,
+    is_interrupted,
     members_of,
     summarize,
     trace_of,
 )
-from asyncq.worker.interrupts import is_interrupted
 from asyncq.worker.pool import Slots
-from asyncq.worker.prepared import PreparedTask, PreparedTasks, call, prepare_task
+from asyncq.worker.prepared import PreparedTask, PreparedTasks, call
 from asyncq.worker.tasks import TaskLog
 from asyncq.worker.threads import RaisedInThread
 
@@ -87,8 +86,7 @@ class Executor:
         """The queues of which an end is recorded in one step and settled in another, so that a
         worker may die between the two. Written by the sessions."""
         self.task_log = TaskLog()
-        make = partial(prepare_task, config=config, threads=slots.threads)
-        self._prepared = PreparedTasks(tasks, make, self.task_log.unusable)
+        self._prepared = PreparedTasks(tasks, config, slots.threads, self.task_log.unusable)
         self._made = self._prepared.made  # looked into for each delivery
         self._decode = codec.decode
         self._encode = codec.encode
@@ -185,9 +183,10 @@ class Executor:
             delay = prepared.retry.pause(message.attempt)
             self.task_log.retry(message, prepared.retry, error, delay)
             return self._retry(delivery, message, delay, error)
-        return self._end(
-            delivery, message, prepared, self._raised(message, prepared, error), started
-        )
+        trace = trace_of(error)  # describe() lets go of it
+        failure = describe(error)
+        self.task_log.failure(message, prepared.retry, failure, error, trace)
+        return self._end(delivery, message, prepared, Failed(failure), started)
 
     def _close(self, delivery: Delivery, error: BaseException) -> Completion:
         """What becomes of an attempt whose coroutines were closed, or of a fault of ours.
@@ -248,7 +247,9 @@ class Executor:
         settlement: Ack | Reject = Ack(delivery)
         if isinstance(outcome, Failed) and prepared.dead_letter:
             settlement = self._dead_letters.of_failure(delivery, message, outcome.error)
-        keep = prepared.keep if message.keep_result is None else _bounded(message.keep_result)
+        keep = prepared.keep
+        if (asked := message.keep_result) is not None:
+            keep = min(asked, LONGEST_KEEP) if asked > 0 else 0.0  # also if that is no number
         header = message.header
         if keep <= 0 and header.reply_to is None:
             return Completion(settlement)
@@ -264,13 +265,6 @@ class Executor:
             header.reply_to,
         )
         return Completion(settlement, record)
-
-    def _raised(self, message: Message, prepared: PreparedTask, error: BaseException) -> Failed:
-        """The task raised, and is not tried again."""
-        trace = trace_of(error)  # describe() lets go of it
-        failure = describe(error)
-        self.task_log.failure(message, prepared.retry, failure, error, trace)
-        return Failed(failure)
 
     def _retry(
         self,
@@ -347,11 +341,6 @@ class Executor:
             reply_to=envelope.reply_to,
         )
         return Completion(self._dead_letters.of_unrun(delivery, failure), record)
-
-
-def _bounded(keep: float) -> float:
-    """What a message asks for, as a time that a backend can keep something for."""
-    return min(keep, LONGEST_KEEP) if keep > 0 else 0.0  # no number at all is not greater either
 
 
 def _may_retry(retry: Retry, error: BaseException, attempt: int) -> bool:

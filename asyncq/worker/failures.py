@@ -7,12 +7,15 @@ failure is told at all events, in bounded time and memory.
 """
 
 import asyncio
+import signal
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
+from typing import Any
 
 from asyncq.language.message import Failure
 from asyncq.naming import exception_name
@@ -105,6 +108,21 @@ def trace_of(error: BaseException) -> TracebackType | None:
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(OURS):
         trace = trace.tb_next
     return trace
+
+
+def is_interrupted(error: KeyboardInterrupt) -> bool:
+    """Whether this may have been raised by Ctrl-C, and not by the code that it came out of.
+
+    Where the host's handler is written in Python, as asyncio's, it is where the error began.
+    Python's own leaves no trace, so there we cannot tell, and a real one must not be lost.
+    """
+    handler: Any = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        return threading.current_thread() is threading.main_thread()
+    handler = getattr(handler, "func", handler)  # asyncio's is a partial
+    code = getattr(handler, "__code__", None)
+    frames = traceback.walk_tb(error.__traceback__)
+    return code is not None and any(frame.f_code is code for frame, _ in frames)
 
 
 def _tell(error: BaseException, seen: set[int] | None = None, level: int = 0) -> Iterator[str]:

@@ -18,14 +18,12 @@ from asyncq.client.context import Context
 from asyncq.loggers import get_logger
 from asyncq.seams.quarantine import Quarantine
 from asyncq.texts import NAME_LIMIT, counted, shown
-from asyncq.worker.labels import label
 from asyncq.worker.pool import Slots
+from asyncq.worker.tasks import label
 
 log = get_logger(__name__)
 
-QUARANTINE_PATIENCE = (
-    2.0  # seconds; what is no suspect ends meanwhile, and none comes beside the parent
-)
+QUARANTINE_PATIENCE = 2.0  # seconds; what is no suspect ends meanwhile, and none comes beside it
 REMIND = 60.0  # seconds between two lines about attempts that may not lend
 
 

@@ -109,7 +109,7 @@ class Parent:
         try:
             async with anyio.create_task_group() as group:
                 stop_level = StopLevel(worker, logging.DEBUG)  # the supervisor has said it already
-                await group.start(obey_signals, stop_level)
+                await group.start(obey_signals, stop_level.raise_to)
                 group.start_soon(self._listen, stop_level)
                 group.start_soon(self._beat, worker)
                 await worker.run(renew=self._renew, leave=self._leave)

@@ -17,7 +17,6 @@ from asyncq.loggers import get_logger
 from asyncq.seams.broker import Delivery, Envelope, Lease
 from asyncq.texts import counted
 from asyncq.worker.failures import describe
-from asyncq.worker.labels import label_by_id
 from asyncq.worker.threads import Threads
 
 log = get_logger(__name__)
@@ -49,8 +48,8 @@ class Slots:
     def __init__(
         self,
         size: int,
-        bounds: Mapping[str, int] | None = None,
-        label: Callable[[Envelope], str] = label_by_id,
+        bounds: Mapping[str, int] | None,
+        label: Callable[[Envelope], str],
     ) -> None:
         self.size = size
         self.label = label
@@ -102,7 +101,7 @@ class Slots:
         self.lent += count
         self.threads.limiter.total_tokens = self.size + self.lent
         for pool in self.pools:
-            pool.lease_stretch(self.lent)
+            pool.lease.stretch(self.lent)
         self.give(count, self.lines.get(queue))
 
     def cancel(self, task: "asyncio.Task[Any]", why: str) -> None:
@@ -154,16 +153,12 @@ class Pool:
     """
 
     def __init__(
-        self,
-        slots: Slots,
-        *,
-        give_back: Callable[[Delivery], None] | None = None,
-        lease: Lease | None = None,
+        self, slots: Slots, *, give_back: Callable[[Delivery], None], lease: Lease
     ) -> None:
         self.slots = slots
         self._give_back = give_back
         """Told of what was ended before it began."""
-        self._lease = lease
+        self.lease = lease
         """Told how many of what it holds wait for others."""
         self.running: dict[asyncio.Task[None], Delivery] = {}
         self._patience = anyio.CancelScope()
@@ -181,11 +176,6 @@ class Pool:
             slots.changed.clear()
             await slots.changed.wait()
         return True
-
-    def lease_stretch(self, lent: int) -> None:
-        """Say that so many deliveries of ours may be held beyond the slots."""
-        if self._lease is not None:
-            self._lease.stretch(lent)
 
     def start(self, delivery: Delivery, run: Coroutine[Any, Any, None]) -> None:
         """Run this delivery in a slot that was taken for it."""
@@ -249,7 +239,7 @@ class Pool:
             line.free += 1
         slots.changed.set()
         if task.cancelled():
-            if self._give_back is not None and _never_began(task):
+            if _never_began(task):
                 self._give_back(delivery)
         elif (error := task.exception()) is not None:
             told = describe(error).traceback

@@ -44,12 +44,14 @@ class PreparedTasks:
     def __init__(
         self,
         tasks: Mapping[str, Task[..., Any]],
-        make: Callable[[Task[..., Any]], PreparedTask],
+        config: Config,
+        threads: Threads,
         unusable: Callable[[str, Exception], None],
     ) -> None:
         self.made: dict[str, PreparedTask] = {}
         self._tasks = tasks
-        self._make = make
+        self._config = config
+        self._threads = threads
         self._unusable = unusable
         """Told of a task that cannot be run as it is written."""
         self._refused: dict[str, str] = {}  # those, and why
@@ -63,7 +65,7 @@ class PreparedTasks:
         if task is None or name in self._refused:
             return None
         try:
-            prepared = self.made[name] = self._make(task)
+            prepared = self.made[name] = prepare_task(task, self._config, self._threads)
         except ConfigurationError as error:
             self._refused[name] = str(error)
             self._unusable(name, error)

@@ -42,11 +42,11 @@ from asyncq.seams.broker import (
 from asyncq.seams.quarantine import Quarantine
 from asyncq.worker.burst import Burst
 from asyncq.worker.completer import Completer
+from asyncq.worker.drain import Stragglers
 from asyncq.worker.executor import Executor
 from asyncq.worker.fetcher import Fetcher
 from asyncq.worker.leases import Renew, renew_lease, sweep
 from asyncq.worker.pool import Pool, Slots
-from asyncq.worker.stragglers import Stragglers
 
 log = get_logger(__name__)
 
@@ -131,7 +131,9 @@ class Session:
             except* LeaseLost:
                 # One loss is followed by a new lease at once. Whatever ends one lease after the
                 # other before anything is settled must not make tasks run as often as it likes.
-                in_vain = 0 if self._was_of_use(began) else in_vain + 1
+                settled = any(completer.settled for completer in self._completers)
+                is_of_use = settled or current_time() - began >= STEADY
+                in_vain = 0 if is_of_use else in_vain + 1
                 pause = PAUSE.pause(in_vain) if in_vain > 1 else pause
                 later = f" in {pause:.1f} s" if in_vain > 1 else ""
                 log.warning("worker %s lost its lease: restarting under a new one%s", worker, later)
@@ -220,11 +222,6 @@ class Session:
                             await pool.abandon()
                 upkeep.cancel_scope.cancel()
 
-    def _was_of_use(self, began: float) -> bool:
-        """Whether the lease that has ended served for anything."""
-        settled = any(completer.settled for completer in self._completers)
-        return settled or current_time() - began >= STEADY
-
     async def _renew(
         self, broker: Leased, lease: Lease, queues: list[str], *, task_status: TaskStatus[None]
     ) -> None:
@@ -244,7 +241,7 @@ class Session:
             setup.executor,
             lines=setup.lines,
             is_over=None if burst is None else partial(burst.is_over, (self, queue)),
-            may_wait=self._is_one_well,
+            may_wait=lambda: any(not each.is_interrupted for each in self._fetchers),
         )
 
     async def _fetch(
@@ -267,10 +264,6 @@ class Session:
                     announce()
         finally:
             self._fetchers = ()
-
-    def _is_one_well(self) -> bool:
-        """Whether one of the queues can be consumed."""
-        return any(not fetcher.is_interrupted for fetcher in self._fetchers)
 
     @asynccontextmanager
     async def _completing(

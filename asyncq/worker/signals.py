@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -41,7 +41,7 @@ async def run_until_signalled(worker: Worker) -> None:
     on in threads past its grace ends with the process, which exits when all else is settled.
     """
     async with anyio.create_task_group() as group:
-        await group.start(obey_signals, StopLevel(worker))
+        await group.start(obey_signals, StopLevel(worker).raise_to)
         is_ours = threading.current_thread() is threading.main_thread()  # the process, that is
         if is_ours:
             worker.drain.remedy = TOLD_AGAIN
@@ -58,22 +58,6 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         return (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     return (signal.SIGTERM, signal.SIGINT)
-
-
-async def count_signals(signals: AsyncIterator[int]) -> AsyncIterator[tuple[int, str]]:
-    """How often we were told to stop by now, with the name of the signal that said so.
-
-    Those that come together count once: ``timeout`` sends its signal to the process and then to
-    its group, and systemd may let a SIGHUP follow a SIGTERM. Nothing is done and logged before that
-    time is over: whoever has seen that we heard the first is heard with the second.
-    """
-    count = 0
-    async for number in signals:
-        with anyio.move_on_after(TOGETHER):
-            while True:
-                await anext(signals)
-        count += 1
-        yield count, signal.Signals(number).name
 
 
 class Stoppable(Protocol):
@@ -140,35 +124,49 @@ def calm_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-async def obey_signals(stop_level: StopLevel, *, task_status: TaskStatus[None]) -> None:
-    """Raise the level with each signal, until cancelled; only the main thread has any."""
+async def obey_signals(
+    tell: Callable[[int, str], object], *, task_status: TaskStatus[None]
+) -> None:
+    """Tell how often we were told to stop by now, with the name of the signal that said so.
+
+    Until cancelled; only the main thread has any signals. Those that come together count once:
+    ``timeout`` sends its signal to the process and then to its group, and systemd may let a SIGHUP
+    follow a SIGTERM. Nothing is done and logged before that time is over: whoever has seen that we
+    heard the first is heard with the second.
+    """
     if threading.current_thread() is not threading.main_thread():
         task_status.started()
         return
+    count = 0
     with anyio.open_signal_receiver(*stop_signals()) as signals:
         task_status.started()
-        async for count, name in count_signals(signals):
-            stop_level.raise_to(count, name)
+        async for number in signals:
+            with anyio.move_on_after(TOGETHER):
+                while True:
+                    await anext(signals)
+            count += 1
+            tell(count, signal.Signals(number).name)
 
 
 def run_loop(main: Callable[[], Coroutine[Any, Any, R]]) -> R:
     """Run ``main`` in a new event loop, uvloop's where there is one."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    has_uvloop = find_spec("uvloop") is not None
+    factory = import_module("uvloop").new_event_loop if has_uvloop else None
+    with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(_run_alone(main))
 
 
 async def _run_alone(main: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    """Run ``main``, and then cancel what it left behind."""
     try:
         return await main()
     finally:
-        await _end_what_is_left()
+        if left := asyncio.all_tasks() - {asyncio.current_task()}:
+            await _end(left)
 
 
-async def _end_what_is_left() -> None:
-    """Cancel what was left behind; without it, leave the process: `Runner` would wait for ever."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    if not left:
-        return
+async def _end(left: Collection["asyncio.Task[Any]"]) -> None:
+    """Cancel these; without them, leave the process: `Runner` would wait for ever."""
     for task in left:
         task.cancel()
     _, deaf = await asyncio.wait(left, timeout=LAST_CALL)
@@ -179,9 +177,3 @@ async def _end_what_is_left() -> None:
         )  # fmt: skip
         logging.shutdown()
         os._exit(1)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if find_spec("uvloop") is None:
-        return None
-    return import_module("uvloop").new_event_loop

@@ -5,22 +5,44 @@ attributes ``asyncq_task`` and ``asyncq_id``. What comes from outside is escaped
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
+from asyncq.errors import NewerVersion, Undecodable
 from asyncq.language.message import Failure, Message
 from asyncq.language.policies import Retry
 from asyncq.loggers import LOG_ID, LOG_TASK, TRACEBACK, get_logger
 from asyncq.seams.broker import Envelope
 from asyncq.texts import NAME_LIMIT, counted, shown
 from asyncq.worker.failures import summarize
-from asyncq.worker.labels import label
 
 log = get_logger(__name__)
 
 TEXT_LIMIT = 4 * 1024  # bytes of what an exception says
 MOST_COMPLAINTS = 1000  # names come from outside: bounded
 COMPLAIN_EVERY = 60.0  # seconds
+
+
+def label(task: str, id: str) -> str:
+    """``mail.send[0a1b]``; both come from outside."""
+    return f"{shown(task, NAME_LIMIT)}[{shown(id, NAME_LIMIT)}]"
+
+
+def label_by(decode: Callable[[Envelope], Message]) -> Callable[[Envelope], str]:
+    """What labels an envelope; by its id alone, where nobody can read it.
+
+    An envelope does not say which task it is for, so it is decoded: for those lines only that are
+    written when something is wrong, or ends.
+    """
+
+    def label_of(envelope: Envelope) -> str:
+        try:
+            task = decode(envelope).task
+        except (Undecodable, NewerVersion):
+            return shown(envelope.id, NAME_LIMIT)
+        return label(task, envelope.id)
+
+    return label_of
 
 
 class TaskLog:
@@ -70,10 +92,10 @@ class TaskLog:
         message: Message,
         retry: Retry | None,
         failure: Failure,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
+        error: BaseException,
+        trace: TracebackType | None,
     ) -> None:
-        """It failed for good; with ``error``, because the task raised that."""
+        """The task raised, and is not tried again."""
         self.failed += 1
         if not log.isEnabledFor(logging.ERROR):
             return
@@ -83,7 +105,7 @@ class TaskLog:
             _attempt(message, retry),
             shown(": ".join(filter(None, (failure.type, failure.message))), TEXT_LIMIT),
             # The exception itself is for handlers that want more than text (of Sentry, say).
-            exc_info=None if error is None else (type(error), error, trace),
+            exc_info=(type(error), error, trace),
             extra={**_about(message), TRACEBACK: failure.traceback},
         )
 

@@ -32,15 +32,14 @@ from asyncq.seams.broker import Broker
 from asyncq.seams.codec import Codec
 from asyncq.seams.quarantine import Quarantine
 from asyncq.worker.burst import Burst, what_waits
-from asyncq.worker.drain import Drain
+from asyncq.worker.drain import Drain, Stragglers
 from asyncq.worker.executor import Executor
-from asyncq.worker.labels import label_by
 from asyncq.worker.leases import Renew
 from asyncq.worker.loans import Loans
 from asyncq.worker.pool import Slots
 from asyncq.worker.session import Session, Setup
 from asyncq.worker.stalls import LoopWatch
-from asyncq.worker.stragglers import Stragglers
+from asyncq.worker.tasks import label_by
 
 log = get_logger(__name__)
 

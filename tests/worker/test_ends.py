@@ -16,7 +16,7 @@ from asyncq.app import App
 from asyncq.errors import TaskFailed
 from asyncq.language.message import Status
 from asyncq.language.policies import Retry
-from asyncq.worker.interrupts import is_interrupted
+from asyncq.worker.failures import is_interrupted
 from tests.client.given import PATIENCE, Gate, new_app
 from tests.worker.virtual import on_virtual_time, virtual_app
 

@@ -119,7 +119,7 @@ async def test_a_delayed_message_waits_in_no_slot(app: App) -> None:
 
 
 async def test_slots_taken_are_given_back() -> None:
-    slots = Slots(3)
+    slots = Slots(3, {}, repr)
 
     assert slots.take(5) == 3
     assert slots.take(1) == 0
