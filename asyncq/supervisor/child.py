@@ -28,8 +28,7 @@ from asyncq.worker.channel import (
     Stop,
     import_path,
 )
-from asyncq.worker.stacks import ASK
-from asyncq.worker.stalls import told_afterwards
+from asyncq.worker.stalls import ASK, told_afterwards
 
 log = get_logger(__name__)
 

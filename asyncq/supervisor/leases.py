@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Callable
-from functools import partial
-from typing import TypeVar
 
 import anyio
 from anyio import CapacityLimiter, to_thread
@@ -15,8 +13,6 @@ from asyncq.errors import AsyncqError, ConfigurationError
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
 from asyncq.worker.channel import Holding, Lost, Renewed
-
-R = TypeVar("R")
 
 log = get_logger(__name__)
 
@@ -55,9 +51,10 @@ class SupervisedLease:
                 await anyio.sleep(LOOK)
             began = time.monotonic()
             try:
-                lasts = await self._call(
-                    partial(self._renewer.renew, self._incarnation, self._queues, self._seconds)
-                )
+                lasts = await to_thread.run_sync(
+                    self._renewer.renew, self._incarnation, self._queues, self._seconds,
+                    limiter=self._thread,
+                )  # fmt: skip
             except AsyncqError as error:
                 # The broker decides when the lease is over; without it, nobody else can claim.
                 # That it is set up otherwise now, and refuses us, ends no worker either.
@@ -77,8 +74,8 @@ class SupervisedLease:
         with anyio.move_on_after(RELEASE_TIMEOUT):
             while True:
                 try:
-                    released = await self._call(
-                        partial(self._renewer.release, self._incarnation, self._queues)
+                    released = await to_thread.run_sync(
+                        self._renewer.release, self._incarnation, self._queues, limiter=self._thread
                     )
                 except AsyncqError as error:
                     await anyio.sleep(min(outage.fail(error), LONGEST_PAUSE))
@@ -91,7 +88,4 @@ class SupervisedLease:
         return 0
 
     async def close(self) -> None:
-        await self._call(self._renewer.close)
-
-    async def _call(self, call: Callable[[], R]) -> R:
-        return await to_thread.run_sync(call, limiter=self._thread)
+        await to_thread.run_sync(self._renewer.close, limiter=self._thread)

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import msgspec
 
-from asyncq.worker import stacks
-from asyncq.worker.stacks import MESSAGE
+from asyncq import worker
+from asyncq.worker.stalls import MESSAGE
 
 LINES = 8  # frames shown of a stack at most
 THREADS = 4  # shown at most
 
 _THREAD = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)")
 _FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$')
-_OURS = str(Path(stacks.__file__).parent)  # below here, frames are ours and not a task's
+_OURS = str(Path(worker.__file__).parent)  # below here, frames are ours and not a task's
 _POOL = "/anyio/_backends/"  # where a thread that runs a task came from
 _LOOP_WAITS = ("/selectors.py", "/asyncio/runners.py")  # the latter is all that uvloop shows
 _THREAD_WAITS = ("/threading.py", "/queue.py")
@@ -58,7 +58,7 @@ def is_whole(answer: str) -> bool:
 
 
 def read_answer(answer: str, loop_thread: int) -> Stall:
-    """Understand what faulthandler and `asyncq.worker.stacks` have written."""
+    """Understand what faulthandler and `asyncq.worker.stalls` have written."""
     threads: dict[int, list[Frame]] = {}
     frames: list[Frame] = []
     message = None

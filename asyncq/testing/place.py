@@ -29,38 +29,6 @@ from asyncq.seams.broker import (
 from asyncq.seams.dead import DeadLimits
 
 
-class Faults:
-    """What a test has asked for and has not happened yet; carried out where each happens."""
-
-    def __init__(self) -> None:
-        self.publishing: deque[Exception] = deque()
-        """What the next calls to enqueue raise."""
-        self.storing: deque[Exception] = deque()
-        """What the next attempts to store an outcome raise."""
-        self.outcomes_to_lose = 0
-        self.deliveries_to_repeat = 0
-
-    def raise_for_publishing(self) -> None:
-        if self.publishing:
-            raise self.publishing.popleft()
-
-    def raise_for_storing(self) -> None:
-        if self.storing:
-            raise self.storing.popleft()
-
-    def takes_outcome(self) -> bool:
-        """Whether the outcome at hand is to be lost."""
-        is_lost = self.outcomes_to_lose > 0
-        self.outcomes_to_lose -= is_lost
-        return is_lost
-
-    def repeats_delivery(self) -> bool:
-        """Whether the delivery at hand is to come again."""
-        is_repeated = self.deliveries_to_repeat > 0
-        self.deliveries_to_repeat -= is_repeated
-        return is_repeated
-
-
 class Place:
     """A store of its own, what was sent to it, and how it ended."""
 
@@ -69,7 +37,13 @@ class Place:
         self.url = Url(f"memory://{new_id()}")
         self.sent: list[Envelope] = []
         self.ended: list[Record] = []
-        self.faults = Faults()
+        # Faults that the test has asked for, and that have not happened yet.
+        self.publishing: deque[Exception] = deque()
+        """What the next calls to enqueue raise."""
+        self.storing: deque[Exception] = deque()
+        """What the next attempts to store an outcome raise."""
+        self.outcomes_to_lose = 0
+        self.deliveries_to_repeat = 0
         self.repeated = 0
         """Deliveries that were made up, and have not ended; touched in the worker's loop only."""
         self.leases: list[Lease] = []
@@ -198,7 +172,8 @@ class WatchedConsumer(MemoryConsumer):
             return again
         deliveries = await super().receive(limit)
         for delivery in deliveries:
-            if self._place.faults.repeats_delivery():
+            if self._place.deliveries_to_repeat > 0:
+                self._place.deliveries_to_repeat -= 1
                 copy = msgspec.structs.replace(delivery)
                 self._again.append(copy)
                 self._repeated.add(id(copy))
@@ -206,8 +181,9 @@ class WatchedConsumer(MemoryConsumer):
         return deliveries
 
     async def complete(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
-        if any(completion.record is not None for completion in batch):
-            self._place.faults.raise_for_storing()
+        stores = any(completion.record is not None for completion in batch)
+        if stores and self._place.storing:
+            raise self._place.storing.popleft()
         batch = [self._as_told(completion) for completion in batch]
         fenced = await super().complete(batch)
         gone = {id(delivery) for delivery in fenced}
@@ -224,6 +200,7 @@ class WatchedConsumer(MemoryConsumer):
     def _as_told(self, completion: Completion) -> Completion:
         """As if the worker had died just before, where a test wants that."""
         settlement = completion.settlement
-        if isinstance(settlement, Ack | Reject) and self._place.faults.takes_outcome():
+        if isinstance(settlement, Ack | Reject) and self._place.outcomes_to_lose > 0:
+            self._place.outcomes_to_lose -= 1
             return Completion(Nack(settlement.delivery))
         return completion

@@ -157,7 +157,7 @@ class Run:
         ``error`` is what it raises: a `BrokerUnavailable` if nothing else is given.
         """
         told = error or BrokerUnavailable("the broker is away, as the test wants it")
-        self._place.faults.publishing.extend([told] * times)
+        self._place.publishing.extend([told] * times)
 
     def fail_next_store(self, error: Exception | None = None, *, times: int = 1) -> None:
         """Have the next attempt to store outcomes raise, and store nothing.
@@ -166,18 +166,18 @@ class Run:
         which it tries again, as it does when a backend is away. Those kept for 0 s are not stored.
         """
         told = error or BackendUnavailable("the backend is away, as the test wants it")
-        self._place.faults.storing.extend([told] * times)
+        self._place.storing.extend([told] * times)
 
     def lose_next_outcome(self, *, times: int = 1) -> None:
         """Have the next task that ends run again, as if its worker had died just then."""
-        self._place.faults.outcomes_to_lose += times
+        self._place.outcomes_to_lose += times
 
     def duplicate_next_delivery(self, *, times: int = 1) -> None:
         """Have the next task that starts run twice, at once where there are slots for it.
 
         So it is when a worker that was taken for dead goes on. The first outcome stands.
         """
-        self._place.faults.deliveries_to_repeat += times
+        self._place.deliveries_to_repeat += times
 
     def lose_lease(self) -> int:
         """End the worker's lease now, as if it had been taken for dead; call it in its loop.
@@ -248,7 +248,8 @@ class Run:
                     await self._go_to(due)
 
     def raise_if_told(self) -> None:
-        self._place.faults.raise_for_publishing()
+        if self._place.publishing:
+            raise self._place.publishing.popleft()
 
     def _worker_queues(self) -> Sequence[str]:
         return self._queues or self.app.queues.declared

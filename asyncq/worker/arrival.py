@@ -38,6 +38,7 @@ async def connected(
                     # refuses it would run tasks only to lose their outcomes.
                     await backend().fetch([new_id()])
                     stack.push_async_exit(attempt.pop_all())
+                break
             except (BrokerUnavailable, BackendUnavailable) as error:
                 if required:
                     raise
@@ -47,8 +48,6 @@ async def connected(
                     no_broker.end()
                     pause = no_backend.fail(error)
                 await anyio.sleep(pause)
-            else:
-                break
         no_broker.end()
         no_backend.end()
         yield

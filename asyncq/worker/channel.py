@@ -62,7 +62,7 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
-    """The app is loaded and connected, and `stacks.ASK` is answered from here on."""
+    """The app is loaded and connected, and `stalls.ASK` is answered from here on."""
 
     thread: int
     """The one that the event loop runs in."""

@@ -117,7 +117,12 @@ class Completer:
         while True:
             try:
                 if fenced := await self._carry_out(batch):
-                    self._report(fenced)
+                    log.warning(
+                        "fenced: lease %s had ended, so no outcome of %s was stored; other workers "
+                        "run them",
+                        self._lease.incarnation,
+                        counted(len(fenced), "task"),
+                    )
                 self.settled += len(batch)
             except (BrokerUnavailable, BackendUnavailable, ConfigurationError) as error:
                 # The last: rights that were taken away come back, and what has run is kept.
@@ -163,13 +168,6 @@ class Completer:
                 raise BrokerUnavailable("the lease could not be renewed")
             await self._backend.store_records(records)
         return await self._consumer.settle([completion.settlement for completion in batch])
-
-    def _report(self, fenced: Sequence[Delivery]) -> None:
-        log.warning(
-            "fenced: lease %s had ended, so no outcome of %s was stored; other workers run them",
-            self._lease.incarnation,
-            counted(len(fenced), "task"),
-        )
 
 
 def _unsettled(delivery: Delivery, error: Exception) -> Completion:

@@ -45,8 +45,7 @@ from asyncq.worker.signals import (
     obey_signals,
     say_stop,
 )
-from asyncq.worker.stacks import answer_no_more, answer_with_stacks
-from asyncq.worker.stalls import STALL
+from asyncq.worker.stalls import STALL, answer_no_more, answer_with_stacks
 from asyncq.worker.worker import Worker
 
 log = get_logger(__name__)
@@ -160,15 +159,16 @@ class Parent:
                 self._channel.tell(None)
             else:
                 running = tuple(worker.slots.some_running()) if stood > STALL else ()
-                now = Heartbeat(
-                    started=worker.started,
-                    memory=resident_memory(),
-                    stood=stood,
-                    running=running,
-                    at_work=at_work,
-                    refused=refused,
+                self._channel.tell(
+                    Heartbeat(
+                        started=worker.started,
+                        memory=resident_memory(),
+                        stood=stood,
+                        running=running,
+                        at_work=at_work,
+                        refused=refused,
+                    )
                 )
-                self._channel.tell(now)
                 stood = 0.0
             # What is not at work is waited for.
             await anyio.sleep(HEARTBEAT_EVERY if at_work else HEARTBEAT_EVERY / 5)

@@ -122,12 +122,11 @@ class Session:
     async def run(self, announce: Announce) -> None:
         """Consume until stopped, and say when that begins; return once all is settled."""
         worker = self._setup.worker
-        in_vain, ended = 0, False
-        while not ended:
+        in_vain = 0
+        while True:
             began, self._completers, pause = current_time(), (), 0.0
             try:
                 await self._serve(announce)
-                ended = True
             except* LeaseLost:
                 # One loss is followed by a new lease at once. Whatever ends one lease after the
                 # other before anything is settled must not make tasks run as often as it likes.
@@ -139,11 +138,12 @@ class Session:
                 log.warning("worker %s lost its lease: restarting under a new one%s", worker, later)
             except* (BrokerUnavailable, ConfigurationError) as errors:
                 pause = self._pause_after(first_error(errors))
+            else:
+                return
             if self._stopped.is_set():
                 return
-            if not ended:
-                with anyio.move_on_after(pause):
-                    await self._stopped.wait()
+            with anyio.move_on_after(pause):
+                await self._stopped.wait()
 
     def _pause_after(self, error: BaseException) -> float:
         """Seconds until it is tried again. Raises the error where that would be in vain.

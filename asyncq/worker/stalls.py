@@ -1,15 +1,22 @@
-"""Watching the event loop from a thread: when it stands still, the log says where.
+"""Where this process stands when its event loop does not turn: the log says it.
 
-Code that holds the interpreter lock stops this thread too. Under ``asyncq worker`` the supervisor
-watches instead, and sees that as well.
+A thread watches. Code that holds the interpreter lock stops it too; so under ``asyncq worker`` the
+supervisor watches instead, and asks with a signal. faulthandler writes the stacks from within that,
+so that no interpreter lock is needed and the loop may stand as still as it likes. A handler in
+Python adds which message is at hand: the main thread runs it as soon as it can, in the middle of a
+sleep or of a regular expression, say.
 """
 
 import asyncio
+import faulthandler
+import os
+import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 
 import anyio
@@ -25,6 +32,8 @@ current_frames: Callable[[], dict[int, FrameType]] = vars(sys)["_current_frames"
 TURN_EVERY = 0.25  # seconds between two signs of life of the loop
 STALL = 1.0  # seconds without one after which the loop is said to stand still
 STACK_LINES = 8
+ASK = signal.SIGUSR2
+MESSAGE = "message "  # begins the line that ends an answer to that
 
 
 class LoopWatch:
@@ -78,6 +87,23 @@ def told_afterwards(stood: float, running: Sequence[str]) -> str:
     """A stall that is over, as far as is known of it."""
     had = f"it had {', '.join(running)} at hand" if running else "it had no task at hand"
     return f"was blocked for {stood:.1f} s and runs again; {had} as that ended"
+
+
+def answer_with_stacks(pipe: int, message_at_hand: Callable[[], str | None]) -> None:
+    """Write to ``pipe`` whenever `ASK` comes."""
+
+    def add_message(_number: int, _frame: FrameType | None) -> None:
+        with suppress(OSError):  # nobody reads any more; and it must not end up in the task
+            os.write(pipe, f"{MESSAGE}{message_at_hand() or ''}\n".encode(errors="replace"))
+
+    signal.signal(ASK, add_message)
+    faulthandler.register(ASK, file=pipe, all_threads=True, chain=True)
+
+
+def answer_no_more() -> None:
+    """From here on the signal does nothing: a process that is ending must not be killed by it."""
+    faulthandler.unregister(ASK)
+    signal.signal(ASK, signal.SIG_IGN)
 
 
 def _where(frame: FrameType | None) -> str:

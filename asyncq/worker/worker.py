@@ -9,11 +9,10 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
-    Generator,
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -144,6 +143,8 @@ class Worker:
             if renew is not None:
                 self._setup.renew = renew
             waiting = set(self._sessions)
+            most = self._config.max_waiting
+            most = 10 * self.slots.size if most is None else most
 
             def announce(session: Session) -> None:
                 if session in waiting:
@@ -161,23 +162,14 @@ class Worker:
                 if self._until_failed is not None:
                     watch.start_soon(self._until_failed)
                 async with create_task_group() as group:
-                    with self._lending():
-                        for session in self._sessions:
-                            group.start_soon(run, session)
+                    # What is started now can lend its slot while it waits for results.
+                    lender = set_lender(Loans(self.slots, most, self._setup.quarantine))
+                    for session in self._sessions:
+                        group.start_soon(run, session)
+                    lender.var.reset(lender)
                 watch.cancel_scope.cancel()
             if self._burst and not self._is_told:
                 self._left = await what_waits(self._brokers, self._queues, self._clock.now())
-
-    @contextmanager
-    def _lending(self) -> Generator[None]:
-        """What is started in the block can lend its slot while it waits for results."""
-        most = self._config.max_waiting
-        most = 10 * self.slots.size if most is None else most
-        token = set_lender(Loans(self.slots, most, self._setup.quarantine))
-        try:
-            yield
-        finally:
-            token.var.reset(token)
 
     def stop(self) -> None:
         """Take in nothing more; `run` returns when what is running has ended, or its grace has."""
