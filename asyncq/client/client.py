@@ -86,7 +86,8 @@ class Client:
         other threads look here and add to it: each change is one step."""
         self._here = here
         self._failure: BaseException | None = None
-        self._entered = 0
+        self.entered = 0
+        """How many blocks are inside."""
         self._owner: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
 
@@ -101,7 +102,7 @@ class Client:
         What runs belongs to a task of the client's own, and not to the one that entered first: that
         one may leave before the others, and pytest's fixtures are left by another.
         """
-        self._entered += 1
+        self.entered += 1
         if self._owner is None:
             self._ready = asyncio.get_running_loop().create_future()
             # A bare task, and owned all the same: who leaves last cancels it and waits for it.
@@ -118,8 +119,8 @@ class Client:
         await self._leave()
 
     async def _leave(self) -> None:
-        self._entered -= 1
-        if self._entered == 0 and (owner := self._owner) is not None:
+        self.entered -= 1
+        if self.entered == 0 and (owner := self._owner) is not None:
             self._owner = None
             owner.cancel()
             # Shielded: connections are closed also by who is cancelled. Bounded: drivers may hang.

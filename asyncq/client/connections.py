@@ -8,7 +8,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakSet
 
 from asyncq.client.client import Client
@@ -27,11 +27,11 @@ class Connections:
 
     def __init__(self, make: Callable[[Here], Client]) -> None:
         self._make = make
-        self._connected: dict[asyncio.AbstractEventLoop, _Connected] = {}
+        self._connected: dict[asyncio.AbstractEventLoop, Client] = {}
         self._was_connected = False
         self._loop_was_closed = False  # and the app not left before
         self._was_forked = False  # and this is a child of the process that was connected
-        _all.add(self)
+        forked.add(self)
 
     @property
     def client(self) -> Client:
@@ -41,7 +41,7 @@ class Connections:
             ConfigurationError: it has none; says where there is one, and what to write.
         """
         try:
-            return self._connected[asyncio.get_running_loop()].client
+            return self._connected[asyncio.get_running_loop()]
         except (KeyError, RuntimeError):
             raise ConfigurationError(self._complaint()) from None
 
@@ -53,14 +53,14 @@ class Connections:
         """Connect in this loop, or join who has."""
         loop = asyncio.get_running_loop()
         self._drop_closed()
-        here = self._connected.get(loop)
-        if here is None:
-            here = self._connected[loop] = _Connected(self._make(self.here))
-        here.users += 1
+        client = self._connected.get(loop)
+        if client is None:
+            client = self._connected[loop] = self._make(self.here)
         try:
-            await here.client.__aenter__()
+            await client.__aenter__()
         except BaseException:
-            self._let_go(loop, here)
+            if client.entered == 0 and self._connected.get(loop) is client:
+                del self._connected[loop]
             raise
         self._was_connected = True
         self._loop_was_closed = self._was_forked = False
@@ -77,18 +77,14 @@ class Connections:
             ConfigurationError: it was not entered in this loop.
         """
         loop = _running_loop()
-        here = None if loop is None else self._connected.get(loop)
-        if loop is None or here is None:
+        client = None if loop is None else self._connected.get(loop)
+        if loop is None or client is None:
             if self._was_forked:
                 return  # a block that the parent has entered: its connections are not ours
             raise ConfigurationError(self._complaint())
-        self._let_go(loop, here)
-        await here.client.__aexit__(kind, error, trace)
-
-    def _let_go(self, loop: asyncio.AbstractEventLoop, here: "_Connected") -> None:
-        here.users -= 1
-        if here.users == 0 and self._connected.get(loop) is here:
+        if client.entered == 1:
             del self._connected[loop]  # whoever enters from now on begins anew
+        await client.__aexit__(kind, error, trace)
 
     def _drop_closed(self) -> None:
         """Forget the loops that ended without leaving; pytest and a second Ctrl-C do that."""
@@ -99,7 +95,7 @@ class Connections:
     def forget_parent(self) -> None:
         """In a forked child: the parent's clients are neither used nor closed."""
         if self._connected:
-            _left_by_parent.append(self._connected)
+            left_by_parent.append(self._connected)
             self._connected = {}
             self._was_forked = True
 
@@ -125,14 +121,6 @@ _REMEDY = (
 )
 
 
-class _Connected:
-    """A loop's client, and how many blocks of that loop are inside."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.users = 0
-
-
 def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
@@ -140,15 +128,21 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-_all: WeakSet[Connections] = WeakSet()
-_left_by_parent: list[Any] = []
+class Forked(Protocol):
+    """What has something open that a child of this process must not use."""
+
+    def forget_parent(self) -> None: ...
+
+
+forked: WeakSet[Forked] = WeakSet()
+left_by_parent: list[Any] = []
 """Kept for as long as the child lives: to collect a transport would close its socket, and may take
 it out of the poll set that the child shares with its parent."""
 
 
 def _forget_parent() -> None:
-    for connections in list(_all):
-        connections.forget_parent()
+    for each in list(forked):
+        each.forget_parent()
 
 
 if hasattr(os, "register_at_fork"):

@@ -5,7 +5,6 @@ Behind it is an ordinary client in an event loop of its own, in a thread
 """
 
 import asyncio
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -15,6 +14,7 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from asyncq.client.calls import check_calls
 from asyncq.client.client import Client
+from asyncq.client.connections import Here, forked, left_by_parent
 from asyncq.client.loop_thread import Ask, LoopThread
 from asyncq.client.result import Result
 from asyncq.client.task import Task
@@ -26,9 +26,6 @@ from asyncq.seams.broker import MAX_BATCH
 
 R = TypeVar("R")
 T = TypeVar("T")
-
-Make = Callable[[Callable[[], Client]], Client]
-"""Makes a client, given what says which one is at hand in the loop that asks."""
 
 
 class SyncResult(Generic[R]):
@@ -79,14 +76,14 @@ class SyncClient:
     they would keep from everything else.
     """
 
-    def __init__(self, make_client: Make) -> None:
+    def __init__(self, make_client: Callable[[Here], Client]) -> None:
         self._make_client = make_client
         self._lock = threading.Lock()  # for who opens and closes
         self._users = 0
         self._was_open = False
         self._thread: LoopThread | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
-        _all.add(self)
+        forked.add(self)
 
     def __enter__(self) -> Self:
         """Connect, unless it is. Raises as ``async with app``."""
@@ -177,7 +174,7 @@ class SyncClient:
         """In a forked child: what the parent has open is neither used nor closed."""
         self._lock = threading.Lock()  # somebody may have held it
         if self._thread is not None:
-            _left_by_parent.append((self._thread, self._finalizer))
+            left_by_parent.append((self._thread, self._finalizer))
             self._thread = self._finalizer = None
 
 
@@ -202,16 +199,3 @@ def refuse_in_a_loop() -> None:
         "'await task.enqueue(...)' inside of 'async with app:', or use the client in a "
         "thread, with 'await asyncio.to_thread(...)'"
     )
-
-
-_all: "weakref.WeakSet[SyncClient]" = weakref.WeakSet()
-_left_by_parent: list[Any] = []  # to collect it would close what the parent uses
-
-
-def _forget_parent() -> None:
-    for client in list(_all):
-        client.forget_parent()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)

@@ -56,7 +56,7 @@ async def test_who_enter_at_once_share_a_client(monkeypatch: pytest.MonkeyPatch)
 
     async def use() -> None:
         async with app:
-            if app.client._entered == 2:  # pyright: ignore[reportPrivateUsage]
+            if app.client.entered == 2:
                 both.set()
             await both.wait()
 
