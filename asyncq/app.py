@@ -120,9 +120,9 @@ class App:
         self._startup: list[Hook] = []
         self._shutdown: list[Hook] = []
         self._connections = Connections(self._make_client)
-        self.queues = Queues(self._here, self._declared_queues)
+        self.queues = Queues(lambda: self.client, self._declared_queues)
         """What waits in the app's queues, and what is done about it."""
-        self.dead = DeadLetters(self._here)
+        self.dead = DeadLetters(lambda: self.client)
         """Its dead letters."""
         self._elsewhere: Elsewhere | None = None
         self.task = TaskDecorator(self._register, {})
@@ -254,16 +254,9 @@ class App:
         Raises:
             ConfigurationError: queues or options that cannot be; before it connects.
         """
-        self._check_worker(concurrency, max_waiting, grace, unknown)
-        check_queues(queues)
+        bounds, config = self._check_worker(queues, concurrency, max_waiting, grace, unknown)
         async with self:
-            worker = self.make_worker(
-                queues=queues,
-                concurrency=concurrency,
-                max_waiting=max_waiting,
-                grace=grace,
-                **unknown,
-            )
+            worker = self._worker(bounds, config)
             async with Embedded(worker):
                 yield worker
 
@@ -288,17 +281,9 @@ class App:
             ConfigurationError: an option that cannot be, at once; or something there answers and
                 cannot be used.
         """
-        self._check_worker(concurrency, max_waiting, grace, unknown)
-        check_queues(queues)
+        bounds, config = self._check_worker(queues, concurrency, max_waiting, grace, unknown)
         async with connected(self, lambda: self.client.backend, required=require_broker):
-            worker = self.make_worker(
-                queues=queues,
-                concurrency=concurrency,
-                max_waiting=max_waiting,
-                grace=grace,
-                burst=burst,
-                **unknown,
-            )
+            worker = self._worker(bounds, config, burst=burst)
             try:
                 await run_until_signalled(worker)
             except BaseExceptionGroup as errors:
@@ -342,8 +327,13 @@ class App:
         Raises:
             InvalidValue, UnknownOption: an option that cannot be; says what can.
         """
-        config = self._check_worker(concurrency, max_waiting, grace, unknown)
-        bounds = check_queues(queues) or check_queues(self.queues.declared)
+        bounds, config = self._check_worker(queues, concurrency, max_waiting, grace, unknown)
+        return self._worker(bounds, config, burst=burst)
+
+    def _worker(
+        self, bounds: Mapping[str, int | None], config: Config, *, burst: bool = False
+    ) -> Worker:
+        bounds = bounds or check_queues(self.queues.declared)
         by_broker: dict[str, list[str]] = defaultdict(list)
         for queue in bounds:
             by_broker[self.client.broker_of(queue)].append(queue)
@@ -364,22 +354,19 @@ class App:
 
     def _check_worker(
         self,
+        queues: Consumed | None,
         concurrency: int | None,
         max_waiting: int | None,
         grace: Duration | None,
         unknown: Mapping[str, object],
-    ) -> Config:
-        """The settings of a worker; raises as `make_worker`, also before the app is connected."""
+    ) -> tuple[Mapping[str, int | None], Config]:
+        """The queues and settings of a worker; raises as `make_worker`, before it is connected."""
         if unknown:
             known = parameters_of(self.make_worker)
             raise unknown_option("worker", unknown, known, Config.__struct_fields__)
         given = {"concurrency": concurrency, "max_waiting": max_waiting, "grace": grace}
-        return msgspec.structs.replace(
-            self.config, **{name: value for name, value in given.items() if value is not None}
-        )
-
-    def _here(self) -> Client:
-        return self.client
+        given = {name: value for name, value in given.items() if value is not None}
+        return check_queues(queues), msgspec.structs.replace(self.config, **given)
 
     def _declared_queues(self) -> list[str]:
         self._modules.load()
