@@ -6,41 +6,27 @@ themselves.
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
-import msgspec
-
 from asyncq.errors import ConfigurationError
-
-
-class _Module(msgspec.Struct, frozen=True):
-    """One that was named."""
-
-    name: str
-
-
-class _Package(msgspec.Struct, frozen=True):
-    """All that are below, or those that are called so."""
-
-    name: str
-    related: str | None
 
 
 class TaskModules:
     """What to import, each once. Used by any thread: imports wait for each other by themselves."""
 
     def __init__(self, include: Sequence[str]) -> None:
-        # Python's dictionaries are ordered: these are sets with an order.
-        self._wanted: dict[_Module | _Package, None] = {}
+        # Python's dictionaries are ordered: this is a set with an order, of what imports something.
+        self._wanted: dict[Callable[[], object], None] = {}
         self._importing: set[int] = set()  # threads
         for name in _names("App(include=...)", include):
-            self._wanted[_Module(name)] = None
+            self._wanted[partial(_import, name, f"App(include=[{name!r}])")] = None
 
     def discover(self, packages: Sequence[str], related: str | None) -> None:
         """Import later what is below these packages.
@@ -54,7 +40,7 @@ class TaskModules:
                 "'tasks', or None for every module"
             )
         for name in _names("discover(...)", packages):
-            self._wanted[_Package(name, related)] = None
+            self._wanted[partial(_import_below, name, related)] = None
 
     def load(self) -> None:
         """Import what is wanted and was not imported yet.
@@ -70,7 +56,7 @@ class TaskModules:
         try:
             for wanted in list(self._wanted):
                 # Done only once it is imported: another thread that comes now waits for that too.
-                _load(wanted)
+                wanted()
                 self._wanted.pop(wanted, None)
         finally:
             self._importing.discard(thread)
@@ -90,20 +76,16 @@ def _names(where: str, names: Sequence[str]) -> list[str]:
     return list(names)
 
 
-def _load(wanted: _Module | _Package) -> None:
-    if isinstance(wanted, _Module):
-        _import(wanted.name, f"App(include=[{wanted.name!r}])")
-        return
-    where = f"discover({wanted.name!r})"
-    package = _import(wanted.name, where)
-    path: Sequence[str] | None = getattr(package, "__path__", None)
+def _import_below(package: str, related: str | None) -> None:
+    """All modules below, or those that are called so."""
+    where = f"discover({package!r})"
+    path: Sequence[str] | None = getattr(_import(package, where), "__path__", None)
     if path is None:
         raise ConfigurationError(
-            f"{where}: {wanted.name} is a module and no package; write "
-            f"App(include=[{wanted.name!r}])"
+            f"{where}: {package} is a module and no package; write App(include=[{package!r}])"
         )
-    for name in sorted(_below(wanted.name, list(path), frozenset())):
-        if wanted.related is None or wanted.related in name.split(".")[1:]:
+    for name in sorted(_below(package, list(path), frozenset())):
+        if related is None or related in name.split(".")[1:]:
             _import(name, where)
 
 

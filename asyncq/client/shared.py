@@ -26,7 +26,7 @@ class Adopter(Home, Protocol):
 
 
 class SharedTasks:
-    """The shared tasks of this process, and its apps."""
+    """The shared tasks of this process, and its apps: their calls go to the one in use."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, Task[..., Any]] = {}
@@ -48,7 +48,7 @@ class SharedTasks:
         Raises:
             ConfigurationError: the name is taken, here or in one of the apps.
         """
-        task = make_task(function, name, options, AppInUse(self))
+        task = make_task(function, name, options, self)
         with self._lock:
             check_free(self.tasks.get(name), function, name)
             for app in self._apps:
@@ -57,6 +57,15 @@ class SharedTasks:
             for app in self._apps:
                 app.adopt(task)
         return task
+
+    @property
+    def client(self) -> Sender:
+        """As of any `Home`."""
+        return self.app_in_use().client
+
+    def result(self, id: str, task: Task[..., R], /) -> Result[R]:
+        """As of any `Home`."""
+        return self.app_in_use().result(id, task)
 
     def app_in_use(self) -> Adopter:
         """The app whose worker runs this, or the one that is connected here, or the only one.
@@ -77,20 +86,6 @@ class SharedTasks:
             + (f"{len(apps)} apps are: {apps!r}" if apps else "there is no app")
             + "; say which one with 'await app.enqueue(task.s(...))'"
         )
-
-
-class AppInUse:
-    """Where the calls of shared tasks go."""
-
-    def __init__(self, shared: SharedTasks) -> None:
-        self._shared = shared
-
-    @property
-    def client(self) -> Sender:
-        return self._shared.app_in_use().client
-
-    def result(self, id: str, task: Task[..., R], /) -> Result[R]:
-        return self._shared.app_in_use().result(id, task)
 
 
 def check_free(taken: Task[..., Any] | None, function: Callable[..., Any], name: str) -> None:
