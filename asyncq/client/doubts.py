@@ -1,7 +1,6 @@
 """Doubts: which of what is waited for may be nowhere, so that it would be waited for in vain."""
 
 import asyncio
-from collections.abc import Callable, Sequence
 
 SURE = 1.0  # seconds for which what this client sent is nowhere, until it is known to be unknown
 MOST_ABSENT = 10_000  # that are remembered
@@ -47,14 +46,3 @@ class Doubts:
             return False
         del self._absent[id]
         return True
-
-
-def look_again(look: Callable[[str], None], ids: Sequence[str]) -> None:
-    """Look for these a second time, when that is enough to be sure."""
-
-    def look_for_all() -> None:
-        for id in ids:
-            look(id)
-
-    if ids:
-        asyncio.get_running_loop().call_later(SURE, look_for_all)

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 
 from asyncq.client.arrivals import LARGE, UNSURE, Arrivals, Batch
-from asyncq.client.doubts import Doubts, look_again
+from asyncq.client.doubts import SURE, Doubts
 from asyncq.client.result import Expectation
 from asyncq.errors import (
     BackendUnavailable,
@@ -174,11 +174,12 @@ class Waiters:
         if not others:
             self._end(expectation.id)
 
-    def look(self, id: str) -> None:
-        """Read this one, and look for it, if somebody still waits: his time is half over."""
-        if id in self._waiting:
-            self._doubts.raise_for(id)
-            self._ask([id])
+    def look(self, *ids: str) -> None:
+        """Read these, and look for them, if somebody still waits: his time is half over."""
+        for id in ids:
+            if id in self._waiting:
+                self._doubts.raise_for(id)
+                self._ask([id])
 
     def why_late(self) -> str | None:
         """What keeps outcomes from being heard of, if anything does."""
@@ -288,7 +289,8 @@ class Waiters:
                     self._doubts.found(id)
                     if places[id] is Status.FAILED:  # by its queue's bounds, by no worker's word
                         self._disappoint(id, TaskFailed(id, "DeadLetter", DEAD))
-        look_again(self.look, absent)
+        if absent:  # a second look, when that is enough to be sure
+            asyncio.get_running_loop().call_later(SURE, self.look, *absent)
 
     async def _places(self, ids: Sequence[str]) -> dict[str, Status | None]:
         if not ids:
