@@ -278,7 +278,7 @@ def make_task(
         ConfigurationError: the name cannot be one, or a parameter cannot be sent.
     """
     task: Task[..., Any] = FunctionTask[..., Any, Any](function, name, options, home)
-    if task.parameters.context_first:
+    if task.parameters.layout.context_first:
         return ContextTask[..., Any, Any](function, name, options, home)
     return task
 

@@ -65,15 +65,16 @@ def is_pydantic(cls: type) -> bool:
     return hasattr(cls, "__get_pydantic_core_schema__") and "pydantic" in sys.modules
 
 
-def check_model(cls: type) -> None:
-    """
+def adapter_of(cls: type) -> Any:
+    """What pydantic makes of a class, an `asyncq.client.values.models.Adapter`.
+
     Raises:
-        NameError: this class of pydantic's names something that is not defined (yet).
+        NameError: the class names something that is not defined (yet).
         ConfigurationError: pydantic lacks what it needs for it.
     """
-    from asyncq.client.values.models import adapter_of  # noqa: PLC0415 - only who uses pydantic imports it
+    from asyncq.client.values import models  # noqa: PLC0415 - only who uses pydantic imports it
 
-    adapter_of(cls)
+    return models.adapter_of(cls)
 
 
 def can_be_made(cls: type) -> bool:
@@ -107,8 +108,6 @@ def _reason(error: BaseException) -> str:
 def _to_plain(value: Any, *, sparse: bool = False) -> Any:
     cls = cast("type[Any]", type(value))
     if is_pydantic(cls):
-        from asyncq.client.values.models import adapter_of  # noqa: PLC0415 - only who uses pydantic imports it
-
         return adapter_of(cls).dump(value, sparse=sparse)
     if issubclass(cls, deque):
         return mark_deque(value, _encode_sparsely if sparse else write)
@@ -120,8 +119,6 @@ def _from_plain(annotation: Any, plain: Any) -> Any:
     cls = get_origin(annotation) or annotation
     if is_known(cls):
         return from_plain(annotation, plain, _convert)
-    from asyncq.client.values.models import adapter_of  # noqa: PLC0415 - only who uses pydantic imports it
-
     return adapter_of(annotation).load(plain)
 
 

@@ -137,12 +137,9 @@ def _find_loss_in_set(sent: Any, arrived: Any, *, strict: bool, where: str) -> s
             return loss
     # What equals nothing, and what is parsed, text for a date: nobody can say which became which.
     for member in strange:
+        losses = (find_loss(member, other, strict=strict, where=where) for other in others.values())
         loss = None
-        for other in others.values():
-            loss = find_loss(member, other, strict=strict, where=where)
-            if loss is None:
-                break
-        if loss is not None:
+        if all(loss := each for each in losses):
             return loss
     return None
 

@@ -26,12 +26,13 @@ class _Layout:
     """Which parameters a caller gives, and how; without the `Context` that the worker gives."""
 
     def __init__(self, every: Sequence[inspect.Parameter], context: str | None, name: str) -> None:
-        self.context_first = self.context_keyword = None
+        self.context_first = False
+        self.context_keyword: str | None = None
         for position, parameter in enumerate(every):
             if parameter.name != context:
                 continue
             if position == 0 and parameter.kind in _POSITIONAL:
-                self.context_first = context
+                self.context_first = True
             elif parameter.kind is parameter.KEYWORD_ONLY:
                 self.context_keyword = context
             else:
@@ -90,16 +91,6 @@ class Parameters:
         self._lay_out(self._find_context())
         self._look()
 
-    @property
-    def context_first(self) -> bool:
-        """Whether the first argument is the context."""
-        return self._layout.context_first is not None
-
-    @property
-    def context_keyword(self) -> str | None:
-        """The keyword that the context is given by."""
-        return self._layout.context_keyword
-
     def check(self, args: tuple[object, ...], kwargs: Mapping[str, Any]) -> None:
         """Compare arguments with the signature, by number and name and by their types.
 
@@ -147,7 +138,7 @@ class Parameters:
     ) -> tuple[msgspec.Raw, msgspec.Raw]:
         """Each argument by itself: slower, and says which one it was that cannot be sent."""
         self.prepare()
-        name_at, name_of = self._layout.name_at, self._layout.name_of
+        name_at, name_of = self.layout.name_at, self.layout.name_of
         raws = [self._encode_one(name_at(at), value) for at, value in enumerate(args)]
         named = {key: self._encode_one(name_of(key), value) for key, value in kwargs.items()}
         return (
@@ -187,7 +178,7 @@ class Parameters:
 
     def _lay_out(self, context: str | None) -> None:
         self._context = context
-        self._layout = _Layout(self._signature, context, self._name)
+        self.layout = _Layout(self._signature, context, self._name)
 
     def _find_context(self) -> str | None:
         """The parameter that asks for the context, as far as can be said now."""
@@ -212,7 +203,7 @@ class Parameters:
             self._lay_out(context)
         shapes: dict[str, Shape] = {}
         missing: ConfigurationError | None = None
-        for parameter in self._layout.all:
+        for parameter in self.layout.all:
             try:
                 hint = resolve(parameter.annotation, self._function)
                 shapes[parameter.name] = shape_of(hint)
@@ -224,10 +215,10 @@ class Parameters:
                 ) from error
         if missing is None:
             self._shapes = shapes
-            self._exact = tuple(shapes[name].exact for name in self._layout.positional)
-            if not self._layout.required_keywords:
-                self._least = self._layout.required_positional
-                self._most = len(self._layout.positional)
+            self._exact = tuple(shapes[name].exact for name in self.layout.positional)
+            if not self.layout.required_keywords:
+                self._least = self.layout.required_positional
+                self._most = len(self.layout.positional)
             self._plainly = all(shape.encode is encode for shape in shapes.values())
         return missing
 
@@ -242,7 +233,7 @@ class Parameters:
 
     def _check_places(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """By number and name."""
-        layout, count = self._layout, len(args)
+        layout, count = self.layout, len(args)
         if not kwargs and layout.required_positional <= count <= len(layout.positional):
             if layout.required_keywords:
                 self._complain(f"missing {_names(layout.required_keywords)}")
@@ -265,25 +256,18 @@ class Parameters:
         self.prepare()
         if kwargs or not self._least <= len(args) <= self._most:
             self._check_places(args, kwargs)
-        elif self._fits_by_type(args):
+        # As many as are needed: is there nothing but their types to look at?
+        elif all(
+            types is None or type(value) in types
+            for value, types in zip(args, self._exact, strict=False)
+        ):
             if len(self._fitting) < MOST_FITTING:
                 self._fitting.add(tuple(map(type, args)))
             return
-        self._check_values(args, kwargs)
-
-    def _fits_by_type(self, args: tuple[Any, ...]) -> bool:
-        """Whether nothing but the types of these, as many as are needed, has to be looked at."""
-        exact = self._exact[: len(args)]
-        return all(
-            types is None or type(value) in types for value, types in zip(args, exact, strict=True)
-        )
-
-    def _check_values(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        layout = self._layout
         for at, value in enumerate(args):
-            self._check_one(layout.name_at(at), value)
+            self._check_one(self.layout.name_at(at), value)
         for keyword, value in kwargs.items():
-            self._check_one(layout.name_of(keyword), value, keyword)
+            self._check_one(self.layout.name_of(keyword), value, keyword)
 
     def _check_one(self, name: str, value: Any, given_as: str | None = None) -> None:
         try:
@@ -319,9 +303,9 @@ class Parameters:
 
     def _decoder_for(self, count: int) -> Callable[[msgspec.Raw], tuple[Any, ...]]:
         """One decoder for this many arguments: as fast as msgspec is."""
-        if count > len(self._layout.positional):
+        if count > len(self.layout.positional):
             return self._decode_each
-        hints = [self._shape(name).annotation for name in self._layout.positional[:count]]
+        hints = [self._shape(name).annotation for name in self.layout.positional[:count]]
         if any(hint is UNKNOWN for hint in hints):
             return self._decode_each
         return decoder(tuple[tuple(hints)])
@@ -331,10 +315,10 @@ class Parameters:
             raws = _decode_args(args)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadArguments(f"task {self._name}: its arguments are no array") from error
-        takes = len(self._layout.positional)
-        if len(raws) > takes and self._layout.rest is None:
+        takes = len(self.layout.positional)
+        if len(raws) > takes and self.layout.rest is None:
             raise BadArguments(f"task {self._name} {_too_many(takes, len(raws))}")
-        name_at = self._layout.name_at
+        name_at = self.layout.name_at
         return tuple(self._decode_one(name_at(at), raw) for at, raw in enumerate(raws))
 
     def _decode_named(self, kwargs: msgspec.Raw) -> dict[str, Any]:
@@ -342,7 +326,7 @@ class Parameters:
             raws = _decode_kwargs(kwargs)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadArguments(f"task {self._name}: its keyword arguments are no map") from error
-        layout = self._layout
+        layout = self.layout
         if layout.more is None and (strange := raws.keys() - layout.by_keyword):
             raise BadArguments(f"task {self._name}: unexpected {_names(strange)}")
         return {name: self._decode_one(layout.name_of(name), raw) for name, raw in raws.items()}

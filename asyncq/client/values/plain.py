@@ -36,20 +36,6 @@ class Unsendable(TypeError):
 REMEDY = "use a dataclass, a msgspec.Struct, a pydantic model, or plain data"
 
 
-def _exact_datetime(value: datetime) -> datetime:
-    return datetime(
-        value.year,
-        value.month,
-        value.day,
-        value.hour,
-        value.minute,
-        value.second,
-        value.microsecond,
-        value.tzinfo,
-        fold=value.fold,
-    )
-
-
 # Each with a function that asks nothing of the subclass: it may have methods of its own.
 _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (str, str.__str__),
@@ -58,7 +44,7 @@ _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (bytes, bytes.__bytes__),
     (bytearray, bytes),
     *((base, base) for base in (list, tuple, dict, set, frozenset)),
-    (datetime, _exact_datetime),
+    (datetime, lambda value: datetime.combine(datetime.date(value), datetime.timetz(value))),
     (date, lambda value: date(value.year, value.month, value.day)),
     (
         time,
@@ -106,20 +92,16 @@ def as_plain(value: Any) -> Any:
         return str(value)
     if issubclass(cls, re.Pattern):
         return _pattern_text(value)
-    name = cls.__qualname__
+    remedy = REMEDY
     if issubclass(cls, Awaitable):
-        raise Unsendable(f"a value of {name} cannot be sent: await it first")
-    if issubclass(cls, AsyncIterable):
-        why = "make it a list, with [each async for each in ...]"
-        raise Unsendable(f"a value of {name} cannot be sent: {why}")
-    if issubclass(cls, (Iterator, range, KeysView, ValuesView, ItemsView)):
-        raise Unsendable(f"a value of {name} cannot be sent: make it a list, with list(...)")
-    if hasattr(cls, "__index__") or hasattr(cls, "__float__"):
-        raise Unsendable(
-            f"a value of {name} cannot be sent: make it Python's own number, with int(...) or "
-            "float(...)"
-        )
-    raise Unsendable(f"a value of {name} cannot be sent: {REMEDY}")
+        remedy = "await it first"
+    elif issubclass(cls, AsyncIterable):
+        remedy = "make it a list, with [each async for each in ...]"
+    elif issubclass(cls, (Iterator, range, KeysView, ValuesView, ItemsView)):
+        remedy = "make it a list, with list(...)"
+    elif hasattr(cls, "__index__") or hasattr(cls, "__float__"):
+        remedy = "make it Python's own number, with int(...) or float(...)"
+    raise Unsendable(f"a value of {cls.__qualname__} cannot be sent: {remedy}")
 
 
 def is_known(cls: type) -> bool:

@@ -27,8 +27,8 @@ import msgspec
 from asyncq.client.values.encoding import (
     Decode,
     Encode,
+    adapter_of,
     can_be_made,
-    check_model,
     decoder,
     encode,
     encode_sparsely,
@@ -177,7 +177,7 @@ def shape_of(annotation: Any) -> Shape:
             annotation, f"values of {found.unknown.__qualname__} cannot be made from bytes"
         )
     for model in found.models:
-        check_model(model)
+        adapter_of(model)
     return Shape(
         exact=_exact_types(annotation),
         encode=encode_sparsely if found.models else encode,
