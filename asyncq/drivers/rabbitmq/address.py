@@ -18,7 +18,6 @@ class Address:
     """
 
     def __init__(self, url: Url) -> None:
-        self.url = url
         options = query_of(url)
         try:
             parts = urlsplit(url.reveal())

@@ -42,7 +42,6 @@ class RpcBackend:
 
     def __init__(self, where: Url | Hosts, clock: Clock) -> None:
         self._settings = AmqpSettings(where)
-        self._clock = clock
         self._sender = Sender(Connector(self._settings, "answers", BackendUnavailable))
         # Addresses whose queue is there, unless somebody deleted it; at which server, by its moves.
         self._heard: dict[str, int] = {}

@@ -38,9 +38,8 @@ PROBE_TIMEOUT = 5.0  # seconds until a silent server counts as gone
 LONGEST_SILENCE = 30.0  # seconds without a push after which another channel is taken
 CUT = "its connection to RabbitMQ was lost"
 LEAVE_TIMEOUT = 5.0  # seconds to give back what is in flight; then the server does, and counts it
-MOST_UNPROVEN = (
-    32  # settlements of which RabbitMQ's channel keeps none back (quorum_commands_soft_limit)
-)
+# Settlements of which RabbitMQ's channel keeps none back (quorum_commands_soft_limit).
+MOST_UNPROVEN = 32
 
 
 class RabbitConsumer:
