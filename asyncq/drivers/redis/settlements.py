@@ -78,8 +78,8 @@ def pack_batch(batch: Sequence[Completion], odd: OddIds) -> tuple[list[Group], l
     for group in groups.values():
         packed.append(
             {
-                "claim": group.claim,
-                "keep": lifetime(group.keep) if group.keep > 0 else 0,
+                "claim": str(group.claim),
+                "keep": str(lifetime(group.keep)) if group.keep > 0 else "0",
                 "address": group.address or "",
                 "acks": [odd.get(id, id) for id in group.acks] if odd else group.acks,
                 "records": FIRST_BLOB + len(blobs) if group.records else 0,

@@ -74,13 +74,14 @@ if limit > 0 and redis.call('EXISTS', base .. ':suspects') == 1 then
     state = -2
   end
 end
-local late, reasons = {}, {}
+local late, reasons, keys = {}, {}, line_keys()
 -- Again only where what has waited too long was in the way, and not for ever.
 for round = 1, ttl and 4 or 1 do
   local buried = #late
-  for priority = 9, 0, -1 do
+  -- In most queues all messages have the lowest priority: one question, instead of nine vain tries.
+  for priority = redis.call('EXISTS', unpack(keys, 3)) > 0 and 9 or 0, 0, -1 do
     if #ids >= limit then break end
-    local line = redis.pcall('LPOP', base .. ':ready:' .. priority, limit - #ids)
+    local line = redis.pcall('LPOP', keys[priority + 2], limit - #ids)
     if line and line.err then
       -- What has been taken out is handed out first.
       if #ids == 0 and #late == 0 then return line end
@@ -116,7 +117,6 @@ end
 -- Wake the next idle worker if there is more. Suspects wait for us, not for it.
 local more = state == 0 and redis.call('EXISTS', base .. ':suspects') == 1
 if not more and (#ids >= limit or #late > 0) then
-  local keys = line_keys()
   more = redis.call('EXISTS', unpack(keys, 2)) > 0
 end
 if more then wake(':wake') end

@@ -3,8 +3,8 @@
 -- ARGV[1-6] incarnation, whether this was sent before (0 or 1), prefix of the record keys, prefix of
 --           the reply channels, how many dead letters to keep and for how many ms
 -- ARGV[7]   groups of deliveries, packed by MessagePack: of each
---             claim    number of the claim that brought them
---             keep     ms to keep their records; 0: not
+--             claim    number of the claim that brought them, as a text
+--             keep     ms to keep their records, as a text; '0': not
 --             address  of who may wait, or ''
 --             acks     ids of those that are done and no suspects
 --             records  where in ARGV their records begin; 0: they have none
@@ -14,9 +14,6 @@
 -- ARGV      bytes that those name by their place here, 0 for none: record, blob, last
 -- Returns {positions (from 0) of those that were not this incarnation's any more, how many dead letters
 -- gave way to new ones, why nobody could be told or ''}.
--- include waiting
--- include dead
--- include leases
 local incarnation, is_resent, records, replies = ARGV[1], ARGV[2] == '1', ARGV[3], ARGV[4]
 local in_flight, bodies = base .. ':in_flight:' .. incarnation, base .. ':bodies'
 
@@ -31,35 +28,14 @@ local fenced = {}
 local function fence(position)
   -- Sent before and still leased: the first sending did this, and only its reply was lost. Since then
   -- another claim of this worker may have brought the message again.
-  if not is_resent or not redis.call('ZSCORE', leases, incarnation) then
+  if not is_resent or not redis.call('ZSCORE', base .. ':leases', incarnation) then
     fenced[#fenced + 1] = position - 1
   end
 end
 
-local ended, acked, blobs, cleared, leaving = {}, {}, {}, {}, 0
-local dying, reasons, lasts = {}, {}, {}
-local function plan(other)
-  local id, blob = other.id, ARGV[other.blob]
-  if other.suspect then leaving = leaving + 1 end
-  if blob then
-    blob = bounded(blob)
-    blobs[#blobs + 1] = id
-    blobs[#blobs + 1] = blob
-  end
-  if other.op == 'ack' then
-    acked[#acked + 1], cleared[#cleared + 1] = id, id
-  elseif other.op == 'nack' then
-    local due = other.delay > 0 and now_ms() + other.delay or 0
-    local priority = priority_of(blob or redis.call('HGET', bodies, id))
-    place(id, priority, other.suspect, math.max(other.not_before, due))
-  else
-    dying[#dying + 1] = id
-    reasons[#dying], lasts[#dying] = other.reason, ARGV[other.last]
-  end
-end
-local at, is_plain = 0, true
+local ended, acked, others, at = {}, {}, {}, 0
 for _, group in ipairs(groups) do
-  local claim, acks, others = tostring(group.claim), group.acks, group.others
+  local claim, acks = group.claim, group.acks
   for i = 1, #acks do
     at = at + 1
     if claims[at] == claim then
@@ -69,24 +45,58 @@ for _, group in ipairs(groups) do
       acks[i] = false
     end
   end
-  for i = 1, #others do
-    at, is_plain = at + 1, false
+  for _, other in ipairs(group.others) do
+    at = at + 1
     if claims[at] == claim then
-      ended[#ended + 1] = others[i].id
-      plan(others[i])
+      ended[#ended + 1], others[#others + 1] = other.id, other
     else
       fence(at)
-      others[i].record = 0
+      other.record = 0
     end
   end
 end
 
--- Acknowledging may end half-way: sent again, it does the rest. What is put elsewhere may not.
-if not is_plain then
+-- Acknowledging may end half-way: sent again, it does the rest. What is put elsewhere may not. Most
+-- batches have nothing of it, and do not pay for what it takes: a function costs as much as a command.
+local put_others
+if #others > 0 then
+-- include waiting
+-- include dead
+-- include leases
+  local blobs, cleared, leaving = {}, {}, 0
+  local dying, reasons, lasts = {}, {}, {}
+  for _, other in ipairs(others) do
+    local id, blob = other.id, ARGV[other.blob]
+    if other.suspect then leaving = leaving + 1 end
+    if blob then
+      blob = bounded(blob)
+      blobs[#blobs + 1] = id
+      blobs[#blobs + 1] = blob
+    end
+    if other.op == 'ack' then
+      acked[#acked + 1], cleared[#cleared + 1] = id, id
+    elseif other.op == 'nack' then
+      local due = other.delay > 0 and now_ms() + other.delay or 0
+      local priority = priority_of(blob or redis.call('HGET', bodies, id))
+      place(id, priority, other.suspect, math.max(other.not_before, due))
+    else
+      dying[#dying + 1] = id
+      reasons[#dying], lasts[#dying] = other.reason, ARGV[other.last]
+    end
+  end
   check_places()
   check_dead()
   check_hashes(':quarantine')
   redis.call('EXISTS', records .. ids[1])
+
+  put_others = function()
+    leave_quarantine(incarnation, leaving)
+    if #cleared > 0 then redis.call('HDEL', base .. ':crashes', unpack(cleared)) end
+    if #blobs > 0 then redis.call('HSET', bodies, unpack(blobs)) end
+    local given_way = bury(dying, reasons, lasts, ARGV[5], ARGV[6])
+    if put('LPUSH') then wake(':wake') end
+    return given_way
+  end
 end
 -- A full server refuses what needs memory, unless the script has written before; this writes nothing,
 -- and counts. What has run must end: that makes room.
@@ -97,7 +107,7 @@ for _, group in ipairs(groups) do
   local keep, address, first, heard = group.keep, group.address, group.records, {}
   local function keep_record(id, record)
     if record then
-      local stands = keep == 0 or redis.call('SET', records .. id, record, 'PX', keep, 'NX')
+      local stands = keep == '0' or redis.call('SET', records .. id, record, 'PX', keep, 'NX')
       if stands and address ~= '' then heard[#heard + 1] = record end
     end
   end
@@ -115,11 +125,7 @@ for _, group in ipairs(groups) do
     if type(told) == 'table' then unheard = told.err end
   end
 end
-leave_quarantine(incarnation, leaving)
-if #cleared > 0 then redis.call('HDEL', base .. ':crashes', unpack(cleared)) end
-if #blobs > 0 then redis.call('HSET', bodies, unpack(blobs)) end
 if #ended > 0 then redis.call('HDEL', in_flight, unpack(ended)) end
-local given_way = bury(dying, reasons, lasts, ARGV[5], ARGV[6])
+local given_way = put_others and put_others() or 0
 if #acked > 0 then redis.call('HDEL', bodies, unpack(acked)) end
-if put('LPUSH') then wake(':wake') end
 return {fenced, given_way, unheard}

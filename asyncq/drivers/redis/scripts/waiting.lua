@@ -7,15 +7,21 @@
 -- A script places all that it moves, checks these places, and then writes.
 local lines, delayed, first_due = {}, {}, nil
 
+local function digit_of(priority)
+  return string.char(48 + priority) -- to make a text of a number costs as much as a command
+end
+
 local function key_of(line)
-  return base .. (line == 'suspects' and ':suspects' or ':ready:' .. line)
+  return base .. (line == 'suspects' and ':suspects' or ':ready:' .. digit_of(line))
 end
 
 -- The keys in which messages wait that are due.
 local function line_keys()
-  local keys = {key_of('suspects')}
-  for priority = 0, 9 do keys[priority + 2] = key_of(priority) end
-  return keys
+  return {
+    base .. ':suspects', base .. ':ready:0', base .. ':ready:1', base .. ':ready:2', base .. ':ready:3',
+    base .. ':ready:4', base .. ':ready:5', base .. ':ready:6', base .. ':ready:7', base .. ':ready:8',
+    base .. ':ready:9',
+  }
 end
 
 -- A blob is a MessagePack array that begins with the priority, a digit; other hands may write others.
@@ -38,7 +44,7 @@ end
 local function place(id, priority, is_suspect, due)
   if due and due > now_ms() then
     delayed[#delayed + 1] = due
-    delayed[#delayed + 1] = priority .. id
+    delayed[#delayed + 1] = digit_of(priority) .. id
     if not first_due or due < first_due then first_due = due end
     return
   end
