@@ -14,7 +14,7 @@ import msgspec
 
 from asyncq.errors import NewerVersion, Undecodable
 from asyncq.language.message import EMPTY_ARGS, EMPTY_KWARGS, UNREADABLE, Message
-from asyncq.seams.broker import Envelope
+from asyncq.seams.envelope import Envelope
 from asyncq.seams.packing import enclose
 from asyncq.texts import counted
 

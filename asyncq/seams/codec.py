@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from asyncq.language.message import Message
-from asyncq.seams.broker import Envelope
+from asyncq.seams.envelope import Envelope
 
 
 class Codec(Protocol):

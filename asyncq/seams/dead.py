@@ -11,7 +11,7 @@ import msgspec
 from asyncq.config import DEFAULTS
 from asyncq.language.message import UNREADABLE
 from asyncq.loggers import get_logger
-from asyncq.seams.broker import LastAttempt
+from asyncq.seams.envelope import LastAttempt
 
 log = get_logger(__name__)
 

@@ -14,7 +14,8 @@ from asyncq.drivers.sqlite.broker import SqliteBroker
 from asyncq.drivers.sqlite.connection import APPLICATION_ID, SCHEMA_VERSION, connect
 from asyncq.errors import QueueFull
 from asyncq.language.topology import Queue
-from asyncq.seams.broker import Envelope, QueueSpec
+from asyncq.seams.broker import QueueSpec
+from asyncq.seams.envelope import Envelope
 from asyncq.testing.contracts.given import new_lease, take
 
 OLD = """

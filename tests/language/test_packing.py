@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from asyncq.errors import Refused
 from asyncq.language.message import Header
-from asyncq.seams.broker import Envelope
+from asyncq.seams.envelope import Envelope
 from asyncq.seams.packing import enclose, pack, unpack
 from tests.language.strategies import headers as some_headers
 from tests.language.strategies import values

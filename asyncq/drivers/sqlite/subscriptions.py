@@ -3,7 +3,6 @@
 Only what is for an address that is written down as listening is laid out.
 """
 
-import math
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -27,11 +26,13 @@ class SqliteSubscriptions(Subscriptions):
         super().__init__()
         self._submit = submit  # to the writer
         self._last = 0  # the newest push that was taken from the table
-        self._renew_at = math.inf  # on the monotonic clock
+        self._renew_at = 0.0  # on the monotonic clock
 
     def add(self, subscription: Subscription) -> bool:
-        self._renew_at = min(self._renew_at, time.monotonic() + RENEW_EVERY)
-        return super().add(subscription)
+        is_first = super().add(subscription)
+        if is_first:  # and nobody polls yet
+            self._renew_at = time.monotonic() + RENEW_EVERY
+        return is_first
 
     def pause(self) -> float:
         return self._renew_at - time.monotonic()
@@ -39,7 +40,6 @@ class SqliteSubscriptions(Subscriptions):
     def look(self, connection: sqlite3.Connection) -> None:
         subscriptions = self.all()
         if not subscriptions:
-            self._renew_at = math.inf
             return
         if self.pause() <= 0:
             self._renew_at = time.monotonic() + RENEW_EVERY
