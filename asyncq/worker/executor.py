@@ -227,9 +227,8 @@ class Executor:
             encoded = prepared.encode(value)
         except TypeError as error:
             return Failed(Failure(FailureType.RESULT_NOT_ENCODABLE.value, str(error)))
-        size = len(memoryview(encoded))
-        if size > self._config.max_result_size:
-            limit = self._config.max_result_size
+        size, limit = len(memoryview(encoded)), self._config.max_result_size
+        if size > limit:
             why = f"{counted(size, 'byte')}, the limit is {limit}"
             return Failed(Failure(FailureType.RESULT_TOO_LARGE.value, why))
         return Succeeded(encoded)

@@ -25,7 +25,6 @@ MOST_UNKNOWN = 1000  # names come from outside: bounded
 class PreparedTask(msgspec.Struct, frozen=True):
     """A task, with what is decided about every run of it."""
 
-    name: str
     call: Callable[..., Awaitable[Any]]
     parameters: Parameters
     encode: Callable[[Any], msgspec.Raw]
@@ -111,7 +110,6 @@ def prepare_task(task: Task[..., Any], config: Config, threads: Threads) -> Prep
         call = partial(_on_loop, call)
     keep = task.settings.keep_result
     return PreparedTask(
-        name=task.name,
         call=call,
         parameters=task.parameters,
         encode=task.result_shape.result_encoder(config.max_result_size),

@@ -96,13 +96,6 @@ class Session:
         self._completers: Collection[Completer] = ()  # of this lease, or the last one
 
     @property
-    def is_consuming(self) -> bool:
-        """Whether it takes from each of its queues."""
-        if not self._fetchers or self._stopped.is_set():
-            return False
-        return not any(fetcher.is_interrupted for fetcher in self._fetchers)
-
-    @property
     def is_at_work(self) -> bool:
         """Whether it does what it can: it takes from each of its queues but for the `refused`."""
         if self._stopped.is_set():

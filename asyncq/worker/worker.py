@@ -100,7 +100,7 @@ class Worker:
     @property
     def is_consuming(self) -> bool:
         """Whether it takes from every queue: not when stopped, nor while a broker is away."""
-        return all(session.is_consuming for session in self._sessions)
+        return self.is_at_work and not self.refused
 
     @property
     def is_at_work(self) -> bool:
