@@ -43,9 +43,9 @@ def load_app(target: str, tell: Callable[[str], None] = complain) -> App:
     with told_if_slow(target, tell):
         module = _import(name)
     if not attribute:
-        apps = _apps(module, name)
+        apps = _apps(module)
         raise ConfigurationError(
-            f"which app of module {name}? Write {_names(apps)}"
+            f"which app of module {name}? Write {apps}"
             if apps
             else f"module {name} has no asyncq.App{_makers(module)}"
         )
@@ -125,7 +125,7 @@ async def find_queues(app: App, queue: str | None) -> Sequence[str]:
 def hint(word: str, known: Sequence[str]) -> str:
     """A question to put behind an error: what may have been meant."""
     close = get_close_matches(word, known, n=1, cutoff=0.7)
-    return f"; did you mean {_names(close)}?" if close else ""
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _import(name: str) -> ModuleType:
@@ -173,17 +173,14 @@ def _find_app(module: ModuleType, name: str, attribute: str) -> App:
         try:
             found = getattr(found, part)
         except AttributeError:
-            apps = _apps(module, name)
-            raise ConfigurationError(
-                f"module {name} has no {attribute!r}; "
-                + (f"its apps: {_names(apps)}" if apps else "nor has it any asyncq.App")
-                + ("" if apps else _makers(module))
-            ) from None
+            apps = _apps(module)
+            which = f"its apps: {apps}" if apps else f"nor has it any asyncq.App{_makers(module)}"
+            raise ConfigurationError(f"module {name} has no {attribute!r}; {which}") from None
     if not isinstance(found, App):
-        apps = _apps(module, name)
+        apps = _apps(module)
         raise ConfigurationError(
             f"{name}:{attribute} is no asyncq.App but of type {type(found).__name__}"
-            + (f"; its apps: {_names(apps)}" if apps else _makers(module))
+            + (f"; its apps: {apps}" if apps else _makers(module))
         )
     return found
 
@@ -212,9 +209,7 @@ def _module_of(file: str, attribute: str) -> str:
     return f"as in {path.name}:{attribute}, and run the command in {folder}"
 
 
-def _apps(module: ModuleType, name: str) -> list[str]:
-    return [f"{name}:{key}" for key, value in vars(module).items() if isinstance(value, App)]
-
-
-def _names(names: Sequence[str]) -> str:
-    return " or ".join(names)
+def _apps(module: ModuleType) -> str:
+    """Those of this module, as a command takes them; empty if there are none."""
+    apps = [key for key, value in vars(module).items() if isinstance(value, App)]
+    return " or ".join(f"{module.__name__}:{key}" for key in apps)

@@ -97,7 +97,7 @@ def call(
         check_queue_name(queue)
     try:
         signature = found.options(queue=queue, delay=delay, priority=priority).s(
-            *[_parse_argument(argument) for argument in args or ()],
+            *[_parse(argument) for argument in args or ()],
             **_parse_object(kwargs),
         )
     except (TypeError, ValueError) as error:
@@ -196,7 +196,12 @@ async def send_and_wait(
             with anyio.fail_after(timeout):
                 return _report(await record_of(handle))
         except TimeoutError:
-            return await _where(handle, signature.task)
+            with (
+                anyio.move_on_after(ANSWER_TIMEOUT),
+                suppress(BrokerUnavailable, BackendUnavailable),
+            ):
+                return await _known_now(handle, signature.task)
+            return Report(id=handle.id, status=Status.UNKNOWN, task=signature.task)
         except anyio.get_cancelled_exc_class():
             complain(
                 f"waits no more; task {signature.task}[{handle.id}] was sent, and goes on; "
@@ -205,15 +210,12 @@ async def send_and_wait(
             raise
 
 
-async def _where(handle: Result[Any], task: str) -> Report:
-    """What is known of a message without an outcome, as far as anybody answers."""
-    with anyio.move_on_after(ANSWER_TIMEOUT), suppress(BrokerUnavailable, BackendUnavailable):
-        status = await handle.status()
-        if status in ENDED:
-            return _report(await record_of(handle))
-        progress = await handle.progress()
-        return Report(id=handle.id, status=status, task=task, progress=progress)
-    return Report(id=handle.id, status=Status.UNKNOWN, task=task)
+async def _known_now(handle: Result[Any], task: str | None = None) -> Report:
+    """What is known of a message, without waiting for its outcome."""
+    status = await handle.status()
+    if status in ENDED:
+        return _report(await record_of(handle))
+    return Report(id=handle.id, status=status, task=task, progress=await handle.progress())
 
 
 def _still(report: Report, timeout: float | None, app: App, target: str) -> str:
@@ -254,10 +256,7 @@ async def look_up(app: App, id: str, patience: float | None) -> Report:
             # What was not heard of in time, the status says better.
             with suppress(TimeoutError, UnknownResult), anyio.fail_after(patience):
                 return _report(await record_of(handle))
-        [record] = await app.client.backend.fetch([id])
-        if record is not None:
-            return _report(record)
-        return Report(id=id, status=await handle.status(), progress=await handle.progress())
+        return await _known_now(handle)
 
 
 def _report(record: Record) -> Report:
@@ -285,7 +284,8 @@ def _print_outcome(report: Report, *, as_json: bool) -> None:
         why = "" if error is None else f": {error.type}: {error.message}"
         if error is not None:
             print_traceback(error.traceback)
-        complain(f"task {report.id} {_past(report.status)}{why}")
+        ended = "was cancelled" if report.status is Status.CANCELLED else report.status.value
+        complain(f"task {report.id} {ended}{why}")
     _exit_by(report)
 
 
@@ -300,10 +300,6 @@ def _as_data(report: Report) -> dict[str, Any]:
 def _exit_by(report: Report) -> None:
     if report.status in {Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.UNKNOWN}:
         raise typer.Exit(1)
-
-
-def _past(status: Status) -> str:
-    return "was cancelled" if status is Status.CANCELLED else status.value
 
 
 def _facts(report: Report) -> Sequence[tuple[str, object]]:
@@ -329,22 +325,19 @@ def _facts(report: Report) -> Sequence[tuple[str, object]]:
     return facts
 
 
-def _parse(text: str, what: str, remedy: str) -> Any:
+def _parse(text: str, what: str = "argument", remedy: str = "") -> Any:
+    """Raises ConfigurationError: it is no JSON; says what to write."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         why = error if isinstance(error, ValueError) else "nested too deeply"
-        raise ConfigurationError(f"{what} is no JSON ({why}); {remedy}") from error
-
-
-def _parse_argument(text: str) -> Any:
-    remedy = f"text goes in two kinds of quotes: '{json.dumps(text)}'"
-    return _parse(text, f"argument {text}", remedy)
+        remedy = remedy or f"text goes in two kinds of quotes: '{json.dumps(text)}'"
+        raise ConfigurationError(f"{what} {text} is no JSON ({why}); {remedy}") from error
 
 
 def _parse_object(text: str) -> dict[str, Any]:
     remedy = '--kwargs takes an object, as in \'{"name": "value"}\''
-    parsed = _parse(text, f"--kwargs {text}", remedy)
+    parsed = _parse(text, "--kwargs", remedy)
     if not isinstance(parsed, dict):
         raise ConfigurationError(remedy)
     return parsed  # pyright: ignore[reportUnknownVariableType] - JSON: the keys are text
