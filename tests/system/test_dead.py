@@ -204,10 +204,10 @@ STANDS_STILL = """
 import sys
 
 import anyio
-from asyncq.client.client import Client
+from asyncq.client.queues import DeadLetters
 from tasks import app
 
-replay, batches = Client.replay, 0
+replay, batches = DeadLetters.replay, 0
 
 
 async def replay_one_batch(self, queue, ids):
@@ -219,7 +219,7 @@ async def replay_one_batch(self, queue, ids):
     return await replay(self, queue, ids)
 
 
-Client.replay = replay_one_batch
+DeadLetters.replay = replay_one_batch
 """
 
 
