@@ -11,7 +11,7 @@ import anyio
 import pamqp.commands as amqp
 
 from asyncq.drivers.rabbitmq.parcels import Received
-from asyncq.drivers.rabbitmq.wire import Ask
+from asyncq.drivers.rabbitmq.wire import HEARD, Ask
 from asyncq.seams.broker import Lease, QueueSpec
 
 QUIET = 0.05  # seconds without a push after which none is on its way
@@ -79,13 +79,15 @@ class Window:
         """Be pushed to no more. Returns whether the queue itself has answered that.
 
         What reaches a consumer that is not there any more goes back as if it had been delivered.
-        So we wait until nothing is on its way: the window is full, or nothing comes.
+        So we wait until nothing is on its way: the window is full, or nothing comes, and a server
+        that was slow has passed on what had come to its channel.
         """
         if self._tag is None or self.was_ended:
             return False
         while len(self._unsettled) < self.size:
             before = len(self._unsettled)
             await self.next_push(QUIET)
+            await ask(HEARD)
             if len(self._unsettled) == before:
                 break
         tags, self._tag = [self._tag, *self._extra], None
