@@ -20,6 +20,12 @@ class Bed(Protocol):
     """What a worker holds stays its own when its connection is lost. Else it runs again."""
     knows_ids: bool
     """An audit tells which messages are where. Else it tells how many."""
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether somebody who stands still keeps everybody else from writing. Blocks."""
+        ...
+
     url: str
     impatient_url: str
     """Its URL for a worker that is to be missed as soon as its lease of a second is over."""

@@ -50,6 +50,7 @@ class RabbitBed:
     scheme = "rabbitmq"
     keeps_hold = False
     knows_ids = False
+    is_locked = False
     durable_after = 6.0  # RabbitMQ 3.10 writes down what quorum queues it has every five seconds
     resumes_within = 5.0
 

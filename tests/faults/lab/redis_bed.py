@@ -43,6 +43,7 @@ class RedisBed:
     scheme = "redis"
     keeps_hold = True
     knows_ids = True
+    is_locked = False
     durable_after = 0.0
     resumes_within = 2.0
 

@@ -16,6 +16,7 @@ from tests.faults.lab.tasks import QUEUE
 
 PLACES = ("ready", "delayed", "held", "dead")
 PATIENCE = 30.0  # seconds to wait for others' locks
+BRIEFLY = 1.0  # ... where they may never be given up
 SMALL = 64 * 1024 * 1024  # bytes; a larger disk is nobody's to fill
 
 
@@ -31,6 +32,15 @@ class SqliteBed:
         self._filler = path.with_name("filler")
         self.url = self.backend = self.impatient_url = f"sqlite:///{path}"
         self.other_backend = f"sqlite:///{path.with_name('outcomes.db')}"
+
+    @property
+    def is_locked(self) -> bool:
+        with closing(self._connect(BRIEFLY)) as file:
+            try:
+                file.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+            return False
 
     def audit(self) -> Audit:
         with closing(self._connect()) as file:
@@ -101,8 +111,8 @@ class SqliteBed:
     def make_room(self) -> None:
         self._filler.unlink()
 
-    def _connect(self) -> sqlite3.Connection:
-        file = sqlite3.connect(self._path, timeout=PATIENCE, isolation_level=None)
+    def _connect(self, patience: float = PATIENCE) -> sqlite3.Connection:
+        file = sqlite3.connect(self._path, timeout=patience, isolation_level=None)
         file.text_factory = _text
         return file
 

@@ -84,6 +84,16 @@ class WorkerProcess:
         if self._process.stdin is not None:
             self._process.stdin.close()
 
+    async def stopped(self, is_locked: Callable[[], bool]) -> None:
+        """Let it stand still, but not with a store to itself: then everybody else does, too."""
+        while True:
+            self.send(signal.SIGSTOP)
+            await until(lambda: state(self.pid) == "T", END_TIMEOUT, "it stands still")
+            if not is_locked():
+                return
+            self.send(signal.SIGCONT)
+            await anyio.sleep(LOOK)
+
     async def stopped_at_work(self, pid: int | None = None) -> set[str]:
         """Let it stand still, or one process of it, in the middle of tasks; returns which.
 
