@@ -36,7 +36,8 @@ STALL = 0.7  # seconds without a heartbeat after which a loop stands still; it i
 LONG = 1.25  # seconds, a heartbeat included, after which a stall is logged when it is over
 LOOK = 0.05  # seconds between two looks at it
 IDLE = 2.0  # seconds without a heartbeat after which a process does not count as consuming
-ANSWER_TIMEOUT = 0.1  # seconds for a process to say where it stands
+ANSWER_TIMEOUT = 0.5  # seconds for a process to say where it stands; busy machines take so long
+WHOLE_TIMEOUT = 0.1  # seconds from its first word to its last, which may have to wait for a lock
 ANSWER_LIMIT = 1 << 20  # bytes
 PROGRAM = "asyncq.cli.child"
 
@@ -268,10 +269,12 @@ class Child:
         self._read_answer()  # to an earlier question, which came too late
         self._process.send_signal(ASK)
         answer = ""
-        with anyio.move_on_after(ANSWER_TIMEOUT):
+        with anyio.move_on_after(ANSWER_TIMEOUT) as patience:
             while not is_whole(answer):
                 await anyio.sleep(LOOK / 10)
-                answer += self._read_answer()
+                if more := self._read_answer():
+                    patience.deadline = min(patience.deadline, anyio.current_time() + WHOLE_TIMEOUT)
+                    answer += more
         return read_answer(answer, self._hello.thread)
 
     def _read_answer(self) -> str:

@@ -38,6 +38,8 @@ class Stall(msgspec.Struct, frozen=True):
     """What the message at hand is called; None when none was, or nobody could say."""
     stacks: Sequence[Stack]
     """What may be keeping the loop; what does, if that can be told."""
+    is_idle: bool = False
+    """Whether it said itself that there is none: what it lacked was this machine's time."""
 
     @property
     def task(self) -> str:
@@ -49,7 +51,8 @@ class Stall(msgspec.Struct, frozen=True):
             for stack in self.stacks
             for frame in reversed(stack[:LINES])
         )
-        return f"{self.task}:\n{lines or '  (unknown)'}"
+        nothing = "nothing of it runs: is this machine too busy?" if self.is_idle else "unknown"
+        return f"{self.task}:\n{lines or f'  ({nothing})'}"
 
 
 def is_whole(answer: str) -> bool:
@@ -72,8 +75,10 @@ def read_answer(answer: str, loop_thread: int) -> Stall:
     loop = threads.pop(loop_thread, [])
     own = [] if not loop or loop[0].file.endswith(_LOOP_WAITS) else [_above(loop, _OURS) or loop]
     # Python runs in the loop's thread if that has told us more than its stack; else it may be
-    # waiting for the interpreter lock, and what holds that is somebody else.
-    return Stall(message, own if is_whole(answer) else [*_busy(threads.values()), *own])
+    # waiting for the interpreter lock, and what holds that is somebody else. So does somebody who
+    # gives it away for moments only, if the loop was found where it waits.
+    others = () if own and is_whole(answer) else _busy(threads.values())
+    return Stall(message, [*others, *own], is_idle=is_whole(answer) and not (others or own))
 
 
 def _busy(stacks: Iterable[Stack]) -> Sequence[Stack]:

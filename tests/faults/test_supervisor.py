@@ -19,7 +19,7 @@ from tests.servers import free_port
 
 KILLS = scaled(6, 20)
 LEASE = scaled(3.0, Config().lease)  # seconds
-STALL = scaled(6.0, 30.0)
+STALL = scaled(3.0, 30.0)
 HELD = 20
 MACHINE = 100  # tasks in hand when a machine dies
 NEIGHBOURS = 100
@@ -115,12 +115,12 @@ async def test_processes_whose_supervisor_died_keep_their_leases_and_drain(
 async def test_a_process_that_stands_still_keeps_its_lease_and_is_named_within_a_second(
     bench: Bench[Bed], report: Report, task: str
 ) -> None:
-    bench.configure(lease=1.0)
+    bench.configure(lease=1.5)
     async with bench.app() as app:
         crew = await bench.hired_crew(2)
         [result] = await bench.send(app, 1, task=task, seconds=STALL)
         await until(lambda: bool(bench.starts(result.id)), 60, "it runs")
-        await crew.says("has been blocked")
+        await crew.says(f" in {task}")  # others are told of, too, that lacked this machine's time
         named = now() - bench.starts(result.id)[0].at
         log = crew.log()
         await bench.settled()
@@ -131,9 +131,9 @@ async def test_a_process_that_stands_still_keeps_its_lease_and_is_named_within_a
     assert len(bench.starts()) == 1
     if task != "grind":  # that has no place on the loop, which could tell whose it is
         assert f"in task {task}[{result.id}]:" in log
-    [line] = [line for line in log.splitlines() if "has been blocked" in line]
+    [line] = [line for line in log.splitlines() if f" in {task}" in line]
+    assert "has been blocked" in line
     assert "tasks.py:" in line
-    assert f" in {task}" in line
     assert "lost its lease" not in crew.log()
     assert named < 3.0  # a second; on a busy machine the supervisor itself has to wait
 

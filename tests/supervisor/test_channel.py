@@ -177,5 +177,26 @@ def test_a_loop_that_waits_is_not_to_blame_but_a_thread_that_runs_a_task() -> No
     assert str(where) == "(none of its tasks is known):\n  /shop.py:2 in f2\n  /py/re.py:1 in f1"
 
 
+def test_a_thread_that_gave_way_for_a_moment_is_still_to_blame() -> None:
+    answer = (
+        _stack("0x0a", "/py/re.py", "/shop.py", "/site/anyio/_backends/_asyncio.py")
+        + _stack("0x01", "/py/asyncio/runners.py", "/lib/asyncq/cli/child.py")
+        + "message \n"
+    )
+
+    where = read_answer(answer, 1)
+
+    assert is_whole(answer)
+    assert str(where) == "(none of its tasks is known):\n  /shop.py:2 in f2\n  /py/re.py:1 in f1"
+
+
+def test_a_loop_that_only_lacked_the_time_is_not_said_to_stand_somewhere() -> None:
+    answer = _stack("0x01", "/py/asyncio/runners.py", "/lib/asyncq/cli/child.py") + "message \n"
+
+    assert str(read_answer(answer, 1)) == (
+        "(none of its tasks is known):\n  (nothing of it runs: is this machine too busy?)"
+    )
+
+
 def test_no_answer_is_said_to_be_none() -> None:
     assert str(read_answer("", 1)) == "(none of its tasks is known):\n  (unknown)"
