@@ -74,17 +74,17 @@ def pack_batch(batch: Sequence[Completion], odd: OddIds) -> tuple[list[Group], l
         else:
             group.ended.append(id)
             group.others.append(_described(settlement, odd.get(id, id), record, blobs))
-    packed: list[dict[str, Any]] = []
+    packed: list[tuple[Any, ...]] = []
     for group in groups.values():
         packed.append(
-            {
-                "claim": str(group.claim),
-                "keep": str(lifetime(group.keep)) if group.keep > 0 else "0",
-                "address": group.address or "",
-                "acks": [odd.get(id, id) for id in group.acks] if odd else group.acks,
-                "records": FIRST_BLOB + len(blobs) if group.records else 0,
-                "others": group.others,
-            }
+            (
+                str(group.claim),
+                str(lifetime(group.keep)) if group.keep > 0 else "0",
+                group.address or "",
+                [odd.get(id, id) for id in group.acks] if odd else group.acks,
+                FIRST_BLOB + len(blobs) if group.records else 0,
+                group.others,
+            )
         )
         blobs += group.records
     return list(groups.values()), [_encode(packed), *blobs]

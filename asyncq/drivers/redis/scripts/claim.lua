@@ -6,8 +6,7 @@
 -- Returns  {ms until the next delayed one or -1, what is with suspects, ids, blobs, crashes of each
 --          suspect, how many dead letters gave way}; suspects are the first of the ids. What is with them: 0 if some came, -1 if there
 --          are none, -2 if some wait and may not be taken, -3 if another has this queue for itself.
--- include waiting
--- include dead
+-- include lines
 local incarnation, epoch, number, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local in_flight = base .. ':in_flight:' .. incarnation
 
@@ -35,10 +34,18 @@ if single then
   end
 end
 
-check_hashes(':bodies', ':in_flight:' .. incarnation)
-if ttl then check_dead() end
+-- As in hashes.lua.
+redis.call('HLEN', base .. ':bodies')
+redis.call('HLEN', in_flight)
+local bury_late
+if ttl then
+-- include dead
+  check_dead()
+  bury_late = bury
+end
 local due = redis.call('ZRANGEBYSCORE', base .. ':delayed', '-inf', now_ms(), 'LIMIT', 0, 500)
 if #due > 0 then
+-- include waiting
   local known = redis.call('EXISTS', base .. ':crashes') == 1
   for _, member in ipairs(due) do
     local id = string.sub(member, 2)
@@ -66,7 +73,7 @@ if limit > 0 and redis.call('EXISTS', base .. ':suspects') == 1 then
     end
   end
   if #ids > 0 then
-    check_hashes(':quarantine')
+    redis.call('HLEN', base .. ':quarantine')
     redis.call('LTRIM', base .. ':suspects', #ids, -1)
     redis.call('HINCRBY', base .. ':quarantine', incarnation, #ids)
     state = 0
@@ -102,7 +109,7 @@ for round = 1, ttl and 4 or 1 do
   end
   if #late == buried then break end
 end
-local given_way = bury(late, reasons, {}, ARGV[7], ARGV[8])
+local given_way = bury_late and bury_late(late, reasons, {}, ARGV[7], ARGV[8]) or 0
 
 local blobs = {}
 if #ids > 0 then

@@ -1,4 +1,5 @@
 -- Making dead letters.
+-- include hashes
 local dead = base .. ':dead'
 
 local function check_dead()

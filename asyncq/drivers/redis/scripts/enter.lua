@@ -7,7 +7,8 @@ local incarnation, epoch = ARGV[1], ARGV[2]
 if ARGV[4] == '1' and not redis.call('ZSCORE', leases, incarnation) then
   return redis.error_reply('LEASELOST the lease was swept')
 end
-check_hashes(':epochs', ':in_flight:' .. incarnation)
+redis.call('HLEN', base .. ':in_flight:' .. incarnation)
+redis.call('HLEN', base .. ':epochs')
 extend_lease(incarnation, ARGV[3])
 redis.call('HSET', base .. ':epochs', incarnation, epoch)
 return redis.call('HGETALL', base .. ':in_flight:' .. incarnation)

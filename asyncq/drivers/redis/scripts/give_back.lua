@@ -11,7 +11,7 @@ local incarnation, which = ARGV[1], ARGV[2]
 local in_flight, crashes = base .. ':in_flight:' .. incarnation, base .. ':crashes'
 local ids, again, leaving = {}, {}, 0
 check_leases()
-check_hashes(':in_flight:' .. incarnation)
+redis.call('HLEN', in_flight)
 if which == 'all' then
   ids = redis.call('HRANDFIELD', in_flight, 500)
 else

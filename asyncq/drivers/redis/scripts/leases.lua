@@ -1,4 +1,5 @@
 -- Leases: how they last, and how they end.
+-- include hashes
 local leases = base .. ':leases'
 
 local function extend_lease(incarnation, ms)

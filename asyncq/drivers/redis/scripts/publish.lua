@@ -6,7 +6,6 @@
 -- Returns how many dead letters gave way to new ones, how many messages there is room for, and the
 -- ids there was no room for.
 -- include waiting
--- include dead
 local bodies, records = base .. ':bodies', ARGV[1]
 local ids, keys = {}, {}
 for at = 4, #ARGV, 3 do ids[#ids + 1] = ARGV[at] end
@@ -20,7 +19,7 @@ if records ~= '' then
 end
 local there = redis.call('HMGET', bodies, unpack(ids))
 local deaths = {}
-if redis.call('EXISTS', dead) == 1 then deaths = redis.call('ZMSCORE', dead, unpack(ids)) end
+if redis.call('EXISTS', base .. ':dead') == 1 then deaths = redis.call('ZMSCORE', base .. ':dead', unpack(ids)) end
 
 local ttl, most, drops, room
 if redis.call('EXISTS', base .. ':declared') == 1 then
@@ -28,6 +27,7 @@ if redis.call('EXISTS', base .. ':declared') == 1 then
   ttl, most, drops = declared[1], tonumber(declared[2]), declared[3]
   if most then
     room = most
+-- include lines
     for _, key in ipairs(line_keys()) do room = room - redis.call('LLEN', key) end
   end
 end
@@ -55,13 +55,18 @@ for i, id in ipairs(ids) do
 end
 
 check_places()
-if ttl then check_hashes(':until') end
-if drops then check_dead() end
+if ttl then redis.call('HLEN', base .. ':until') end
+local drop
+if drops then
+-- include dead
+  check_dead()
+  drop = bury
+end
 if #new > 0 then redis.call('HSET', bodies, unpack(new)) end
 if #ends > 0 then redis.call('HSET', base .. ':until', unpack(ends)) end
 local news = put('RPUSH')
 local given_way = 0
-if drops and room and room < 0 then
+if drop and room and room < 0 then
   local gone, reasons = {}, {}
   for priority = 0, 9 do
     local excess = math.min(-room, 1000) - #gone
@@ -71,7 +76,7 @@ if drops and room and room < 0 then
       reasons[#gone] = 'Overflowed: the queue had ' .. most .. ' newer or more urgent ones'
     end
   end
-  given_way = bury(gone, reasons, {}, ARGV[2], ARGV[3])
+  given_way = drop(gone, reasons, {}, ARGV[2], ARGV[3])
 end
 if news then wake(':wake') end
 return {given_way, most or 0, refused}

@@ -1,7 +1,8 @@
 -- Remove waiting messages, due and delayed, a bounded number of them.
 --
 -- Returns how many were removed, about 1000 at most; 0 when none is left.
--- include waiting
+-- include lines
+-- include hashes
 check_hashes(':bodies', ':crashes', ':until')
 redis.call('ZCARD', base .. ':delayed')
 for _, key in ipairs(line_keys()) do redis.call('LLEN', key) end

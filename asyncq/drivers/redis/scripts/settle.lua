@@ -2,7 +2,7 @@
 --
 -- ARGV[1-6] incarnation, whether this was sent before (0 or 1), prefix of the record keys, prefix of
 --           the reply channels, how many dead letters to keep and for how many ms
--- ARGV[7]   groups of deliveries, packed by MessagePack: of each
+-- ARGV[7]   groups of deliveries, packed by MessagePack: of each, in this order
 --             claim    number of the claim that brought them, as a text
 --             keep     ms to keep their records, as a text; '0': not
 --             address  of who may wait, or ''
@@ -19,42 +19,37 @@ local in_flight, bodies = base .. ':in_flight:' .. incarnation, base .. ':bodies
 
 local groups, ids = cmsgpack.unpack(ARGV[7]), {}
 for _, group in ipairs(groups) do
-  for _, id in ipairs(group.acks) do ids[#ids + 1] = id end
-  for _, other in ipairs(group.others) do ids[#ids + 1] = other.id end
+  local _, _, _, acks, _, others = unpack(group)
+  for _, id in ipairs(acks) do ids[#ids + 1] = id end
+  for _, other in ipairs(others) do ids[#ids + 1] = other.id end
 end
 local claims = redis.call('HMGET', in_flight, unpack(ids))
 
-local fenced = {}
-local function fence(position)
-  -- Sent before and still leased: the first sending did this, and only its reply was lost. Since then
-  -- another claim of this worker may have brought the message again.
-  if not is_resent or not redis.call('ZSCORE', base .. ':leases', incarnation) then
-    fenced[#fenced + 1] = position - 1
-  end
-end
-
-local ended, acked, others, at = {}, {}, {}, 0
+local fenced, ended, acked, others, at = {}, {}, {}, {}, 0
 for _, group in ipairs(groups) do
-  local claim, acks = group.claim, group.acks
+  local claim, _, _, acks, _, rest = unpack(group)
   for i = 1, #acks do
     at = at + 1
     if claims[at] == claim then
       ended[#ended + 1], acked[#acked + 1] = acks[i], acks[i]
     else
-      fence(at)
+      fenced[#fenced + 1] = at - 1
       acks[i] = false
     end
   end
-  for _, other in ipairs(group.others) do
+  for _, other in ipairs(rest) do
     at = at + 1
     if claims[at] == claim then
       ended[#ended + 1], others[#others + 1] = other.id, other
     else
-      fence(at)
+      fenced[#fenced + 1] = at - 1
       other.record = 0
     end
   end
 end
+-- Sent before and still leased: the first sending did this, and only its reply was lost. Since then
+-- another claim of this worker may have brought the message again.
+if #fenced > 0 and is_resent and redis.call('ZSCORE', base .. ':leases', incarnation) then fenced = {} end
 
 -- Acknowledging may end half-way: sent again, it does the rest. What is put elsewhere may not. Most
 -- batches have nothing of it, and do not pay for what it takes: a function costs as much as a command.
@@ -86,7 +81,7 @@ if #others > 0 then
   end
   check_places()
   check_dead()
-  check_hashes(':quarantine')
+  redis.call('HLEN', base .. ':quarantine')
   redis.call('EXISTS', records .. ids[1])
 
   put_others = function()
@@ -102,22 +97,26 @@ end
 -- and counts. What has run must end: that makes room.
 redis.call('HDEL', in_flight, '')
 
+-- Keep a record, unless one stands for its id; returns whether it is news.
+local function keep_record(id, record, keep)
+  return keep == '0' or redis.call('SET', records .. id, record, 'PX', keep, 'NX')
+end
+
 local unheard = ''
 for _, group in ipairs(groups) do
-  local keep, address, first, heard = group.keep, group.address, group.records, {}
-  local function keep_record(id, record)
-    if record then
-      local stands = keep == '0' or redis.call('SET', records .. id, record, 'PX', keep, 'NX')
-      if stands and address ~= '' then heard[#heard + 1] = record end
-    end
-  end
+  local _, keep, address, acks, first, rest = unpack(group)
+  local heard = {}
   if first > 0 then
-    for i, id in ipairs(group.acks) do
-      if id then keep_record(id, ARGV[first + i - 1]) end
+    for i, id in ipairs(acks) do
+      local record = ARGV[first + i - 1]
+      if id and keep_record(id, record, keep) then heard[#heard + 1] = record end
     end
   end
-  for _, other in ipairs(group.others) do keep_record(other.id, ARGV[other.record]) end
-  if #heard > 0 then
+  for _, other in ipairs(rest) do
+    local record = ARGV[other.record]
+    if record and keep_record(other.id, record, keep) then heard[#heard + 1] = record end
+  end
+  if #heard > 0 and address ~= '' then
     -- A MessagePack array of records, each of them encoded already.
     local head = struct.pack('>BI4', 0xdd, #heard)
     -- Who waits reads the record in the end, where we have no right to tell.

@@ -14,7 +14,7 @@ end
 if #over == 0 then return 0 end
 redis.call('LLEN', base .. ':suspects')
 check_leases()
-for _, incarnation in ipairs(over) do check_hashes(':in_flight:' .. incarnation) end
+for _, incarnation in ipairs(over) do redis.call('HLEN', base .. ':in_flight:' .. incarnation) end
 local recovered = 0
 for _, incarnation in ipairs(over) do
   if recovered >= 500 then break end

@@ -7,21 +7,9 @@
 -- A script places all that it moves, checks these places, and then writes.
 local lines, delayed, first_due = {}, {}, nil
 
-local function digit_of(priority)
-  return string.char(48 + priority) -- to make a text of a number costs as much as a command
-end
-
+-- The key of a line; the digit is made of its code, as a text of a number costs as much as a command.
 local function key_of(line)
-  return base .. (line == 'suspects' and ':suspects' or ':ready:' .. digit_of(line))
-end
-
--- The keys in which messages wait that are due.
-local function line_keys()
-  return {
-    base .. ':suspects', base .. ':ready:0', base .. ':ready:1', base .. ':ready:2', base .. ':ready:3',
-    base .. ':ready:4', base .. ':ready:5', base .. ':ready:6', base .. ':ready:7', base .. ':ready:8',
-    base .. ':ready:9',
-  }
+  return base .. (line == 'suspects' and ':suspects' or ':ready:' .. string.char(48 + line))
 end
 
 -- A blob is a MessagePack array that begins with the priority, a digit; other hands may write others.
@@ -44,7 +32,7 @@ end
 local function place(id, priority, is_suspect, due)
   if due and due > now_ms() then
     delayed[#delayed + 1] = due
-    delayed[#delayed + 1] = digit_of(priority) .. id
+    delayed[#delayed + 1] = string.char(48 + priority) .. id
     if not first_due or due < first_due then first_due = due end
     return
   end
