@@ -29,6 +29,7 @@ from asyncq.client.waiters import Waiters
 from asyncq.clock import Clock
 from asyncq.config import Config
 from asyncq.errors import BackendUnavailable, ConfigurationError, MessageTooLarge, first_error
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import (
     EMPTY_ARGS,
     EMPTY_KWARGS,
@@ -42,7 +43,7 @@ from asyncq.language.message import (
 from asyncq.language.signature import Signature
 from asyncq.loggers import get_logger
 from asyncq.seams.backend import Backend
-from asyncq.seams.broker import MAX_BATCH, Broker, Envelope
+from asyncq.seams.broker import MAX_BATCH, Broker
 from asyncq.seams.codec import Codec
 
 log = get_logger(__name__)

@@ -14,8 +14,9 @@ import msgspec
 from asyncq.client.publisher import Publisher
 from asyncq.client.routing import DEFAULT_BROKER, Plan, Router
 from asyncq.errors import Unroutable
+from asyncq.language.envelope import Envelope
 from asyncq.language.topology import copy_id
-from asyncq.seams.broker import MAX_BATCH, Broker, Envelope
+from asyncq.seams.broker import MAX_BATCH, Broker
 
 
 class Dispatch:

@@ -12,8 +12,9 @@ import anyio
 import msgspec
 
 from asyncq.errors import BrokerUnavailable, Refused
+from asyncq.language.envelope import Envelope
 from asyncq.outages import Outage
-from asyncq.seams.broker import MAX_BATCH, Broker, Envelope
+from asyncq.seams.broker import MAX_BATCH, Broker
 
 
 class _Waiting(msgspec.Struct, eq=False):

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from asyncq.errors import NewerVersion, Undecodable
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import EMPTY_ARGS, EMPTY_KWARGS, UNREADABLE, Message
-from asyncq.seams.envelope import Envelope
 from asyncq.seams.packing import enclose
 from asyncq.texts import counted
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from asyncq.language.envelope import Envelope, LastAttempt
 from asyncq.language.message import Status
-from asyncq.seams.envelope import Envelope, LastAttempt
 from asyncq.shown import Shown
 
 

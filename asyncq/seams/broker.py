@@ -13,10 +13,10 @@ from typing import Any, Protocol, Self
 
 import msgspec
 
+from asyncq.language.envelope import Envelope, LastAttempt
 from asyncq.language.message import Record
 from asyncq.language.topology import Queue
 from asyncq.seams.admin import MessageFinder, QueueAdmin
-from asyncq.seams.envelope import Envelope, LastAttempt
 from asyncq.seams.quarantine import Quarantine
 
 MAX_BATCH = 500

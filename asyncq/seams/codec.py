@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Message
-from asyncq.seams.envelope import Envelope
 
 
 class Codec(Protocol):

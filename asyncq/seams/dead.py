@@ -9,9 +9,9 @@ import time
 import msgspec
 
 from asyncq.config import DEFAULTS
+from asyncq.language.envelope import LastAttempt
 from asyncq.language.message import UNREADABLE
 from asyncq.loggers import get_logger
-from asyncq.seams.envelope import LastAttempt
 
 log = get_logger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from asyncq.errors import Refused
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import MAX_PRIORITY, UNREADABLE, Header, Priority
-from asyncq.seams.envelope import Envelope
 
 DEEPEST = 100  # levels of headers in headers: what is read here must be written again, elsewhere
 SHALLOW = 3 * DEEPEST  # bytes that are no deeper, whatever they are

@@ -13,13 +13,13 @@ from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.drivers.memory.broker import MemoryBroker, MemoryConsumer
 from asyncq.drivers.memory.store import drop_store, open_store
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Record, Status, new_id
 from asyncq.seams.broker import (
     Ack,
     Completion,
     Consumer,
     Delivery,
-    Envelope,
     Lease,
     Nack,
     Offers,

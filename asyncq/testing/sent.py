@@ -6,10 +6,10 @@ from typing import Any
 from asyncq.client.task import Task
 from asyncq.client.values.encoding import encode
 from asyncq.codecs.native import NativeCodec
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Message
 from asyncq.language.signature import Signature
 from asyncq.reprs import shown_call, within
-from asyncq.seams.broker import Envelope
 
 _codec = NativeCodec()
 

@@ -17,19 +17,12 @@ from asyncq.errors import (
     ConfigurationError,
     LeaseLost,
 )
+from asyncq.language.envelope import LastAttempt
 from asyncq.language.message import Failed, Failure, FailureType, Record
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
 from asyncq.seams.backend import Backend
-from asyncq.seams.broker import (
-    MAX_BATCH,
-    Completion,
-    Consumer,
-    Delivery,
-    LastAttempt,
-    Lease,
-    Reject,
-)
+from asyncq.seams.broker import MAX_BATCH, Completion, Consumer, Delivery, Lease, Reject
 from asyncq.texts import counted
 
 log = get_logger(__name__)

@@ -9,8 +9,9 @@ from contextlib import suppress
 import msgspec
 
 from asyncq.errors import NewerVersion, Undecodable
+from asyncq.language.envelope import Envelope, LastAttempt
 from asyncq.language.message import Failure, Message, Record
-from asyncq.seams.broker import Delivery, Envelope, LastAttempt, Reject
+from asyncq.seams.broker import Delivery, Reject
 from asyncq.seams.codec import Codec
 
 UNKNOWN_SINCE = "asyncq-unknown-since"  # header: when a worker first could not run this message

@@ -13,8 +13,9 @@ from weakref import WeakSet
 
 import anyio
 
+from asyncq.language.envelope import Envelope
 from asyncq.loggers import get_logger
-from asyncq.seams.broker import Delivery, Envelope, Lease
+from asyncq.seams.broker import Delivery, Lease
 from asyncq.texts import counted
 from asyncq.worker.failures import describe
 from asyncq.worker.threads import Threads

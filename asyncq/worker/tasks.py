@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from asyncq.errors import NewerVersion, Undecodable
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Failure, Message
 from asyncq.language.policies import Retry
 from asyncq.loggers import LOG_ID, LOG_TASK, TRACEBACK, get_logger
-from asyncq.seams.broker import Envelope
 from asyncq.texts import NAME_LIMIT, counted, shown
 from asyncq.worker.failures import summarize
 

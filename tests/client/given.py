@@ -11,8 +11,8 @@ from asyncq.client.result import Result
 from asyncq.clock import Clock
 from asyncq.config import Config, Url
 from asyncq.drivers.memory.broker import MemoryBroker
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Status, new_id
-from asyncq.seams.broker import Envelope
 from asyncq.seams.dead import DeadLimits
 
 PATIENCE = 10.0  # seconds after which something that should happen does not

@@ -17,10 +17,10 @@ from asyncq.app import App
 from asyncq.client.queues import DeadLetters, Queues
 from asyncq.client.sync import SyncClient, SyncResult
 from asyncq.client.task import TaskOptions
+from asyncq.language.envelope import Envelope, LastAttempt
 from asyncq.language.message import Failure, Progress, Status
 from asyncq.language.signature import CallOptions, Signature
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
-from asyncq.seams.broker import Envelope, LastAttempt
 from asyncq.shown import Shown
 from tests.client.given import PATIENCE
 

@@ -12,9 +12,10 @@ from asyncq.client.publisher import Publisher
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.errors import BrokerUnavailable, ConfigurationError, Refused
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import new_id
 from asyncq.language.policies import Retry
-from asyncq.seams.broker import MAX_BATCH, Envelope
+from asyncq.seams.broker import MAX_BATCH
 from tests.client.given import PATIENCE, Gate, WatchedBroker, until
 
 

@@ -14,10 +14,11 @@ from asyncq.client.routing import Route, Routes
 from asyncq.drivers import table as drivers
 from asyncq.drivers.memory.broker import MemoryBroker
 from asyncq.errors import ConfigurationError, Unroutable
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import new_id
 from asyncq.language.signature import Signature
 from asyncq.language.topology import Binding, Exchange, Queue
-from asyncq.seams.broker import Envelope, Offers
+from asyncq.seams.broker import Offers
 from tests.client.given import PATIENCE
 
 LOGS = Exchange("logs", "topic")

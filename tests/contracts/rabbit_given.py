@@ -14,10 +14,11 @@ from asyncq.drivers.rabbitmq.connection import AmqpSettings, Connector
 from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.topology import Topology
 from asyncq.errors import BrokerUnavailable
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import new_id
 from asyncq.language.topology import Queue
 from asyncq.seams.admin import DeadLetter
-from asyncq.seams.broker import Consumer, Delivery, Envelope, Lease, QueueSpec
+from asyncq.seams.broker import Consumer, Delivery, Lease, QueueSpec
 from asyncq.seams.dead import DeadLimits
 from asyncq.seams.quarantine import Quarantine
 from asyncq.testing.contracts.given import take

@@ -12,8 +12,8 @@ from asyncq.config import Url
 from asyncq.drivers.hosts import Hosts
 from asyncq.drivers.rabbitmq.broker import RabbitBroker
 from asyncq.drivers.table import make_broker
+from asyncq.language.envelope import Envelope
 from asyncq.language.topology import Binding, Exchange, Queue
-from asyncq.seams.broker import Envelope
 from tests.client.given import Gate, until
 from tests.contracts.rabbit_given import PATIENCE, envelope
 from tests.faults.lab.proxy import Blackhole, Cut, start_proxy

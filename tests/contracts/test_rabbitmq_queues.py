@@ -19,9 +19,10 @@ from asyncq.drivers.rabbitmq.content import Parcel
 from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.sender import Sender, Sent
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueFull, Unroutable
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import new_id
 from asyncq.language.topology import Binding, Exchange, Queue
-from asyncq.seams.broker import Ack, Envelope, Lease, QueueSpec
+from asyncq.seams.broker import Ack, Lease, QueueSpec
 from asyncq.testing.contracts.given import ids_of, take
 from tests.contracts.rabbit_given import (
     MAIL,

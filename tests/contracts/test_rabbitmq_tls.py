@@ -10,8 +10,9 @@ from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.rabbitmq.broker import RabbitBroker
 from asyncq.errors import ConfigurationError
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import new_id
-from asyncq.seams.broker import Ack, Envelope, Lease, QueueSpec
+from asyncq.seams.broker import Ack, Lease, QueueSpec
 from asyncq.testing.contracts import BrokerContract
 from asyncq.testing.contracts.given import take
 from tests.contracts.test_rabbitmq import InRabbit

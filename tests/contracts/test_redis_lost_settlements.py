@@ -20,7 +20,8 @@ from asyncq.drivers.redis.broker import RedisBroker
 from asyncq.drivers.redis.connection import Link, RedisStore, Script
 from asyncq.drivers.redis.wire import Wire
 from asyncq.errors import BrokerUnavailable
-from asyncq.seams.broker import Ack, Consumer, Delivery, Envelope, Lease, Nack, QueueSpec
+from asyncq.language.envelope import Envelope
+from asyncq.seams.broker import Ack, Consumer, Delivery, Lease, Nack, QueueSpec
 from tests.servers import RedisServer, start_redis
 
 MAIL = QueueSpec("mail")

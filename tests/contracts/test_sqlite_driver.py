@@ -23,8 +23,8 @@ from asyncq.drivers.sqlite.backend import SqliteBackend
 from asyncq.drivers.sqlite.broker import SqliteBroker
 from asyncq.drivers.table import make_broker
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, Refused
+from asyncq.language.envelope import Envelope
 from asyncq.seams.broker import MAX_BATCH, Ack, Nack
-from asyncq.seams.envelope import Envelope
 from asyncq.testing.contracts.given import (
     MAIL,
     PATIENCE,

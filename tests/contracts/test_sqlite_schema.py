@@ -13,9 +13,9 @@ from asyncq.config import Url
 from asyncq.drivers.sqlite.broker import SqliteBroker
 from asyncq.drivers.sqlite.connection import APPLICATION_ID, SCHEMA_VERSION, connect
 from asyncq.errors import QueueFull
+from asyncq.language.envelope import Envelope
 from asyncq.language.topology import Queue
 from asyncq.seams.broker import QueueSpec
-from asyncq.seams.envelope import Envelope
 from asyncq.testing.contracts.given import new_lease, take
 
 OLD = """

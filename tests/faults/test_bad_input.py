@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from asyncq import TaskFailed
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import new_id
-from asyncq.seams.broker import Envelope
 from tests.faults.conftest import Report
 from tests.faults.lab.beds import Bed
 from tests.faults.lab.bench import Bench

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import msgspec
 
 from asyncq.codecs.native import VERSION
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import new_id
-from asyncq.seams.broker import Envelope
 from tests.faults.conftest import Report
 from tests.faults.lab.beds import Bed
 from tests.faults.lab.bench import Bench

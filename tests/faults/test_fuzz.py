@@ -7,8 +7,9 @@ import msgspec
 from asyncq.client.values.parameters import BadArguments, Parameters
 from asyncq.codecs.native import VERSION, NativeCodec
 from asyncq.errors import Undecodable
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import new_id
-from asyncq.seams.broker import MAX_BATCH, Envelope
+from asyncq.seams.broker import MAX_BATCH
 from tests.faults.conftest import Report
 from tests.faults.lab.beds import Bed
 from tests.faults.lab.bench import Bench

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from asyncq.codecs.native import VERSION, NativeCodec
 from asyncq.errors import NewerVersion, Undecodable
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Header, Message
-from asyncq.seams.envelope import Envelope
 from tests.language.strategies import messages, names, values
 
 codec = NativeCodec()

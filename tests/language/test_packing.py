@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncq.errors import Refused
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Header
-from asyncq.seams.envelope import Envelope
 from asyncq.seams.packing import enclose, pack, unpack
 from tests.language.strategies import headers as some_headers
 from tests.language.strategies import values

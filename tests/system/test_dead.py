@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from asyncq.app import App
-from asyncq.seams.broker import MAX_BATCH, Envelope
+from asyncq.language.envelope import Envelope
+from asyncq.seams.broker import MAX_BATCH
 from tests.system.commands import Ended, Shell
 
 URL = "sqlite:///queue.db"

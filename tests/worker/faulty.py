@@ -13,13 +13,13 @@ from asyncq.config import Url
 from asyncq.drivers.memory.backend import MemoryBackend
 from asyncq.drivers.memory.broker import MemoryBroker, MemoryConsumer
 from asyncq.errors import BackendUnavailable, BrokerUnavailable
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Record
 from asyncq.seams.broker import (
     Completion,
     Consumer,
     ConsumerOffers,
     Delivery,
-    Envelope,
     Lease,
     QueueSpec,
     Settlement,

@@ -14,11 +14,12 @@ from asyncq.client.result import Result, record_of
 from asyncq.codecs.native import NativeCodec
 from asyncq.drivers.memory.broker import MemoryBroker
 from asyncq.errors import RetryLater, TaskCancelled, TaskExpired, TaskFailed
+from asyncq.language.envelope import Envelope, LastAttempt
 from asyncq.language.message import Cancelled, Failed, Failure, Record, Status, new_id
 from asyncq.language.policies import Retry
 from asyncq.language.signature import Signature
 from asyncq.seams.admin import DeadLetter
-from asyncq.seams.broker import Envelope, LastAttempt, Nack, QueueSpec
+from asyncq.seams.broker import Nack, QueueSpec
 from asyncq.testing.contracts.given import end_lease, new_lease, sweep, take
 from asyncq.worker.dead_letters import UNKNOWN_SINCE
 from asyncq.worker.failures import TRACEBACK_LIMIT

@@ -12,8 +12,8 @@ from asyncq.app import App
 from asyncq.codecs.native import VERSION
 from asyncq.drivers.memory.broker import MemoryBroker
 from asyncq.errors import TaskFailed
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Status, new_id
-from asyncq.seams.broker import Envelope
 from tests.client.given import PATIENCE, new_app, until_status
 
 pack = msgspec.msgpack.encode

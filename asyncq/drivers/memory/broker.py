@@ -20,6 +20,7 @@ from asyncq.drivers.memory.queue import Entry
 from asyncq.drivers.memory.store import MemoryDriver, MemoryStore
 from asyncq.drivers.wakeup import Wakeup
 from asyncq.errors import QueueFull
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Status
 from asyncq.language.topology import Queue
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
@@ -38,7 +39,6 @@ from asyncq.seams.broker import (
     Settlement,
 )
 from asyncq.seams.dead import DeadLimits
-from asyncq.seams.envelope import Envelope
 from asyncq.seams.packing import pack, unpack
 
 LONGEST_WAIT = 1.0  # seconds; after that a consumer looks for itself

@@ -14,12 +14,12 @@ import msgspec
 
 from asyncq.drivers.wakeup import Wakeup
 from asyncq.errors import LeaseLost
+from asyncq.language.envelope import LastAttempt
 from asyncq.language.message import MAX_PRIORITY, Status
 from asyncq.language.topology import Queue
 from asyncq.seams.admin import Depth
 from asyncq.seams.broker import overflowed, waited_too_long
 from asyncq.seams.dead import TRIM_BITE, DeadLimits
-from asyncq.seams.envelope import LastAttempt
 from asyncq.seams.quarantine import Admission
 
 UNDECLARED = Queue("undeclared")  # what bounds a queue of which nothing is declared: nothing

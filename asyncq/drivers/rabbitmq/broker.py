@@ -31,9 +31,10 @@ from asyncq.errors import (
     Refused,
     Unroutable,
 )
+from asyncq.language.envelope import Envelope
 from asyncq.language.topology import Queue, copy_id, resolve
 from asyncq.loggers import get_logger
-from asyncq.seams.broker import Consumer, Envelope, Lease, Offers, QueueSpec
+from asyncq.seams.broker import Consumer, Lease, Offers, QueueSpec
 from asyncq.seams.dead import DeadLimits
 
 log = get_logger(__name__)

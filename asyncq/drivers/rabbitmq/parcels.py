@@ -12,9 +12,9 @@ import msgspec
 
 from asyncq.drivers.rabbitmq.content import Parcel, id_of, tag_of
 from asyncq.drivers.rabbitmq.wire import Content
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import UNREADABLE
 from asyncq.language.topology import copy_id
-from asyncq.seams.broker import Envelope
 from asyncq.seams.packing import pack, unpack
 
 REASON = "x-asyncq-reason"

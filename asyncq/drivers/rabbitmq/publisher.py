@@ -11,7 +11,8 @@ from asyncq.drivers.rabbitmq.content import Parcel
 from asyncq.drivers.rabbitmq.parcels import DIED_AT, REASON, wrap
 from asyncq.drivers.rabbitmq.sender import Sender, Sent
 from asyncq.drivers.rabbitmq.topology import Topology
-from asyncq.seams.broker import Envelope, Reject
+from asyncq.language.envelope import Envelope
+from asyncq.seams.broker import Reject
 from asyncq.seams.dead import pack_last
 from asyncq.texts import counted
 

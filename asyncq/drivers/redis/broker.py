@@ -40,9 +40,10 @@ from asyncq.drivers.redis.refusals import NoPermission
 from asyncq.drivers.redis.renewer import RedisLeaseRenewer
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueFull
+from asyncq.language.envelope import Envelope
 from asyncq.language.topology import Queue
 from asyncq.loggers import get_logger
-from asyncq.seams.broker import Consumer, Envelope, Lease, LeaseRenewer, Offers, QueueSpec
+from asyncq.seams.broker import Consumer, Lease, LeaseRenewer, Offers, QueueSpec
 from asyncq.seams.dead import DeadLimits
 from asyncq.seams.packing import pack
 

@@ -19,12 +19,12 @@ from asyncq.drivers.sqlite.envelopes import pack
 from asyncq.drivers.sqlite.records import expire, expire_watchers
 from asyncq.drivers.sqlite.store import SqliteDriver
 from asyncq.errors import BrokerUnavailable
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Status
 from asyncq.language.topology import Queue
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
 from asyncq.seams.broker import Consumer, Lease, LeaseRenewer, Offers, QueueSpec
 from asyncq.seams.dead import DeadLimits
-from asyncq.seams.envelope import Envelope
 
 FRESH = 0.5  # seconds that a sweep may wait for the file
 

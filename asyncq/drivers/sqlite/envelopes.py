@@ -3,9 +3,9 @@
 import msgspec
 
 from asyncq.errors import Refused
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import MAX_PRIORITY, UNREADABLE
 from asyncq.seams import packing
-from asyncq.seams.envelope import Envelope
 from asyncq.texts import counted
 
 LARGEST = 1_000_000_000  # bytes; SQLite takes no larger value

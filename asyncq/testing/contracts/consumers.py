@@ -9,7 +9,8 @@ from anyio import CancelScope, create_task_group, current_time, fail_after, slee
 from anyio.lowlevel import checkpoint
 
 from asyncq.errors import BrokerUnavailable
-from asyncq.seams.broker import MAX_BATCH, Ack, Broker, Consumer, Delivery, Envelope, Nack
+from asyncq.language.envelope import Envelope
+from asyncq.seams.broker import MAX_BATCH, Ack, Broker, Consumer, Delivery, Nack
 from asyncq.testing.contracts.given import (
     FAR,
     MAIL,

@@ -14,10 +14,11 @@ from anyio import fail_after
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.table import make_broker
+from asyncq.language.envelope import Envelope, LastAttempt
 from asyncq.language.message import Failure, Status
 from asyncq.language.topology import Queue
 from asyncq.seams.admin import DeadLetter, QueueAdmin
-from asyncq.seams.broker import MAX_BATCH, Broker, Envelope, LastAttempt, QueueSpec, Reject
+from asyncq.seams.broker import MAX_BATCH, Broker, QueueSpec, Reject
 from asyncq.seams.dead import DeadLimits
 from asyncq.testing.contracts.given import (
     FAR,

@@ -1,6 +1,7 @@
 """Envelopes: every field comes back, whatever way a message takes."""
 
-from asyncq.seams.broker import Broker, Envelope, Nack, Reject
+from asyncq.language.envelope import Envelope
+from asyncq.seams.broker import Broker, Nack, Reject
 from asyncq.testing.contracts.given import (
     MAIL,
     DriverFixtures,

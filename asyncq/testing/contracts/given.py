@@ -11,19 +11,11 @@ from anyio.lowlevel import checkpoint
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.table import make_backend, make_broker
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Record, Succeeded, new_id
 from asyncq.seams.admin import MessageFinder, QueueAdmin
 from asyncq.seams.backend import Backend, Watch
-from asyncq.seams.broker import (
-    MAX_BATCH,
-    Broker,
-    Consumer,
-    Delivery,
-    Envelope,
-    Lease,
-    Leased,
-    QueueSpec,
-)
+from asyncq.seams.broker import MAX_BATCH, Broker, Consumer, Delivery, Lease, Leased, QueueSpec
 from asyncq.seams.quarantine import Quarantine
 
 PATIENCE = 20.0  # seconds after which a test gives up

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asyncq.errors import LeaseLost
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Record, Status
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import (
@@ -23,7 +24,6 @@ from asyncq.seams.broker import (
     Completion,
     Consumer,
     Delivery,
-    Envelope,
     Lease,
     Nack,
     QueueSpec,

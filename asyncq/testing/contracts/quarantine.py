@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pytest
 from anyio import create_memory_object_stream, create_task_group, fail_after
 
-from asyncq.seams.broker import Ack, Delivery, Envelope, Nack, Reject
+from asyncq.language.envelope import Envelope
+from asyncq.seams.broker import Ack, Delivery, Nack, Reject
 from asyncq.testing.contracts.given import (
     FAR,
     MAIL,

@@ -7,6 +7,7 @@ from anyio import create_task_group, fail_after
 from anyio.lowlevel import checkpoint
 
 from asyncq.errors import QueueFull
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Status
 from asyncq.language.topology import Queue
 from asyncq.seams.admin import DeadLetter
@@ -17,7 +18,6 @@ from asyncq.seams.broker import (
     Ack,
     Consumer,
     Delivery,
-    Envelope,
     Nack,
     Reject,
 )

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from asyncq.seams.broker import Envelope
+from asyncq.language.envelope import Envelope
 from tests.faults.lab.audit import Audit
 from tests.faults.lab.rabbit_bed import rabbit_bed
 from tests.faults.lab.redis_bed import redis_bed

@@ -15,7 +15,7 @@ import pamqp.commands as amqp
 import pamqp.frame
 
 from asyncq.drivers.rabbitmq.content import Parcel, frames
-from asyncq.seams.broker import Envelope
+from asyncq.language.envelope import Envelope
 from tests.faults.lab.audit import Audit
 from tests.faults.lab.tasks import QUEUE
 from tests.servers import RabbitServer

@@ -9,7 +9,7 @@ import msgspec
 import redis
 
 from asyncq.drivers.redis.connection import Script
-from asyncq.seams.broker import Envelope
+from asyncq.language.envelope import Envelope
 from asyncq.seams.packing import pack, unpack
 from tests.faults.lab.audit import Audit, misplaced
 from tests.faults.lab.tasks import QUEUE

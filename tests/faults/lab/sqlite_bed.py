@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from asyncq.seams.broker import Envelope
+from asyncq.language.envelope import Envelope
 from asyncq.seams.packing import pack, unpack
 from tests.faults.lab.audit import Audit, misplaced
 from tests.faults.lab.tasks import QUEUE
