@@ -18,7 +18,7 @@ from asyncq.cli.arguments import AppArgument, StoreArgument
 from asyncq.cli.importing import told_if_slow
 from asyncq.cli.output import print_facts, print_json, print_traceback
 from asyncq.cli.texts import complain
-from asyncq.client.result import Result, record_of
+from asyncq.client.result import WHERE, Result, record_of
 from asyncq.client.task import Task
 from asyncq.client.values.encoding import read_plain
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, UnknownResult
@@ -220,11 +220,7 @@ async def _known_now(handle: Result[Any], task: str | None = None) -> Report:
 
 def _still(report: Report, timeout: float | None, app: App, target: str) -> str:
     """What to say of a message that has not ended in time."""
-    is_so = {
-        Status.QUEUED: "it waits for a worker",
-        Status.SCHEDULED: "it waits until it is due",
-        Status.RUNNING: "a worker runs it",
-    }.get(report.status, "where it is cannot be found out")
+    is_so = WHERE.get(report.status, "where it is cannot be found out")
     label = report.id if report.task is None else f"{report.task}[{report.id}]"
     return (
         f"task {label} has no outcome after {timeout or 0.0:g} s: {is_so}, and "

@@ -230,6 +230,9 @@ class Client:
         with suppress(ConfigurationError):  # the app was closed: who waits has heard
             self._at_hand().waiters.look(id)
 
+    def place_of(self, id: str) -> Status | None:
+        return self._at_hand().waiters.place_of(id)
+
     def why_late(self) -> str | None:
         """What keeps outcomes from being heard of, if anything does."""
         return self._at_hand().waiters.why_late()

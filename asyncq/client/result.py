@@ -34,6 +34,14 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)  # results of several types go in one list
 
 
+WHERE = {
+    Status.QUEUED: "it waits for a worker",
+    Status.SCHEDULED: "it waits until it is due",
+    Status.RUNNING: "a worker runs it",
+}
+"""What is said of a message that has not ended in time."""
+
+
 class Outcomes(Protocol):
     """Where results ask: the client that made them."""
 
@@ -43,6 +51,8 @@ class Outcomes(Protocol):
     def expect(self, expectation: "Expectation[Any]") -> None: ...
 
     def look(self, id: str) -> None: ...
+
+    def place_of(self, id: str) -> Status | None: ...
 
     def why_late(self) -> str | None: ...
 
@@ -207,6 +217,7 @@ def in_time(
         why = awaited.why_late()
         text = late() if why is None else f"{late()} that is known here"
         text = f"{text} after {timeout:g} s"
+        why = why or awaited.where()
         raise TimeoutError(text if why is None else f"{text}: {why}") from None
     finally:
         look.cancel()
@@ -254,6 +265,10 @@ class Expectation(ABC, Generic[R_co]):
         """What keeps outcomes from being heard of, if anything does."""
         return self.result._outcomes.why_late()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
+    def where(self) -> str | None:
+        """Where the message is that is late, in words; None where that is not known."""
+        return None
+
     @abstractmethod
     def tell(self, end: Record | BaseException) -> None:
         """This is its end, and the handle knows; or it will not come, and this is why."""
@@ -270,6 +285,10 @@ class _Awaited(Expectation[R_co]):
 
     def late(self) -> str:
         return f"task {self.id} has no outcome"
+
+    def where(self) -> str | None:
+        place = self.result._outcomes.place_of(self.id)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        return None if place is None else WHERE.get(place)
 
     def tell(self, end: Record | BaseException) -> None:
         if self._future.done():

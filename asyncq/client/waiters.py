@@ -79,6 +79,7 @@ class Waiters:
         self._unread: set[str] = set()
         self._along: list[Batch] = []  # of which all that is missing is in `_unread`
         self._doubts = Doubts()
+        self._places: dict[str, Status] = {}  # of what is waited for, as it was found last
         self._wanted = asyncio.Event()
         self._to_read = asyncio.Event()
         self._closed: BaseException | None = None
@@ -181,6 +182,10 @@ class Waiters:
                 self._doubts.raise_for(id)
                 self._ask([id])
 
+    def place_of(self, id: str) -> Status | None:
+        """Where it was, when somebody's time was half over; None if that is not known."""
+        return self._places.get(id)
+
     def why_late(self) -> str | None:
         """What keeps outcomes from being heard of, if anything does."""
         for outage in (self._blindness, self._silence):
@@ -269,7 +274,7 @@ class Waiters:
         for start in range(0, len(ids), READ_BATCH):
             batch = ids[start : start + READ_BATCH]
             # Asked before reading: a message that ends in between is found by the second.
-            places = await self._places([id for id in batch if id in in_doubt])
+            places = await self._located([id for id in batch if id in in_doubt])
             self._asked_at = asyncio.get_running_loop().time()
             try:
                 records = await self._backend.fetch(batch)
@@ -280,19 +285,21 @@ class Waiters:
                     self._resolve(record, wanted=True)
                 elif id not in places:
                     pass  # nobody was asked, or nobody can say
-                elif places[id] is None:
+                elif (place := places[id]) is None:
                     if id in self._foreign or self._doubts.is_surely_absent(id):
                         self._disappoint(id, UnknownResult(id))
                     else:
                         absent.append(id)
                 else:
                     self._doubts.found(id)
-                    if places[id] is Status.FAILED:  # by its queue's bounds, by no worker's word
+                    if id in self._waiting:
+                        self._places[id] = place
+                    if place is Status.FAILED:  # by its queue's bounds, by no worker's word
                         self._disappoint(id, TaskFailed(id, "DeadLetter", DEAD))
         if absent:  # a second look, when that is enough to be sure
             asyncio.get_running_loop().call_later(SURE, self.look, *absent)
 
-    async def _places(self, ids: Sequence[str]) -> dict[str, Status | None]:
+    async def _located(self, ids: Sequence[str]) -> dict[str, Status | None]:
         if not ids:
             return {}
         try:
@@ -354,6 +361,7 @@ class Waiters:
             return ()
         self._foreign.pop(id, None)
         self._unread.discard(id)
+        self._places.pop(id, None)
         for each in expected:
             each.at = None
         return expected

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 import anyio
 from anyio import CapacityLimiter, to_thread
 
-from asyncq.loggers import get_logger
+from asyncq.loggers import TRACEBACK, get_logger
 from asyncq.supervisor.leases import SupervisedLease
 from asyncq.supervisor.stalls import Stall, is_whole, read_answer
 from asyncq.texts import counted
@@ -242,7 +242,7 @@ class Child:
 
     async def _watch(self) -> None:
         """Log where the loop stands when it begins to stand still, and when it moves again."""
-        stood = False
+        stood, since = False, 0.0
         while True:
             due = time.monotonic() + (LOOK if stood else max(STALL - self.silence, LOOK))
             await anyio.sleep(due - time.monotonic())
@@ -253,15 +253,19 @@ class Child:
             stands = self.silence > STALL
             if stood and not stands:
                 self._stall, self._is_deaf = None, False
-                log.warning("the event loop of %s runs again", self)
+                log.warning(
+                    "the event loop of %s runs again, after %.1f s", self, time.monotonic() - since
+                )
                 stood = False
             elif stands and not stood:
                 stood = self._is_named = True
                 silence = self.silence
+                since = time.monotonic() - silence
                 where = await self._ask_where()
                 log.error(
-                    "the event loop of %s has been blocked for %.1f s %s", self, silence, where
-                )
+                    "the event loop of %s has been blocked for %.1f s %s%s",
+                    self, silence, where.task, where.remedy, extra={TRACEBACK: where.places},
+                )  # fmt: skip
                 self._stall = where
 
     async def _ask_where(self) -> Stall:

@@ -40,19 +40,31 @@ class Stall(msgspec.Struct, frozen=True):
     """What may be keeping the loop; what does, if that can be told."""
     is_idle: bool = False
     """Whether it said itself that there is none: what it lacked was this machine's time."""
+    by_thread: bool = False
+    """Whether there are stacks of threads among them."""
 
     @property
     def task(self) -> str:
-        return f"in task {self.message}" if self.message else "(none of its tasks is known)"
+        if self.message:
+            return f"in task {self.message}"
+        if self.by_thread:
+            return "by a task in a thread, which keeps the interpreter to itself"
+        return "(nothing runs in it: is this machine too busy?)" if self.is_idle else "(where?)"
 
-    def __str__(self) -> str:
-        lines = "\n".join(
-            f"  {frame.file}:{frame.line} in {frame.function}"
+    @property
+    def remedy(self) -> str:
+        if self.message:
+            return ": it is to await what takes long, or to be a plain function, run in a thread"
+        return ": such code needs a process of its own" if self.by_thread else ""
+
+    @property
+    def places(self) -> str:
+        """The stacks, the outermost call first."""
+        return "\n".join(
+            f"{frame.file}:{frame.line} in {frame.function}"
             for stack in self.stacks
             for frame in reversed(stack[:LINES])
         )
-        nothing = "nothing of it runs: is this machine too busy?" if self.is_idle else "unknown"
-        return f"{self.task}:\n{lines or f'  ({nothing})'}"
 
 
 def is_whole(answer: str) -> bool:
@@ -78,7 +90,12 @@ def read_answer(answer: str, loop_thread: int) -> Stall:
     # waiting for the interpreter lock, and what holds that is somebody else. So does somebody who
     # gives it away for moments only, if the loop was found where it waits.
     others = () if own and is_whole(answer) else _busy(threads.values())
-    return Stall(message, [*others, *own], is_idle=is_whole(answer) and not (others or own))
+    return Stall(
+        message,
+        [*others, *own],
+        is_idle=is_whole(answer) and not (others or own),
+        by_thread=bool(others),
+    )
 
 
 def _busy(stacks: Iterable[Stack]) -> Sequence[Stack]:

@@ -21,7 +21,7 @@ from types import FrameType
 
 import anyio
 
-from asyncq.loggers import get_logger
+from asyncq.loggers import TRACEBACK, get_logger
 from asyncq.worker.pool import Slots
 
 log = get_logger(__name__)
@@ -62,24 +62,29 @@ class LoopWatch:
         """Tell of a stall that is over, where the thread could not: it was stopped as well."""
         is_named, self._is_named = self._is_named, False
         if stood > STALL + TURN_EVERY and not is_named:
-            log.error("the event loop %s", told_afterwards(stood, self._slots.some_running()))
+            log.error(
+                "the worker's event loop %s", told_afterwards(stood, self._slots.some_running())
+            )
 
     def _watch(self) -> None:
         """The thread: log when the loop begins to stand still, and when it moves again."""
-        stands = False
+        stands, since = False, 0.0
         while not self._end.wait(TURN_EVERY):
-            silence = time.monotonic() - self._last_turn
+            now = time.monotonic()
+            silence = now - self._last_turn
             if silence < STALL:
                 if stands:
-                    log.warning("the event loop runs again")
+                    log.warning("the worker's event loop runs again, after %.1f s", now - since)
                 stands = False
             elif not stands:
-                stands = self._is_named = True
+                stands, since = True, now - silence
+                self._is_named = True
+                message = self._slots.message_of(asyncio.current_task(self._loop))
                 log.error(
-                    "the event loop has been blocked for %.1f s in task %s:\n%s",
+                    "the worker's event loop has been blocked for %.1f s %s",
                     silence,
-                    self._slots.message_of(asyncio.current_task(self._loop)) or "(none of ours)",
-                    _where(current_frames().get(self._loop_thread)),
+                    f"in task {message}" if message else "by what is none of its tasks",
+                    extra={TRACEBACK: _where(current_frames().get(self._loop_thread))},
                 )
 
 
@@ -108,6 +113,6 @@ def answer_no_more() -> None:
 
 def _where(frame: FrameType | None) -> str:
     if frame is None:
-        return "  (unknown)"
+        return ""
     stack = traceback.extract_stack(frame)[-STACK_LINES:]
-    return "\n".join(f"  {call.filename}:{call.lineno} in {call.name}" for call in stack)
+    return "\n".join(f"{call.filename}:{call.lineno} in {call.name}" for call in stack)

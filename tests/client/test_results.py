@@ -456,3 +456,28 @@ async def test_entering_twice_connects_once() -> None:
 
     with pytest.raises(ConfigurationError):
         _ = app.client
+
+
+async def test_who_waits_in_vain_hears_where_the_message_is(app: App) -> None:
+    gate = Gate()
+
+    @app.task
+    async def work() -> None:
+        await gate.pass_through()
+
+    async with app:
+        result = await work.enqueue()
+        later = await work.options(delay=60).enqueue()
+
+        with pytest.raises(TimeoutError, match=r"no outcome after 0.2 s: it waits for a worker$"):
+            await result.get(timeout=0.2)
+        with pytest.raises(
+            TimeoutError, match=r"no outcome after 0.2 s: it waits until it is due$"
+        ):
+            await later.get(timeout=0.2)
+        async with app.worker():
+            await gate.until_reached()
+            with pytest.raises(TimeoutError, match=r"no outcome after 0.2 s: a worker runs it$"):
+                await result.get(timeout=0.2)
+            gate.open()
+            await result.get(timeout=PATIENCE)

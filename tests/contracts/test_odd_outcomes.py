@@ -270,7 +270,7 @@ async def test_a_backend_that_stands_still_is_named_by_the_timeout(mortal: Redis
 
     async with app:
         result = await answer.enqueue()
-        with pytest.raises(TimeoutError, match=r"has no outcome after 0.1 s$"):
+        with pytest.raises(TimeoutError, match=r"after 0.1 s: it waits for a worker$"):
             await result.get(timeout=0.1)
         mortal.pause()
         try:

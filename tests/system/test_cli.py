@@ -405,3 +405,14 @@ def test_an_interrupted_wait_tells_the_id(shell: Shell) -> None:
     [line] = call.lines
     assert f"task tasks.add[{waiting[0]['id']}] was sent" in line
     assert f"asyncq result tasks:app {waiting[0]['id']}" in line
+
+
+def test_a_wrong_broker_in_the_environment_hinders_only_who_uses_it(shell: Shell) -> None:
+    shell.environment["ASYNCQ_BROKER"] = "redis//x"
+
+    called = shell.asyncq("call", "tasks:app", "add", "1", "2")
+    demo = shell.asyncq("demo")
+
+    assert called.code == 0, called.err
+    assert demo.code == 2
+    assert demo.err.startswith("asyncq: no broker driver for 'redis//x'")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from asyncq.app import App
-from asyncq.cli.demo import LAST_RUN, message_id
+from asyncq.cli.demo_run import LAST_RUN, message_id
 from asyncq.cli.demo_tasks import Plan
 from tests.system.commands import TIMEOUT, Shell
 

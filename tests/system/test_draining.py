@@ -113,7 +113,7 @@ def test_a_blocked_loop_cannot_hear_that_it_is_to_stop_and_the_supervisor_says_s
         line, took = told_and_said(worker, "has not heard that it is to end")
         assert worker.wait() == 0
 
-    assert f" in task block[{id}]:" in stall
+    assert f" in task block[{id}]: it is to await" in stall
     assert f" in task block[{id}]; after 60 s it is killed" in line
     assert took < 3.5  # it is blocked for four
 
