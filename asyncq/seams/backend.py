@@ -7,7 +7,8 @@ from typing import Protocol, Self
 
 import msgspec
 
-from asyncq.language.message import Progress, Record
+from asyncq.language.message import Record
+from asyncq.seams.topics import Topics
 
 
 class Watch(Protocol):
@@ -25,20 +26,10 @@ class Watch(Protocol):
         ...
 
 
-class ProgressBoard(Protocol):
-    """A backend that also keeps how far running tasks say they are."""
-
-    async def store_progress(self, id: str, progress: Progress, keep: float) -> None:
-        """Remember the latest progress of this message for ``keep`` seconds."""
-        ...
-
-    async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]: ...
-
-
 class BackendOffers(msgspec.Struct, frozen=True, kw_only=True):
     """What only some backends can do, or cannot."""
 
-    progress: ProgressBoard | None = None
+    topics: Topics | None = None
     keeps_nothing: bool = False
     """Who does not listen when an outcome is stored never hears it: a client listens before it
     sends."""
@@ -95,5 +86,5 @@ class Backend(Protocol):
         ...
 
     async def forget(self, ids: Sequence[str]) -> None:
-        """Remove these records, and their progress."""
+        """Remove these records."""
         ...

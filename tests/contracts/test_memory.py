@@ -28,9 +28,9 @@ from asyncq.testing.contracts import (
     FullBroker,
     LeaseContract,
     ModelContract,
-    ProgressContract,
     QuarantineContract,
     QueueContract,
+    TopicsContract,
     UnifiedContract,
 )
 from asyncq.testing.contracts.given import (
@@ -91,7 +91,7 @@ class TestBackend(InMemory, BackendContract):
     pass
 
 
-class TestProgress(InMemory, ProgressContract):
+class TestTopics(InMemory, TopicsContract):
     pass
 
 

@@ -32,9 +32,9 @@ def test_a_broker_says_what_it_offers_before_it_is_connected(url: str, parts: se
 @pytest.mark.parametrize(
     ("url", "parts"),
     [
-        ("memory://offers", {"progress"}),
-        ("sqlite:///offers.db", {"progress"}),
-        ("redis://127.0.0.1:1", {"progress"}),
+        ("memory://offers", {"topics"}),
+        ("sqlite:///offers.db", {"topics"}),
+        ("redis://127.0.0.1:1", {"topics"}),
         ("amqp://127.0.0.1:1", {"keeps_nothing"}),
         ("null://", {"tells_nothing"}),
     ],

@@ -21,9 +21,9 @@ from asyncq.testing.contracts import (
     FullBroker,
     LeaseContract,
     ModelContract,
-    ProgressContract,
     QuarantineContract,
     QueueContract,
+    TopicsContract,
     UnifiedContract,
 )
 
@@ -72,7 +72,7 @@ class TestBackend(InSqlite, BackendContract):
     pass
 
 
-class TestProgress(InSqlite, ProgressContract):
+class TestTopics(InSqlite, TopicsContract):
     pass
 
 

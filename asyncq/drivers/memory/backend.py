@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from anyio.lowlevel import checkpoint
 
 from asyncq.drivers.memory.store import MemoryDriver
+from asyncq.drivers.memory.topics import MemoryTopics
 from asyncq.drivers.subscriptions import Subscription
-from asyncq.language.message import Progress, Record
+from asyncq.language.message import Record
 from asyncq.seams.backend import BackendOffers, Watch
 
 
@@ -16,7 +17,7 @@ class MemoryBackend(MemoryDriver):
 
     @property
     def offers(self) -> BackendOffers:
-        return BackendOffers(progress=self)
+        return BackendOffers(topics=MemoryTopics(self._store, self._clock))
 
     async def store_records(self, records: Sequence[Record]) -> None:
         async with self._store.visit():
@@ -43,13 +44,3 @@ class MemoryBackend(MemoryDriver):
         async with self._store.visit():
             for message_id in ids:
                 self._store.records.remove(message_id)
-                self._store.progress.remove(message_id)
-
-    async def store_progress(self, id: str, progress: Progress, keep: float) -> None:
-        async with self._store.visit():
-            self._store.progress.put(id, progress, self._clock.now(), keep)
-
-    async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]:
-        async with self._store.visit():
-            now = self._clock.now()
-            return [self._store.progress.get(message_id, now) for message_id in ids]

@@ -13,7 +13,7 @@ call ``pytest.register_assert_rewrite("asyncq.testing.contracts")`` before the i
 """
 
 from asyncq.testing.contracts.admin import AdminContract
-from asyncq.testing.contracts.backends import BackendContract, ProgressContract
+from asyncq.testing.contracts.backends import BackendContract
 from asyncq.testing.contracts.brokers import BrokerContract
 from asyncq.testing.contracts.consumers import ConsumerContract
 from asyncq.testing.contracts.dead import DeadLetterContract
@@ -23,6 +23,7 @@ from asyncq.testing.contracts.leases import LeaseContract
 from asyncq.testing.contracts.model import ModelContract
 from asyncq.testing.contracts.quarantine import QuarantineContract
 from asyncq.testing.contracts.queues import QueueContract
+from asyncq.testing.contracts.topics import TopicsContract
 from asyncq.testing.contracts.unified import UnifiedContract
 
 __all__ = [
@@ -36,8 +37,8 @@ __all__ = [
     "FullBroker",
     "LeaseContract",
     "ModelContract",
-    "ProgressContract",
     "QuarantineContract",
     "QueueContract",
+    "TopicsContract",
     "UnifiedContract",
 ]

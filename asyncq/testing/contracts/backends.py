@@ -1,7 +1,5 @@
 """What every backend promises: one outcome for each message, kept for a time, told to who waits."""
 
-from typing import Protocol
-
 import msgspec
 import pytest
 from anyio import create_task_group, current_time, fail_after, move_on_after
@@ -13,12 +11,11 @@ from asyncq.language.message import (
     Failed,
     Failure,
     Outcome,
-    Progress,
     Record,
     Succeeded,
     new_id,
 )
-from asyncq.seams.backend import Backend, ProgressBoard
+from asyncq.seams.backend import Backend
 from asyncq.seams.broker import MAX_BATCH
 from asyncq.testing.contracts.given import FAR, PATIENCE, DriverFixtures, hear, record
 
@@ -221,44 +218,3 @@ class BackendContract(DriverFixtures):
                     number += 1
                     await backend.store_records([record(str(number), reply_to="me")])
                     heard += await watch.receive()
-
-
-class _BackendWithProgress(Backend, ProgressBoard, Protocol):
-    """A backend that also keeps progress."""
-
-
-class ProgressContract(DriverFixtures):
-    """The progress of running tasks."""
-
-    async def test_the_latest_progress_is_what_is_fetched(
-        self, backend: _BackendWithProgress
-    ) -> None:
-        await backend.store_progress("1", Progress(1, 10), FAR)
-        await backend.store_progress("1", Progress(2.5, 10), FAR)
-        await backend.store_progress("2", Progress(7), FAR)
-
-        found = await backend.fetch_progress(["2", "nobody", "1"])
-
-        assert list(found) == [Progress(7), None, Progress(2.5, 10)]
-
-    async def test_asking_for_nobodys_progress_is_fine(self, backend: _BackendWithProgress) -> None:
-        assert list(await backend.fetch_progress([])) == []
-
-    async def test_progress_is_kept_for_its_time(self, backend: _BackendWithProgress) -> None:
-        begun = current_time()
-        await backend.store_progress("1", Progress(1), 0.3)
-
-        with fail_after(PATIENCE):
-            while list(await backend.fetch_progress(["1"])) != [None]:
-                await checkpoint()
-
-        assert 0.25 < current_time() - begun < 3.0
-
-    async def test_forgetting_a_record_forgets_its_progress(
-        self, backend: _BackendWithProgress
-    ) -> None:
-        await backend.store_progress("1", Progress(1), FAR)
-
-        await backend.forget(["1"])
-
-        assert list(await backend.fetch_progress(["1"])) == [None]

@@ -1,0 +1,18 @@
+"""Effects: what follows from what a task does, as data that a store carries out."""
+
+import msgspec
+
+
+class Append(msgspec.Struct, frozen=True, array_like=True, tag="append", gc=False):
+    """One more item of a topic."""
+
+    topic: str
+    epoch: int
+    """Which run of the task says it. The items of a later run take the place of all earlier ones."""
+    number: int
+    """Its place in that run; they need not be dense."""
+    item: bytes
+    keep: float
+    """Seconds after which the topic is forgotten, unless something is appended before."""
+    most: int
+    """How many items the topic keeps; the oldest give way."""
