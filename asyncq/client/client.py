@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterable,
     Awaitable,
     Callable,
@@ -11,7 +12,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, contextmanager, suppress
 from itertools import islice
 from typing import Any, Self, TypeVar
 
@@ -22,13 +23,20 @@ from asyncq.client.calls import check_calls
 from asyncq.client.context import find_context
 from asyncq.client.dispatch import Dispatch, all_stored
 from asyncq.client.operate import Operator
+from asyncq.client.progress import follow
 from asyncq.client.result import Expectation, Result
 from asyncq.client.routing import DEFAULT_BROKER, Plan, Router
 from asyncq.client.task import Task
 from asyncq.client.waiters import Waiters
 from asyncq.clock import Clock
 from asyncq.config import Config
-from asyncq.errors import BackendUnavailable, ConfigurationError, MessageTooLarge, first_error
+from asyncq.errors import (
+    BackendError,
+    BackendUnavailable,
+    ConfigurationError,
+    MessageTooLarge,
+    first_error,
+)
 from asyncq.language.envelope import Envelope
 from asyncq.language.message import (
     EMPTY_ARGS,
@@ -45,6 +53,8 @@ from asyncq.loggers import get_logger
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import MAX_BATCH, Broker
 from asyncq.seams.codec import Codec
+from asyncq.seams.records import read_progress
+from asyncq.seams.topics import progress_of
 
 log = get_logger(__name__)
 
@@ -254,15 +264,29 @@ class Client:
         return status_of(record.outcome)
 
     async def progress(self, id: str) -> Progress | None:
-        if (board := self._at_hand().backend.offers.progress) is None:
+        if (topics := self._at_hand().backend.offers.topics) is None:
             return None
         with self._in_time():
-            [progress] = await board.fetch_progress([id])
-        return progress
+            [item] = await topics.last([progress_of(id)])
+        return None if item is None else read_progress(id, item.data)
+
+    async def progress_changes(self, result: Result[Any]) -> AsyncGenerator[Progress]:
+        client = self._at_hand()
+        if (topics := client.backend.offers.topics) is None:
+            raise BackendError(
+                f"{client.backend.store} keeps no progress: give the app a backend that does, as "
+                'in App(broker, backend="redis://...")'
+            )
+        async with aclosing(follow(topics, result)) as changes:
+            async for progress in changes:
+                yield progress
 
     async def forget(self, ids: Sequence[str]) -> None:
         with self._in_time():
-            await self._at_hand().backend.forget(ids)
+            backend = self._at_hand().backend
+            await backend.forget(ids)
+            if (topics := backend.offers.topics) is not None:
+                await topics.forget_topics([progress_of(id) for id in ids])
         if len(self.forgotten) > MOST_FORGOTTEN:
             self.forgotten.clear()
         self.forgotten.update(ids)

@@ -7,20 +7,25 @@ from typing import Any, Protocol
 
 from asyncq.language.message import Message, Progress
 from asyncq.language.quantities import number
+from asyncq.seams.topics import Place
 
-Report = Callable[[str, Progress], Awaitable[None]]
+Report = Callable[[str, Place, Progress], Awaitable[None]]
 
 
 class Context:
     """The run of one message. Ask for it by annotation, or with `current_context`."""
 
-    __slots__ = ("_report", "message", "state")
+    __slots__ = ("_report", "_said", "_started", "message", "state")
 
-    def __init__(self, message: Message, state: dict[str, Any], report: Report) -> None:
+    def __init__(
+        self, message: Message, state: dict[str, Any], report: Report, started: float
+    ) -> None:
         self.message = message
         self.state = state
         """What the worker's start-up hooks made: one dictionary for all its tasks."""
         self._report = report
+        self._started = started  # Unix seconds
+        self._said = 0  # how many times
 
     @property
     def id(self) -> str:
@@ -64,7 +69,9 @@ class Context:
         return self.message.header.headers
 
     async def progress(self, value: float, total: float | None = None) -> None:
-        """Say how far the task is; `Result.progress` reads it. Kept as long as a result would be.
+        """Say how far the task is; `Result.progress` and `Result.progress_changes` read it.
+
+        The last 100 are kept, for as long as a result would be.
 
         Raises:
             InvalidValue: not a finite number, ``total`` aside, which may be None.
@@ -72,7 +79,10 @@ class Context:
         """
         done = number("progress", value, at_least=None)
         whole = None if total is None else number("the progress's total", total, at_least=None)
-        await self._report(self.message.header.id, Progress(done, whole))
+        # A run that has begun later says more of the task than any before it, zombies among them.
+        place = Place(int(self._started * 1000), self._said)
+        self._said += 1
+        await self._report(self.message.header.id, place, Progress(done, whole))
 
 
 _current: ContextVar[Context] = ContextVar("asyncq_context")

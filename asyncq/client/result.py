@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -59,6 +59,8 @@ class Outcomes(Protocol):
     async def status(self, id: str) -> Status: ...
 
     async def progress(self, id: str) -> Progress | None: ...
+
+    def progress_changes(self, result: "Result[Any]") -> AsyncGenerator[Progress]: ...
 
     async def forget(self, ids: Sequence[str]) -> None: ...
 
@@ -142,6 +144,20 @@ class Result(Generic[R_co]):
     async def progress(self) -> Progress | None:
         """What the task last said with `Context.progress`. Raises `BackendUnavailable`."""
         return await self._outcomes.progress(self.id)
+
+    def progress_changes(self) -> AsyncGenerator[Progress]:
+        """What the task says with `Context.progress`, as it says it: ``async for``.
+
+        Who comes late begins with the earliest that is kept, of the last 100; any number may read
+        at once, in any process. When the task runs again it begins anew. It ends when the task
+        has, however that was.
+
+        Raises, as it is iterated:
+            UnknownResult: nothing is known of such a task.
+            BackendUnavailable: iterate anew.
+            BackendError: this backend keeps no progress.
+        """
+        return self._outcomes.progress_changes(self)
 
     async def forget(self) -> None:
         """Remove the stored outcome before its time. Raises `BackendUnavailable`."""

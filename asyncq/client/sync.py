@@ -7,7 +7,7 @@ Behind it is an ordinary client in an event loop of its own, in a thread
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from itertools import islice
 from typing import Any, Generic, Self, TypeVar, overload
@@ -59,6 +59,15 @@ class SyncResult(Generic[R]):
     def progress(self) -> Progress | None:
         """As `Result.progress`."""
         return self._client.call(lambda _: self._result.progress())
+
+    def progress_changes(self) -> Generator[Progress]:
+        """As `Result.progress_changes`: ``for``."""
+        changes = self._result.progress_changes()
+        try:
+            while (progress := self._client.call(lambda _: anext(changes, None))) is not None:
+                yield progress
+        finally:
+            self._client.call(lambda _: changes.aclose())
 
     def forget(self) -> None:
         """As `Result.forget`."""

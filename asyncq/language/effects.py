@@ -8,7 +8,7 @@ class Append(msgspec.Struct, frozen=True, array_like=True, tag="append", gc=Fals
 
     topic: str
     epoch: int
-    """Which run of the task says it. The items of a later run take the place of all earlier ones."""
+    """Which run of the task says it. The items of a later one take the place of all before."""
     number: int
     """Its place in that run; they need not be dense."""
     item: bytes

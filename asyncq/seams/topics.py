@@ -14,6 +14,15 @@ import msgspec
 
 from asyncq.language.effects import Append
 
+PROGRESS = "progress/"
+MOST_PROGRESS = 100
+"""How many of what a task has said of its progress are kept."""
+
+
+def progress_of(id: str) -> str:
+    """The topic in which the task of this message says how far it is."""
+    return PROGRESS + id
+
 
 class Place(NamedTuple):
     """Where an item stands in its topic; those of a later run are greater."""

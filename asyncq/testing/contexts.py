@@ -5,6 +5,7 @@ from typing import Any, Self
 from asyncq.client.context import Context, set_context
 from asyncq.clock import SystemClock
 from asyncq.language.message import Header, Message, Progress, new_id
+from asyncq.seams.topics import Place
 
 
 class TestContext(Context):
@@ -17,7 +18,7 @@ class TestContext(Context):
     __slots__ = ("_token", "reported")
 
     def __init__(self, message: Message, state: dict[str, Any]) -> None:
-        super().__init__(message, state, self._keep)
+        super().__init__(message, state, self._keep, message.header.sent_at)
         self.reported: list[Progress] = []
         """What was said with `Context.progress`."""
         self._token: Any = None
@@ -29,7 +30,7 @@ class TestContext(Context):
     def __exit__(self, *_: object) -> None:
         self._token.var.reset(self._token)
 
-    async def _keep(self, id: str, progress: Progress) -> None:
+    async def _keep(self, id: str, place: Place, progress: Progress) -> None:
         self.reported.append(progress)
 
 

@@ -135,7 +135,7 @@ class Executor:
             before = message.header.headers.get(LAST_ERROR)
             outcome = Expired(before if isinstance(before, str) else "")
             return self._end(delivery, message, prepared, outcome, started)
-        context = Context(message, self._state, self._report)
+        context = Context(message, self._state, self._report, started)
         set_context(context)
         try:
             outcome = self._succeeded(prepared, await call(prepared, message, context))

@@ -24,12 +24,15 @@ from asyncq.client.context import set_lender
 from asyncq.client.task import Task
 from asyncq.clock import Clock
 from asyncq.config import Config
+from asyncq.language.effects import Append
 from asyncq.language.message import Progress, new_id
 from asyncq.loggers import get_logger
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import Broker
 from asyncq.seams.codec import Codec
 from asyncq.seams.quarantine import Quarantine
+from asyncq.seams.records import encode_progress
+from asyncq.seams.topics import MOST_PROGRESS, Place, progress_of
 from asyncq.worker.burst import Burst, what_waits
 from asyncq.worker.drain import Drain, Stragglers
 from asyncq.worker.executor import Executor
@@ -239,17 +242,19 @@ class Worker:
         with anyio.move_on_after(self._config.grace, shield=True):
             await _call(hook, self._state)
 
-    async def _post_progress(self, id: str, progress: Progress) -> None:
+    async def _post_progress(self, id: str, place: Place, progress: Progress) -> None:
+        if (topics := self._backend.offers.topics) is None:
+            return
+        append = Append(
+            progress_of(id), place.epoch, place.number, encode_progress(progress),
+            self._config.keep_result, MOST_PROGRESS,
+        )  # fmt: skip
         loop = self._loop
         if asyncio.get_running_loop() is loop:
-            await self._store_progress(id, progress)
+            await topics.append([append])
         else:  # a plain task runs a loop of its own in its thread
-            storing = asyncio.run_coroutine_threadsafe(self._store_progress(id, progress), loop)
+            storing = asyncio.run_coroutine_threadsafe(topics.append([append]), loop)
             await asyncio.wrap_future(storing)
-
-    async def _store_progress(self, id: str, progress: Progress) -> None:
-        if (board := self._backend.offers.progress) is not None:
-            await board.store_progress(id, progress, self._config.keep_result)
 
 
 async def _call(hook: Hook, state: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from anyio import create_task_group, current_time, fail_after
+from anyio import create_task_group, current_time, fail_after, move_on_after
 from anyio.lowlevel import checkpoint
 
 from asyncq.language.effects import Append
@@ -203,7 +203,7 @@ class TopicsContract(DriverFixtures):
         self, topics: Topics
     ) -> None:
         for _ in range(3):
-            with pytest.raises(TimeoutError), fail_after(0.05):
+            with move_on_after(0.05):
                 async with topics.listen("t") as ear:
                     while True:
                         await ear.wait()
