@@ -24,6 +24,7 @@ INSERT INTO ready (queue, rank, place, seq) VALUES ('mail', 9, 1, 1);
 INSERT INTO messages (seq, queue, id, rank, envelope) VALUES (2, 'mail', 'due', 9, :due);
 INSERT INTO delayed (seq, queue, due) VALUES (2, 'mail', 1.0);
 UPDATE counter SET next = 3;
+INSERT INTO progress (id, expires, progress) VALUES ('ready', 1e12, x'00');
 """
 
 

@@ -10,17 +10,17 @@ from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.drivers.sqlite import records as rows
 from asyncq.drivers.sqlite import subscriptions
-from asyncq.drivers.sqlite.store import SqliteDriver
+from asyncq.drivers.sqlite.topics import SqliteTopics
 from asyncq.drivers.subscriptions import Subscription
 from asyncq.errors import BackendUnavailable
-from asyncq.language.message import Progress, Record
+from asyncq.language.message import Record
 from asyncq.seams.backend import BackendOffers, Watch
 from asyncq.seams.records import read_record
 
 LEAVE_TIMEOUT = 5.0  # seconds to take an address off the list in; it comes off by itself, later
 
 
-class SqliteBackend(SqliteDriver):
+class SqliteBackend(SqliteTopics):
     """Outcomes in one SQLite file: ``sqlite:///asyncq.db``."""
 
     def __init__(self, url: Url, clock: Clock) -> None:
@@ -28,7 +28,7 @@ class SqliteBackend(SqliteDriver):
 
     @property
     def offers(self) -> BackendOffers:
-        return BackendOffers(progress=self)
+        return BackendOffers(topics=self)
 
     async def store_records(self, records: Sequence[Record]) -> None:
         if not records:
@@ -59,16 +59,6 @@ class SqliteBackend(SqliteDriver):
 
     async def forget(self, ids: Sequence[str]) -> None:
         await self._write(lambda file: rows.forget(file, ids))
-
-    async def store_progress(self, id: str, progress: Progress, keep: float) -> None:
-        await self._write(
-            lambda file: rows.store_progress(file, id, progress, self._clock.now(), keep),
-            durable=False,
-        )
-
-    async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]:
-        found = await self._read(lambda file: rows.fetch_progress(file, ids, self._clock.now()))
-        return [found.get(message_id) for message_id in ids]
 
     async def _leave(self, address: str) -> None:
         # Shielded: others would lay out records for nobody. Bounded: not for long.

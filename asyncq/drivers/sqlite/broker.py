@@ -12,11 +12,10 @@ from contextlib import asynccontextmanager
 
 from asyncq.clock import Clock
 from asyncq.config import Url
-from asyncq.drivers.sqlite import admin, leases, lines
+from asyncq.drivers.sqlite import admin, items, leases, lines, records
 from asyncq.drivers.sqlite.consumer import SqliteConsumer
 from asyncq.drivers.sqlite.declared import declare
 from asyncq.drivers.sqlite.envelopes import pack
-from asyncq.drivers.sqlite.records import expire, expire_watchers
 from asyncq.drivers.sqlite.store import SqliteDriver
 from asyncq.errors import BrokerUnavailable
 from asyncq.language.envelope import Envelope
@@ -89,8 +88,9 @@ class SqliteBroker(SqliteDriver):
             now = self._clock.now()
             if now - asked > FRESH:
                 return 0  # the file was locked for long: others could not renew their leases either
-            expire(connection, "records", now)
-            expire_watchers(connection, now)
+            records.expire(connection, now)
+            records.expire_watchers(connection, now)
+            items.expire(connection, now)
             return leases.sweep(connection, queue, now)
 
         store = self._file

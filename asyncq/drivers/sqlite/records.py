@@ -1,12 +1,12 @@
-"""Records and progress in the file: statements, and nothing else."""
+"""Records in the file: statements, and nothing else."""
 
 import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyncq.drivers.sqlite.statements import as_json
-from asyncq.language.message import Progress, Record
-from asyncq.seams.records import encode_progress, encode_record, read_progress
+from asyncq.language.message import Record
+from asyncq.seams.records import encode_record
 
 BITE = 200  # expired rows removed at a time: more than a batch adds, and soon done
 
@@ -28,8 +28,8 @@ def keep(
     What is for an address that ``is_here`` does not know, and another process listens to, is laid
     out for that process.
     """
-    expire(connection, "records", now)
-    standing = _kept(connection, "1 FROM records", [record.id for record, _ in batch], now)
+    expire(connection, now)
+    standing = _kept(connection, "1", [record.id for record, _ in batch], now)
     new: dict[str, Packed] = {}
     for record, packed in batch:
         if record.id not in standing:
@@ -58,50 +58,31 @@ def keep(
 
 
 def _kept(
-    connection: sqlite3.Connection, what: str, ids: Sequence[str], now: float
+    connection: sqlite3.Connection, column: str, ids: Sequence[str], now: float
 ) -> dict[str, Any]:
-    """By id, what is asked for of the rows that have not expired: ``record FROM records``."""
+    """By id, this column of the rows that have not expired."""
     rows = connection.execute(
-        f"SELECT id, {what} WHERE id IN (SELECT value FROM json_each(?)) AND expires > ?",  # noqa: S608 - our own words
+        f"SELECT id, {column} FROM records"  # noqa: S608 - our own words
+        " WHERE id IN (SELECT value FROM json_each(?)) AND expires > ?",
         (as_json(ids), now),
     )
     return dict(rows)
 
 
 def fetch(connection: sqlite3.Connection, ids: Sequence[str], now: float) -> dict[str, object]:
-    return _kept(connection, "record FROM records", ids, now)
+    return _kept(connection, "record", ids, now)
 
 
 def forget(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
     chosen = (as_json(ids),)
     connection.execute("DELETE FROM records WHERE id IN (SELECT value FROM json_each(?))", chosen)
-    connection.execute("DELETE FROM progress WHERE id IN (SELECT value FROM json_each(?))", chosen)
 
 
-def store_progress(
-    connection: sqlite3.Connection, message_id: str, progress: Progress, now: float, seconds: float
-) -> None:
-    expire(connection, "progress", now)
-    connection.execute(
-        "INSERT INTO progress (id, expires, progress) VALUES (?, ?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, progress = excluded.progress",
-        (message_id, now + seconds, encode_progress(progress)),
-    )
-
-
-def fetch_progress(
-    connection: sqlite3.Connection, ids: Sequence[str], now: float
-) -> dict[str, Progress]:
-    found = _kept(connection, "progress FROM progress", ids, now)
-    read = {message_id: read_progress(message_id, packed) for message_id, packed in found.items()}
-    return {message_id: progress for message_id, progress in read.items() if progress is not None}
-
-
-def expire(connection: sqlite3.Connection, table: str, now: float) -> None:
+def expire(connection: sqlite3.Connection, now: float) -> None:
     """Remove some of what is past its time, so that the file does not grow for ever."""
     connection.execute(
-        f"DELETE FROM {table} WHERE number IN"  # noqa: S608 - our own words
-        f" (SELECT number FROM {table} WHERE expires <= ? ORDER BY expires LIMIT ?)",
+        "DELETE FROM records WHERE number IN"
+        " (SELECT number FROM records WHERE expires <= ? ORDER BY expires LIMIT ?)",
         (now, BITE),
     )
 

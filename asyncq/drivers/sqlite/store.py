@@ -17,6 +17,7 @@ from anyio import move_on_after, to_thread
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.drivers.sqlite.connection import SqliteSettings, translated
+from asyncq.drivers.sqlite.ears import SqliteEar, SqliteEars
 from asyncq.drivers.sqlite.operations import Operation
 from asyncq.drivers.sqlite.reader import Poll, Reader
 from asyncq.drivers.sqlite.subscriptions import SqliteSubscriptions
@@ -41,6 +42,7 @@ class SqliteStore:
         # By queue, the longest idle first.
         self._wakeups: dict[str, deque[Wakeup]] = defaultdict(deque)
         self.subscriptions = SqliteSubscriptions(self._writer.submit)
+        self.ears = SqliteEars()
 
     # Work on the file
 
@@ -128,6 +130,19 @@ class SqliteStore:
             with self._lock:
                 if self.subscriptions.remove(subscription):
                     self._reader.withdraw(self.subscriptions)
+
+    @contextmanager
+    def listening(self, ear: SqliteEar) -> Generator[None]:
+        """Tell this ear what is new in its topic."""
+        with self._lock:
+            if self.ears.add(ear):
+                self._reader.watch(self.ears)
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self.ears.remove(ear):
+                    self._reader.withdraw(self.ears)
 
     # The end
 
