@@ -12,15 +12,14 @@ from asyncq.config import Url
 from asyncq.drivers.hosts import Hosts
 from asyncq.drivers.redis.causes import too_large
 from asyncq.drivers.redis.connection import Link, RedisStore, lifetime
+from asyncq.drivers.redis.topics import RedisTopics
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BackendError, BackendUnavailable
-from asyncq.language.message import Progress, Record
+from asyncq.language.message import Record
 from asyncq.seams.backend import BackendOffers, Watch
 from asyncq.seams.records import (
-    encode_progress,
     encode_record,
     pack_pushed,
-    read_progress,
     read_pushed,
     read_record,
 )
@@ -32,10 +31,11 @@ class RedisBackend:
     def __init__(self, where: Url | Hosts, clock: Clock) -> None:
         self._store = RedisStore(where)
         self._link = Link(self._store, BackendUnavailable)
+        self._topics = RedisTopics(self._store, self._link)
 
     @property
     def offers(self) -> BackendOffers:
-        return BackendOffers(progress=self)
+        return BackendOffers(topics=self._topics)
 
     @property
     def store(self) -> Hashable:
@@ -45,6 +45,7 @@ class RedisBackend:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._topics.close()
         self._link.close()
 
     async def store_records(self, records: Sequence[Record]) -> None:
@@ -96,24 +97,7 @@ class RedisBackend:
 
     async def forget(self, ids: Sequence[str]) -> None:
         if ids:
-            keys = [
-                key
-                for id in ids
-                for key in (self._store.key("r", id), self._store.key("progress", id))
-            ]
-            await self._link("UNLINK", *keys)
-
-    async def store_progress(self, id: str, progress: Progress, keep: float) -> None:
-        milliseconds = max(1, int(keep * 1000))
-        await self._link(
-            "SET", self._store.key("progress", id), encode_progress(progress), "PX", milliseconds
-        )
-
-    async def fetch_progress(self, ids: Sequence[str]) -> Sequence[Progress | None]:
-        if not ids:
-            return ()
-        blobs = await self._link("MGET", *[self._store.key("progress", id) for id in ids])
-        return [read_progress(id, blob) for id, blob in zip(ids, blobs, strict=True)]
+            await self._link("UNLINK", *[self._store.key("r", id) for id in ids])
 
 
 class RedisWatch:

@@ -77,12 +77,12 @@ def dead_bounds(limits: DeadLimits) -> tuple[int, int]:
 
 
 class Script:
-    """``scripts/<name>.lua`` behind the prelude; data reach it through KEYS and ARGV alone."""
+    """``scripts/<name>.lua``; data reach it through KEYS and ARGV alone."""
 
     __slots__ = ("sha", "text")
 
-    def __init__(self, name: str) -> None:
-        self.text = _script_text("prelude") + _script_text(name)
+    def __init__(self, name: str, *, behind_prelude: bool = True) -> None:
+        self.text = (_script_text("prelude") if behind_prelude else "") + _script_text(name)
         # What Redis itself names a script by; nothing is secured with it.
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
@@ -243,6 +243,20 @@ class Link:
             self._see_that_it_is_used(moves)
             return await self("EVAL", script.text, 1, key, *args)
 
+    async def scripts(self, script: Script, calls: Sequence[Sequence[Any]]) -> list[Any]:
+        """Run a script for each of these keys with their arguments, sent together.
+
+        It must do no harm to run it again: some may have run before one fails.
+        """
+        moves = self._hosts.moves
+        try:
+            return await self.pipeline([("EVALSHA", script.sha, 1, *call) for call in calls])
+        except ReplyError as error:
+            if error.code != UNKNOWN_SCRIPT:
+                raise
+            self._see_that_it_is_used(moves)
+            return await self.pipeline([("EVAL", script.text, 1, *call) for call in calls])
+
     async def pipeline(self, commands: Sequence[Sequence[Any]], blocks: float = 0.0) -> list[Any]:
         """Send commands together; one reply each. Raises the first error among the replies."""
         packed = b"".join([pack_command(tuple(command)) for command in commands])
@@ -299,6 +313,28 @@ class Link:
             self.store.give_up()
             raise lost or TimeoutError("it did not answer in time")
         return replies
+
+    async def listen(self, take: Callable[[Any], None], lose: Callable[[], None]) -> None:
+        """Connect, to ask by `tell` alone; see `Wire.hand_on`."""
+        async with self._turn:
+            if not self.is_connected:
+                try:
+                    (await self._connect()).hand_on(take, lose)
+                except OSError as error:
+                    raise self._gone(error) from error
+
+    def tell(self, *command: Any) -> None:
+        """Send a command whose answer comes as a push.
+
+        Raises:
+            BrokerUnavailable, BackendUnavailable: it is gone.
+        """
+        try:
+            if self._wire is None:
+                raise ConnectionResetError("not connected")
+            self._wire.tell(pack_command(command))
+        except OSError as error:
+            raise self._gone(error) from error
 
     async def next_push(self) -> Any:
         """What the server says next on a subscribed connection.

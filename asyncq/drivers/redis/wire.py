@@ -8,7 +8,7 @@ call costs. Here a call is one write, one future, and hiredis.
 import asyncio
 import re
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import hiredis
@@ -44,6 +44,8 @@ class Wire(asyncio.Protocol):
         self._pushes: deque[Any] = deque()
         self._pushed: asyncio.Future[None] | None = None
         self._is_paused = False
+        self._take_push: Callable[[Any], None] | None = None
+        self._lose: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._late_at = 0.0  # loop time at which who waits is told that nothing came
         self.is_open = True
@@ -99,6 +101,15 @@ class Wire(asyncio.Protocol):
         except RuntimeError as error:
             # What uvloop raises when the connection was reset while nobody looked.
             raise ConnectionResetError(str(error)) from error
+
+    def hand_on(self, take: Callable[[Any], None], lose: Callable[[], None]) -> None:
+        """Hand on pushes as they come, instead of keeping them for `next_push`.
+
+        When the connection is gone, say so once.
+        """
+        if not self.is_open:
+            raise ConnectionResetError("the server closed the connection")
+        self._take_push, self._lose = take, lose
 
     async def next_push(self, timeout: float) -> Any:
         """What the server says next, unasked; None when nothing came in time.
@@ -168,6 +179,9 @@ class Wire(asyncio.Protocol):
             self._answered.exception()
         if self._pushed is not None and not self._pushed.done():
             self._pushed.set_result(None)
+        if self._lose is not None:
+            lose, self._lose = self._lose, None
+            lose()
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
@@ -183,6 +197,9 @@ class Wire(asyncio.Protocol):
     def _take(self, reply: Any) -> None:
         answered = self._answered
         if answered is None:
+            if self._take_push is not None:
+                self._take_push(reply)
+                return
             self._pushes.append(reply)
             if self._pushed is not None and not self._pushed.done():
                 self._pushed.set_result(None)
