@@ -60,7 +60,13 @@ class Topics(Protocol):
     """
 
     async def append(self, appends: Sequence[Append]) -> None:
-        """Append what is later than all in its topic; of the rest nothing happens."""
+        """Append what is later than all in its topic; of the rest nothing happens.
+
+        A power cut may take back the last ones, where the store has others for its outcomes.
+
+        Raises:
+            BackendError: an item is larger than the store takes.
+        """
         ...
 
     async def read(
@@ -74,7 +80,7 @@ class Topics(Protocol):
         ...
 
     async def forget_topics(self, topics: Sequence[str]) -> None:
-        """Remove all items of these."""
+        """Remove all items of these; who listens is not told."""
         ...
 
     def listen(self, topic: str) -> AbstractAsyncContextManager[Ear]:

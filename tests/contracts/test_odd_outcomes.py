@@ -16,6 +16,7 @@ from asyncq.client import waiters
 from asyncq.client.context import Context
 from asyncq.errors import BackendUnavailable, BrokerUnavailable
 from asyncq.language.message import new_id
+from asyncq.seams.topics import progress_of
 from tests.client.given import PATIENCE, Gate, until
 from tests.servers import RedisServer, start_redis
 
@@ -55,20 +56,24 @@ def stored(request: pytest.FixtureRequest, sqlite_path: Path) -> tuple[App, Spoi
     prefix: str = request.getfixturevalue("redis_prefix")
 
     def spoil(what: str, id: str, raw: Any) -> None:
-        key = f"{prefix}:{'r' if what == 'record' else what}:{id}"
-        client.delete(key)
-        client.set(key, raw)
+        if what == "record":
+            client.set(f"{prefix}:r:{id}", raw)
+        else:
+            client.xadd(f"{prefix}:topic:{progress_of(id)}", {"item": raw}, id="1-1")
 
     return request.getfixturevalue("redis_app"), spoil
 
 
 def spoil_sqlite(path: Path, what: str, id: str, raw: Any) -> None:
-    table, column = ("records", "record") if what == "record" else ("progress", "progress")
     with sqlite3.connect(path, timeout=10) as file:
-        file.execute(f"DELETE FROM {table} WHERE id = ?", (id,))
-        file.execute(
-            f"INSERT INTO {table} (id, expires, {column}) VALUES (?, ?, ?)", (id, 1e12, raw)
-        )
+        if what == "record":
+            file.execute("INSERT INTO records (id, expires, record) VALUES (?, 1e12, ?)", (id, raw))
+        else:
+            topic = file.execute(
+                "INSERT INTO topics (name, epoch, last, count, expires) VALUES (?, 1, 1, 1, 1e12)",
+                (progress_of(id),),
+            ).lastrowid
+            file.execute("INSERT INTO topic_items VALUES (?, 1, ?)", (topic, raw))
     file.close()
 
 
@@ -153,8 +158,8 @@ async def test_keys_of_other_types_end_nothing(
         return 42
 
     async with app, app.worker():
-        for kind in ("r", "progress"):
-            client.lpush(f"{redis_prefix}:{kind}:odd", "a list")
+        for key in ("r:odd", f"topic:{progress_of('odd')}"):
+            client.lpush(f"{redis_prefix}:{key}", "a list")
         with pytest.raises(UnknownResult):
             await app.result("odd").get(timeout=PATIENCE)
         assert await app.result("odd").progress() is None

@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.drivers.memory.queue import MemoryQueue
-from asyncq.drivers.memory.topics import Shelf
+from asyncq.drivers.memory.topics import StoredTopics
 from asyncq.drivers.subscriptions import Subscriptions
 from asyncq.language.message import Record
 
@@ -31,7 +31,7 @@ class MemoryStore:
         self.name = name
         self.lock = threading.Lock()
         self.records: Expiring[Record] = Expiring()
-        self.topics = Shelf()
+        self.topics = StoredTopics()
         self.published: set[str] = set()
         self._queues: dict[str, MemoryQueue] = {}
         self.subscriptions = Subscriptions()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LONGEST_WAIT = 1.0  # seconds; after that an ear says that there may be something
 
 
-class Shelf:
+class StoredTopics:
     """All topics of a store, in plain data; whoever calls holds the store's lock."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What every keeper of topics promises: an order, one copy, bounds, and that news are heard."""
+"""What every store promises of its topics: an order, one copy, bounds, and that news are heard."""
 
 from collections.abc import Sequence
 from itertools import pairwise
