@@ -144,10 +144,10 @@ class RabbitBed:
         self.put_raw(envelope.id.encode(), envelope.body)  # which has its own later fields
 
     def fill(self) -> None:
-        self._server.evaluate("vm_memory_monitor:set_vm_memory_high_watermark({absolute, 1})")
+        self._server.control("set_vm_memory_high_watermark", "absolute", "1")
 
     def make_room(self) -> None:
-        self._server.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.4)")
+        self._server.control("set_vm_memory_high_watermark", "0.4")
 
     def _takes(self, message: bytes) -> bool:
         """Whether RabbitMQ keeps it; False if no queue takes it."""
