@@ -113,7 +113,7 @@ class RabbitConsumer:
                 await self._stop_pushing()
                 await self._unsettled.give_back(list(self._open.values()))
                 if self._unsettled.unproven > MOST_UNPROVEN:
-                    await self._window.flush(self.ask)
+                    await self._window.flush(self.ask, self._hear_queue)
                     await self._unsettled.give_back(list(self._open.values()))
         if channel is not None:
             if self._open or channel.closed is not None:
@@ -128,8 +128,16 @@ class RabbitConsumer:
         await self._unsettled.give_back(unseen)
 
     async def _stop_pushing(self) -> None:
-        if await self._window.close(self.ask):
-            self._unsettled.unproven = 0
+        with self._unsettled.kept_back():
+            if await self._window.close(self.ask, self._hear_queue):
+                self._unsettled.unproven = 0
+
+    async def _hear_queue(self) -> None:
+        """Have the queue answer behind what it was told: by a message, if it has one."""
+        [answer] = await self.ask(amqp.Basic.Get(queue=self._name))
+        if isinstance(answer, Content):
+            self._living_channel().on_delivery(answer)
+            self._unsettled.hold([])
 
     @property
     def offers(self) -> ConsumerOffers:

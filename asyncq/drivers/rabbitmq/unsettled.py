@@ -6,7 +6,8 @@ beside what it has.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 
 import anyio
 import msgspec
@@ -163,6 +164,7 @@ class Unsettled:
         self.suspects = Suspects(queue, lease, ask, self)
         self.unproven = 0
         """How many were settled, and RabbitMQ's channel alone has said that it has heard so."""
+        self._may_acknowledge: asyncio.Event | None = None  # where that is not at once
 
     async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
         """As `Consumer.settle`. RabbitMQ fences by the connection: then it raises `LeaseLost`."""
@@ -250,8 +252,20 @@ class Unsettled:
         self.by_tag.clear()
         self.suspects.leave()
 
+    @contextmanager
+    def kept_back(self) -> Generator[None]:
+        """Acknowledge nothing meanwhile: each acknowledgement may have the queue push another."""
+        self._may_acknowledge = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._may_acknowledge.set()
+            self._may_acknowledge = None
+
     async def _acknowledge(self, tags: Sequence[int]) -> None:
         """In as few frames as their order allows."""
+        if self._may_acknowledge is not None:
+            await self._may_acknowledge.wait()
         settled = sorted(tags)
         self.unproven += len(settled)
         for tag in settled:

@@ -4,7 +4,7 @@ What is pushed to one of those is fixed when it begins, so a window grows by oth
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import anyio
@@ -14,7 +14,9 @@ from asyncq.drivers.rabbitmq.parcels import Received
 from asyncq.drivers.rabbitmq.wire import HEARD, Ask
 from asyncq.seams.broker import Lease, QueueSpec
 
-QUIET = 0.05  # seconds without a push after which none is on its way
+QUIET = 0.05  # seconds without a push after which the queue is asked whether one is on its way
+# Times that it is: of what RabbitMQ's channel kept back, the queue hears when it has answered once.
+ANSWERS = 2
 PREFETCH = 100  # where nobody says
 MOST_PREFETCH = 65535  # AMQP's
 
@@ -75,28 +77,37 @@ class Window:
         self.was_ended = False
         await self._consume(ask, self._tag, self._prefetch)
 
-    async def close(self, ask: Ask) -> bool:
+    async def close(self, ask: Ask, hear_queue: Callable[[], Awaitable[None]]) -> bool:
         """Be pushed to no more. Returns whether the queue itself has answered that.
 
         What reaches a consumer that is not there any more goes back as if it had been delivered.
-        So we wait until nothing is on its way: the window is full, or nothing comes, and a server
-        that was slow has passed on what had come to its channel.
+        So we wait until nothing is on its way: the window is full, or the queue has answered behind
+        all that was settled (``hear_queue``; no more is settled meanwhile), then the channel behind
+        what the queue had pushed, and nothing came. Only what is published in the moment after
+        that answer may still go back so.
         """
         if self._tag is None or self.was_ended:
             return False
-        while len(self._unsettled) < self.size:
+        answers = 0
+        while len(self._unsettled) < self.size and answers < ANSWERS:
             before = len(self._unsettled)
             await self.next_push(QUIET)
+            await (self._join_and_leave(ask) if self.is_single else hear_queue())
             await ask(HEARD)
-            if len(self._unsettled) == before:
-                break
+            answers = answers + 1 if len(self._unsettled) == before else 0
         tags, self._tag = [self._tag, *self._extra], None
         self._extra.clear()
         await ask(*[amqp.Basic.Cancel(consumer_tag=tag) for tag in tags])
         return True
 
-    async def flush(self, ask: Ask) -> None:
-        """Once closed: have the queue itself hear all that was settled. It may push one message.
+    async def _join_and_leave(self, ask: Ask) -> None:
+        """Where only one consumer is pushed to, and none may fetch: another is answered."""
+        tag = self._new_tag()
+        await self._consume(ask, tag, 1)
+        await ask(amqp.Basic.Cancel(consumer_tag=tag))
+
+    async def flush(self, ask: Ask, hear_queue: Callable[[], Awaitable[None]]) -> None:
+        """Once closed: have the queue itself hear all that was settled. Messages may come of it.
 
         While a queue is slow, RabbitMQ's channel keeps settlements back, and forgets them as it is
         closed. That a consumer begins, and that it ends, the queue answers behind what it was told.
@@ -104,7 +115,7 @@ class Window:
         if not self.was_ended:
             self._prefetch = 1
             await self.open(ask)
-            await self.close(ask)
+            await self.close(ask, hear_queue)
 
     async def stretch(self, ask: Ask, *, is_idle: bool) -> None:
         """Be pushed as many more as wait for others, by a consumer beside the first.
