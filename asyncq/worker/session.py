@@ -304,10 +304,15 @@ async def _enter_all(fetchers: Sequence[Fetcher]) -> None:
 
 async def _take_no_more(consumers: Iterable[Consumer]) -> None:
     """Leave to others at once what was pushed to us and does not run: a drain may take long."""
-    for consumer in consumers:
-        if (take_no_more := consumer.offers.take_no_more) is not None:
-            with suppress(BrokerUnavailable):  # then it is given back as we leave
-                await take_no_more()
+
+    async def leave(take_no_more: Callable[[], Awaitable[None]]) -> None:
+        with suppress(BrokerUnavailable):  # then it is given back as we leave
+            await take_no_more()
+
+    async with create_task_group() as group:
+        for consumer in consumers:
+            if (take_no_more := consumer.offers.take_no_more) is not None:
+                group.start_soon(leave, take_no_more)
 
 
 async def _until_lost(lease: Lease) -> None:
