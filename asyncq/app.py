@@ -339,8 +339,7 @@ class App:
             by_broker[self.client.broker_of(queue)].append(queue)
         return Worker(
             tasks=self.tasks,
-            brokers=self.client.brokers,
-            backend=self.client.backend,
+            client=self.client,
             codec=self._codec,
             config=config,
             clock=self._clock,
@@ -349,7 +348,6 @@ class App:
             startup=[self._work_here, *self._startup],
             shutdown=self._shutdown,
             burst=burst,
-            until_failed=self.client.until_failed,
         )
 
     def _check_worker(

@@ -40,11 +40,15 @@ async def close_bank(state: dict[str, Any]) -> None:
 async def charge(
     ctx: asyncq.Context, order: str, amount: float, *, currency: str = "EUR"
 ) -> dict[str, Any]:
-    """Tried again while the bank is out of reach; a card that is declined fails at once."""
+    """Tried again while the bank is out of reach; a card that is declined fails at once.
+
+    The receipt is sent exactly if it is paid.
+    """
     if amount > 1000:
         raise CardDeclined(f"{order}: {amount} is above the limit")
     if random.random() < 0.5:
         raise Unreachable(f"attempt {ctx.attempt} got no answer")
+    await ctx.enqueue_after(receipt.s(order))
     return {"order": order, "paid": amount * ctx.state["rates"][currency], "try": ctx.attempt}
 
 

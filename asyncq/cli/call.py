@@ -22,7 +22,8 @@ from asyncq.client.result import WHERE, Result, record_of
 from asyncq.client.task import Task
 from asyncq.client.values.encoding import read_plain
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, UnknownResult
-from asyncq.language.message import Failed, Failure, Progress, Record, Status, Succeeded, status_of
+from asyncq.language.message import Failed, Failure, Progress, Status, Succeeded, status_of
+from asyncq.language.record import Record
 from asyncq.language.signature import Signature
 from asyncq.language.spelling import same_function
 from asyncq.language.topology import check_queue_name

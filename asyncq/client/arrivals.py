@@ -8,7 +8,8 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 
-from asyncq.language.message import Failed, Record, Succeeded
+from asyncq.language.message import Failed, Succeeded
+from asyncq.language.record import Record
 
 BATCH = 500  # ids that calls one by one share
 LARGE = 16 * 1024  # bytes; a larger value is fetched when somebody asks

@@ -37,6 +37,7 @@ from asyncq.errors import (
     MessageTooLarge,
     first_error,
 )
+from asyncq.language.effects import Send
 from asyncq.language.envelope import Envelope
 from asyncq.language.message import (
     EMPTY_ARGS,
@@ -53,6 +54,7 @@ from asyncq.loggers import get_logger
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import MAX_BATCH, Broker
 from asyncq.seams.codec import Codec
+from asyncq.seams.packing import pack
 from asyncq.seams.records import read_progress
 from asyncq.seams.topics import progress_of
 
@@ -96,6 +98,9 @@ class Client:
         """Outcomes that were removed from here, the latest of them. Handles that were carried to
         other threads look here and add to it: each change is one step."""
         self._here = here
+        self._keeps_effects = backend.offers.keeps_effects
+        # Whether all brokers keep out by themselves what has ended already.
+        self._knows_outcomes = all(each.store == backend.store for each in brokers.values())
         self._failure: BaseException | None = None
         self.entered = 0
         """How many blocks are inside."""
@@ -220,6 +225,36 @@ class Client:
             await all_stored(under_way)
         return results
 
+    def follow_up(self, signature: Signature[Any], id: str) -> list[Send]:
+        """What a task is to send at its end, as effects of its record; ``id`` unless it says one.
+
+        Raises as `Task.enqueue`, and:
+            ConfigurationError: the backend keeps no outcomes.
+        """
+        if not self._keeps_effects:
+            raise ConfigurationError(
+                "what a task sends at its end is kept with its outcome, and this app's backend "
+                "keeps none: give the app one that does, as in backend='redis://localhost', or "
+                "send it with enqueue(), whatever comes of the task"
+            )
+        plan = self._router.decide(signature)
+        envelope = self._envelope(
+            signature, plan, self._clock.now(), id=id, again=not self._knows_outcomes
+        )
+        if envelope.headers:
+            pack(envelope)  # what cannot be carried is refused here, not when the task has ended
+        if plan.is_default:
+            return [Send(envelope, DEFAULT_BROKER)]
+        return [Send(copy, name) for name, copy in self._dispatch.place(plan, envelope)]
+
+    def send(self, sends: Sequence[Send]) -> Sequence["asyncio.Future[None]"]:
+        """Publish these; the futures are done once the brokers keep them, or will not.
+
+        Raises:
+            ConfigurationError: this app has no broker of that name.
+        """
+        return self._dispatch.send(sends)
+
     def result(self, id: str, task: Task[..., Any] | None = None) -> Result[Any]:
         """The handle to any task's outcome, whoever sent it: as plain data, or as ``task`` says."""
         try:
@@ -312,7 +347,16 @@ class Client:
             return self
         return self._here()  # of this loop, where the app was left and entered again
 
-    def _envelope(self, signature: Signature[Any], plan: Plan, now: float) -> Envelope:
+    def _envelope(
+        self,
+        signature: Signature[Any],
+        plan: Plan,
+        now: float,
+        *,
+        id: str | None = None,
+        again: bool = False,
+    ) -> Envelope:
+        """The message of a call; ``id``, unless that says one, of what follows from a task."""
         options = signature.options
         expires = options.expires if options.expires is not None else plan.expires
         keep = options.keep_result if options.keep_result is not None else plan.keep_result
@@ -321,14 +365,15 @@ class Client:
         if signature.args or signature.kwargs:
             args, kwargs = plan.encode(signature.args, signature.kwargs)
         header = Header(
-            id=options.id or new_id(),
+            id=options.id or id or new_id(),
             queue=plan.queue,
             priority=plan.priority,
             eta=options.eta if options.delay is None else now + options.delay,
             expires=None if expires is None or expires == math.inf else now + expires,
-            reply_to=self.waiters.address,
+            reply_to=self.waiters.address if id is None else None,  # nobody here waits for it
             sent_at=now,
             headers=options.headers or {},
+            again=again,
         )
         message = Message(
             header,

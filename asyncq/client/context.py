@@ -1,31 +1,45 @@
 """The context: what a running task can know of its message and its worker."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Protocol
 
-from asyncq.language.message import Message, Progress
+from asyncq.language.effects import MOST_EFFECTS, Send
+from asyncq.language.message import Message, Progress, derived_id
 from asyncq.language.quantities import number
+from asyncq.language.signature import Signature
 from asyncq.seams.topics import Place
 
-Report = Callable[[str, Place, Progress], Awaitable[None]]
+
+class Services(Protocol):
+    """What a worker does for the tasks that it runs."""
+
+    async def report(self, id: str, place: Place, progress: Progress, /) -> None:
+        """Have this known of the message's progress."""
+        ...
+
+    def follow_up(self, signature: Signature[Any], id: str, /) -> Sequence[Send]:
+        """What is to be sent for this call once the task has ended."""
+        ...
 
 
 class Context:
     """The run of one message. Ask for it by annotation, or with `current_context`."""
 
-    __slots__ = ("_report", "_said", "_started", "message", "state")
+    __slots__ = ("_said", "_services", "_started", "effects", "message", "state")
 
     def __init__(
-        self, message: Message, state: dict[str, Any], report: Report, started: float
+        self, message: Message, state: dict[str, Any], services: Services, started: float
     ) -> None:
         self.message = message
         self.state = state
         """What the worker's start-up hooks made: one dictionary for all its tasks."""
-        self._report = report
+        self._services = services
         self._started = started  # Unix seconds
         self._said = 0  # how many times
+        self.effects: Sequence[Send] = ()
+        """What follows if this run's outcome stands."""
 
     @property
     def id(self) -> str:
@@ -82,7 +96,30 @@ class Context:
         # A run that has begun later says more of the task than any before it, zombies among them.
         place = Place(int(self._started * 1000), self._said)
         self._said += 1
-        await self._report(self.message.header.id, place, Progress(done, whole))
+        await self._services.report(self.message.header.id, place, Progress(done, whole))
+
+    async def enqueue_after(self, signature: Signature[Any]) -> str:
+        """Send this call exactly if the task succeeds: its result and these calls, or none of it.
+
+        It is kept with the outcome, in one write, and sent when that stands: whatever dies in
+        between, it is sent, and what a run that failed, was retried or lost its lease wanted to
+        send is not. Returns the id that it will have, which depends on this task's id and on how
+        many came before: a run that is repeated sends the same.
+
+        Raises:
+            TypeError, ConfigurationError, MessageTooLarge, Refused: as `Task.enqueue`.
+            ConfigurationError: the app's backend keeps no outcomes.
+            ValueError: these are more than 500 of one task.
+        """
+        id = derived_id(self.message.header.id, f"after {len(self.effects)}")
+        sends = self._services.follow_up(signature, id)
+        if len(self.effects) + len(sends) > MOST_EFFECTS:
+            raise ValueError(
+                f"a task sends at most {MOST_EFFECTS} calls at its end: have it send one of a task "
+                "that sends the others with enqueue_many()"
+            )
+        self.effects = [*self.effects, *sends]
+        return sends[0].envelope.id
 
 
 _current: ContextVar[Context] = ContextVar("asyncq_context")

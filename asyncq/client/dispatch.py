@@ -13,7 +13,8 @@ import msgspec
 
 from asyncq.client.publisher import Publisher
 from asyncq.client.routing import DEFAULT_BROKER, Plan, Router
-from asyncq.errors import Unroutable
+from asyncq.errors import ConfigurationError, Unroutable
+from asyncq.language.effects import Send
 from asyncq.language.envelope import Envelope
 from asyncq.language.topology import copy_id
 from asyncq.seams.broker import MAX_BATCH, Broker
@@ -39,27 +40,53 @@ class Dispatch:
         """
         if all([plan.is_default for plan in plans]):  # noqa: C419 - a list is quicker
             return (self.default.submit(envelopes),)
-        sorted_out: dict[Publisher, list[Envelope]] = defaultdict(list)
+        sorted_out: dict[str, list[Envelope]] = defaultdict(list)
         for plan, envelope in zip(plans, envelopes, strict=True):
-            for publisher, copy in self._place(plan, envelope):
-                sorted_out[publisher].append(copy)
+            for name, copy in self.place(plan, envelope):
+                sorted_out[name].append(copy)
+        return self._submit_to(sorted_out)
+
+    def send(self, sends: Sequence[Send]) -> Sequence["asyncio.Future[None]"]:
+        """Have these published, at most a batch; wait with `all_stored`.
+
+        Raises:
+            ConfigurationError: this app has no broker of that name; none was sent.
+        """
+        sorted_out: dict[str, list[Envelope]] = defaultdict(list)
+        for each in sends:
+            if each.broker not in self.publishers:
+                raise ConfigurationError(
+                    f"a follow-up goes to broker {each.broker!r}, which this app does not have: "
+                    "its workers need the brokers of the app that sent the task"
+                )
+            sorted_out[each.broker].append(each.envelope)
+        return self._submit_to(sorted_out)
+
+    def _submit_to(
+        self, sorted_out: Mapping[str, Sequence[Envelope]]
+    ) -> list["asyncio.Future[None]"]:
         return [
-            publisher.submit(copies[start : start + MAX_BATCH])
-            for publisher, copies in sorted_out.items()
+            self.publishers[name].submit(copies[start : start + MAX_BATCH])
+            for name, copies in sorted_out.items()
             for start in range(0, len(copies), MAX_BATCH)
         ]
 
-    def _place(self, plan: Plan, envelope: Envelope) -> list[tuple[Publisher, Envelope]]:
+    def place(self, plan: Plan, envelope: Envelope) -> list[tuple[str, Envelope]]:
+        """The copies that are to be published, each with the name of its broker.
+
+        Raises:
+            Unroutable: no queue is bound.
+        """
         if plan.exchange is None:
-            return [(self._publisher_of(plan.queue), envelope)]
+            return [(self._router.broker_of(plan.queue), envelope)]
         by_themselves = self._routing_brokers(plan.exchange)
         whole = msgspec.structs.replace(
             envelope, exchange=plan.exchange, routing_key=plan.routing_key
         )
-        placed = [(self.publishers[name], whole) for name in by_themselves]
+        placed = [(name, whole) for name in by_themselves]
         placed += [
             (
-                self._publisher_of(queue),
+                self._router.broker_of(queue),
                 msgspec.structs.replace(
                     envelope, id=copy_id(envelope.id, queue, plan.queue), queue=queue
                 ),
@@ -87,9 +114,6 @@ class Dispatch:
             for name in bound or {DEFAULT_BROKER: None}
             if self._brokers[name].offers.bind is not None
         ]
-
-    def _publisher_of(self, queue: str) -> Publisher:
-        return self.publishers[self._router.broker_of(queue)]
 
 
 async def all_stored(futures: Sequence["asyncio.Future[None]"]) -> None:

@@ -10,8 +10,8 @@ from typing import Any, Literal, Self, TypeVar, overload
 from asyncq.client.context import waiting_for
 from asyncq.client.result import Expectation, Result, in_time
 from asyncq.errors import ConfigurationError, TaskError, shown
-from asyncq.language.message import Record
 from asyncq.language.quantities import Duration, wait
+from asyncq.language.record import Record
 from asyncq.texts import counted
 
 R = TypeVar("R")

@@ -7,7 +7,8 @@ from typing import Any
 
 from asyncq.client.result import Expectation, Result
 from asyncq.errors import UnknownResult
-from asyncq.language.message import Progress, Record
+from asyncq.language.message import Progress
+from asyncq.language.record import Record
 from asyncq.seams.records import read_progress
 from asyncq.seams.topics import Ear, Place, Topics, progress_of
 

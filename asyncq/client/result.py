@@ -20,13 +20,13 @@ from asyncq.language.message import (
     Failed,
     Outcome,
     Progress,
-    Record,
     Status,
     Succeeded,
     Unreadable,
     status_of,
 )
 from asyncq.language.quantities import Duration, wait
+from asyncq.language.record import Record
 from asyncq.reprs import LONGEST, within
 from asyncq.texts import plain
 

@@ -24,8 +24,9 @@ from asyncq.errors import (
     TaskFailed,
     UnknownResult,
 )
-from asyncq.language.message import Record, Status, new_id, status_of
+from asyncq.language.message import Status, new_id, status_of
 from asyncq.language.policies import Retry
+from asyncq.language.record import Record
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
 from asyncq.seams.backend import Backend

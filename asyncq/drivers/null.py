@@ -8,7 +8,7 @@ import anyio
 
 from asyncq.clock import Clock
 from asyncq.config import Url
-from asyncq.language.message import Record
+from asyncq.language.record import Record
 from asyncq.seams.backend import BackendOffers, Watch
 
 
@@ -32,8 +32,8 @@ class NullBackend:
     async def __aexit__(self, *_: object) -> None:
         return None
 
-    async def store_records(self, records: Sequence[Record]) -> None:
-        return None
+    async def store_records(self, records: Sequence[Record]) -> Sequence[Record]:
+        return ()
 
     async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
         return [None] * len(ids)

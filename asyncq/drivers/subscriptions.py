@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from asyncq.clock import Clock
 from asyncq.drivers.wakeup import Wakeup
-from asyncq.language.message import Record
+from asyncq.language.record import Record
 
 SUBSCRIPTION_SIZE = 10_000  # records a client may leave unread before they are dropped
 

@@ -1,6 +1,28 @@
-"""Effects: what follows from what a task does, as data that a store carries out."""
+"""Effects: what follows from the end of a task, as data.
+
+They are part of the outcome's record: who tells of the outcome tells of them in the same write, and
+the first record of a message stands with its effects. Whoever holds the message when it ends
+carries out those that stand, whoever wrote them, and settles it only then. So each way that a run
+can be repeated (a worker that dies between two steps, a lost reply, a zombie, another version of
+the code) leads to the same follow-ups. To carry one out again changes nothing.
+"""
 
 import msgspec
+
+from asyncq.language.envelope import Envelope
+
+MOST_EFFECTS = 500
+"""Of one record; it is carried out in one batch."""
+
+
+class Send(msgspec.Struct, frozen=True, array_like=True, tag="send", gc=False):
+    """A message that is sent. Its id is derived (`asyncq.language.message.derived_id`), so that to
+    send it again stores nothing twice; it is marked ``again`` where the broker cannot see whether
+    it has run since."""
+
+    envelope: Envelope
+    broker: str
+    """The name of the app's broker that gets it."""
 
 
 class Append(msgspec.Struct, frozen=True, array_like=True, tag="append", gc=False):
@@ -16,3 +38,6 @@ class Append(msgspec.Struct, frozen=True, array_like=True, tag="append", gc=Fals
     """Seconds after which the topic may be forgotten, unless something is appended before."""
     most: int
     """How many items the topic keeps; the oldest give way."""
+
+
+Effect = Send | Append

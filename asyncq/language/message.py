@@ -1,4 +1,4 @@
-"""What travels, and how it ended: messages, outcomes, records.
+"""What travels, and how it ended: messages, outcomes.
 
 How a message becomes bytes is the codecs' business, where it waits the brokers', how it is run the
 worker's.
@@ -8,6 +8,7 @@ import os
 import re
 import time
 from enum import StrEnum
+from hashlib import sha256
 from typing import Annotated, Any
 
 import msgspec
@@ -51,6 +52,9 @@ class Header(Shown, frozen=True, gc=False, omit_defaults=True):
     sent_at: float = 0.0
     """Unix seconds."""
     headers: dict[str, Any] = {}  # noqa: RUF012 - msgspec makes each a new one
+    again: bool = False
+    """It may have been sent before and have run since: whether it has an outcome is looked up
+    first."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -140,22 +144,6 @@ class Unreadable(msgspec.Struct, frozen=True, tag="unreadable", array_like=True)
 Outcome = Succeeded | Failed | Cancelled | Expired | Unreadable  # how a message ended, for good
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An outcome as a backend keeps it. The first one stored for an id stands."""
-
-    id: str
-    outcome: Outcome
-    task: str = ""
-    attempt: int = 1
-    started_at: float = 0.0
-    finished_at: float = 0.0
-    worker: str = ""
-    keep: float = 3600.0
-    """Seconds until the backend may forget it."""
-    reply_to: str | None = None
-    """Where a client may be waiting for it."""
-
-
 class Progress(Shown, frozen=True, array_like=True):
     """How far a running task says it is."""
 
@@ -206,6 +194,16 @@ def new_id() -> str:
         block = os.urandom(10 * 256).hex()
         _ids.extend([moment + block[at : at + 20] for at in range(0, len(block), 20)])
     return _ids.pop()
+
+
+def derived_id(parent: str, part: str) -> str:
+    """The id of what this message begets, always the same; ``part`` names it among its siblings.
+
+    Its moment is the parent's, where that has one (`new_id`), so that they are neighbours.
+    """
+    digest = sha256(f"{parent}\0{part}".encode()).hexdigest()
+    moment = parent[:12] if len(parent) == len(digest) // 2 else digest[20:32]
+    return moment + digest[:20]
 
 
 # A forked child must not hand out its parent's ids.

@@ -7,7 +7,7 @@ from typing import Protocol, Self
 
 import msgspec
 
-from asyncq.language.message import Record
+from asyncq.language.record import Record
 from asyncq.seams.topics import Topics
 
 
@@ -36,6 +36,11 @@ class BackendOffers(msgspec.Struct, frozen=True, kw_only=True):
     tells_nothing: bool = False
     """Nor does it tell anybody: waiting for an outcome is in vain."""
 
+    @property
+    def keeps_effects(self) -> bool:
+        """Whether what a record says stands, so that what follows from it can be relied on."""
+        return not (self.keeps_nothing or self.tells_nothing)
+
 
 class Backend(Protocol):
     """Keeps one outcome per message until ``keep`` seconds have passed.
@@ -63,10 +68,11 @@ class Backend(Protocol):
         /,
     ) -> None: ...
 
-    async def store_records(self, records: Sequence[Record]) -> None:
+    async def store_records(self, records: Sequence[Record]) -> Sequence[Record]:
         """Keep these records and push them to who waits. The first one stored for an id stands.
 
-        A record with ``keep`` of 0 is pushed and not kept.
+        A record with ``keep`` of 0 is pushed and not kept. Returns the records that stood for any
+        of these ids before: the effects of those are to be carried out, and not of these.
 
         Raises:
             BackendUnavailable: some may have been stored; storing them again is safe.

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 import msgspec
 
 from asyncq.language.envelope import Envelope, LastAttempt
-from asyncq.language.message import Record
+from asyncq.language.record import Record
 from asyncq.language.topology import Queue
 from asyncq.seams.admin import MessageFinder, QueueAdmin
 from asyncq.seams.quarantine import Quarantine
@@ -87,6 +87,18 @@ class Completion(msgspec.Struct, frozen=True, gc=False):
 
     settlement: Settlement
     record: Record | None = None
+    stays: bool = False
+    """Something follows from the record: it is kept, and the delivery stays in hand, to be settled
+    once that is done."""
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """What became of completions."""
+
+    fenced: Sequence[Delivery] = ()
+    """The deliveries that were not ours any more: nothing was done for them."""
+    standing: Sequence[Record] = ()
+    """Of those that stay in hand, the records that stood before: what follows is theirs to say."""
 
 
 class QueueSpec(msgspec.Struct, frozen=True):
@@ -182,10 +194,10 @@ class ConsumerOffers(msgspec.Struct, frozen=True, kw_only=True):
     """It has messages in hand before it is asked for them: give back, uncounted, what was not
     received, and hold nothing but what was. That can be settled as before; `Consumer.receive` is
     not called again. Raises as `Consumer.settle`."""
-    complete: Callable[[Sequence[Completion]], Awaitable[Sequence[Delivery]]] | None = None
+    complete: Callable[[Sequence[Completion]], Awaitable[Completed]] | None = None
     """Broker and backend are one store: keep each record (the first for an id stands), settle each
-    delivery, tell who waits; all or nothing for each completion. Returns the deliveries that were
-    not ours any more: for them neither was done. Raises as `Consumer.settle`."""
+    delivery but those that stay, tell who waits; all or nothing for each completion. To do it again
+    is safe. Raises as `Consumer.settle`."""
 
 
 class Consumer(Protocol):

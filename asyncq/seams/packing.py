@@ -35,6 +35,7 @@ def pack(envelope: Envelope) -> bytes:
                     envelope.reply_to,
                     envelope.sent_at,
                     envelope.headers,
+                    envelope.again,
                 )
             )
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -59,6 +60,7 @@ def unpack(packed: bytes, id: str, queue: str) -> Envelope:
             fields.reply_to,
             fields.sent_at,
             fields.headers,
+            fields.again,
             body=fields.body,
         )
         if envelope.headers and len(packed) - len(fields.body) > SHALLOW:
@@ -79,6 +81,7 @@ def enclose(header: Header, body: bytes) -> Envelope:
         header.reply_to,
         header.sent_at,
         header.headers,
+        header.again,
         body=body,
     )
 
@@ -91,6 +94,7 @@ class _Packed(msgspec.Struct, array_like=True, gc=False):
     reply_to: str | None = None
     sent_at: float = 0.0
     headers: dict[str, Any] = {}
+    again: bool = False
 
 
 def _check_depth(headers: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from asyncq.language.message import UNREADABLE, Progress, Record, Unreadable
+from asyncq.language.message import UNREADABLE, Progress, Unreadable
+from asyncq.language.record import Record
 from asyncq.loggers import get_logger
 
 SELDOM = 60.0  # seconds between two lines about what is unreadable

@@ -1,10 +1,14 @@
 """A context to call a task's function with, as a unit test does."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from asyncq.client.context import Context, set_context
 from asyncq.clock import SystemClock
+from asyncq.language.effects import Send
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Header, Message, Progress, new_id
+from asyncq.language.signature import Signature
 from asyncq.seams.topics import Place
 
 
@@ -15,12 +19,14 @@ class TestContext(Context):
     """
 
     __test__ = False  # pytest looks for classes that are called so
-    __slots__ = ("_token", "reported")
+    __slots__ = ("_token", "reported", "to_follow")
 
     def __init__(self, message: Message, state: dict[str, Any]) -> None:
-        super().__init__(message, state, self._keep, message.header.sent_at)
+        super().__init__(message, state, self, message.header.sent_at)
         self.reported: list[Progress] = []
         """What was said with `Context.progress`."""
+        self.to_follow: list[Signature[Any]] = []
+        """What was to be sent with `Context.enqueue_after`."""
         self._token: Any = None
 
     def __enter__(self) -> Self:
@@ -30,8 +36,12 @@ class TestContext(Context):
     def __exit__(self, *_: object) -> None:
         self._token.var.reset(self._token)
 
-    async def _keep(self, id: str, place: Place, progress: Progress) -> None:
+    async def report(self, id: str, place: Place, progress: Progress, /) -> None:
         self.reported.append(progress)
+
+    def follow_up(self, signature: Signature[Any], id: str, /) -> Sequence[Send]:
+        self.to_follow.append(signature)
+        return [Send(Envelope(signature.options.id or id, "", body=b""), "default")]
 
 
 def context(

@@ -14,9 +14,11 @@ from asyncq.config import Url
 from asyncq.drivers.memory.broker import MemoryBroker, MemoryConsumer
 from asyncq.drivers.memory.store import drop_store, open_store
 from asyncq.language.envelope import Envelope
-from asyncq.language.message import Record, Status, new_id
+from asyncq.language.message import Status, new_id
+from asyncq.language.record import Record
 from asyncq.seams.broker import (
     Ack,
+    Completed,
     Completion,
     Consumer,
     Delivery,
@@ -180,22 +182,23 @@ class WatchedConsumer(MemoryConsumer):
                 self._place.repeated += 1
         return deliveries
 
-    async def complete(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
+    async def complete(self, batch: Sequence[Completion]) -> Completed:
         stores = any(completion.record is not None for completion in batch)
         if stores and self._place.storing:
             raise self._place.storing.popleft()
         batch = [self._as_told(completion) for completion in batch]
-        fenced = await super().complete(batch)
-        gone = {id(delivery) for delivery in fenced}
+        completed = await super().complete(batch)
+        gone = {id(delivery) for delivery in completed.fenced}
+        stood = {record.id for record in completed.standing}
         for each in batch:
             delivery = id(each.settlement.delivery)
-            if each.record is not None and delivery not in gone:
+            if each.record is not None and delivery not in gone and each.record.id not in stood:
                 self._place.ended.append(each.record)
-            if delivery in self._repeated:
+            if delivery in self._repeated and not each.stays:
                 self._repeated.remove(delivery)
                 self._place.repeated -= 1
         self._place.tell()
-        return fenced
+        return completed
 
     def _as_told(self, completion: Completion) -> Completion:
         """As if the worker had died just before, where a test wants that."""

@@ -5,7 +5,7 @@ round trip and a busy one pays a fraction of it for each task.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import anyio
 
@@ -17,17 +17,30 @@ from asyncq.errors import (
     ConfigurationError,
     LeaseLost,
 )
+from asyncq.language.effects import Send
 from asyncq.language.envelope import LastAttempt
-from asyncq.language.message import Failed, Failure, FailureType, Record
+from asyncq.language.message import Failed, Failure, FailureType, Unreadable
+from asyncq.language.record import Record
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
 from asyncq.seams.backend import Backend
-from asyncq.seams.broker import MAX_BATCH, Completion, Consumer, Delivery, Lease, Reject
+from asyncq.seams.broker import (
+    MAX_BATCH,
+    Completed,
+    Completion,
+    Consumer,
+    Delivery,
+    Lease,
+    Reject,
+    Settlement,
+)
 from asyncq.texts import counted
+from asyncq.worker.followups import Following, FollowUps, Publish
 
 log = get_logger(__name__)
 
 SETTLE_TIMEOUT = 5.0  # seconds a closing worker goes on trying; after that the lease decides
+FOLLOW_TIMEOUT = 3.0  # seconds until it leaves what is not sent yet to others
 BACKLOG = 2  # how many times the pool's size may wait to be settled before claiming pauses
 
 
@@ -35,10 +48,19 @@ class Completer:
     """Carries out completions until it is closed and nothing is left."""
 
     def __init__(
-        self, consumer: Consumer, backend: Backend, lease: Lease, *, unified: bool, room: int
+        self,
+        consumer: Consumer,
+        backend: Backend,
+        lease: Lease,
+        publish: Publish,
+        *,
+        unified: bool,
+        room: int,
     ) -> None:
         self._consumer = consumer
         self._complete_at_once = consumer.offers.complete if unified else None
+        self._follow_ups = FollowUps(publish, self._followed)
+        self._may_have_effects = False  # what is to be settled
         self._backend = backend
         self._lease = lease
         self._most = max(MAX_BATCH, room * BACKLOG)
@@ -48,7 +70,7 @@ class Completer:
         self._news = asyncio.Event()
         self._less = asyncio.Event()
         self._under_way = False
-        self._closed_at: float | None = None
+        self._giving_up: asyncio.TimerHandle | None = None  # once closed
         self._outage = Outage("settling tasks is interrupted", "settling tasks goes on")
         self._shield = anyio.CancelScope(shield=True)
 
@@ -61,8 +83,17 @@ class Completer:
         """Take over the end of a delivery."""
         if self._lease.lost:
             return  # it ended too late: others own it
+        if completion.stays:
+            self._may_have_effects = True
         self._finished.append(completion)
         self._news.set()
+
+    def _followed(self, completions: Iterable[Completion]) -> None:
+        """What follows from these is sent, or left to whoever has them next."""
+        if not self._lease.lost:
+            self._finished += completions
+        self._news.set()
+        self._less.set()
 
     async def wait_for_room(self) -> None:
         """Return once there is not too much left to settle."""
@@ -72,14 +103,15 @@ class Completer:
 
     async def wait_until_settled(self) -> None:
         """Return once nothing is left to settle."""
-        while self._finished or self._under_way:
+        while self._finished or self._under_way or not self._follow_ups.is_idle:
             self._less.clear()
             await self._less.wait()
 
     def close(self) -> None:
         """Nothing more will be added: `run` returns when what is left is settled."""
-        self._closed_at = asyncio.get_running_loop().time()
-        self._shield.deadline = self._closed_at + SETTLE_TIMEOUT
+        loop = asyncio.get_running_loop()
+        self._shield.deadline = loop.time() + SETTLE_TIMEOUT
+        self._giving_up = loop.call_later(FOLLOW_TIMEOUT, self._follow_ups.give_up)
         self._news.set()
 
     async def run(self) -> None:
@@ -90,7 +122,8 @@ class Completer:
         with self._shield:
             while True:
                 if not self._finished:
-                    if self._closed_at is not None:
+                    if self._giving_up is not None and self._follow_ups.is_idle:
+                        self._giving_up.cancel()
                         return
                     self._news.clear()
                     await self._news.wait()
@@ -150,17 +183,54 @@ class Completer:
         await self._complete([_unsettled(settlement.delivery, error)])
 
     async def _carry_out(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
-        if self._complete_at_once is not None:
-            return await self._complete_at_once(batch)
+        """Record and settle; what stays in hand is settled when what follows from it is done."""
+        if self._complete_at_once is None:
+            return await self._record_and_settle(batch)
+        completed = await self._complete_at_once(batch)
+        if self._may_have_effects and (staying := [each for each in batch if each.stays]):
+            self._follow(staying, completed)
+        return completed.fenced
+
+    async def _record_and_settle(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
         records = [completion.record for completion in batch if completion.record is not None]
+        standing: Sequence[Record] = ()
         if records:
             # This backend cannot check who owns a message; so ours must be beyond doubt.
             if self._lease.lost and not self._lease.held_to_the_end:
                 raise LeaseLost(self._lease.incarnation)
             if not self._lease.lost and not self._lease.is_good():
                 raise BrokerUnavailable("the lease could not be renewed")
-            await self._backend.store_records(records)
-        return await self._consumer.settle([completion.settlement for completion in batch])
+            standing = await self._backend.store_records(records)
+        if not self._may_have_effects and not standing:
+            return await self._consumer.settle([completion.settlement for completion in batch])
+        # Others may have stored a record from which something follows where from ours nothing does.
+        others = {record.id for record in standing if record.effects}
+        ending: list[Settlement] = []
+        staying: list[Completion] = []
+        for each in batch:
+            if each.stays or (each.record is not None and each.record.id in others):
+                staying.append(each)
+            else:
+                ending.append(each.settlement)
+        fenced = await self._consumer.settle(ending) if ending else ()
+        self._follow(staying, Completed(standing=standing))
+        return fenced
+
+    def _follow(self, batch: Sequence[Completion], completed: Completed) -> None:
+        """Have the effects of what stands carried out, and then settle."""
+        stood = {record.id: record for record in completed.standing}
+        lost = {id(delivery) for delivery in completed.fenced}
+        following: list[Following] = []
+        for completion in batch:
+            settlement, record = completion.settlement, completion.record
+            if record is None or (lost and id(settlement.delivery) in lost):
+                continue
+            if stood:
+                standing = stood.get(record.id, record)
+                record = record if isinstance(standing.outcome, Unreadable) else standing
+            sends = [each for each in record.effects or () if isinstance(each, Send)]
+            following.append(Following(settlement, sends))
+        self._follow_ups.send(following)
 
 
 def _unsettled(delivery: Delivery, error: Exception) -> Completion:

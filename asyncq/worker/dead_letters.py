@@ -10,7 +10,8 @@ import msgspec
 
 from asyncq.errors import NewerVersion, Undecodable
 from asyncq.language.envelope import Envelope, LastAttempt
-from asyncq.language.message import Failure, Message, Record
+from asyncq.language.message import Failure, Message
+from asyncq.language.record import Record
 from asyncq.seams.broker import Delivery, Reject
 from asyncq.seams.codec import Codec
 
@@ -40,15 +41,17 @@ class DeadLetters:
         attempt = record.attempt if record.task else 0  # what was never run has none in its record
         last = LastAttempt(error, attempt, record.worker)
         replacement = _unseen(delivery.envelope)
-        if attempt > 1:
+        if attempt > 1 or delivery.envelope.again:
             with suppress(NewerVersion, Undecodable):  # to us; then it lies there as it came
                 replacement = self._anew(self._decode(delivery.envelope))
         return Reject(delivery, _reason(error), last, replacement)
 
     def _anew(self, message: Message) -> Envelope | None:
         """What lies there instead, if it is not what came."""
-        if message.attempt > 1:
-            return self._encode(msgspec.structs.replace(message, attempt=1))
+        header = message.header
+        if message.attempt > 1 or header.again:
+            header = msgspec.structs.replace(header, again=False)  # it is to run, whatever stands
+            return self._encode(msgspec.structs.replace(message, header=header, attempt=1))
         return None
 
 
@@ -57,8 +60,8 @@ def _reason(error: Failure) -> str:
 
 
 def _unseen(envelope: Envelope) -> Envelope | None:
-    """What lies there instead, if somebody has looked for its task in vain."""
-    if UNKNOWN_SINCE not in envelope.headers:
+    """What lies there instead, if it may have been sent before or looked for in vain."""
+    if UNKNOWN_SINCE not in envelope.headers and not envelope.again:
         return None
     headers = {name: value for name, value in envelope.headers.items() if name != UNKNOWN_SINCE}
-    return msgspec.structs.replace(envelope, headers=headers)
+    return msgspec.structs.replace(envelope, headers=headers, again=False)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import msgspec
 
-from asyncq.client.context import Context, Report, set_context
+from asyncq.client.context import Context, Services, set_context
 from asyncq.client.task import Task
 from asyncq.client.values.encoding import NOTHING
 from asyncq.clock import Clock
@@ -22,6 +22,7 @@ from asyncq.errors import (
     RetryLater,
     Undecodable,
 )
+from asyncq.language.effects import Effect
 from asyncq.language.message import (
     Expired,
     Failed,
@@ -29,11 +30,11 @@ from asyncq.language.message import (
     FailureType,
     Message,
     Outcome,
-    Record,
     Succeeded,
     Unreadable,
 )
 from asyncq.language.policies import Retry
+from asyncq.language.record import Record
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import Ack, Completion, Delivery, Nack, Reject
 from asyncq.seams.codec import Codec
@@ -53,6 +54,7 @@ from asyncq.worker.prepared import PreparedTask, PreparedTasks, call
 from asyncq.worker.tasks import TaskLog
 from asyncq.worker.threads import RaisedInThread
 
+KEEP_EFFECTS = 3600.0  # seconds that a record with effects is kept at least
 LONGEST_KEEP = 10 * 365 * 86400.0  # seconds
 MOST_MEMBERS = 1000  # of a group that are looked at
 
@@ -79,7 +81,7 @@ class Executor:
         clock: Clock,
         worker: str,
         state: dict[str, Any],
-        report: Report,
+        services: Services,
         slots: Slots,
     ) -> None:
         self.apart: set[str] = set()
@@ -96,7 +98,7 @@ class Executor:
         self._now = clock.now
         self._worker = worker
         self._state = state
-        self._report = report
+        self._services = services
         self._slots = slots
         self._verbose = self.task_log.verbose
 
@@ -119,9 +121,8 @@ class Executor:
 
     async def _completion(self, delivery: Delivery) -> Completion:
         started = self._now()
-        if (delivery.suspect or delivery.again) and (
-            verdict := await self._judge(delivery)
-        ) is not None:
+        may_have_run = delivery.suspect or delivery.again or delivery.envelope.again
+        if may_have_run and (verdict := await self._judge(delivery)) is not None:
             return verdict
         opened = self._open(delivery)
         if isinstance(opened, Completion):
@@ -135,10 +136,14 @@ class Executor:
             before = message.header.headers.get(LAST_ERROR)
             outcome = Expired(before if isinstance(before, str) else "")
             return self._end(delivery, message, prepared, outcome, started)
-        context = Context(message, self._state, self._report, started)
+        context = Context(message, self._state, self._services, started)
         set_context(context)
         try:
             outcome = self._succeeded(prepared, await call(prepared, message, context))
+            if context.effects and isinstance(outcome, Succeeded):
+                return self._end(
+                    delivery, message, prepared, outcome, started, effects=tuple(context.effects)
+                )
         except RetryLater as directive:
             delay = max(directive.delay, 0.0)
             self.task_log.run_again(message, delay)
@@ -240,6 +245,8 @@ class Executor:
         prepared: PreparedTask,
         outcome: Outcome,
         started: float,
+        *,
+        effects: tuple[Effect, ...] = (),
     ) -> Completion:
         if self._verbose and isinstance(outcome, Succeeded):
             self.task_log.succeeded(message, self._now() - started)
@@ -250,7 +257,9 @@ class Executor:
         if (asked := message.keep_result) is not None:
             keep = min(asked, LONGEST_KEEP) if asked > 0 else 0.0  # also if that is no number
         header = message.header
-        if keep <= 0 and header.reply_to is None:
+        if effects:  # what follows is told by the record, as long as somebody may have to look
+            keep = max(keep, KEEP_EFFECTS)
+        elif keep <= 0 and header.reply_to is None:
             return Completion(settlement)
         record = Record(
             header.id,
@@ -262,8 +271,9 @@ class Executor:
             self._worker,
             keep,
             header.reply_to,
+            effects,
         )
-        return Completion(settlement, record)
+        return Completion(settlement, record, True) if effects else Completion(settlement, record)
 
     def _retry(
         self,
@@ -289,7 +299,12 @@ class Executor:
             )
             return Completion(Nack(delivery, delay=1.0))
         if record is not None and not isinstance(record.outcome, Unreadable):
-            return Completion(self._settle_again(delivery, record))
+            settlement = self._settle_again(delivery, record)
+            return (
+                Completion(settlement, record, stays=True)
+                if record.effects
+                else Completion(settlement)
+            )
         if delivery.crashes >= self._config.max_crashes:
             why = counted(
                 delivery.crashes, "worker died while it ran it", "workers died while they ran it"

@@ -45,6 +45,7 @@ from asyncq.worker.completer import Completer
 from asyncq.worker.drain import Stragglers
 from asyncq.worker.executor import Executor
 from asyncq.worker.fetcher import Fetcher
+from asyncq.worker.followups import Publish
 from asyncq.worker.leases import Renew, renew_lease, sweep
 from asyncq.worker.pool import Pool, Slots
 
@@ -63,6 +64,7 @@ class Setup(msgspec.Struct, kw_only=True):
 
     worker: str
     backend: Backend
+    publish: Publish
     executor: Executor
     config: Config
     slots: Slots
@@ -268,8 +270,9 @@ class Session:
 
             def complete(queue: str, consumer: Consumer) -> Completer:
                 completer = completers[queue] = Completer(
-                    consumer, setup.backend, lease, unified=unified, room=setup.config.concurrency
-                )
+                    consumer, setup.backend, lease, setup.publish,
+                    unified=unified, room=setup.config.concurrency,
+                )  # fmt: skip
                 if not completer.is_unified:
                     setup.executor.apart.add(queue)
                 group.start_soon(completer.run)

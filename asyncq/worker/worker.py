@@ -8,7 +8,6 @@ from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
-    Coroutine,
     Mapping,
     Sequence,
 )
@@ -20,25 +19,22 @@ import anyio
 from anyio import TASK_STATUS_IGNORED, create_task_group
 from anyio.abc import TaskStatus
 
+from asyncq.client.client import Client
 from asyncq.client.context import set_lender
 from asyncq.client.task import Task
 from asyncq.clock import Clock
 from asyncq.config import Config
-from asyncq.language.effects import Append
-from asyncq.language.message import Progress, new_id
+from asyncq.language.message import new_id
 from asyncq.loggers import get_logger
-from asyncq.seams.backend import Backend
-from asyncq.seams.broker import Broker
 from asyncq.seams.codec import Codec
 from asyncq.seams.quarantine import Quarantine
-from asyncq.seams.records import encode_progress
-from asyncq.seams.topics import MOST_PROGRESS, Place, progress_of
 from asyncq.worker.burst import Burst, what_waits
 from asyncq.worker.drain import Drain, Stragglers
 from asyncq.worker.executor import Executor
 from asyncq.worker.leases import Renew
 from asyncq.worker.loans import Loans
 from asyncq.worker.pool import Slots
+from asyncq.worker.services import WorkerServices
 from asyncq.worker.session import Session, Setup
 from asyncq.worker.stalls import LoopWatch
 from asyncq.worker.tasks import label_by
@@ -55,8 +51,7 @@ class Worker:
         self,
         *,
         tasks: Mapping[str, Task[..., Any]],
-        brokers: Mapping[str, Broker],
-        backend: Backend,
+        client: Client,
         codec: Codec,
         config: Config,
         clock: Clock,
@@ -65,12 +60,12 @@ class Worker:
         startup: Sequence[Hook] = (),
         shutdown: Sequence[Hook] = (),
         burst: bool = False,
-        until_failed: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self.name = new_id()[-12:]
         self._tasks = tasks
-        self._brokers = brokers
-        self._backend = backend
+        self._client = client  # what its tasks use, and it
+        self._brokers = client.brokers
+        self._backend = client.backend
         self._codec = codec
         self._config = config
         self._clock = clock
@@ -78,7 +73,6 @@ class Worker:
         self._startup = startup
         self._shutdown = shutdown
         self._burst = burst
-        self._until_failed = until_failed  # raises what ends the client that its tasks use
         self._is_told = False  # to stop
         self._left = ""  # of a burst that is over: what waits in its queues
         self._loop = asyncio.get_running_loop()
@@ -162,8 +156,7 @@ class Worker:
             async with create_task_group() as watch:
                 if renew is None:
                     watch.start_soon(LoopWatch(self.slots).run)
-                if self._until_failed is not None:
-                    watch.start_soon(self._until_failed)
+                watch.start_soon(self._client.until_failed)
                 async with create_task_group() as group:
                     # What is started now can lend its slot while it waits for results.
                     lender = set_lender(Loans(self.slots, most, self._setup.quarantine))
@@ -197,13 +190,16 @@ class Worker:
             clock=self._clock,
             worker=self.name,
             state=self._state,
-            report=self._post_progress,
+            services=WorkerServices(
+                self._backend, self._config.keep_result, self._client.follow_up
+            ),
             slots=self.slots,
         )
         lines = sum(len(queues) for queues in self._queues.values())
         setup = self._setup = Setup(
             worker=self.name,
             backend=self._backend,
+            publish=self._client.send,
             executor=executor,
             config=self._config,
             slots=self.slots,
@@ -241,20 +237,6 @@ class Worker:
         self.drain.phase = f"the shutdown hook {_name_of(hook)}"
         with anyio.move_on_after(self._config.grace, shield=True):
             await _call(hook, self._state)
-
-    async def _post_progress(self, id: str, place: Place, progress: Progress) -> None:
-        if (topics := self._backend.offers.topics) is None:
-            return
-        append = Append(
-            progress_of(id), place.epoch, place.number, encode_progress(progress),
-            self._config.keep_result, MOST_PROGRESS,
-        )  # fmt: skip
-        loop = self._loop
-        if asyncio.get_running_loop() is loop:
-            await topics.append([append])
-        else:  # a plain task runs a loop of its own in its thread
-            storing = asyncio.run_coroutine_threadsafe(topics.append([append]), loop)
-            await asyncio.wrap_future(storing)
 
 
 async def _call(hook: Hook, state: dict[str, Any]) -> None:

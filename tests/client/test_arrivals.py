@@ -9,7 +9,8 @@ import pytest
 
 from asyncq.client import arrivals as arrivals_module
 from asyncq.client.arrivals import Arrivals, Batch
-from asyncq.language.message import Record, Succeeded
+from asyncq.language.message import Succeeded
+from asyncq.language.record import Record
 
 IDS = [str(number) for number in range(3000)]
 ROUNDS = 30  # without the copy, one in five fails

@@ -23,7 +23,8 @@ from asyncq.errors import (
     TaskFailed,
     UnknownResult,
 )
-from asyncq.language.message import Cancelled, Record, Status, new_id
+from asyncq.language.message import Cancelled, Status, new_id
+from asyncq.language.record import Record
 from tests.client.given import PATIENCE, Gate, new_app, until, until_status
 from tests.worker.virtual import on_virtual_time, virtual_app
 

@@ -11,7 +11,7 @@ from asyncq.client.arrivals import UNSURE, Arrivals
 from asyncq.client.result import Result
 from asyncq.drivers.memory.backend import MemoryBackend
 from asyncq.errors import UnknownResult
-from asyncq.language.message import Record
+from asyncq.language.record import Record
 from tests.client.given import PATIENCE, until
 from tests.client.test_arrivals import record_of
 

@@ -17,15 +17,15 @@ ASYNCQ = Path(asyncq.__file__).parent
 PLACES = {
     # What it is. New fields come last, with a default.
     "language/message.py": {
-        "    headers: dict[str, Any] = {}  # noqa: RUF012 - msgspec makes each a new one\n":
+        "    again: bool = False\n":
             '    tenant: str = ""\n',
     },
     # How it is written and read.
     "seams/packing.py": {
-        "    headers: dict[str, Any] = {}\n": '    tenant: str = ""\n',
-        "                    envelope.headers,\n": "                    envelope.tenant,\n",
-        "            fields.headers,\n": "            fields.tenant,\n",
-        "        header.headers,\n": "        header.tenant,\n",
+        "    again: bool = False\n": '    tenant: str = ""\n',
+        "                    envelope.again,\n": "                    envelope.tenant,\n",
+        "            fields.again,\n": "            fields.tenant,\n",
+        "        header.again,\n": "        header.tenant,\n",
     },
     # What it is of a call.
     "client/client.py": {"            sent_at=now,\n": '            tenant="acme",\n'},

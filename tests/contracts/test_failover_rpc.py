@@ -12,7 +12,8 @@ from asyncq.config import Url
 from asyncq.drivers.hosts import Hosts
 from asyncq.drivers.table import make_backend
 from asyncq.errors import ConfigurationError, UnknownResult
-from asyncq.language.message import Record, Status, new_id
+from asyncq.language.message import Status, new_id
+from asyncq.language.record import Record
 from tests.client.given import PATIENCE
 from tests.servers import RabbitServer, free_port
 

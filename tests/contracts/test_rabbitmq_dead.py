@@ -22,7 +22,8 @@ from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.wire import Content
 from asyncq.errors import ConfigurationError, TaskFailed
 from asyncq.language.envelope import LastAttempt
-from asyncq.language.message import Failed, Failure, Record, new_id
+from asyncq.language.message import Failed, Failure, new_id
+from asyncq.language.record import Record
 from asyncq.seams.broker import Lease, QueueSpec, Reject
 from asyncq.seams.dead import DeadLimits
 from tests.contracts.rabbit_given import (

@@ -24,7 +24,8 @@ from asyncq.drivers.redis.connection import Link, RedisStore, Script, pack_comma
 from asyncq.drivers.redis.wire import ReplyError, Wire
 from asyncq.errors import BrokerUnavailable, ConfigurationError
 from asyncq.language.envelope import Envelope
-from asyncq.language.message import Record, Succeeded, new_id
+from asyncq.language.message import Succeeded, new_id
+from asyncq.language.record import Record
 from asyncq.seams.broker import Ack, Lease, Nack, QueueSpec
 from asyncq.seams.records import encode_record, pack_pushed
 from tests.servers import free_port, start_redis

@@ -25,7 +25,8 @@ from asyncq.errors import (
     ConfigurationError,
     QueueUnavailable,
 )
-from asyncq.language.message import Record, Succeeded, new_id
+from asyncq.language.message import Succeeded, new_id
+from asyncq.language.record import Record
 from asyncq.language.signature import Signature
 from tests.contracts.rabbit_given import MAIL, envelope, lease
 from tests.servers import start_redis

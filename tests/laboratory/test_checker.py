@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from asyncq.language.message import Record, Succeeded
+from asyncq.language.message import Succeeded
+from asyncq.language.record import Record
 from tests.faults.lab.checker import Findings, check
 from tests.faults.lab.ledger import Accepted, Attempted, Died, Ended, Entry, Healed, Started
 

@@ -13,9 +13,9 @@ from asyncq.language.message import (
     Header,
     Message,
     Outcome,
-    Record,
     Succeeded,
 )
+from asyncq.language.record import Record
 
 moments = st.floats(0, 4e9)
 names = st.from_regex(r"[A-Za-z0-9_.:<>-]{1,200}", fullmatch=True)

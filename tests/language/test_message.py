@@ -17,12 +17,12 @@ from asyncq.language.message import (
     Failed,
     Failure,
     Outcome,
-    Record,
     Status,
     Succeeded,
     new_id,
     status_of,
 )
+from asyncq.language.record import Record
 from tests.language.strategies import records
 
 FORK = """

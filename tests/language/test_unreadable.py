@@ -12,7 +12,8 @@ from asyncq.drivers.rabbitmq.content import headers_of, id_of
 from asyncq.drivers.rabbitmq.parcels import unwrap
 from asyncq.drivers.rabbitmq.wire import Content
 from asyncq.drivers.sqlite.envelopes import unpack as unpack_row
-from asyncq.language.message import Failed, Failure, Progress, Record, Succeeded, Unreadable
+from asyncq.language.message import Failed, Failure, Progress, Succeeded, Unreadable
+from asyncq.language.record import Record
 from asyncq.seams import records
 from asyncq.seams.packing import unpack
 from asyncq.seams.records import (

@@ -14,8 +14,9 @@ from asyncq.drivers.memory.backend import MemoryBackend
 from asyncq.drivers.memory.broker import MemoryBroker, MemoryConsumer
 from asyncq.errors import BackendUnavailable, BrokerUnavailable
 from asyncq.language.envelope import Envelope
-from asyncq.language.message import Record
+from asyncq.language.record import Record
 from asyncq.seams.broker import (
+    Completed,
     Completion,
     Consumer,
     ConsumerOffers,
@@ -124,11 +125,11 @@ class FaultyConsumer:
         await self._chance.strike("after")
         return fenced
 
-    async def complete(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
+    async def complete(self, batch: Sequence[Completion]) -> Completed:
         await self._chance.strike("before")
-        fenced = await self._consumer.complete(batch)
+        completed = await self._consumer.complete(batch)
         await self._chance.strike("after")
-        return fenced
+        return completed
 
 
 class FaultyBackend(MemoryBackend):
@@ -141,11 +142,12 @@ class FaultyBackend(MemoryBackend):
     def store(self) -> Hashable:
         return ("faulty", super().store)
 
-    async def store_records(self, records: Sequence[Record]) -> None:
+    async def store_records(self, records: Sequence[Record]) -> Sequence[Record]:
         await self.chance.strike("before")
-        await super().store_records(records)
+        stood = await super().store_records(records)
         self.stored += records
         await self.chance.strike("after")
+        return stood
 
     async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
         await self.chance.strike("before")

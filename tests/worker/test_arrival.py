@@ -12,7 +12,7 @@ from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.null import NullBackend
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError
-from asyncq.language.message import Record
+from asyncq.language.record import Record
 from asyncq.seams.backend import Backend
 from asyncq.worker.arrival import connected
 from tests.worker.virtual import on_virtual_time

@@ -15,8 +15,9 @@ from asyncq.codecs.native import NativeCodec
 from asyncq.drivers.memory.broker import MemoryBroker
 from asyncq.errors import RetryLater, TaskCancelled, TaskExpired, TaskFailed
 from asyncq.language.envelope import Envelope, LastAttempt
-from asyncq.language.message import Cancelled, Failed, Failure, Record, Status, new_id
+from asyncq.language.message import Cancelled, Failed, Failure, Status, new_id
 from asyncq.language.policies import Retry
+from asyncq.language.record import Record
 from asyncq.language.signature import Signature
 from asyncq.seams.admin import DeadLetter
 from asyncq.seams.broker import Nack, QueueSpec

@@ -27,7 +27,8 @@ from asyncq.errors import (
     ConfigurationError,
     TaskFailed,
 )
-from asyncq.language.message import Record, Status, Succeeded, new_id
+from asyncq.language.message import Status, Succeeded, new_id
+from asyncq.language.record import Record
 from asyncq.seams.broker import Broker, Lease, QueueSpec
 from asyncq.worker import leases, stalls
 from tests.client.given import PATIENCE, Gate, new_app, until

@@ -8,7 +8,7 @@ from anyio.lowlevel import checkpoint
 from asyncq.drivers.memory.store import MemoryDriver
 from asyncq.drivers.memory.topics import MemoryTopics
 from asyncq.drivers.subscriptions import Subscription
-from asyncq.language.message import Record
+from asyncq.language.record import Record
 from asyncq.seams.backend import BackendOffers, Watch
 
 
@@ -19,11 +19,11 @@ class MemoryBackend(MemoryDriver):
     def offers(self) -> BackendOffers:
         return BackendOffers(topics=MemoryTopics(self._store, self._clock))
 
-    async def store_records(self, records: Sequence[Record]) -> None:
+    async def store_records(self, records: Sequence[Record]) -> Sequence[Record]:
         async with self._store.visit():
             now = self._clock.now()
-            for record in records:
-                self._store.record(record, now)
+            stood = [self._store.record(record, now) for record in records]
+        return [record for record in stood if record is not None]
 
     async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
         async with self._store.visit():

@@ -22,10 +22,12 @@ from asyncq.drivers.wakeup import Wakeup
 from asyncq.errors import QueueFull
 from asyncq.language.envelope import Envelope
 from asyncq.language.message import Status
+from asyncq.language.record import Record
 from asyncq.language.topology import Queue
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
 from asyncq.seams.broker import (
     Ack,
+    Completed,
     Completion,
     Consumer,
     ConsumerOffers,
@@ -227,35 +229,43 @@ class MemoryConsumer:
         ]
 
     async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
-        return await self.complete([Completion(settlement) for settlement in batch])
+        return (await self.complete([Completion(settlement) for settlement in batch])).fenced
 
-    async def complete(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
+    async def complete(self, batch: Sequence[Completion]) -> Completed:
         await checkpoint()
         fenced: list[Delivery] = []
+        standing: list[Record] = []
         with self._store.lock:
             now = self._clock.now()
             for completion in batch:
-                delivery = completion.settlement.delivery
-                if not self._settle(completion.settlement, now):
+                delivery, record = completion.settlement.delivery, completion.record
+                is_ours = self._holds(delivery)
+                if not is_ours:
                     fenced.append(delivery)
-                elif completion.record is not None:
-                    self._store.record(completion.record, now)
+                elif not completion.stays:
+                    self._settle(completion.settlement, now)
+                if is_ours and record is not None:
+                    stood = self._store.record(record, now)
+                    if completion.stays and stood is not None:
+                        standing.append(stood)
+                if is_ours and completion.stays:
+                    continue
                 if delivery.token in self._suspects:
                     self._suspects.remove(delivery.token)
                     self._lease.quarantine.leave()
                     self._queue.wake()  # we may be waiting for room in the quarantine ourselves
         await checkpoint()
-        return fenced
+        return Completed(fenced, standing)
 
-    def _settle(self, settlement: Settlement, now: float) -> bool:
-        """End a delivery; False when it was not ours any more."""
+    def _holds(self, delivery: Delivery) -> bool:
+        return self._queue.holds(self._lease.incarnation, delivery.envelope.id, delivery.token)
+
+    def _settle(self, settlement: Settlement, now: float) -> None:
+        """End a delivery of ours."""
         delivery = settlement.delivery
-        worker, message_id = self._lease.incarnation, delivery.envelope.id
-        if not self._queue.holds(worker, message_id, delivery.token):
-            return False
         replacement = None if isinstance(settlement, Ack) else settlement.replacement
         new = None if replacement is None else _entry(replacement)  # may be refused: first
-        entry = self._queue.let_go(worker, message_id)
+        entry = self._queue.let_go(self._lease.incarnation, delivery.envelope.id)
         if new is not None:
             entry = msgspec.structs.replace(new, crashes=entry.crashes, suspect=entry.suspect)
         match settlement:
@@ -271,7 +281,6 @@ class MemoryConsumer:
                 self._queue.bury(entry, reason, now, self._limits, last)
             case _:
                 assert_never(settlement)
-        return True
 
 
 class MemoryLeaseRenewer:

@@ -19,7 +19,7 @@ from asyncq.config import Url
 from asyncq.drivers.memory.queue import MemoryQueue
 from asyncq.drivers.memory.topics import StoredTopics
 from asyncq.drivers.subscriptions import Subscriptions
-from asyncq.language.message import Record
+from asyncq.language.record import Record
 
 T = TypeVar("T")
 
@@ -54,13 +54,14 @@ class MemoryStore:
             self._queues[name] = MemoryQueue(name)
         return self._queues[name]
 
-    def record(self, record: Record, now: float) -> None:
-        """Keep and push a record, unless one stands for its id."""
-        if self.records.get(record.id, now) is not None:
-            return
+    def record(self, record: Record, now: float) -> Record | None:
+        """Keep and push a record, unless one stands for its id: that is returned."""
+        if (standing := self.records.get(record.id, now)) is not None:
+            return standing
         if record.keep > 0:
             self.records.put(record.id, record, now, record.keep)
         self.subscriptions.deliver([record])
+        return None
 
 
 class MemoryDriver:

@@ -22,7 +22,8 @@ from asyncq.drivers.rabbitmq.content import Parcel, TooLarge, tag_of
 from asyncq.drivers.rabbitmq.sender import Sender
 from asyncq.drivers.rabbitmq.wire import Channel, ChannelClosed, Content
 from asyncq.errors import BackendUnavailable
-from asyncq.language.message import Failed, Failure, FailureType, Record, new_id
+from asyncq.language.message import Failed, Failure, FailureType, new_id
+from asyncq.language.record import Record
 from asyncq.loggers import get_logger
 from asyncq.seams.backend import BackendOffers, Watch
 from asyncq.seams.records import encode_record, pack_pushed, read_pushed
@@ -60,7 +61,7 @@ class RpcBackend:
     async def __aexit__(self, *_: object) -> None:
         self._sender.close()
 
-    async def store_records(self, records: Sequence[Record]) -> None:
+    async def store_records(self, records: Sequence[Record]) -> Sequence[Record]:
         heard: dict[str, list[Record]] = defaultdict(list)
         for record in records:
             if record.reply_to and len(record.reply_to.encode()) <= LONGEST_ADDRESS:
@@ -78,6 +79,7 @@ class RpcBackend:
                 for address, batch in heard.items()
             }
             await self._send(bounded, error.limit - ROUND_IT)
+        return ()
 
     async def _send(self, heard: Mapping[str, Sequence[Record]], most: int) -> None:
         """Tell each address, in messages of so many bytes or with one outcome.

@@ -15,7 +15,7 @@ from asyncq.drivers.redis.connection import Link, RedisStore, lifetime
 from asyncq.drivers.redis.topics import RedisTopics
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BackendError, BackendUnavailable
-from asyncq.language.message import Record
+from asyncq.language.record import Record
 from asyncq.seams.backend import BackendOffers, Watch
 from asyncq.seams.records import (
     encode_record,
@@ -48,14 +48,14 @@ class RedisBackend:
         self._topics.close()
         self._link.close()
 
-    async def store_records(self, records: Sequence[Record]) -> None:
+    async def store_records(self, records: Sequence[Record]) -> Sequence[Record]:
         if not records:
-            return
+            return ()
         encoded = [encode_record(record) for record in records]
         commands = [
             ("SET", self._store.key("r", record.id), blob, "PX", lifetime(record.keep), "NX")
             if record.keep > 0
-            else ("PING",)
+            else ("EXISTS", self._store.key("r", record.id))
             for record, blob in zip(records, encoded, strict=True)
         ]
         try:
@@ -66,8 +66,11 @@ class RedisBackend:
                 raise BackendError(f"an outcome cannot be kept: {no}") from error
             raise
         heard: dict[str, list[msgspec.Raw]] = defaultdict(list)
-        for record, blob, stands in zip(records, encoded, replies, strict=True):
-            if stands and record.reply_to:
+        late: list[str] = []  # ids of which another record stands
+        for record, blob, reply in zip(records, encoded, replies, strict=True):
+            if reply is None or reply == 1:
+                late.append(record.id)
+            elif record.reply_to:
                 heard[record.reply_to].append(msgspec.Raw(blob))
         if heard:
             await self._link.pipeline(
@@ -76,6 +79,7 @@ class RedisBackend:
                     for address, blobs in heard.items()
                 ]
             )
+        return [record for record in await self.fetch(late) if record is not None]
 
     async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
         if not ids:

@@ -13,11 +13,19 @@ from asyncq.drivers.redis.settlements import OddIds, odd_id, pack_batch
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BrokerUnavailable, ConfigurationError, LeaseLost
 from asyncq.loggers import get_logger
-from asyncq.seams.broker import MAX_BATCH, Completion, ConsumerOffers, Delivery, Lease, Settlement
+from asyncq.seams.broker import (
+    MAX_BATCH,
+    Completed,
+    Completion,
+    ConsumerOffers,
+    Delivery,
+    Lease,
+    Settlement,
+)
 from asyncq.seams.dead import DeadLimits
 from asyncq.seams.packing import unpack
 from asyncq.seams.quarantine import NO_ADMISSION, Admission
-from asyncq.seams.records import encode_record
+from asyncq.seams.records import encode_record, read_record
 from asyncq.texts import counted
 
 log = get_logger(__name__)
@@ -31,6 +39,8 @@ QUARANTINE_FULL = -2  # suspects wait for room in the quarantine
 STANDS_BY = -3  # another worker has this queue for itself
 
 SHORTEST_WAIT = 0.002  # seconds; Redis 6.2 takes one millisecond for none, and waits for ever
+
+NOTHING_ODD = Completed()
 
 _CLAIM = Script("claim")
 _ENTER = Script("enter")
@@ -139,20 +149,48 @@ class RedisConsumer:
         return self._take_in(NO_ADMISSION, reply)
 
     async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
-        return await self.complete([Completion(settlement) for settlement in batch])
+        return (await self.complete([Completion(settlement) for settlement in batch])).fenced
 
-    async def complete(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
-        fenced: list[Delivery] = []
-        for start in range(0, len(batch), MAX_BATCH):
-            fenced += await self._complete(batch[start : start + MAX_BATCH])
-        return fenced
+    async def complete(self, batch: Sequence[Completion]) -> Completed:
+        if len(batch) <= MAX_BATCH:
+            return await self._complete(batch) if batch else NOTHING_ODD
+        parts = [
+            await self._complete(batch[start : start + MAX_BATCH])
+            for start in range(0, len(batch), MAX_BATCH)
+        ]
+        return Completed(
+            [delivery for part in parts for delivery in part.fenced],
+            [record for part in parts for record in part.standing],
+        )
 
-    async def _complete(self, batch: Sequence[Completion]) -> list[Delivery]:
+    async def _unstored(
+        self, batch: Sequence[Completion], error: ReplyError | BrokerUnavailable
+    ) -> Exception:
+        """Why these were not ended."""
+        # A record that can never be stored: to try again would be for ever.
+        records = [each.record for each in batch if each.record is not None]
+        sizes = [(record.id, len(encode_record(record))) for record in records]
+        if (no := await too_large(self._settles, sizes)) is not None:
+            return no
+        return await self._explained(error) if isinstance(error, ReplyError) else error
+
+    def _note_unheard(self, why: bytes) -> None:
+        """Say once that nobody can be told of outcomes, if it is so."""
+        if why and not self._is_noted:
+            self._is_noted = True
+            log.warning(
+                "results of queue %s reach their clients late, by polling: %r does not let us "
+                "publish on channels; ACL SETUSER gives that right: +publish &%s* (%s)",
+                self._queue, self._settles.store.url, self._replies,
+                why.decode(errors="replace"),
+            )  # fmt: skip
+
+    async def _complete(self, batch: Sequence[Completion]) -> Completed:
         groups, told = pack_batch(batch, self._odd)
         unsure = self._unsure
         is_resent = bool(unsure) and any(not unsure.isdisjoint(group.ids()) for group in groups)
         try:
-            reply: tuple[list[int], int, bytes] = await self._settles.script(
+            reply: tuple[list[int], int, bytes, list[bytes]] = await self._settles.script(
                 _SETTLE,
                 self._base,
                 self._lease.incarnation,
@@ -166,36 +204,28 @@ class RedisConsumer:
             for group in groups:
                 unsure.update(group.ids())
             if isinstance(error, ReplyError | BrokerUnavailable):
-                # A record that can never be stored: to try again would be for ever.
-                records = [each.record for each in batch if each.record is not None]
-                sizes = [(record.id, len(encode_record(record))) for record in records]
-                if (no := await too_large(self._settles, sizes)) is not None:
-                    raise no from error
-            if isinstance(error, ReplyError):
-                raise await self._explained(error) from error
+                raise await self._unstored(batch, error) from error
             raise
-        fenced, gave_way, unheard = reply
+        fenced, gave_way, unheard, stood = reply
         for group in groups:
             ids = group.ids()
-            self._in_flight.settled(group.claim, ids)
+            if not group.stays:
+                self._in_flight.settled(group.claim, ids)
             if is_resent:
                 unsure.difference_update(ids)
         if gave_way:
             self._limits.note(self._queue, gave_way)
-        if unheard and not self._is_noted:
-            self._is_noted = True
-            log.warning(
-                "results of queue %s reach their clients late, by polling: %r does not let us "
-                "publish on channels; ACL SETUSER gives that right: +publish &%s* (%s)",
-                self._queue, self._settles.store.url, self._replies,
-                unheard.decode(errors="replace"),
-            )  # fmt: skip
-        if not fenced:
-            return []
+        self._note_unheard(unheard)
+        if not fenced and not stood:
+            return NOTHING_ODD
+        pairs = zip(stood[::2], stood[1::2], strict=True)
+        standing = [read_record(name_of(id), raw) for id, raw in pairs]
         sent = [(group.claim, id) for group in groups for id in group.ids()]
         lost = {sent[position] for position in fenced}
         deliveries = [completion.settlement.delivery for completion in batch]
-        return [each for each in deliveries if (each.token, each.envelope.id) in lost]
+        return Completed(
+            [each for each in deliveries if (each.token, each.envelope.id) in lost], standing
+        )
 
     def _claim(self, limit: int, admission: Admission) -> tuple[Any, ...]:
         """Key and arguments of the claim script, for a new claim."""

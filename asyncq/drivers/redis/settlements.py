@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from asyncq.drivers.redis.connection import lifetime
-from asyncq.language.message import Record
+from asyncq.language.record import Record
 from asyncq.seams.broker import Ack, Completion, Reject, Settlement
 from asyncq.seams.dead import pack_last
 from asyncq.seams.packing import pack
@@ -28,6 +28,8 @@ class Group(msgspec.Struct):
     keep: float
     """Seconds; not positive where no records are kept."""
     address: str | None
+    stays: bool = False
+    """They are not ended: only their records are kept."""
     acks: list[str] = []
     """Ids of those that are done, and no suspects."""
     records: list[bytes] = []
@@ -53,21 +55,23 @@ def pack_batch(batch: Sequence[Completion], odd: OddIds) -> tuple[list[Group], l
     A few groups, by claim, and by how long and for whom to keep the record: what is the same for
     many is sent once.
     """
-    groups: dict[tuple[Any, float, str | None], Group] = {}
+    groups: dict[tuple[Any, ...], Group] = {}
     # Arguments of their own: Lua's MessagePack reads no bytes, and some are long.
     blobs: list[bytes] = []
     for completion in batch:
         settlement, record = completion.settlement, completion.record
         delivery = settlement.delivery
         if record is None:
-            key = (delivery.token, -1.0, None)
+            whose = (delivery.token, -1.0, None)
         else:
-            key = (delivery.token, record.keep, record.reply_to)
+            whose = (delivery.token, record.keep, record.reply_to)
+        stays = completion.stays
+        key = (whose, stays) if stays else whose
         group = groups.get(key)
         if group is None:
-            group = groups[key] = Group(*key)
+            group = groups[key] = Group(*whose, stays)
         id = delivery.envelope.id
-        if isinstance(settlement, Ack) and not delivery.suspect:
+        if stays or (isinstance(settlement, Ack) and not delivery.suspect):
             group.acks.append(id)
             if record is not None:
                 group.records.append(encode_record(record))
@@ -84,6 +88,7 @@ def pack_batch(batch: Sequence[Completion], odd: OddIds) -> tuple[list[Group], l
                 [odd.get(id, id) for id in group.acks] if odd else group.acks,
                 FIRST_BLOB + len(blobs) if group.records else 0,
                 group.others,
+                group.stays,
             )
         )
         blobs += group.records

@@ -13,7 +13,7 @@ from asyncq.drivers.sqlite import subscriptions
 from asyncq.drivers.sqlite.topics import SqliteTopics
 from asyncq.drivers.subscriptions import Subscription
 from asyncq.errors import BackendUnavailable
-from asyncq.language.message import Record
+from asyncq.language.record import Record
 from asyncq.seams.backend import BackendOffers, Watch
 from asyncq.seams.records import read_record
 
@@ -30,15 +30,16 @@ class SqliteBackend(SqliteTopics):
     def offers(self) -> BackendOffers:
         return BackendOffers(topics=self)
 
-    async def store_records(self, records: Sequence[Record]) -> None:
+    async def store_records(self, records: Sequence[Record]) -> Sequence[Record]:
         if not records:
-            return
+            return ()
         subscriptions = self._file.subscriptions
         parcels = [rows.pack(record) for record in records]
-        await self._write(
+        _, stood = await self._write(
             lambda file: rows.keep(file, parcels, self._clock.now(), subscriptions.is_here),
-            subscriptions.deliver,
+            lambda kept: subscriptions.deliver(kept[0]),
         )
+        return stood
 
     async def fetch(self, ids: Sequence[str]) -> Sequence[Record | None]:
         found = await self._read(lambda file: rows.fetch(file, ids, self._clock.now()))

@@ -19,7 +19,14 @@ from asyncq.drivers.sqlite.settlements import Ended, Held, PackedCompletion
 from asyncq.drivers.sqlite.store import SqliteStore
 from asyncq.drivers.wakeup import Wakeup
 from asyncq.errors import BrokerUnavailable, LeaseLost
-from asyncq.seams.broker import Completion, ConsumerOffers, Delivery, Lease, Settlement
+from asyncq.seams.broker import (
+    Completed,
+    Completion,
+    ConsumerOffers,
+    Delivery,
+    Lease,
+    Settlement,
+)
 from asyncq.seams.dead import DeadLimits
 from asyncq.seams.quarantine import Admission
 
@@ -174,9 +181,9 @@ class SqliteConsumer:
     # Settling
 
     async def settle(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
-        return await self.complete([Completion(settlement) for settlement in batch])
+        return (await self.complete([Completion(settlement) for settlement in batch])).fenced
 
-    async def complete(self, batch: Sequence[Completion]) -> Sequence[Delivery]:
+    async def complete(self, batch: Sequence[Completion]) -> Completed:
         work = [PackedCompletion(completion) for completion in batch]
         with translated(self._store.path, BrokerUnavailable):
             ended = await self._store.write(
@@ -196,7 +203,7 @@ class SqliteConsumer:
         fenced = [delivery for delivery in ended.missing if not delivery.token.untold]
         for each in work:
             each.token.untold = False
-        return fenced
+        return Completed(fenced, ended.stood)
 
     def _completed(self, ended: Ended) -> None:
         """In the writer's thread."""

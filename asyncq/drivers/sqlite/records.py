@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyncq.drivers.sqlite.statements import as_json
-from asyncq.language.message import Record
-from asyncq.seams.records import encode_record
+from asyncq.language.record import Record
+from asyncq.seams.records import encode_record, read_record
 
 BITE = 200  # expired rows removed at a time: more than a batch adds, and soon done
 
@@ -22,14 +22,14 @@ def keep(
     batch: Sequence[Packed],
     now: float,
     is_here: Callable[[str], bool],
-) -> list[Record]:
-    """Store the first record of each id; returns those that are new.
+) -> tuple[list[Record], list[Record]]:
+    """Store the first record of each id; returns those that are new, and those that stood before.
 
     What is for an address that ``is_here`` does not know, and another process listens to, is laid
     out for that process.
     """
     expire(connection, now)
-    standing = _kept(connection, "1", [record.id for record, _ in batch], now)
+    standing = _kept(connection, "record", [record.id for record, _ in batch], now)
     new: dict[str, Packed] = {}
     for record, packed in batch:
         if record.id not in standing:
@@ -54,7 +54,8 @@ def keep(
             " WHERE EXISTS (SELECT 1 FROM watchers WHERE address = ?1)",
             abroad,
         )
-    return [record for record, _ in new.values()]
+    stood = [read_record(id, raw) for id, raw in standing.items()]
+    return [record for record, _ in new.values()], stood
 
 
 def _kept(

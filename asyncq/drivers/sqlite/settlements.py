@@ -11,7 +11,7 @@ from asyncq.drivers.sqlite.dead import Death, bury
 from asyncq.drivers.sqlite.envelopes import Packed, pack
 from asyncq.drivers.sqlite.lines import give_back
 from asyncq.drivers.sqlite.statements import as_json, remove
-from asyncq.language.message import Record
+from asyncq.language.record import Record
 from asyncq.seams.broker import Ack, Completion, Delivery, Nack, Reject
 from asyncq.seams.dead import DeadLimits, pack_last
 
@@ -33,9 +33,10 @@ class Held:
 class PackedCompletion:
     """A completion as it goes to the writer: encoded before the file is locked."""
 
-    __slots__ = ("last", "record", "replacement", "row", "settlement", "token")
+    __slots__ = ("last", "record", "replacement", "row", "settlement", "stays", "token")
 
     def __init__(self, completion: Completion) -> None:
+        self.stays = completion.stays
         self.settlement = completion.settlement
         self.token: Held = self.settlement.delivery.token
         self.row = (self.token.seq, self.token.claim)
@@ -55,6 +56,7 @@ class Ended(msgspec.Struct, frozen=True):
     settled: list[Held]
     missing: list[Delivery]
     new: list[Record]
+    stood: list[Record]
     given_back: int
     delayed: bool
 
@@ -69,7 +71,22 @@ def complete(
     limits: DeadLimits,
     is_here: Callable[[str], bool],
 ) -> Ended:
-    """Settle what is this lease's, and keep the records of that; ``is_here`` as for `records`."""
+    """Settle what is this lease's and does not stay, and keep the records of what is.
+
+    ``is_here`` as for `records`.
+    """
+    ours, missing = _whose(connection, lease, batch)
+    ending = [each for each in ours if not each.stays]
+    given_back, delayed = _settle(connection, queue, ending, now, limits)
+    packed = [each.record for each in ours if each.record is not None]
+    new, stood = records.keep(connection, packed, now, is_here) if packed else ([], [])
+    return Ended([each.token for each in ending], missing, new, stood, given_back, delayed)
+
+
+def _whose(
+    connection: sqlite3.Connection, lease: int, batch: Sequence[PackedCompletion]
+) -> tuple[list[PackedCompletion], list[Delivery]]:
+    """What is in flight under this lease, and the deliveries that are not."""
     in_flight = set(
         connection.execute(
             "SELECT seq, claim FROM held"
@@ -85,10 +102,7 @@ def complete(
             ours.append(each)
         else:
             missing.append(each.settlement.delivery)
-    given_back, delayed = _settle(connection, queue, ours, now, limits)
-    packed = [each.record for each in ours if each.record is not None]
-    new = records.keep(connection, packed, now, is_here) if packed else []
-    return Ended([each.token for each in ours], missing, new, given_back, delayed)
+    return ours, missing
 
 
 def _settle(

@@ -5,19 +5,20 @@ import pytest
 from anyio import create_task_group, current_time, fail_after, move_on_after
 from anyio.lowlevel import checkpoint
 
-from asyncq.language.message import (
-    Cancelled,
-    Expired,
-    Failed,
-    Failure,
-    Outcome,
-    Record,
-    Succeeded,
-    new_id,
-)
+from asyncq.language.effects import Append, Send
+from asyncq.language.message import Cancelled, Expired, Failed, Failure, Outcome, Succeeded, new_id
+from asyncq.language.record import Record
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import MAX_BATCH
-from asyncq.testing.contracts.given import FAR, PATIENCE, DriverFixtures, hear, record
+from asyncq.testing.contracts.given import (
+    FAR,
+    PATIENCE,
+    DriverFixtures,
+    full_envelope,
+    hear,
+    left_out,
+    record,
+)
 
 OUTCOMES: list[Outcome] = [
     Succeeded(msgspec.Raw(msgspec.msgpack.encode({"total": [1, None, b"\x00\xff", "ÿ🙂"]}))),
@@ -45,7 +46,12 @@ class BackendContract(DriverFixtures):
             worker="host:17",
             keep=120.5,
             reply_to="client-1",
+            effects=(
+                Send(full_envelope(), "default"),
+                Append("progress/1", 7, 2**53, b"item", 60.5, 100),
+            ),
         )
+        assert left_out(stored) == []
 
         await backend.store_records([stored])
 
@@ -101,6 +107,17 @@ class BackendContract(DriverFixtures):
         [standing] = await backend.fetch(["1"])
         await backend.store_records([record("1", "late")])
         assert list(await other_backend.fetch(["1"])) == [standing]
+
+    async def test_who_stores_a_record_is_told_which_one_stands(
+        self, backend: Backend, other_backend: Backend
+    ) -> None:
+        first = record("1", "first", effects=(Send(full_envelope(), "default"),))
+        assert list(await backend.store_records([first, record("2")])) == []
+
+        late = [record("3"), record("1", "late"), record("1", "later", keep=0.0)]
+        assert list(await other_backend.store_records(late[:2])) == [first]
+        assert list(await other_backend.store_records(late[2:])) == [first]
+        assert list(await backend.fetch(["1"])) == [first]
 
     # How long it is kept
 

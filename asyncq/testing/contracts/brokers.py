@@ -96,7 +96,7 @@ class BrokerContract(DriverFixtures):
             fenced = await consumer.settle([Ack(delivery) for delivery in taken])
 
         assert ids_of(taken) == ids_of(sent)
-        assert fenced == []
+        assert list(fenced) == []
 
     async def test_batches_may_be_empty(self, broker: Broker) -> None:
         await broker.publish([])

@@ -12,7 +12,8 @@ from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.table import make_backend, make_broker
 from asyncq.language.envelope import Envelope
-from asyncq.language.message import Record, Succeeded, new_id
+from asyncq.language.message import Succeeded, new_id
+from asyncq.language.record import Record
 from asyncq.seams.admin import MessageFinder, QueueAdmin
 from asyncq.seams.backend import Backend, Watch
 from asyncq.seams.broker import MAX_BATCH, Broker, Consumer, Delivery, Lease, Leased, QueueSpec
@@ -105,6 +106,7 @@ def full_envelope(**changes: Any) -> Envelope:
         "reply_to": "client-1",
         "sent_at": moment - 3.125,
         "headers": {"a": [1, None]},
+        "again": True,
     }
     sent = envelope(**(values | changes))
     untested = set(left_out(sent)) - FOR_PUBLISHING

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from asyncq.errors import LeaseLost
 from asyncq.language.envelope import Envelope
-from asyncq.language.message import Record, Status
+from asyncq.language.message import Status
+from asyncq.language.record import Record
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import (
     Ack,
@@ -226,6 +227,7 @@ class Run:
         self.model = Model()
         self.workers: list[Worker] = []
         self.bodies = count()
+        self.stays = False  # the last completion, before it was settled
 
     async def play(self, steps: Sequence[Step]) -> None:
         """Carry out the steps, then let all leave and look at every message once more."""
@@ -328,7 +330,12 @@ class Run:
         if new is None:
             fenced = await worker.consumer.settle([settlement])
         elif (complete := worker.consumer.offers.complete) is not None:
-            fenced = await complete([completion])
+            self.stays = not self.stays
+            if self.stays:  # as if something followed
+                first = msgspec.structs.replace(completion, stays=True)
+                assert not (await complete([first])).fenced
+                completion = Completion(settlement)
+            fenced = (await complete([completion])).fenced
         else:
             await self.backend.store_records([new])
             fenced = await worker.consumer.settle([settlement])
@@ -354,7 +361,7 @@ class Run:
         self.model.crash(ids_of(in_flight))
         if (complete := worker.consumer.offers.complete) is not None:
             late = [Completion(Ack(each), record(each.envelope.id, "late")) for each in in_flight]
-            assert ids_of(await complete(late)) == ids_of(in_flight)
+            assert ids_of((await complete(late)).fenced) == ids_of(in_flight)
         assert ids_of(await worker.consumer.settle([Nack(each) for each in in_flight])) == ids_of(
             in_flight
         )

@@ -5,9 +5,19 @@ from collections.abc import Sequence
 import pytest
 from anyio import fail_after
 
+from asyncq.language.effects import Send
 from asyncq.language.message import Status
 from asyncq.seams.backend import Backend
-from asyncq.seams.broker import MAX_BATCH, Ack, Completion, Consumer, Delivery, Nack, Reject
+from asyncq.seams.broker import (
+    MAX_BATCH,
+    Ack,
+    Completed,
+    Completion,
+    Consumer,
+    Delivery,
+    Nack,
+    Reject,
+)
 from asyncq.testing.contracts.given import (
     FAR,
     MAIL,
@@ -18,6 +28,7 @@ from asyncq.testing.contracts.given import (
     end_lease,
     envelope,
     envelopes,
+    full_envelope,
     hear,
     ids_of,
     make_suspects,
@@ -248,6 +259,84 @@ class UnifiedContract(DriverFixtures):
 
         assert list(await backend.fetch(["1"])) == [kept]
 
+    # Records whose deliveries are settled later
+
+    async def test_a_record_may_be_kept_and_told_of_while_its_delivery_stays_in_hand(
+        self, broker: FullBroker, backend: Backend
+    ) -> None:
+        sent = envelopes(4)
+        records = [record(each.id, reply_to="me", effects=sends()) for each in sent]
+        await broker.publish(sent)
+        async with (
+            backend.watch("me") as watch,
+            broker.consume(MAIL, new_lease()) as consumer,
+        ):
+            taken = await take(consumer, 4)
+            ends = [Ack(taken[0]), Ack(taken[1]), Reject(taken[2], "bad"), Ack(taken[3])]
+            batch = [Completion(*each, True) for each in zip(ends, records, strict=True)]
+            batch[3] = Completion(ends[3], records[3])
+
+            done = await completed(consumer, [batch[0], batch[3]])
+            assert (list(done.fenced), list(done.standing)) == ([], [])
+            assert await hear(watch, 2) == [records[0], records[3]]
+            assert list(await broker.find(ids_of(sent))) == [Status.RUNNING] * 3 + [None]
+            done = await completed(consumer, batch[:3])
+            assert (list(done.fenced), list(done.standing)) == ([], records[:1])
+            assert await hear(watch, 2) == records[1:3]
+
+            assert not await consumer.settle(ends[:3])
+        assert list(await backend.fetch(ids_of(sent))) == records
+        assert list(await broker.find(ids_of(sent))) == [None, None, Status.FAILED, None]
+
+    async def test_suspects_stay_in_the_quarantine_while_something_follows_from_them(
+        self, broker: FullBroker, backend: Backend
+    ) -> None:
+        sent = envelopes(2)
+        await make_suspects(broker, sent)
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            [first] = await take(consumer, 1)
+            kept = record(first.envelope.id, effects=sends())
+            await completed(consumer, [Completion(Ack(first), kept, True)])
+            assert not await consumer.receive(10)
+
+            assert not await consumer.settle([Ack(first)])
+            assert ids_of(await take(consumer, 1)) == ids_of(sent[1:])
+        assert list(await backend.fetch([first.envelope.id])) == [kept]
+
+    async def test_who_keeps_a_record_is_told_which_one_stands(
+        self, broker: FullBroker, backend: Backend
+    ) -> None:
+        sent = envelope()
+        first = record(sent.id, "first", effects=sends())
+        await broker.publish([sent])
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            [delivery] = await take(consumer, 1)
+            await backend.store_records([first])
+            second = record(sent.id, "second")
+            done = await completed(consumer, [Completion(Ack(delivery), second, True)])
+
+            assert (list(done.fenced), list(done.standing)) == ([], [first])
+        assert list(await backend.fetch([sent.id])) == [first]
+
+    async def test_no_record_is_kept_of_what_belongs_to_others(
+        self, broker: FullBroker, other_broker: FullBroker, backend: Backend
+    ) -> None:
+        sent = envelopes(2)
+        await broker.publish(sent)
+        async with broker.consume(MAIL, lease := new_lease()) as consumer:
+            settled, lost = await take(consumer, 2)
+            assert not await consumer.settle([Ack(settled)])
+            await end_lease(other_broker, lease)
+            await sweep(other_broker, 1)
+
+            done = await completed(consumer, [
+                Completion(Ack(each), record(each.envelope.id), True) for each in (settled, lost)
+            ])  # fmt: skip
+
+            assert lost in done.fenced
+            assert list(done.standing) == []
+        assert list(await backend.fetch(ids_of(sent))) == [None, None]
+
     # What is known to have ended is not taken in again
 
     @pytest.mark.parametrize("way", ["completed", "stored"])
@@ -302,7 +391,16 @@ class UnifiedContract(DriverFixtures):
             assert ids_of(await take(consumer, 1)) == [sent.id]
 
 
+def sends() -> tuple[Send]:
+    """What follows from a record."""
+    return (Send(full_envelope(queue="other"), "default"),)
+
+
 async def complete(consumer: Consumer, batch: Sequence[Completion]) -> Sequence[Delivery]:
-    """End these by what the consumer offers for it."""
+    """End these by what the consumer offers for it; what was not ours any more."""
+    return (await completed(consumer, batch)).fenced
+
+
+async def completed(consumer: Consumer, batch: Sequence[Completion]) -> Completed:
     assert consumer.offers.complete is not None
     return await consumer.offers.complete(batch)

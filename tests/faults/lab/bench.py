@@ -15,7 +15,8 @@ from asyncq.clock import SystemClock
 from asyncq.config import Config, Url
 from asyncq.drivers.table import make_backend
 from asyncq.errors import BrokerUnavailable
-from asyncq.language.message import Record, Succeeded, new_id
+from asyncq.language.message import Succeeded, new_id
+from asyncq.language.record import Record
 from asyncq.seams.admin import DeadLetter
 from tests.faults.lab.audit import Audit
 from tests.faults.lab.beds import Bed

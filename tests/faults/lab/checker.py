@@ -8,7 +8,8 @@ from math import ceil, inf
 
 import msgspec
 
-from asyncq.language.message import Record, Succeeded
+from asyncq.language.message import Succeeded
+from asyncq.language.record import Record
 from tests.faults.lab.ledger import (
     Accepted,
     Attempted,

@@ -62,6 +62,10 @@ APART = {  # only where outcomes are stored in a step of their own
     "storing": Point("before", ("store_records",), "backend"),
     "stored": Point("after", ("store_records",), "backend"),
 }
+FOLLOWING = {  # only where something follows from a task
+    "following": Point("before", (f"{WORKER}.followups:FollowUps.send",)),
+    "followed": Point("before", (f"{WORKER}.followups:FollowUps._end",)),
+}
 SWEEPING = ("sweeping", "swept")  # only where workers look for those that are gone
 # In this order, with nobody else there: the second is to recover what the first has left.
 ALONE = ("run-begun", "swept")
@@ -69,7 +73,7 @@ ALONE = ("run-begun", "swept")
 
 def set_death(name: str, app: App) -> None:
     """Die at this point; ``app`` is connected."""
-    point = (POINTS | APART)[name]
+    point = (POINTS | APART | FOLLOWING)[name]
     die = _death(1 if name in {LEAVING, "swept"} else MET)
     if point.role == "broker":
         _wrap_all(app.client.broker, point, die)

@@ -19,6 +19,7 @@ import anyio
 
 from asyncq import App, Retry, current_context
 from asyncq.config import Config
+from asyncq.language.message import derived_id
 from tests.faults.lab.ledger import (
     Accepted,
     Attempted,
@@ -37,6 +38,7 @@ APP = "app"  # where workers keep it in their state, for tasks that send others
 LATER = "LAB_LATER"  # the environment variable of workers of a later release
 TOMORROW = "tomorrow"  # a task that only these have
 FOREVER = 3600.0  # seconds
+FOLLOWERS = 2
 CATASTROPHE = r"(a+)+$"  # takes twice as long for every "a" before a "b"
 SPARE = 64 * 1024 * 1024  # bytes that a process may take before it is ended
 
@@ -48,6 +50,7 @@ def make_app(url: str, config: Config, backend: str | None = None) -> App:
     """The app as producers and workers have it."""
     app = App(url, backend=backend, config=config)
     plain = (work, block, crunch, echo, fail, gated, grind, halt, hoard, poison, relay, stubborn)
+    plain = (*plain, follow, follow_in_vain)
     for function in plain:
         app.task(name=function.__name__, queue=QUEUE)(function)
     retry = Retry(times=2, base=0.02, factor=1.0, jitter=False)
@@ -149,6 +152,35 @@ async def relay(gate: str | None = None) -> str:
         await app.tasks["work"].options(id=ids[0]).enqueue()
         ledger().write(Accepted(ids, now()))
     return run
+
+
+async def follow(seconds: float = 0.0) -> str:
+    """Have two others sent if this ends well."""
+    with _noted() as run:
+        await _have_sent(FOLLOWERS)
+        await anyio.sleep(seconds)
+    return run
+
+
+async def follow_in_vain() -> None:
+    """Have one sent if this ends well, which it does not. Nobody notes it: none may run."""
+    with _noted():
+        context = current_context()
+        await context.enqueue_after(context.state[APP].tasks["work"].s())
+        raise RuntimeError("never")
+
+
+async def _have_sent(count: int) -> None:
+    context = current_context()
+    app: App = context.state[APP]
+    ids = [await context.enqueue_after(app.tasks["work"].s()) for _ in range(count)]
+    assert ids == followers_of(context.id)
+    ledger().write(Attempted(ids, now()))
+
+
+def followers_of(id: str) -> list[str]:
+    """The messages that follow from a run of `follow`."""
+    return [derived_id(id, f"after {number}") for number in range(FOLLOWERS)]
 
 
 async def flaky(gate: str | None = None) -> str:

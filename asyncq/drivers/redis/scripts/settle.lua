@@ -11,9 +11,11 @@
 --             others   of each: op ('ack', 'nack', 'reject'), id, suspect, record, blob (a new one);
 --                      of a nack: not_before, delay (ms); of a reject: reason, last (how its last
 --                      attempt failed)
+--             stays    whether none of these is ended: what is in acks may be a suspect, and others is empty
 -- ARGV      bytes that those name by their place here, 0 for none: record, blob, last
 -- Returns {positions (from 0) of those that were not this incarnation's any more, how many dead letters
--- gave way to new ones, why nobody could be told or ''}.
+-- gave way to new ones, why nobody could be told or '', ids and records of what stood before, of those
+-- that stay}.
 local incarnation, is_resent, records, replies = ARGV[1], ARGV[2] == '1', ARGV[3], ARGV[4]
 local in_flight, bodies = base .. ':in_flight:' .. incarnation, base .. ':bodies'
 
@@ -27,11 +29,11 @@ local claims = redis.call('HMGET', in_flight, unpack(ids))
 
 local fenced, ended, acked, others, at = {}, {}, {}, {}, 0
 for _, group in ipairs(groups) do
-  local claim, _, _, acks, _, rest = unpack(group)
+  local claim, _, _, acks, _, rest, stays = unpack(group)
   for i = 1, #acks do
     at = at + 1
     if claims[at] == claim then
-      ended[#ended + 1], acked[#acked + 1] = acks[i], acks[i]
+      if not stays then ended[#ended + 1], acked[#acked + 1] = acks[i], acks[i] end
     else
       fenced[#fenced + 1] = at - 1
       acks[i] = false
@@ -102,14 +104,22 @@ local function keep_record(id, record, keep)
   return keep == '0' or redis.call('SET', records .. id, record, 'PX', keep, 'NX')
 end
 
-local unheard = ''
+local unheard, stood = '', {}
 for _, group in ipairs(groups) do
-  local _, keep, address, acks, first, rest = unpack(group)
+  local _, keep, address, acks, first, rest, stays = unpack(group)
   local heard = {}
   if first > 0 then
     for i, id in ipairs(acks) do
       local record = ARGV[first + i - 1]
-      if id and keep_record(id, record, keep) then heard[#heard + 1] = record end
+      if id then
+        if keep_record(id, record, keep) then
+          heard[#heard + 1] = record
+        elseif stays then
+          local standing = redis.pcall('GET', records .. id) -- other hands may have put there no text
+          stood[#stood + 1] = id
+          stood[#stood + 1] = type(standing) == 'string' and standing or ''
+        end
+      end
     end
   end
   for _, other in ipairs(rest) do
@@ -127,4 +137,4 @@ end
 if #ended > 0 then redis.call('HDEL', in_flight, unpack(ended)) end
 local given_way = put_others and put_others() or 0
 if #acked > 0 then redis.call('HDEL', bodies, unpack(acked)) end
-return {fenced, given_way, unheard}
+return {fenced, given_way, unheard, stood}

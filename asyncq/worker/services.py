@@ -1,0 +1,40 @@
+"""Services: what a worker does for the tasks that it runs, in whatever thread they are."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from asyncq.language.effects import Append, Send
+from asyncq.language.message import Progress
+from asyncq.language.signature import Signature
+from asyncq.seams.backend import Backend
+from asyncq.seams.records import encode_progress
+from asyncq.seams.topics import MOST_PROGRESS, Place, progress_of
+
+
+class WorkerServices:
+    """Belongs to the worker's event loop. ``follow_up`` makes what is to be sent."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        keep: float,
+        follow_up: Callable[[Signature[Any], str], Sequence[Send]],
+    ) -> None:
+        self._backend = backend
+        self._keep = keep  # seconds
+        self._loop = asyncio.get_running_loop()
+        self.follow_up = follow_up
+
+    async def report(self, id: str, place: Place, progress: Progress, /) -> None:
+        if (topics := self._backend.offers.topics) is None:
+            return
+        append = Append(
+            progress_of(id), place.epoch, place.number, encode_progress(progress),
+            self._keep, MOST_PROGRESS,
+        )  # fmt: skip
+        if asyncio.get_running_loop() is self._loop:
+            await topics.append([append])
+        else:  # a plain task runs a loop of its own in its thread
+            storing = asyncio.run_coroutine_threadsafe(topics.append([append]), self._loop)
+            await asyncio.wrap_future(storing)

@@ -1,0 +1,383 @@
+"""What a task sends at its end: exactly if its outcome stands, whatever store and broker it has."""
+
+import logging
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+from anyio import fail_after
+
+from asyncq import testing
+from asyncq.app import App
+from asyncq.client.context import Context
+from asyncq.config import Config
+from asyncq.drivers import table as drivers
+from asyncq.errors import ConfigurationError, MessageTooLarge, RetryLater, TaskFailed
+from asyncq.language.effects import MOST_EFFECTS, Send
+from asyncq.language.message import Status, Succeeded, derived_id, new_id
+from asyncq.language.policies import Retry
+from asyncq.language.record import Record
+from asyncq.language.topology import Queue
+from tests.client.given import PATIENCE, WatchedBroker, new_app, until, until_status
+
+ONE_STORE = ("memory", "sqlite", "redis")
+APART = ("sqlite+memory", "redis+redis", "rabbitmq+memory", "rabbitmq+sqlite", "rabbitmq+redis")
+
+
+@pytest.fixture(params=[*ONE_STORE, *APART])
+def any_app(request: pytest.FixtureRequest, tmp_path: Path) -> App:
+    """An app on each combination of a broker and a backend that keeps outcomes."""
+
+    def url(kind: str, place: str) -> str:
+        match kind:
+            case "memory":
+                return f"memory://{new_id()}"
+            case "sqlite":
+                return f"sqlite:///{tmp_path}/{place}.db"
+            case "redis":
+                return f"{request.getfixturevalue('redis_url')}?prefix={place}"
+            case _:
+                return request.getfixturevalue("rabbitmq_url")
+
+    broker, _, backend = request.param.partition("+")
+    first = url(broker, "tasks")
+    return App(
+        first, backend=url(backend, "outcomes") if backend else first, config=Config(grace=1.0)
+    )
+
+
+async def test_what_a_task_sends_at_its_end_runs_once_it_has_succeeded(any_app: App) -> None:
+    ran: list[tuple[int, str | None]] = []
+
+    @any_app.task
+    async def receipt(context: Context, order: int) -> int:
+        ran.append((order, context.parent_id))
+        return -order
+
+    @any_app.task
+    async def pay(context: Context, order: int) -> list[str]:
+        ids = [await context.enqueue_after(receipt.s(order + n)) for n in range(3)]
+        await anyio.sleep(0.01)
+        assert not ran  # not before it has ended
+        return ids
+
+    @any_app.task
+    def pay_in_a_thread(context: Context, order: int) -> str:
+        return anyio.run(context.enqueue_after, receipt.s(order))
+
+    async with any_app, any_app.worker():
+        paid = await pay.enqueue(10)
+        ids = await paid.get(timeout=PATIENCE)
+        assert ids == [derived_id(paid.id, f"after {n}") for n in range(3)]
+        values = [await any_app.result(id).get(timeout=PATIENCE) for id in ids]
+        assert values == [-10, -11, -12]
+        assert sorted(ran) == [(10 + n, paid.id) for n in range(3)]
+
+        other = await (await pay_in_a_thread.enqueue(7)).get(timeout=PATIENCE)
+        assert await any_app.result(other).get(timeout=PATIENCE) == -7
+
+
+async def test_what_did_not_succeed_sends_nothing_and_a_retry_what_the_last_attempt_wanted(
+    any_app: App,
+) -> None:
+    ran: list[str] = []
+
+    @any_app.task
+    async def note(text: str) -> None:
+        ran.append(text)
+
+    @any_app.task
+    async def fail(context: Context) -> None:
+        await context.enqueue_after(note.s("failed"))
+        raise ValueError("no")
+
+    @any_app.task(retry=Retry(times=1, base=0.001, jitter=False))
+    async def flaky(context: Context) -> None:
+        await context.enqueue_after(note.s(f"attempt {context.attempt}"))
+        if context.attempt == 1:
+            raise ValueError("not yet")
+
+    @any_app.task
+    async def later(context: Context) -> None:
+        await context.enqueue_after(note.s(f"later {context.attempt}"))
+        if context.attempt == 1:
+            raise RetryLater(0.001)
+
+    @any_app.task
+    async def odd(context: Context) -> object:
+        await context.enqueue_after(note.s("odd"))
+        return object()
+
+    async with any_app, any_app.worker():
+        results = [await task.enqueue() for task in (fail, flaky, later, odd)]
+        for result in (results[0], results[3]):
+            with pytest.raises(TaskFailed):
+                await result.get(timeout=PATIENCE)
+        for result in results[1:3]:
+            await result.get(timeout=PATIENCE)
+        await until(lambda: len(ran) >= 2)
+        await (await note.enqueue("last")).get(timeout=PATIENCE)
+
+    assert sorted(ran) == ["attempt 2", "last", "later 2"]
+
+
+async def test_an_outcome_that_stands_is_followed_by_what_it_says_whoever_has_the_message(
+    any_app: App,
+) -> None:
+    """A zombie has stored its outcome, or a worker died before it could send."""
+    ran: list[str] = []
+
+    @any_app.task
+    async def note(text: str) -> None:
+        ran.append(text)
+
+    @any_app.task
+    async def work(context: Context) -> str:
+        await context.enqueue_after(note.s("of the second run"))
+        return "second"
+
+    async with any_app:
+        client = any_app.client
+        result = await work.enqueue()
+        sends = client.follow_up(note.s("of the first run"), derived_id(result.id, "after 0"))
+        outcome = Succeeded(msgspec.Raw(msgspec.msgpack.encode("first")))
+        first = Record(result.id, outcome, "work", keep=60.0, effects=tuple(sends))
+        await client.backend.store_records([first])
+        async with any_app.worker():
+            assert await result.get(timeout=PATIENCE) == "first"
+            await any_app.result(sends[0].envelope.id).get(timeout=PATIENCE)
+            await (await note.enqueue("last")).get(timeout=PATIENCE)
+
+    assert ran == ["of the first run", "last"]
+
+
+async def test_a_follow_up_whose_queue_is_full_is_sent_later_and_its_task_runs_once(
+    tmp_path: Path,
+) -> None:
+    app = App(f"sqlite:///{tmp_path}/q.db", queues=[Queue("narrow", max_length=1)])
+    ran: list[str] = []
+
+    @app.task(queue="narrow")
+    async def note(text: str) -> None:
+        ran.append(text)
+
+    @app.task
+    async def work(context: Context) -> None:
+        ran.append("work")
+        await context.enqueue_after(note.s("after"))
+
+    async with app:
+        await note.enqueue("before")
+        async with app.worker(queues=["default"]):
+            result = await work.enqueue()
+            await result.get(timeout=PATIENCE)  # it has ended, whatever becomes of what follows
+            await until_status(app.result(result.id), Status.SUCCEEDED)
+            async with app.worker(queues=["narrow"]):
+                await until(lambda: "after" in ran)
+
+    assert sorted(ran) == ["after", "before", "work"]
+
+
+async def test_tasks_whose_follow_ups_cannot_be_sent_hold_up_no_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(drivers.BROKERS, "watched", "tests.client.given:WatchedBroker")
+    name = new_id()
+    app = App(
+        brokers={"default": f"memory://{name}", "away": f"watched://{new_id()}"},
+        queues=[Queue("there", broker="away")],
+        config=Config(publish_timeout=0.3, grace=1.0),
+    )
+    ran: list[int] = []
+
+    @app.task(queue="there")
+    async def there(n: int) -> None:
+        ran.append(n)
+
+    @app.task
+    async def work(context: Context, n: int) -> None:
+        await context.enqueue_after(there.s(n))
+
+    @app.task
+    async def plain() -> None: ...
+
+    async with app:
+        away = app.client.brokers["away"]
+        assert isinstance(away, WatchedBroker)
+        away.fail = lambda _: ConnectionError("it is away")
+        async with app.worker():
+            results = [await work.enqueue(n) for n in range(5)]
+            for result in results:
+                await result.get(timeout=PATIENCE)
+            with fail_after(PATIENCE):
+                for _ in range(20):
+                    await (await plain.enqueue()).get()
+            assert not ran
+            away.fail = lambda _: None
+            await until(lambda: len(ran) == 5)
+    assert sorted(ran) == [*range(5)]
+    [said] = [r for r in caplog.records if "what follows from tasks is not sent" in r.message]
+    assert said.levelno == logging.WARNING
+
+
+async def test_a_worker_that_ends_leaves_what_is_not_sent_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("asyncq.worker.completer.FOLLOW_TIMEOUT", 0.1)
+    monkeypatch.setitem(drivers.BROKERS, "watched", "tests.client.given:WatchedBroker")
+    app = App(
+        brokers={"default": f"memory://{new_id()}", "slow": f"watched://{new_id()}"},
+        queues=[Queue("there", broker="slow")],
+        config=Config(grace=1.0),
+    )
+    runs: list[str] = []
+
+    @app.task(queue="there")
+    async def there() -> None:
+        runs.append("there")
+
+    @app.task
+    async def work(context: Context) -> None:
+        runs.append("work")
+        await context.enqueue_after(there.s())
+
+    async with app:
+        slow = app.client.brokers["slow"]
+        assert isinstance(slow, WatchedBroker)
+        opened = anyio.Event()
+        slow.before = opened.wait
+        async with app.worker(queues=["default"]):
+            result = await work.enqueue()
+            await result.get(timeout=PATIENCE)
+        assert "there" not in runs
+        opened.set()
+        async with app.worker():
+            await until(lambda: "there" in runs)
+            await until_idle(app)
+    assert sorted(runs) == ["there", "work"]
+
+
+async def until_idle(app: App) -> None:
+    """Return once nothing waits and nothing runs in its default queue."""
+    with fail_after(PATIENCE):
+        while True:
+            depth = await app.queues.depth("default")
+            if not (depth.ready or depth.delayed or depth.in_flight):
+                return
+            await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("backend", ["null://", "rpc"])
+async def test_a_backend_that_keeps_nothing_is_said_to_be_in_the_way(
+    backend: str, rabbitmq_url: str
+) -> None:
+    app = App(rabbitmq_url) if backend == "rpc" else new_app()
+    if backend == "null://":
+        app = App(f"memory://{new_id()}", backend="null://")
+    heard: list[ConfigurationError] = []
+
+    @app.task
+    async def work(context: Context) -> None:
+        try:
+            await context.enqueue_after(work.s())
+        except ConfigurationError as error:
+            heard.append(error)
+
+    async with app, app.worker():
+        await work.enqueue()
+        await until(lambda: bool(heard))
+    assert "backend='redis://localhost'" in str(heard[0])
+    assert "enqueue()" in str(heard[0])
+
+
+async def test_what_cannot_be_sent_is_refused_where_it_is_asked_for() -> None:
+    app = new_app(max_message_size=1000)
+
+    @app.task
+    async def note(text: str) -> None: ...
+
+    @app.task
+    async def work(context: Context) -> list[str]:
+        said: list[str] = []
+        try:
+            await context.enqueue_after(note.s("x" * 2000))
+        except MessageTooLarge as error:
+            said.append(str(error))
+        try:
+            await context.enqueue_after(note)  # type: ignore[arg-type] # no call
+        except TypeError as error:
+            said.append(str(error))
+        for _ in range(MOST_EFFECTS):
+            await context.enqueue_after(note.s(""))
+        try:
+            await context.enqueue_after(note.s(""))
+        except ValueError as error:
+            said.append(str(error))
+        return said
+
+    async with app, app.worker():
+        large, no_call, many = await (await work.enqueue()).get(timeout=PATIENCE)
+    assert "2" in large
+    assert "note.s(...)" in no_call
+    assert "at most 500 calls" in many
+    assert "enqueue_many" in many
+
+
+async def test_a_test_sees_what_a_task_would_send() -> None:
+    app = new_app()
+
+    @app.task
+    async def note(text: str) -> None: ...
+
+    @app.task
+    async def work(context: Context) -> str:
+        return await context.enqueue_after(note.s("hello"))
+
+    with testing.context() as context:
+        id = await work(context)
+    assert [signature.args for signature in context.to_follow] == [("hello",)]
+    assert id == derived_id(context.id, "after 0")
+    assert all(isinstance(each, Send) for each in context.effects)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+async def test_a_run_of_a_test_sees_what_followed(eager: bool) -> None:
+    app = new_app()
+
+    @app.task
+    async def note(text: str) -> str:
+        return text
+
+    @app.task
+    async def work(context: Context) -> str:
+        return await context.enqueue_after(note.s("hello"))
+
+    async with testing.run(app, eager=eager) as run:
+        id = await (await work.enqueue()).get(timeout=PATIENCE)
+        assert await app.result(id).get(timeout=PATIENCE) == "hello"
+        assert run.enqueued == [work.s(), note.s("hello")]
+
+
+async def test_a_follow_up_that_failed_can_be_replayed_from_the_dead_letters(any_app: App) -> None:
+    runs: list[str] = []
+
+    @any_app.task
+    async def note(text: str) -> None:
+        runs.append(text)
+        if len(runs) == 1:
+            raise ValueError("once")
+
+    @any_app.task
+    async def work(context: Context) -> str:
+        return await context.enqueue_after(note.s("hello"))
+
+    async with any_app, any_app.worker():
+        id = await (await work.enqueue()).get(timeout=PATIENCE)
+        with pytest.raises(TaskFailed):
+            await any_app.result(id).get(timeout=PATIENCE)
+        with fail_after(PATIENCE):
+            while not await any_app.dead.list("default"):  # noqa: ASYNC110 - there is no event
+                await anyio.sleep(0.01)
+        assert await any_app.dead.replay("default", [id]) == [id]
+        await until(lambda: len(runs) == 2)
