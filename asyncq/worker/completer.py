@@ -97,13 +97,13 @@ class Completer:
 
     async def wait_for_room(self) -> None:
         """Return once there is not too much left to settle."""
-        while len(self._finished) > self._most:
+        while len(self._finished) + self._follow_ups.waiting > self._most:
             self._less.clear()
             await self._less.wait()
 
     async def wait_until_settled(self) -> None:
         """Return once nothing is left to settle."""
-        while self._finished or self._under_way or not self._follow_ups.is_idle:
+        while self._finished or self._under_way or self._follow_ups.waiting:
             self._less.clear()
             await self._less.wait()
 
@@ -122,7 +122,7 @@ class Completer:
         with self._shield:
             while True:
                 if not self._finished:
-                    if self._giving_up is not None and self._follow_ups.is_idle:
+                    if self._giving_up is not None and not self._follow_ups.waiting:
                         self._giving_up.cancel()
                         return
                     self._news.clear()

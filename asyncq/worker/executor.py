@@ -325,7 +325,8 @@ class Executor:
             if prepared is None or prepared.dead_letter:
                 self.task_log.late_letter(envelope)
                 return self._dead_letters.of_record(delivery, record, outcome.error)
-        self.task_log.skip(envelope)
+        if not record.effects:  # else it comes for what follows from it
+            self.task_log.skip(envelope)
         return Ack(delivery)
 
     def _postpone(self, delivery: Delivery, kind: FailureType, why: str) -> Completion:

@@ -6,12 +6,13 @@ back, to be looked at again a little later.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import msgspec
 
-from asyncq.errors import BrokerUnavailable, QueueFull, Refused
+from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueFull, Refused
 from asyncq.language.effects import Send
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
@@ -20,6 +21,7 @@ from asyncq.seams.broker import Completion, Nack, Settlement
 log = get_logger(__name__)
 
 LATER = 1.0  # seconds until what could not be sent is tried again
+AWAY = 5.0  # seconds until a broker that did not take what follows is tried again
 
 Publish = Callable[[Sequence[Send]], Sequence["asyncio.Future[None]"]]
 
@@ -35,7 +37,8 @@ class _Batch(msgspec.Struct, eq=False):
     """What is sent in one go."""
 
     items: Sequence[Following]
-    left: int
+    brokers: Sequence[str]
+    left: int = 0
     """How many answers are missing."""
     error: BaseException | None = None
 
@@ -47,40 +50,50 @@ class FollowUps:
         self._publish = publish
         self._settle = settle
         self._under_way: set[_Batch] = set()
+        self._away: dict[str, float] = {}  # brokers, and until when they are not asked: loop time
         self._is_over = False
-        self._outage = Outage("what follows from tasks is not sent", "what follows is sent again")
+        self._outages: dict[str, Outage] = {}  # of which brokers and queues
+        self._loop = asyncio.get_running_loop()
+        self.waiting = 0
+        """How many deliveries are not settled yet."""
 
-    @property
-    def is_idle(self) -> bool:
-        return not self._under_way
-
-    def send(self, items: Sequence[Following]) -> None:
+    def send(self, items: Iterable[Following]) -> None:
         """Send what follows from each, and then settle it."""
-        if not items:
-            return
-        batch = _Batch(items, 0)
-        futures: Sequence[asyncio.Future[None]] = ()
-        if self._is_over:
-            batch.error = BrokerUnavailable("the worker ends")
-        else:
-            try:
-                futures = self._publish([send for item in items for send in item.sends])
-            # What it is about is not known yet; each is tried by itself.
-            except Exception as error:  # noqa: BLE001
-                batch.error = error
-        batch.left = len(futures)
-        self._under_way.add(batch)
-        for future in futures:
-            future.add_done_callback(partial(self._answered, batch))
-        if not futures:
-            self._end(batch)
+        by_brokers: dict[Sequence[str], list[Following]] = defaultdict(list)
+        for item in items:
+            sends = item.sends
+            one = len(sends) == 1
+            brokers = (sends[0].broker,) if one else tuple(sorted({s.broker for s in sends}))
+            by_brokers[brokers].append(item)
+        for brokers, some in by_brokers.items():
+            self._send(_Batch(some, brokers))
 
     def give_up(self) -> None:
         """Leave what is not sent yet to the next worker."""
         self._is_over = True
         for batch in list(self._under_way):
-            batch.error = BrokerUnavailable("the worker ends")
             self._end(batch)
+
+    def _send(self, batch: _Batch) -> None:
+        if self._is_over or self._are_away(batch.brokers):
+            self._put_off(batch.items, LATER if self._is_over else AWAY)
+            return
+        self._under_way.add(batch)
+        self.waiting += len(batch.items)
+        futures: Sequence[asyncio.Future[None]] = ()
+        try:
+            futures = self._publish([send for item in batch.items for send in item.sends])
+        except ConfigurationError as error:
+            batch.error = error
+        batch.left = len(futures)
+        for future in futures:
+            future.add_done_callback(partial(self._answered, batch))
+        if not futures:
+            self._end(batch)
+
+    def _are_away(self, brokers: Iterable[str]) -> bool:
+        now = self._loop.time()
+        return bool(self._away) and any(self._away.get(name, 0.0) > now for name in brokers)
 
     def _answered(self, batch: _Batch, future: "asyncio.Future[None]") -> None:
         batch.left -= 1
@@ -92,34 +105,64 @@ class FollowUps:
     def _end(self, batch: _Batch) -> None:
         error, items = batch.error, batch.items
         self._under_way.discard(batch)
-        if error is None:
-            if self._outage.error is not None:
-                self._outage.end()
+        self.waiting -= len(items)
+        if self._is_over:
+            self._put_off(items, LATER)
+        elif error is None:
+            if self._outages:
+                self._works(batch)
             self._settle([Completion(item.settlement) for item in items])
-        elif self._is_over:
-            self._settle([Completion(_later(item.settlement)) for item in items])
+        elif isinstance(error, BrokerUnavailable):
+            until = self._loop.time() + AWAY
+            self._away.update(dict.fromkeys(batch.brokers, until))
+            self._fails(error, *(f"broker {name}" for name in batch.brokers))
+            self._put_off(items, AWAY)
         elif len(items) > 1:  # who is at fault is to hold up none of the others
             for item in items:
-                self.send([item])
+                self._send(_Batch([item], batch.brokers))
+        elif isinstance(error, Refused) and not isinstance(error, QueueFull):
+            self._leave_out(batch, error)
         else:
-            self._fail(items[0], error)
+            if isinstance(error, QueueFull):
+                self._fails(error, f"queue {error.queue}")
+            else:
+                self._fails(error, *(f"broker {name}" for name in batch.brokers))
+            self._put_off(items, LATER)
 
-    def _fail(self, item: Following, error: BaseException) -> None:
-        if not isinstance(error, Refused) or isinstance(error, QueueFull):
-            self._outage.fail(error)
-            self._settle([Completion(_later(item.settlement))])
-            return
+    def _leave_out(self, batch: _Batch, error: Refused) -> None:
+        """Send the others: these would be refused for ever."""
+        [item] = batch.items
         id = item.settlement.delivery.envelope.id
         log.error("what follows from message %s is not sent, and never will be: %s", id, error)
         left = [each for each in item.sends if each.envelope.id not in error.envelope_ids]
-        if len(left) < len(item.sends):
-            self.send([Following(item.settlement, left)] if left else [])
-        if not left or len(left) == len(item.sends):
+        if left and len(left) < len(item.sends):
+            self._send(_Batch([Following(item.settlement, left)], batch.brokers))
+        else:
             self._settle([Completion(item.settlement)])
 
+    def _fails(self, error: BaseException, *places: str) -> None:
+        for place in places:
+            if (outage := self._outages.get(place)) is None:
+                fails = f"what follows from tasks is not sent to {place}"
+                works = f"what follows from tasks is sent to {place} again"
+                outage = self._outages[place] = Outage(fails, works)
+            outage.fail(error)
 
-def _later(settlement: Settlement) -> Settlement:
+    def _works(self, batch: _Batch) -> None:
+        queues = {send.envelope.queue for item in batch.items for send in item.sends}
+        places = [*(f"broker {name}" for name in batch.brokers), *(f"queue {q}" for q in queues)]
+        for place in places:
+            if (outage := self._outages.pop(place, None)) is not None:
+                outage.end()
+        for name in batch.brokers:
+            self._away.pop(name, None)
+
+    def _put_off(self, items: Iterable[Following], pause: float) -> None:
+        self._settle([Completion(_later(item.settlement, pause)) for item in items])
+
+
+def _later(settlement: Settlement, pause: float) -> Settlement:
     """Give it back, marked as what may have run."""
     delivery = settlement.delivery
     again = msgspec.structs.replace(delivery.envelope, again=True, eta=None)
-    return Nack(delivery, LATER, again)
+    return Nack(delivery, pause, again)

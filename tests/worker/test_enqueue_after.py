@@ -13,7 +13,13 @@ from asyncq.app import App
 from asyncq.client.context import Context
 from asyncq.config import Config
 from asyncq.drivers import table as drivers
-from asyncq.errors import ConfigurationError, MessageTooLarge, RetryLater, TaskFailed
+from asyncq.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    MessageTooLarge,
+    RetryLater,
+    TaskFailed,
+)
 from asyncq.language.effects import MOST_EFFECTS, Send
 from asyncq.language.message import Status, Succeeded, derived_id, new_id
 from asyncq.language.policies import Retry
@@ -182,7 +188,9 @@ async def test_a_follow_up_whose_queue_is_full_is_sent_later_and_its_task_runs_o
 async def test_tasks_whose_follow_ups_cannot_be_sent_hold_up_no_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr("asyncq.worker.followups.AWAY", 0.2)
     monkeypatch.setitem(drivers.BROKERS, "watched", "tests.client.given:WatchedBroker")
+    caplog.set_level(logging.INFO)
     name = new_id()
     app = App(
         brokers={"default": f"memory://{name}", "away": f"watched://{new_id()}"},
@@ -205,7 +213,7 @@ async def test_tasks_whose_follow_ups_cannot_be_sent_hold_up_no_others(
     async with app:
         away = app.client.brokers["away"]
         assert isinstance(away, WatchedBroker)
-        away.fail = lambda _: ConnectionError("it is away")
+        away.fail = lambda _: BrokerUnavailable("it is away")
         async with app.worker():
             results = [await work.enqueue(n) for n in range(5)]
             for result in results:
@@ -213,12 +221,16 @@ async def test_tasks_whose_follow_ups_cannot_be_sent_hold_up_no_others(
             with fail_after(PATIENCE):
                 for _ in range(20):
                     await (await plain.enqueue()).get()
+            await until(lambda: "what follows from tasks is not sent" in caplog.text)
+            await (await plain.enqueue()).get(timeout=PATIENCE)
             assert not ran
             away.fail = lambda _: None
             await until(lambda: len(ran) == 5)
     assert sorted(ran) == [*range(5)]
     [said] = [r for r in caplog.records if "what follows from tasks is not sent" in r.message]
+    assert "not sent to broker away, trying again: it is away" in said.message
     assert said.levelno == logging.WARNING
+    assert "what follows from tasks is sent to broker away again" in caplog.text
 
 
 async def test_a_worker_that_ends_leaves_what_is_not_sent_to_the_next(
