@@ -5,7 +5,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Protocol
 
-from asyncq.language.effects import MOST_EFFECTS, Send
+from asyncq.language.effects import MOST_EFFECT_BYTES, MOST_EFFECTS, Send
 from asyncq.language.message import Message, Progress, derived_id
 from asyncq.language.quantities import number
 from asyncq.language.signature import Signature
@@ -27,7 +27,7 @@ class Services(Protocol):
 class Context:
     """The run of one message. Ask for it by annotation, or with `current_context`."""
 
-    __slots__ = ("_said", "_services", "_started", "effects", "message", "state")
+    __slots__ = ("_effects", "_said", "_services", "_started", "message", "state")
 
     def __init__(
         self, message: Message, state: dict[str, Any], services: Services, started: float
@@ -38,8 +38,7 @@ class Context:
         self._services = services
         self._started = started  # Unix seconds
         self._said = 0  # how many times
-        self.effects: Sequence[Send] = ()
-        """What follows if this run's outcome stands."""
+        self._effects: Sequence[Send] | None = ()  # None: the run is over
 
     @property
     def id(self) -> str:
@@ -106,20 +105,38 @@ class Context:
         send is not. Returns the id that it will have, which depends on this task's id and on how
         many came before: a run that is repeated sends the same.
 
+        ``delay`` and ``expires`` count from this call. The task's outcome is kept for an hour at
+        least, whatever its ``keep_result``.
+
         Raises:
             TypeError, ConfigurationError, MessageTooLarge, Refused: as `Task.enqueue`.
             ConfigurationError: the app's backend keeps no outcomes.
-            ValueError: these are more than 500 of one task.
+            ValueError: these are more than 500 of one task, or more than 8 MiB in all.
+            RuntimeError: the task has ended.
         """
-        id = derived_id(self.message.header.id, f"after {len(self.effects)}")
-        sends = self._services.follow_up(signature, id)
-        if len(self.effects) + len(sends) > MOST_EFFECTS:
-            raise ValueError(
-                f"a task sends at most {MOST_EFFECTS} calls at its end: have it send one of a task "
-                "that sends the others with enqueue_many()"
+        effects = self._effects
+        if effects is None:
+            raise RuntimeError(
+                f"task {self.task} has ended: what follows from it was sent when it did; "
+                "use enqueue() here"
             )
-        self.effects = [*self.effects, *sends]
+        header = self.message.header
+        # An id may be used again, for another message.
+        id = derived_id(header.id, f"{header.sent_at!r} after {len(effects)}")
+        effects = [*effects, *(sends := self._services.follow_up(signature, id))]
+        size = sum(len(each.envelope.body) for each in effects)
+        if len(effects) > MOST_EFFECTS or size > MOST_EFFECT_BYTES:
+            raise ValueError(
+                f"a task sends at most {MOST_EFFECTS} calls at its end, of 8 MiB in all: have it "
+                "send one of a task that sends the others with enqueue_many()"
+            )
+        self._effects = effects
         return sends[0].envelope.id
+
+    def end(self) -> Sequence[Send]:
+        """The run has ended well; what follows, if its outcome stands."""
+        effects, self._effects = self._effects, None
+        return effects or ()
 
 
 _current: ContextVar[Context] = ContextVar("asyncq_context")

@@ -13,6 +13,8 @@ from asyncq.language.envelope import Envelope
 
 MOST_EFFECTS = 500
 """Of one record; it is carried out in one batch."""
+MOST_EFFECT_BYTES = 8 * 1024 * 1024
+"""Of the messages of one record: who waits for the outcome is told all of it."""
 
 
 class Send(msgspec.Struct, frozen=True, array_like=True, tag="send", gc=False):

@@ -35,7 +35,7 @@ from asyncq.seams.broker import (
     Settlement,
 )
 from asyncq.texts import counted
-from asyncq.worker.followups import Following, FollowUps, Publish
+from asyncq.worker.followups import Following, FollowUps, Publish, left_to_send
 
 log = get_logger(__name__)
 
@@ -223,12 +223,15 @@ class Completer:
         following: list[Following] = []
         for completion in batch:
             settlement, record = completion.settlement, completion.record
-            if record is None or (lost and id(settlement.delivery) in lost):
+            if lost and id(settlement.delivery) in lost:
                 continue
-            if stood:
-                standing = stood.get(record.id, record)
-                record = record if isinstance(standing.outcome, Unreadable) else standing
-            sends = [each for each in record.effects or () if isinstance(each, Send)]
+            if record is None:
+                sends = left_to_send(settlement.delivery.envelope) or ()
+            else:
+                if stood:
+                    standing = stood.get(record.id, record)
+                    record = record if isinstance(standing.outcome, Unreadable) else standing
+                sends = [each for each in record.effects or () if isinstance(each, Send)]
             following.append(Following(settlement, sends))
         self._follow_ups.send(following)
 

@@ -49,6 +49,7 @@ from asyncq.worker.failures import (
     summarize,
     trace_of,
 )
+from asyncq.worker.followups import left_to_send
 from asyncq.worker.pool import Slots
 from asyncq.worker.prepared import PreparedTask, PreparedTasks, call
 from asyncq.worker.tasks import TaskLog
@@ -140,9 +141,9 @@ class Executor:
         set_context(context)
         try:
             outcome = self._succeeded(prepared, await call(prepared, message, context))
-            if context.effects and isinstance(outcome, Succeeded):
+            if (effects := context.end()) and isinstance(outcome, Succeeded):
                 return self._end(
-                    delivery, message, prepared, outcome, started, effects=tuple(context.effects)
+                    delivery, message, prepared, outcome, started, effects=tuple(effects)
                 )
         except RetryLater as directive:
             delay = max(directive.delay, 0.0)
@@ -291,6 +292,8 @@ class Executor:
 
     async def _judge(self, delivery: Delivery) -> Completion | None:
         """What becomes of a delivery that may have run before; None if it is to run."""
+        if left_to_send(delivery.envelope) is not None:
+            return Completion(Ack(delivery), stays=True)
         try:
             [record] = await self._backend.fetch([delivery.envelope.id])
         except BackendUnavailable as error:

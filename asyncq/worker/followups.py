@@ -1,8 +1,8 @@
 """Follow-ups: what is sent because outcomes stand, before their messages are settled.
 
 Not settled, a message is what remembers them: whoever has it next finds its outcome, and sends what
-that says. So nobody waits for a queue that is full or a broker that is away: the message is given
-back, to be looked at again a little later.
+that says. Nobody waits for a queue that is full or a broker that is away: the message is given back
+with what is left to be sent, for a little later.
 """
 
 import asyncio
@@ -14,6 +14,8 @@ import msgspec
 
 from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueFull, Refused
 from asyncq.language.effects import Send
+from asyncq.language.envelope import Envelope
+from asyncq.language.message import UNREADABLE
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
 from asyncq.seams.broker import Completion, Nack, Settlement
@@ -21,6 +23,8 @@ from asyncq.seams.broker import Completion, Nack, Settlement
 log = get_logger(__name__)
 
 LATER = 1.0  # seconds until what could not be sent is tried again
+LEFT = "asyncq-left-to-send"  # header: what follows from a message that has ended
+MOST_LEFT = 1024 * 1024  # bytes of that; of more the record tells
 AWAY = 5.0  # seconds until a broker that did not take what follows is tried again
 
 Publish = Callable[[Sequence[Send]], Sequence["asyncio.Future[None]"]]
@@ -125,6 +129,7 @@ class FollowUps:
         else:
             if isinstance(error, QueueFull):
                 self._fails(error, f"queue {error.queue}")
+                items = [_without_sent(items[0], error)]
             else:
                 self._fails(error, *(f"broker {name}" for name in batch.brokers))
             self._put_off(items, LATER)
@@ -158,11 +163,41 @@ class FollowUps:
             self._away.pop(name, None)
 
     def _put_off(self, items: Iterable[Following], pause: float) -> None:
-        self._settle([Completion(_later(item.settlement, pause)) for item in items])
+        self._settle([Completion(_later(item, pause)) for item in items])
 
 
-def _later(settlement: Settlement, pause: float) -> Settlement:
-    """Give it back, marked as what may have run."""
-    delivery = settlement.delivery
-    again = msgspec.structs.replace(delivery.envelope, again=True, eta=None)
+def left_to_send(envelope: Envelope) -> Sequence[Send] | None:
+    """What is left to be sent of a message that has ended; None of one that is to run."""
+    packed = envelope.headers.get(LEFT)
+    if packed is None:
+        return None
+    try:
+        return _decode(packed)
+    except UNREADABLE:  # other hands wrote it
+        return None
+
+
+def _later(item: Following, pause: float) -> Nack:
+    """Give it back, with what is left to be sent: its outcome may be forgotten meanwhile."""
+    delivery = item.settlement.delivery
+    packed = _encode(item.sends)
+    headers = dict(delivery.envelope.headers)
+    headers.pop(LEFT, None)
+    if len(packed) <= MOST_LEFT:
+        headers[LEFT] = packed
+    again = msgspec.structs.replace(delivery.envelope, again=True, eta=None, headers=headers)
     return Nack(delivery, pause, again)
+
+
+def _without_sent(item: Following, error: QueueFull) -> Following:
+    """What a full queue has taken is not sent again: it may have ended before there is room."""
+    left = [
+        each
+        for each in item.sends
+        if each.envelope.queue != error.queue or each.envelope.id in error.envelope_ids
+    ]
+    return Following(item.settlement, left)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[Send, ...]).decode

@@ -12,9 +12,8 @@ from tests.faults.lab.beds import Bed
 from tests.faults.lab.bench import Bench
 from tests.faults.lab.checker import Findings
 from tests.faults.lab.crash_points import APART, DIED, FOLLOWING
-from tests.faults.lab.ledger import Accepted, now
+from tests.faults.lab.ledger import Accepted, Follows, now
 from tests.faults.lab.scale import scaled
-from tests.faults.lab.tasks import followers_of
 from tests.faults.lab.waiting import until
 
 ROUNDS = scaled(1, 5)
@@ -37,7 +36,7 @@ async def test_a_worker_may_die_between_an_outcome_and_what_follows(
 ) -> None:
     bench = either_bench
     is_one_store = bench.backend == bench.bed.url
-    bench.configure(lease=1.0, concurrency=8, max_crashes=1000)
+    bench.configure(lease=2.0, concurrency=8, max_crashes=1000)
     points = [*FOLLOWING, "next-sent", "next-stored", "settling", "settled"]
     if not is_one_store:
         points += APART
@@ -67,14 +66,14 @@ async def test_what_follows_is_sent_once_though_a_zombie_ends_its_tasks_late(
     either_bench: Bench[Bed], report: Report
 ) -> None:
     bench = either_bench
-    bench.configure(lease=1.0, max_crashes=1000)
+    bench.configure(lease=2.0, max_crashes=1000)
     async with bench.app() as app:
         still = await bench.hired()
         sent = await bench.send(app, STILL, "follow", seconds=0.5)
         await until(lambda: len(bench.starts()) > 0, PATIENCE, "they run")
         await still.stopped(lambda: bench.bed.is_locked)
         await bench.hired()
-        await anyio.sleep(2.0)  # its lease is over, and others have what it had
+        await anyio.sleep(4.0)  # its lease is over, and others have what it had
         still.send(signal.SIGCONT)
         findings = await see_that_all_followed(bench)
     report(findings, sent=len(sent))
@@ -84,7 +83,7 @@ async def test_what_follows_outlives_kills_of_all_that_run_it(
     either_bench: Bench[Bed], report: Report
 ) -> None:
     bench = either_bench
-    bench.configure(lease=1.0, max_crashes=1000)
+    bench.configure(lease=2.0, max_crashes=1000)
     async with bench.app() as app:
         await bench.send(app, TASKS, "follow", seconds=0.02)
         for _ in range(3):
@@ -102,7 +101,10 @@ async def see_that_all_followed(bench: Bench[Bed]) -> Findings:
     await bench.settled()
     parents = [id for id in bench.accepted if isinstance(bench.records[id].outcome, Succeeded)]
     assert parents
-    followers = [id for parent in parents for id in followers_of(parent)]
+    wanted = [entry for entry in bench.ledger.entries() if isinstance(entry, Follows)]
+    by_parent = {entry.id: entry.ids for entry in wanted}
+    assert all(by_parent[entry.id] == entry.ids for entry in wanted)  # whichever run it was
+    followers = [id for parent in parents for id in by_parent[parent]]
     note_accepted(bench, followers)
     findings = await bench.audit_all(dead=None)
     assert all(isinstance(bench.records[id].outcome, Succeeded) for id in followers)

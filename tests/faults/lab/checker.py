@@ -17,6 +17,7 @@ from tests.faults.lab.ledger import (
     Died,
     Ended,
     Entry,
+    Follows,
     Healed,
     Ready,
     Started,
@@ -92,7 +93,7 @@ def check(
                 deaths.setdefault(entry.pid, entry.at)  # it may have said so itself
             case Healed():
                 repairs.append(entry.at)
-            case Ready():
+            case Ready() | Follows():
                 pass
     by_id: dict[str, list[Run]] = defaultdict(list)
     for run in runs.values():

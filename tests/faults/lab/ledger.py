@@ -75,7 +75,14 @@ class Healed(msgspec.Struct, frozen=True, tag="healed"):
     at: float
 
 
-Entry = Attempted | Accepted | Ready | Started | Ended | Broken | Died | Healed
+class Follows(msgspec.Struct, frozen=True, tag="follows"):
+    """A run of a message wants these sent, if it ends well."""
+
+    id: str
+    ids: list[str]
+
+
+Entry = Follows | Attempted | Accepted | Ready | Started | Ended | Broken | Died | Healed
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Entry).decode

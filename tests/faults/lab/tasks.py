@@ -19,13 +19,13 @@ import anyio
 
 from asyncq import App, Retry, current_context
 from asyncq.config import Config
-from asyncq.language.message import derived_id
 from tests.faults.lab.ledger import (
     Accepted,
     Attempted,
     Broken,
     Died,
     Ended,
+    Follows,
     Ledger,
     Started,
     now,
@@ -174,13 +174,8 @@ async def _have_sent(count: int) -> None:
     context = current_context()
     app: App = context.state[APP]
     ids = [await context.enqueue_after(app.tasks["work"].s()) for _ in range(count)]
-    assert ids == followers_of(context.id)
+    ledger().write(Follows(context.id, ids))
     ledger().write(Attempted(ids, now()))
-
-
-def followers_of(id: str) -> list[str]:
-    """The messages that follow from a run of `follow`."""
-    return [derived_id(id, f"after {number}") for number in range(FOLLOWERS)]
 
 
 async def flaky(gate: str | None = None) -> str:
