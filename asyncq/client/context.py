@@ -111,7 +111,8 @@ class Context:
         Raises:
             TypeError, ConfigurationError, MessageTooLarge, Refused: as `Task.enqueue`.
             ConfigurationError: the app's backend keeps no outcomes.
-            ValueError: these are more than 500 of one task, or more than 8 MiB in all.
+            ValueError: these are more than 500 of one task, or more than 8 MiB in all; or the id
+                is that of the task, or of another of these.
             RuntimeError: the task has ended.
         """
         effects = self._effects
@@ -124,6 +125,11 @@ class Context:
         # An id may be used again, for another message.
         id = derived_id(header.id, f"{header.sent_at!r} after {len(effects)}")
         effects = [*effects, *(sends := self._services.follow_up(signature, id))]
+        if sends[0].envelope.id in {header.id, *(each.envelope.id for each in self._effects or ())}:
+            raise ValueError(
+                f"id {sends[0].envelope.id!r} is this task's own, or that of another call which "
+                "it sends at its end: give each one of its own, or none"
+            )
         size = sum(len(each.envelope.body) for each in effects)
         if len(effects) > MOST_EFFECTS or size > MOST_EFFECT_BYTES:
             raise ValueError(

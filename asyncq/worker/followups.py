@@ -41,10 +41,9 @@ class _Batch(msgspec.Struct, eq=False):
     """What is sent in one go."""
 
     items: Sequence[Following]
-    brokers: Sequence[str]
     left: int = 0
     """How many answers are missing."""
-    error: BaseException | None = None
+    failed: list[tuple[Sequence[Send], BaseException]] = []
 
 
 class FollowUps:
@@ -61,16 +60,20 @@ class FollowUps:
         self.waiting = 0
         """How many deliveries are not settled yet."""
 
-    def send(self, items: Iterable[Following]) -> None:
+    def send(self, items: Sequence[Following]) -> None:
         """Send what follows from each, and then settle it."""
-        by_brokers: dict[Sequence[str], list[Following]] = defaultdict(list)
-        for item in items:
-            sends = item.sends
-            one = len(sends) == 1
-            brokers = (sends[0].broker,) if one else tuple(sorted({s.broker for s in sends}))
-            by_brokers[brokers].append(item)
-        for brokers, some in by_brokers.items():
-            self._send(_Batch(some, brokers))
+        if self._is_over:
+            self._put_off(items, LATER)
+        elif self._away and (away := self._names_away()):
+            stuck: list[Following] = []
+            others: list[Following] = []
+            for item in items:
+                is_stuck = any(send.broker in away for send in item.sends)
+                (stuck if is_stuck else others).append(item)
+            self._put_off(stuck, AWAY)
+            self._send(others)
+        else:
+            self._send(items)
 
     def give_up(self) -> None:
         """Leave what is not sent yet to the next worker."""
@@ -78,89 +81,98 @@ class FollowUps:
         for batch in list(self._under_way):
             self._end(batch)
 
-    def _send(self, batch: _Batch) -> None:
-        if self._is_over or self._are_away(batch.brokers):
-            self._put_off(batch.items, LATER if self._is_over else AWAY)
+    def _send(self, items: Sequence[Following]) -> None:
+        if not items:
             return
+        batch = _Batch(items)
         self._under_way.add(batch)
-        self.waiting += len(batch.items)
-        futures: Sequence[asyncio.Future[None]] = ()
-        try:
-            futures = self._publish([send for item in batch.items for send in item.sends])
-        except ConfigurationError as error:
-            batch.error = error
-        batch.left = len(futures)
-        for future in futures:
-            future.add_done_callback(partial(self._answered, batch))
-        if not futures:
+        self.waiting += len(items)
+        # By queue, so that it is known which of them one that is full has taken.
+        groups: dict[tuple[str, str], list[Send]] = defaultdict(list)
+        for item in items:
+            for send in item.sends:
+                groups[send.broker, send.envelope.queue].append(send)
+        for group in groups.values():
+            try:
+                futures = self._publish(group)
+            except ConfigurationError as error:
+                batch.failed.append((group, error))
+                continue
+            batch.left += len(futures)
+            for future in futures:
+                future.add_done_callback(partial(self._answered, batch, group))
+        if not batch.left:
             self._end(batch)
 
-    def _are_away(self, brokers: Iterable[str]) -> bool:
+    def _names_away(self) -> set[str]:
         now = self._loop.time()
-        return bool(self._away) and any(self._away.get(name, 0.0) > now for name in brokers)
+        return {name for name, until in self._away.items() if until > now}
 
-    def _answered(self, batch: _Batch, future: "asyncio.Future[None]") -> None:
+    def _answered(
+        self, batch: _Batch, group: Sequence[Send], future: "asyncio.Future[None]"
+    ) -> None:
         batch.left -= 1
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
-        batch.error = batch.error or error
+        if error is not None:
+            batch.failed.append((group, error))
         if batch.left == 0 and batch in self._under_way:
             self._end(batch)
 
     def _end(self, batch: _Batch) -> None:
-        error, items = batch.error, batch.items
+        items = batch.items
         self._under_way.discard(batch)
         self.waiting -= len(items)
         if self._is_over:
             self._put_off(items, LATER)
-        elif error is None:
+        elif not batch.failed:
             if self._outages:
-                self._works(batch)
+                self._works(items)
             self._settle([Completion(item.settlement) for item in items])
-        elif isinstance(error, BrokerUnavailable):
-            until = self._loop.time() + AWAY
-            self._away.update(dict.fromkeys(batch.brokers, until))
-            self._fails(error, *(f"broker {name}" for name in batch.brokers))
-            self._put_off(items, AWAY)
-        elif len(items) > 1:  # who is at fault is to hold up none of the others
-            for item in items:
-                self._send(_Batch([item], batch.brokers))
-        elif isinstance(error, Refused) and not isinstance(error, QueueFull):
-            self._leave_out(batch, error)
+        elif len(items) > 1 and any(_blames_nobody(error) for _, error in batch.failed):
+            for item in items:  # who is at fault is to hold up none of the others
+                self._send([item])
         else:
+            self._sort_out(batch)
+
+    def _sort_out(self, batch: _Batch) -> None:
+        """Settle where all is taken, or will never be; put off what may be taken later."""
+        left: set[str] = set()
+        pause = LATER
+        for group, error in batch.failed:
+            ids = {send.envelope.id for send in group}
             if isinstance(error, QueueFull):
+                left |= ids & error.envelope_ids
                 self._fails(error, f"queue {error.queue}")
-                items = [_without_sent(items[0], error)]
+            elif isinstance(error, Refused):
+                left |= ids - error.envelope_ids
+                log.error("what follows from a task will never be sent: %s", error)
             else:
-                self._fails(error, *(f"broker {name}" for name in batch.brokers))
-            self._put_off(items, LATER)
+                left |= ids
+                self._fails(error, f"broker {group[0].broker}")
+                if isinstance(error, BrokerUnavailable):
+                    pause = AWAY
+                    self._away[group[0].broker] = self._loop.time() + AWAY
+        for item in batch.items:
+            if rest := [send for send in item.sends if send.envelope.id in left]:
+                self._put_off([Following(item.settlement, rest)], pause)
+            else:
+                self._settle([Completion(item.settlement)])
 
-    def _leave_out(self, batch: _Batch, error: Refused) -> None:
-        """Send the others: these would be refused for ever."""
-        [item] = batch.items
-        id = item.settlement.delivery.envelope.id
-        log.error("what follows from message %s is not sent, and never will be: %s", id, error)
-        left = [each for each in item.sends if each.envelope.id not in error.envelope_ids]
-        if left and len(left) < len(item.sends):
-            self._send(_Batch([Following(item.settlement, left)], batch.brokers))
-        else:
-            self._settle([Completion(item.settlement)])
+    def _fails(self, error: BaseException, place: str) -> None:
+        if (outage := self._outages.get(place)) is None:
+            fails = f"what follows from tasks is not sent to {place}"
+            works = f"what follows from tasks is sent to {place} again"
+            outage = self._outages[place] = Outage(fails, works)
+        outage.fail(error)
 
-    def _fails(self, error: BaseException, *places: str) -> None:
-        for place in places:
-            if (outage := self._outages.get(place)) is None:
-                fails = f"what follows from tasks is not sent to {place}"
-                works = f"what follows from tasks is sent to {place} again"
-                outage = self._outages[place] = Outage(fails, works)
-            outage.fail(error)
-
-    def _works(self, batch: _Batch) -> None:
-        queues = {send.envelope.queue for item in batch.items for send in item.sends}
-        places = [*(f"broker {name}" for name in batch.brokers), *(f"queue {q}" for q in queues)]
-        for place in places:
+    def _works(self, items: Sequence[Following]) -> None:
+        sends = [send for item in items for send in item.sends]
+        for name in {send.broker for send in sends}:
+            self._away.pop(name, None)
+        places = {f"broker {send.broker}" for send in sends}
+        for place in places | {f"queue {send.envelope.queue}" for send in sends}:
             if (outage := self._outages.pop(place, None)) is not None:
                 outage.end()
-        for name in batch.brokers:
-            self._away.pop(name, None)
 
     def _put_off(self, items: Iterable[Following], pause: float) -> None:
         self._settle([Completion(_later(item, pause)) for item in items])
@@ -177,6 +189,11 @@ def left_to_send(envelope: Envelope) -> Sequence[Send] | None:
         return None
 
 
+def _blames_nobody(error: BaseException) -> bool:
+    """Whether it may be over one of many."""
+    return not isinstance(error, Refused | BrokerUnavailable | ConfigurationError)
+
+
 def _later(item: Following, pause: float) -> Nack:
     """Give it back, with what is left to be sent: its outcome may be forgotten meanwhile."""
     delivery = item.settlement.delivery
@@ -187,16 +204,6 @@ def _later(item: Following, pause: float) -> Nack:
         headers[LEFT] = packed
     again = msgspec.structs.replace(delivery.envelope, again=True, eta=None, headers=headers)
     return Nack(delivery, pause, again)
-
-
-def _without_sent(item: Following, error: QueueFull) -> Following:
-    """What a full queue has taken is not sent again: it may have ended before there is room."""
-    left = [
-        each
-        for each in item.sends
-        if each.envelope.queue != error.queue or each.envelope.id in error.envelope_ids
-    ]
-    return Following(item.settlement, left)
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -321,6 +321,10 @@ async def test_what_cannot_be_sent_is_refused_where_it_is_asked_for() -> None:
             await context.enqueue_after(note)  # type: ignore[arg-type] # no call
         except TypeError as error:
             said.append(str(error))
+        try:
+            await context.enqueue_after(note.options(id=context.id).s(""))
+        except ValueError as error:
+            said.append(str(error))
         for _ in range(MOST_EFFECTS):
             await context.enqueue_after(note.s(""))
         try:
@@ -330,9 +334,10 @@ async def test_what_cannot_be_sent_is_refused_where_it_is_asked_for() -> None:
         return said
 
     async with app, app.worker():
-        large, no_call, many = await (await work.enqueue()).get(timeout=PATIENCE)
+        large, no_call, own, many = await (await work.enqueue()).get(timeout=PATIENCE)
     assert "2" in large
     assert "note.s(...)" in no_call
+    assert "this task's own" in own
     assert "at most 500 calls" in many
     assert "enqueue_many" in many
 
@@ -410,9 +415,14 @@ async def test_more_than_a_queue_has_room_for_follows_by_and_by_each_once(any_ap
     async def note(n: int) -> None:
         runs.append(n)
 
+    @bounded.task(keep_result=0)
+    async def beside() -> None:
+        runs.append(-2)
+
     @bounded.task
     async def work(context: Context) -> None:
         runs.append(-1)
+        await context.enqueue_after(beside.s())
         for n in range(6):
             await context.enqueue_after(note.s(n))
 
@@ -420,9 +430,9 @@ async def test_more_than_a_queue_has_room_for_follows_by_and_by_each_once(any_ap
         result = await work.enqueue()
         await result.get(timeout=PATIENCE)
         await result.forget()  # it has run all the same
-        await until(lambda: len(runs) >= 7)
+        await until(lambda: len(runs) >= 8)
         await until_idle(bounded)
-    assert sorted(runs) == [-1, *range(6)]
+    assert sorted(runs) == [-2, -1, *range(6)]
 
 
 async def test_an_id_that_is_used_again_has_follow_ups_of_its_own() -> None:
