@@ -415,7 +415,7 @@ async def test_more_than_a_queue_has_room_for_follows_by_and_by_each_once(any_ap
     async def note(n: int) -> None:
         runs.append(n)
 
-    @bounded.task(keep_result=0)
+    @bounded.task
     async def beside() -> None:
         runs.append(-2)
 
