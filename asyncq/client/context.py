@@ -27,7 +27,7 @@ class Services(Protocol):
 class Context:
     """The run of one message. Ask for it by annotation, or with `current_context`."""
 
-    __slots__ = ("_effects", "_said", "_services", "_started", "message", "state")
+    __slots__ = ("_said", "_services", "_started", "effects", "message", "state")
 
     def __init__(
         self, message: Message, state: dict[str, Any], services: Services, started: float
@@ -38,7 +38,8 @@ class Context:
         self._services = services
         self._started = started  # Unix seconds
         self._said = 0  # how many times
-        self._effects: Sequence[Send] | None = ()  # None: the run is over
+        self.effects: Sequence[Send] | None = ()
+        """What follows if this run's outcome stands; None once it has ended."""
 
     @property
     def id(self) -> str:
@@ -115,7 +116,7 @@ class Context:
                 is that of the task, or of another of these.
             RuntimeError: the task has ended.
         """
-        effects = self._effects
+        effects = self.effects
         if effects is None:
             raise RuntimeError(
                 f"task {self.task} has ended: what follows from it was sent when it did; "
@@ -125,7 +126,7 @@ class Context:
         # An id may be used again, for another message.
         id = derived_id(header.id, f"{header.sent_at!r} after {len(effects)}")
         effects = [*effects, *(sends := self._services.follow_up(signature, id))]
-        if sends[0].envelope.id in {header.id, *(each.envelope.id for each in self._effects or ())}:
+        if sends[0].envelope.id in {header.id, *(each.envelope.id for each in self.effects or ())}:
             raise ValueError(
                 f"id {sends[0].envelope.id!r} is this task's own, or that of another call which "
                 "it sends at its end: give each one of its own, or none"
@@ -136,13 +137,14 @@ class Context:
                 f"a task sends at most {MOST_EFFECTS} calls at its end, of 8 MiB in all: have it "
                 "send one of a task that sends the others with enqueue_many()"
             )
-        self._effects = effects
+        self.effects = effects
         return sends[0].envelope.id
 
-    def end(self) -> Sequence[Send]:
-        """The run has ended well; what follows, if its outcome stands."""
-        effects, self._effects = self._effects, None
-        return effects or ()
+
+def end_run(context: Context) -> Sequence[Send]:
+    """The run has ended well; returns what follows, if its outcome stands."""
+    effects, context.effects = context.effects, None
+    return effects or ()
 
 
 _current: ContextVar[Context] = ContextVar("asyncq_context")

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import msgspec
 
-from asyncq.client.context import Context, Services, set_context
+from asyncq.client.context import Context, Services, end_run, set_context
 from asyncq.client.task import Task
 from asyncq.client.values.encoding import NOTHING
 from asyncq.clock import Clock
@@ -141,7 +141,7 @@ class Executor:
         set_context(context)
         try:
             outcome = self._succeeded(prepared, await call(prepared, message, context))
-            if (effects := context.end()) and isinstance(outcome, Succeeded):
+            if (effects := end_run(context)) and isinstance(outcome, Succeeded):
                 return self._end(
                     delivery, message, prepared, outcome, started, effects=tuple(effects)
                 )

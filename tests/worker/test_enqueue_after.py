@@ -11,7 +11,7 @@ from anyio import fail_after
 
 from asyncq import testing
 from asyncq.app import App
-from asyncq.client.context import Context
+from asyncq.client.context import Context, end_run
 from asyncq.config import Config
 from asyncq.drivers import table as drivers
 from asyncq.errors import (
@@ -355,7 +355,7 @@ async def test_a_test_sees_what_a_task_would_send() -> None:
     with testing.context() as context:
         id = await work(context)
     assert [signature.args for signature in context.to_follow] == [("hello",)]
-    [send] = context.end()
+    [send] = end_run(context)
     assert id == send.envelope.id
 
 
