@@ -314,8 +314,9 @@ class BrokerContract(DriverFixtures):
             delay = 0.3 if how == "delay" else 0.0
             await consumer.settle([Nack(first, delay=delay, replacement=replacement)])
 
-            assert list(await consumer.receive(10)) == []
-            [again] = await take(consumer, 1)
+            early = await consumer.receive(10)
+            assert not early or now() >= due  # a busy machine may have been so slow
+            [again] = early or await take(consumer, 1)
 
         assert due <= now() < due + LATEST
         assert again.envelope == replacement
