@@ -25,7 +25,7 @@ async def test_a_worker_may_die_anywhere(bench: Bench[Bed], report: Report, apar
     if apart:
         bench.keep_outcomes_apart()
     # Nothing is to be blamed here: a message may meet as many deaths as there are points.
-    bench.configure(lease=2.0, concurrency=8, max_crashes=1000)
+    bench.configure(lease=1.0, concurrency=8, max_crashes=1000)
     points = [*POINTS, *APART] if apart else [*POINTS]
     if not bench.bed.keeps_hold:  # its server sees who is gone, and nobody sweeps
         points = [point for point in points if point not in SWEEPING]

@@ -15,8 +15,8 @@ from tests.faults.lab.workers import keep_running
 
 ROUNDS = scaled(3, 10)  # of two deaths each
 BACKLOG = scaled(500, 2000)  # tasks that are left to be done, at least
-LEASE = scaled(2.0, Config().lease)  # seconds; so long the living are never late
-RECOVERY = scaled(7.0, LEASE)  # seconds; so short a lease is over long before we have looked
+LEASE = scaled(1.0, Config().lease)  # seconds
+RECOVERY = scaled(6.0, LEASE)  # seconds; so short a lease is over long before we have looked
 NEIGHBOURS = 100
 
 

@@ -77,8 +77,7 @@ async def test_what_a_killed_machine_held_runs_elsewhere_within_the_lease_and_a_
         assert min(took) > LEASE / 2
         assert max(took) < LEASE + 1.0
     else:
-        # Its server sees at once who is gone: 0.6 s, where the machine has time for it.
-        assert max(took) < 3.0
+        assert max(took) < 1.0  # its server sees at once who is gone
 
 
 async def test_processes_whose_supervisor_died_keep_their_leases_and_drain(
