@@ -57,11 +57,13 @@ async def ask(publisher: Publisher, *methods: object) -> list[object]:
 
 
 @asynccontextmanager
-async def doomed(url: str, *declared: Queue, alone_from: int = 1) -> AsyncGenerator[Consumer]:
+async def doomed(
+    url: str, *declared: Queue, queue: QueueSpec = MAIL, alone_from: int = 1
+) -> AsyncGenerator[Consumer]:
     """A consumer of a worker that dies when the block ends: its connection is gone."""
     async with RabbitBroker(Url(url), SystemClock()) as broker:
         await broker.declare(declared)
-        async with broker.consume(MAIL, lease(alone_from=alone_from)) as consumer:
+        async with broker.consume(queue, lease(alone_from=alone_from)) as consumer:
             yield consumer
             await broker.__aexit__(None, None, None)
 

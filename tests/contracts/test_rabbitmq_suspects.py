@@ -15,7 +15,7 @@ from asyncq.errors import (
 )
 from asyncq.language.message import new_id
 from asyncq.language.topology import Queue
-from asyncq.seams.broker import Ack, Lease, Nack, Reject
+from asyncq.seams.broker import Ack, Lease, Nack, QueueSpec, Reject
 from asyncq.testing.contracts.given import ids_of, take
 from tests.contracts.rabbit_given import (
     MAIL,
@@ -170,6 +170,38 @@ async def test_a_group_of_suspects_leaves_whom_it_has_no_room_for_uncharged(
             assert first.crashes < 2 or len(in_flight) == 1
             await consumer.settle([Ack(each) for each in in_flight])
     assert crashes == {"bad": [2]} | {str(number): [1] for number in range(8)}
+
+
+async def test_many_suspects_are_shared_by_those_who_look_at_once_each_charged_once(
+    broker: RabbitBroker, rabbitmq_url: str
+) -> None:
+    sent = [envelope() for _ in range(100)]
+    await broker.publish(sent)
+    async with doomed(rabbitmq_url, queue=QueueSpec("mail", 100)) as dying:
+        await take(dying, len(sent))
+
+    crashes: dict[str, int] = {}
+    rounds = 3  # of giving all back, so that each was pushed to several
+    for _ in range(rounds):
+        came: dict[str, int] = {}
+
+        async def look(came: dict[str, int] = came) -> None:
+            async with broker.consume(MAIL, lease(alone_from=5)) as consumer:
+                while len(came) < len(sent):
+                    for delivery in await consumer.receive(40):
+                        assert delivery.suspect
+                        assert delivery.envelope.id not in came
+                        came[delivery.envelope.id] = delivery.crashes
+                    await anyio.sleep(0.01)
+
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as looking:
+                for _ in range(3):
+                    looking.start_soon(look)
+        assert set(came) == set(ids_of(sent))
+        crashes |= came
+
+    assert set(crashes.values()) == {1}
 
 
 async def test_a_loss_stays_known_however_a_delivery_goes_on(

@@ -59,7 +59,14 @@ class RabbitConsumer:
         self._channel: Channel | None = None
         declared = publisher.topology.specs.get(queue.name)
         self._pushed = asyncio.Event()
-        self._unsettled = Unsettled(queue.name, lease, publisher, self.ask, self._pushed)
+        self._unsettled = Unsettled(
+            queue.name,
+            lease,
+            publisher,
+            self.ask,
+            channel=self._living_channel,
+            pushed=self._pushed,
+        )
         self._open = self._unsettled.by_tag
         self._suspects = self._unsettled.suspects
         self._window = Window(
@@ -75,6 +82,7 @@ class RabbitConsumer:
             has_priorities=declared is not None and declared.max_priority is not None,
         )
         self._buffer: deque[Received] = deque()
+        self._outlived: list[Received] = []  # what was pushed as delivered before
         self._silences = 0  # times in a row that nothing was pushed for LONGEST_WAIT
         self._loop = asyncio.get_running_loop()
         self._pushed_at = self._loop.time()
@@ -123,7 +131,8 @@ class RabbitConsumer:
 
     async def take_no_more(self) -> None:
         await self._stop_pushing()
-        unseen = [*self._suspects.unseen, *self._buffer]
+        unseen = [*self._suspects.unseen, *self._outlived, *self._buffer]
+        self._outlived.clear()
         self._buffer.clear()
         await self._unsettled.give_back(unseen)
 
@@ -137,7 +146,7 @@ class RabbitConsumer:
         [answer] = await self.ask(amqp.Basic.Get(queue=self._name))
         if isinstance(answer, Content):
             self._living_channel().on_delivery(answer)
-            self._unsettled.hold([])
+            self._unsettled.keep_order()
 
     @property
     def offers(self) -> ConsumerOffers:
@@ -148,19 +157,21 @@ class RabbitConsumer:
     async def wait(self) -> None:
         await self._see_that_it_pushes()
         has_room = self._lease.quarantine.admission != NO_ADMISSION
-        if self._buffer or (has_room and self._suspects.are_due):
+        if self._has_pushes or (has_room and self._suspects.are_due):
             return
         # While there is room in the quarantine, suspects are looked for as well.
         await self._window.next_push(LOOK if has_room else LONGEST_WAIT)
         now = self._loop.time()
-        if not self._buffer and now - self._pushed_at >= LONGEST_WAIT:
+        if not self._has_pushes and now - self._pushed_at >= LONGEST_WAIT:
             self._pushed_at = now
             await self._check_life()
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         await self._see_that_it_pushes()
+        # First what lost workers had: until it is aside, no worker can have any of it.
+        await self._put_aside()
         suspects = await self._suspects.take(limit)
-        return suspects + await self._take(limit - len(suspects))
+        return suspects + self._take(limit - len(suspects))
 
     async def wait_and_receive(self, limit: int) -> Sequence[Delivery]:
         await self.wait()
@@ -177,32 +188,34 @@ class RabbitConsumer:
         self._living_channel()
         if self._window.was_ended:
             raise self._lost(f"it does not push from queue {self._name} any more")
-        await self._window.stretch(self.ask, is_idle=not self._buffer)
+        await self._window.stretch(self.ask, is_idle=not self._has_pushes)
 
-    async def _take(self, limit: int) -> list[Delivery]:
-        """Up to ``limit`` of what was pushed; what a lost worker had goes to the suspects."""
+    @property
+    def _has_pushes(self) -> bool:
+        """Whether something was pushed that is still to be received, or put aside."""
+        return bool(self._buffer or self._outlived)
+
+    async def _put_aside(self) -> None:
+        """What was pushed and had been in the hands of a lost worker goes to the suspects."""
+        if self._outlived:
+            try:
+                await self._unsettled.set_aside(self._outlived[:])
+            finally:
+                self._outlived = [item for item in self._outlived if item.tag in self._open]
+
+    def _take(self, limit: int) -> list[Delivery]:
+        """Up to ``limit`` of what was pushed."""
         taken: list[Delivery] = []
-        aside: list[Received] = []
         buffer = self._buffer
         while buffer and len(taken) < limit:
             received = buffer.popleft()
-            if received.redelivered:
-                aside.append(received)
-            else:
-                taken.append(
-                    Delivery(
-                        envelope=received.envelope,
-                        again=received.again,
-                        token=(self._unsettled, received.tag),
-                    )
+            taken.append(
+                Delivery(
+                    envelope=received.envelope,
+                    again=received.again,
+                    token=(self._unsettled, received.tag),
                 )
-        if aside:
-            try:
-                await self._unsettled.set_aside(aside)
-            except BaseException:
-                tags = [delivery.token[1] for delivery in taken] + [item.tag for item in aside]
-                buffer.extendleft(self._open[tag] for tag in tags if tag in self._open)
-                raise
+            )
         return taken
 
     # The channel
@@ -244,7 +257,7 @@ class RabbitConsumer:
         window = self._window
         # (What waits in a queue with one active consumer may do so for another than this.)
         is_idle = window.has_room and not window.is_single
-        if queue.consumer_count == 0 or (queue.message_count and is_idle and not self._buffer):
+        if queue.consumer_count == 0 or (queue.message_count and is_idle and not self._has_pushes):
             window.was_ended = True
         elif is_idle and not self._aftermath.is_over:
             self._aftermath.see_new()
@@ -269,20 +282,20 @@ class RabbitConsumer:
             old.close()
 
     def _on_delivery(self, content: Content) -> None:
-        received = unwrap(content, self._name)
-        self._open[received.tag] = received
-        self._buffer.append(received)
-        self._silences = 0
-        self._pushed_at = self._loop.time()
-        self._pushed.set()
+        self._hold(unwrap(content, self._name))
 
     def _on_delivery_after_loss(self, content: Content) -> None:
         """As `_on_delivery`, until all is here that was in hand when the connection was lost."""
-        self._on_delivery(content)
-        received = self._buffer[-1]
-        self._open[received.tag] = self._buffer[-1] = self._aftermath.judge(received, content)
+        self._hold(self._aftermath.judge(unwrap(content, self._name), content))
         if self._aftermath.is_over and self._channel is not None:
             self._channel.on_delivery = self._on_delivery
+
+    def _hold(self, received: Received) -> None:
+        self._open[received.tag] = received
+        (self._outlived if received.redelivered else self._buffer).append(received)
+        self._silences = 0
+        self._pushed_at = self._loop.time()
+        self._pushed.set()
 
     def _note_loss(self) -> None:
         """Remember what was in hand when the connection was lost: this worker lives.

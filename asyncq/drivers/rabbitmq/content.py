@@ -100,6 +100,11 @@ def tag_of(content: Content) -> tuple[int, bool]:
     return tag, bool(bits & 1)
 
 
+def waiting_behind(content: Content) -> int:
+    """How many messages the queue had left, of one that was fetched."""
+    return int.from_bytes(content.method[-4:], "big")
+
+
 def id_of(content: Content) -> str:
     """The id that a message names; empty if it names none.
 

@@ -2,11 +2,12 @@
 
 What outlived a worker, its queue's suspects, is in a queue of its own, of which nothing is pushed:
 a consumer looks there now and then while its worker may have some, and takes as many as may run
-beside what it has.
+beside what it has: one by one, as is exact, and if many wait by a consumer, as AMQP calls it, that
+is pushed so many and no more.
 """
 
 import asyncio
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 
 import anyio
@@ -15,26 +16,37 @@ import pamqp.commands as amqp
 
 from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.aftermath import Aftermath
-from asyncq.drivers.rabbitmq.content import Parcel, TooLarge
+from asyncq.drivers.rabbitmq.content import Parcel, TooLarge, waiting_behind
 from asyncq.drivers.rabbitmq.parcels import Received, unwrap, wrap
 from asyncq.drivers.rabbitmq.publisher import Publisher
-from asyncq.drivers.rabbitmq.wire import HEARD, Ask, Content
+from asyncq.drivers.rabbitmq.window import hear_out
+from asyncq.drivers.rabbitmq.wire import HEARD, Ask, Channel, Content
 from asyncq.seams.broker import Ack, Delivery, Lease, Nack, Reject, Settlement
 from asyncq.seams.quarantine import NO_ADMISSION, Admission
 
 LOOK = 0.25  # seconds between two looks for suspects
-MOST_FETCHED = 20  # at a time
+MOST_FETCHED = 100  # at a time
+FEW = 3  # that are sooner fetched than pushed: each that is fetched is a write of the queue
+
+LivingChannel = Callable[[], Channel]
+"""The channel; raises `LeaseLost` where it is closed."""
 
 
 class Suspects:
     """Those of one queue that one consumer has in hand, and when it looks for others."""
 
-    def __init__(self, queue: str, lease: Lease, ask: Ask, hands: "Unsettled") -> None:
+    def __init__(
+        self, queue: str, lease: Lease, ask: Ask, channel: LivingChannel, hands: "Unsettled"
+    ) -> None:
         self._queue = queue
+        self._name = names.suspects(queue)
+        self._lease = lease
         self._quarantine = lease.quarantine
         self._ask = ask
+        self._channel = channel
+        self._consumers = 0  # that there were
         self._hands = hands
-        self.aftermath = Aftermath(names.suspects(queue), lease.quarantine)
+        self.aftermath = Aftermath(self._name, lease.quarantine)
         self._loop = asyncio.get_running_loop()
         self._fetched: dict[int, Received] = {}  # those that nobody was handed yet
         self._tags: set[int] = set()  # of those in the quarantine
@@ -108,11 +120,12 @@ class Suspects:
         """Fetch suspects while they fit; what does not goes behind the others."""
         wanted = 1  # whether others may come beside the first is known when it is here
         while True:
-            is_dry = await self._get(wanted) < wanted
+            waiting = await self._get(wanted) if wanted <= FEW else await self._be_pushed(wanted)
             fits, others = self._sort(limit, admission)
+            is_dry = waiting is None
             if is_dry or others or len(fits) == limit or fits[-1].crashes >= admission.together:
                 break
-            wanted = min(limit - len(fits), MOST_FETCHED)
+            wanted = min(limit - len(fits), waiting or 1, MOST_FETCHED)
         lost = any(item.redelivered for item in others)
         if others:
             await self._hands.set_aside(others)
@@ -121,19 +134,55 @@ class Suspects:
         self._next_look = self._loop.time() + LOOK if (is_dry or others) and not lost else 0.0
         return fits
 
-    async def _get(self, count: int) -> int:
-        """Fetch up to so many of the queue's suspects; returns how many there were."""
-        question = amqp.Basic.Get(queue=names.suspects(self._queue))
+    async def _get(self, count: int) -> int | None:
+        """Fetch up to so many; returns how many wait behind them, None: there were less."""
+        question = amqp.Basic.Get(queue=self._name)
         answers = await self._ask(*[question] * count)
         contents = [answer for answer in answers if isinstance(answer, Content)]
-        came = [unwrap(content, self._queue) for content in contents]
+        for content in contents:
+            self._hold(content)
+        self._hands.keep_order()
+        if len(contents) == count:
+            return waiting_behind(contents[-1])
         if not self.aftermath.is_over:
-            came = [self.aftermath.judge(*each) for each in zip(came, contents, strict=True)]
-            if len(came) < count:
-                self.aftermath.see_new()
-        self._fetched |= {item.tag: item for item in came}
-        self._hands.hold(came)
-        return len(came)
+            self.aftermath.see_new()
+        return None
+
+    async def _be_pushed(self, count: int) -> int:
+        """As `_get`, of many: fetched one by one, each would take as long as a round trip.
+
+        How many wait behind them is not known then: 0.
+        """
+        self._consumers += 1
+        tag = f"{self._lease.incarnation}.suspects.{self._consumers}"
+        came, pushed = dict[int, Received](), asyncio.Event()
+
+        def take(content: Content) -> None:
+            item = self._hold(content)
+            came[item.tag] = item
+            pushed.set()
+
+        async def hear_queue() -> None:
+            await self._get(1)
+
+        channel = self._channel()
+        channel.on_delivery_to[tag.encode()] = take
+        try:
+            consume = amqp.Basic.Consume(queue=self._name, consumer_tag=tag)
+            await self._ask(amqp.Basic.Qos(0, count, False), consume)
+            await hear_out(self._ask, hear_queue, came, count, pushed)
+            await self._ask(amqp.Basic.Cancel(consumer_tag=tag))
+        finally:
+            channel.on_delivery_to.pop(tag.encode(), None)
+        return 0
+
+    def _hold(self, content: Content) -> Received:
+        """One was fetched, or pushed."""
+        item = unwrap(content, self._queue)
+        if not self.aftermath.is_over:
+            item = self.aftermath.judge(item, content)
+        self._fetched[item.tag] = self._hands.by_tag[item.tag] = item
+        return item
 
     def _sort(self, limit: int, admission: Admission) -> tuple[list[Received], list[Received]]:
         """What was fetched: those that there is room for, and the others."""
@@ -153,7 +202,14 @@ class Unsettled:
     """The deliveries of one channel that are not settled."""
 
     def __init__(
-        self, queue: str, lease: Lease, publisher: Publisher, ask: Ask, pushed: asyncio.Event
+        self,
+        queue: str,
+        lease: Lease,
+        publisher: Publisher,
+        ask: Ask,
+        *,
+        channel: LivingChannel,
+        pushed: asyncio.Event,
     ) -> None:
         self._queue = queue
         self._publisher = publisher
@@ -161,7 +217,7 @@ class Unsettled:
         self._pushed = pushed
         self.by_tag: dict[int, Received] = {}
         """In the order of their tags."""
-        self.suspects = Suspects(queue, lease, ask, self)
+        self.suspects = Suspects(queue, lease, ask, channel, self)
         self.unproven = 0
         """How many were settled, and RabbitMQ's channel alone has said that it has heard so."""
         self._may_acknowledge: asyncio.Event | None = None  # where that is not at once
@@ -240,10 +296,9 @@ class Unsettled:
             await self._publisher.move(parcels)
             await self._acknowledge([item.tag for item in deliveries])
 
-    def hold(self, fetched: Sequence[Received]) -> None:
-        """Have suspects in hand that were fetched."""
-        # What was pushed behind them was noted before them: we hear of answers a turn later.
-        in_order = sorted([*self.by_tag.items(), *((item.tag, item) for item in fetched)])
+    def keep_order(self) -> None:
+        """Something was fetched: what was pushed behind it was noted before it."""
+        in_order = sorted(self.by_tag.items())
         self.by_tag.clear()
         self.by_tag.update(in_order)
 
