@@ -98,7 +98,9 @@ def _shown(value: Any) -> Any:
         case Mapping():
             pairs = cast("Mapping[Any, Any]", value).items()
             return {key: _shown(each) for key, each in pairs}
-        case list() | tuple() | set() | frozenset():
+        case tuple():
+            return tuple(_shown(each) for each in cast("tuple[Any, ...]", value))
+        case list() | set() | frozenset():
             return [_shown(each) for each in cast("list[Any]", value)]
         case _:
             return value

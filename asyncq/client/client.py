@@ -42,6 +42,7 @@ from asyncq.language.envelope import Envelope
 from asyncq.language.message import (
     EMPTY_ARGS,
     EMPTY_KWARGS,
+    End,
     Header,
     Message,
     Progress,
@@ -225,8 +226,12 @@ class Client:
             await all_stored(under_way)
         return results
 
-    def follow_up(self, signature: Signature[Any], id: str) -> list[Send]:
+    def follow_up(
+        self, signature: Signature[Any], id: str, ends: tuple[End, ...] = ()
+    ) -> list[Send]:
         """What a task is to send at its end, as effects of its record; ``id`` unless it says one.
+
+        ``ends`` says where its own end arrives.
 
         Raises as `Task.enqueue`, and:
             ConfigurationError: the backend keeps no outcomes.
@@ -239,7 +244,7 @@ class Client:
             )
         plan = self._router.decide(signature)
         envelope = self._envelope(
-            signature, plan, self._clock.now(), id=id, again=not self._knows_outcomes
+            signature, plan, self._clock.now(), id=id, again=not self._knows_outcomes, ends=ends
         )
         if envelope.headers:
             pack(envelope)  # what cannot be carried is refused here, not when the task has ended
@@ -355,6 +360,7 @@ class Client:
         *,
         id: str | None = None,
         again: bool = False,
+        ends: tuple[End, ...] = (),
     ) -> Envelope:
         """The message of a call; ``id``, unless that says one, of what follows from a task."""
         options = signature.options
@@ -374,6 +380,7 @@ class Client:
             sent_at=now,
             headers=options.headers or {},
             again=again,
+            ends=ends,
         )
         message = Message(
             header,

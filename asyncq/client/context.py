@@ -5,7 +5,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Protocol
 
-from asyncq.language.effects import MOST_EFFECT_BYTES, MOST_EFFECTS, Send
+from asyncq.language.effects import MOST_EFFECT_BYTES, MOST_EFFECTS, Effect, Send
 from asyncq.language.message import Message, Progress, derived_id
 from asyncq.language.quantities import number
 from asyncq.language.signature import Signature
@@ -38,7 +38,7 @@ class Context:
         self._services = services
         self._started = started  # Unix seconds
         self._said = 0  # how many times
-        self.effects: Sequence[Send] | None = ()
+        self.effects: Sequence[Effect] | None = ()
         """What follows if this run's outcome stands; None once it has ended."""
 
     @property
@@ -125,13 +125,15 @@ class Context:
         header = self.message.header
         # An id may be used again, for another message.
         id = derived_id(header.id, f"{header.sent_at!r} after {len(effects)}")
-        effects = [*effects, *(sends := self._services.follow_up(signature, id))]
-        if sends[0].envelope.id in {header.id, *(each.envelope.id for each in self.effects or ())}:
+        sends = self._services.follow_up(signature, id)
+        before = [each for each in effects if isinstance(each, Send)]
+        effects = [*effects, *sends]
+        if sends[0].envelope.id in {header.id, *(each.envelope.id for each in before)}:
             raise ValueError(
                 f"id {sends[0].envelope.id!r} is this task's own, or that of another call which "
                 "it sends at its end: give each one of its own, or none"
             )
-        size = sum(len(each.envelope.body) for each in effects)
+        size = sum(len(each.envelope.body) for each in (*before, *sends))
         if len(effects) > MOST_EFFECTS or size > MOST_EFFECT_BYTES:
             raise ValueError(
                 f"a task sends at most {MOST_EFFECTS} calls at its end, of 8 MiB in all: have it "
@@ -141,7 +143,7 @@ class Context:
         return sends[0].envelope.id
 
 
-def end_run(context: Context) -> Sequence[Send]:
+def end_run(context: Context) -> Sequence[Effect]:
     """The run has ended well; returns what follows, if its outcome stands."""
     effects, context.effects = context.effects, None
     return effects or ()

@@ -5,7 +5,8 @@ What the broker must know (the header) is in the envelope and only there. The bo
     [version, task, args, kwargs, attempt, root, parent, keep_result]
 
 which are the other fields of a `Message`, in their order. It grows at its end alone, so that an
-older worker reads a newer message of the same version.
+older worker reads a newer message of the same version. A message whose end arrives somewhere has
+version 2: an older worker would tell nobody, and gives it back to a newer one.
 """
 
 from typing import Any
@@ -18,7 +19,8 @@ from asyncq.language.message import EMPTY_ARGS, EMPTY_KWARGS, UNREADABLE, Messag
 from asyncq.seams.packing import enclose
 from asyncq.texts import counted
 
-VERSION = 1
+VERSION = 2
+WITHOUT_ENDS = 1  # the version of most messages: what every worker can carry out
 
 
 class _Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -48,7 +50,7 @@ class NativeCodec:
     def encode(self, message: Message) -> Envelope:
         body = _encode(
             (  # a _Body to whoever reads it; to make one takes longer than to encode it
-                VERSION,
+                VERSION if message.header.ends else WITHOUT_ENDS,
                 message.task,
                 message.args,
                 message.kwargs,

@@ -30,6 +30,13 @@ Priority = Annotated[int, msgspec.Meta(ge=0, le=MAX_PRIORITY)]
 """Of what is decoded: where another number stands, other hands wrote it."""
 
 
+class End(Shown, frozen=True, array_like=True, gc=False):
+    """A latch at which the end of a message arrives, as which of its parts."""
+
+    latch: str
+    part: str
+
+
 class Header(Shown, frozen=True, gc=False, omit_defaults=True):
     """What brokers know of a message, whatever task it is for.
 
@@ -55,6 +62,8 @@ class Header(Shown, frozen=True, gc=False, omit_defaults=True):
     again: bool = False
     """It may have been sent before and have run since: whether it has an outcome is looked up
     first."""
+    ends: tuple[End, ...] = ()
+    """Where its end arrives."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):

@@ -8,6 +8,7 @@ from typing import Protocol, Self
 import msgspec
 
 from asyncq.language.record import Record
+from asyncq.seams.ledger import Ledger
 from asyncq.seams.topics import Topics
 
 
@@ -30,6 +31,7 @@ class BackendOffers(msgspec.Struct, frozen=True, kw_only=True):
     """What only some backends can do, or cannot."""
 
     topics: Topics | None = None
+    ledger: Ledger | None = None
     keeps_nothing: bool = False
     """Who does not listen when an outcome is stored never hears it: a client listens before it
     sends."""

@@ -12,7 +12,7 @@ import msgspec
 
 from asyncq.errors import Refused
 from asyncq.language.envelope import Envelope
-from asyncq.language.message import MAX_PRIORITY, UNREADABLE, Header, Priority
+from asyncq.language.message import MAX_PRIORITY, UNREADABLE, End, Header, Priority
 
 DEEPEST = 100  # levels of headers in headers: what is read here must be written again, elsewhere
 SHALLOW = 3 * DEEPEST  # bytes that are no deeper, whatever they are
@@ -36,6 +36,7 @@ def pack(envelope: Envelope) -> bytes:
                     envelope.sent_at,
                     envelope.headers,
                     envelope.again,
+                    envelope.ends,
                 )
             )
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -61,6 +62,7 @@ def unpack(packed: bytes, id: str, queue: str) -> Envelope:
             fields.sent_at,
             fields.headers,
             fields.again,
+            fields.ends,
             body=fields.body,
         )
         if envelope.headers and len(packed) - len(fields.body) > SHALLOW:
@@ -82,6 +84,7 @@ def enclose(header: Header, body: bytes) -> Envelope:
         header.sent_at,
         header.headers,
         header.again,
+        header.ends,
         body=body,
     )
 
@@ -95,6 +98,7 @@ class _Packed(msgspec.Struct, array_like=True, gc=False):
     sent_at: float = 0.0
     headers: dict[str, Any] = {}
     again: bool = False
+    ends: tuple[End, ...] = ()
 
 
 def _check_depth(headers: dict[str, Any]) -> None:

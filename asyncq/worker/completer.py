@@ -17,7 +17,7 @@ from asyncq.errors import (
     ConfigurationError,
     LeaseLost,
 )
-from asyncq.language.effects import Send
+from asyncq.language.effects import KEEP_EFFECTS
 from asyncq.language.envelope import LastAttempt
 from asyncq.language.message import Failed, Failure, FailureType, Unreadable
 from asyncq.language.record import Record
@@ -35,7 +35,8 @@ from asyncq.seams.broker import (
     Settlement,
 )
 from asyncq.texts import counted
-from asyncq.worker.followups import Following, FollowUps, Publish, left_to_send
+from asyncq.worker.followups import Following, FollowUps, left_of
+from asyncq.worker.latches import Latches, Publish, arrivals, effects_of
 
 log = get_logger(__name__)
 
@@ -59,7 +60,7 @@ class Completer:
     ) -> None:
         self._consumer = consumer
         self._complete_at_once = consumer.offers.complete if unified else None
-        self._follow_ups = FollowUps(publish, self._followed)
+        self._follow_ups = FollowUps(Latches(backend, publish), publish, self._followed)
         self._may_have_effects = False  # what is to be settled
         self._backend = backend
         self._lease = lease
@@ -120,19 +121,21 @@ class Completer:
         # does not answer.
         batch: list[Completion] = []
         with self._shield:
-            while True:
-                if not self._finished:
-                    if self._giving_up is not None and not self._follow_ups.waiting:
-                        self._giving_up.cancel()
-                        return
-                    self._news.clear()
-                    await self._news.wait()
-                    continue
-                batch, self._finished = self._finished[:MAX_BATCH], self._finished[MAX_BATCH:]
-                self._under_way = True
-                await self._complete(batch)
-                self._under_way = False
-                self._less.set()
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._follow_ups.run)
+                while self._giving_up is None or self._finished or self._follow_ups.waiting:
+                    if not self._finished:
+                        self._news.clear()
+                        await self._news.wait()
+                        continue
+                    batch, self._finished = self._finished[:MAX_BATCH], self._finished[MAX_BATCH:]
+                    self._under_way = True
+                    await self._complete(batch)
+                    self._under_way = False
+                    self._less.set()
+                self._giving_up.cancel()
+                group.cancel_scope.cancel()
+                return
         left = len(batch) + len(self._finished)
         log.error(
             "%s could not be settled: they have ended, and run again when lease %s is over",
@@ -204,7 +207,7 @@ class Completer:
         if not self._may_have_effects and not standing:
             return await self._consumer.settle([completion.settlement for completion in batch])
         # Others may have stored a record from which something follows where from ours nothing does.
-        others = {record.id for record in standing if record.effects}
+        others = {record.id for record in standing if record.effects != ()}
         ending: list[Settlement] = []
         staying: list[Completion] = []
         for each in batch:
@@ -226,13 +229,14 @@ class Completer:
             if lost and id(settlement.delivery) in lost:
                 continue
             if record is None:
-                sends = left_to_send(settlement.delivery.envelope) or ()
+                left = left_of(settlement.delivery.envelope)
+                effects = () if left is None else left.effects or ()
             else:
                 if stood:
                     standing = stood.get(record.id, record)
                     record = record if isinstance(standing.outcome, Unreadable) else standing
-                sends = [each for each in record.effects or () if isinstance(each, Send)]
-            following.append(Following(settlement, sends))
+                effects = effects_of(record, settlement.delivery.envelope.ends)
+            following.append(Following.of(settlement, effects))
         self._follow_ups.send(following)
 
 
@@ -242,6 +246,9 @@ def _unsettled(delivery: Delivery, error: Exception) -> Completion:
         why += f": {error}"
     envelope = delivery.envelope
     failure = Failure(FailureType.UNSETTLED.value, why)
-    record = Record(envelope.id, Failed(failure), keep=60.0, reply_to=envelope.reply_to)
-    last = LastAttempt(failure)
-    return Completion(Reject(delivery, f"{failure.type}: {why}", last), record)
+    outcome = Failed(failure)
+    effects = arrivals(envelope.ends, outcome)
+    keep = KEEP_EFFECTS if effects else 60.0
+    record = Record(envelope.id, outcome, keep=keep, reply_to=envelope.reply_to, effects=effects)
+    reject = Reject(delivery, f"{failure.type}: {why}", LastAttempt(failure))
+    return Completion(reject, record, stays=bool(effects))

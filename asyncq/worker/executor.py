@@ -22,7 +22,7 @@ from asyncq.errors import (
     RetryLater,
     Undecodable,
 )
-from asyncq.language.effects import Effect
+from asyncq.language.effects import KEEP_EFFECTS, Effect
 from asyncq.language.message import (
     Expired,
     Failed,
@@ -49,13 +49,14 @@ from asyncq.worker.failures import (
     summarize,
     trace_of,
 )
-from asyncq.worker.followups import left_to_send
+from asyncq.worker.followups import left_of
+from asyncq.worker.latches import MOST_VALUE, arrivals, effects_of
 from asyncq.worker.pool import Slots
 from asyncq.worker.prepared import PreparedTask, PreparedTasks, call
 from asyncq.worker.tasks import TaskLog
 from asyncq.worker.threads import RaisedInThread
 
-KEEP_EFFECTS = 3600.0  # seconds that a record with effects is kept at least
+KEEP_LARGE = 86400.0  # seconds for one whose value is too large for the latch it arrives at
 LONGEST_KEEP = 10 * 365 * 86400.0  # seconds
 MOST_MEMBERS = 1000  # of a group that are looked at
 
@@ -258,6 +259,10 @@ class Executor:
         if (asked := message.keep_result) is not None:
             keep = min(asked, LONGEST_KEEP) if asked > 0 else 0.0  # also if that is no number
         header = message.header
+        if header.ends:
+            effects += arrivals(header.ends, outcome)
+            if isinstance(outcome, Succeeded) and len(memoryview(outcome.value)) >= MOST_VALUE:
+                keep = max(keep, KEEP_LARGE)
         if effects:  # what follows is told by the record, as long as somebody may have to look
             keep = max(keep, KEEP_EFFECTS)
         elif keep <= 0 and header.reply_to is None:
@@ -292,8 +297,9 @@ class Executor:
 
     async def _judge(self, delivery: Delivery) -> Completion | None:
         """What becomes of a delivery that may have run before; None if it is to run."""
-        if left_to_send(delivery.envelope) is not None:
-            return Completion(Ack(delivery), stays=True)
+        left = left_of(delivery.envelope)
+        if left is not None and left.effects is not None:
+            return Completion(left.settlement(delivery), stays=True)
         try:
             [record] = await self._backend.fetch([delivery.envelope.id])
         except BackendUnavailable as error:
@@ -301,13 +307,14 @@ class Executor:
                 delivery.envelope, f"whether it has run is not known: {error}", 1.0, self._now()
             )
             return Completion(Nack(delivery, delay=1.0))
-        if record is not None and not isinstance(record.outcome, Unreadable):
-            settlement = self._settle_again(delivery, record)
-            return (
-                Completion(settlement, record, stays=True)
-                if record.effects
-                else Completion(settlement)
-            )
+        if record is not None and isinstance(record.outcome, Unreadable):
+            record = None
+        if left is not None:
+            return Completion(left.settlement(delivery), record, stays=record is not None)
+        if record is not None:
+            stays = bool(effects_of(record, delivery.envelope.ends))
+            settlement = self._settle_again(delivery, record, stays=stays)
+            return Completion(settlement, record, stays) if stays else Completion(settlement)
         if delivery.crashes >= self._config.max_crashes:
             why = counted(
                 delivery.crashes, "worker died while it ran it", "workers died while they ran it"
@@ -315,20 +322,21 @@ class Executor:
             return self._reject(delivery, FailureType.WORKER_CRASHED, why)
         return None
 
-    def _settle_again(self, delivery: Delivery, record: Record) -> Ack | Reject:
+    def _settle_again(self, delivery: Delivery, record: Record, *, stays: bool) -> Ack | Reject:
         """The end of a delivery whose outcome stands: only the settling was lost.
 
         A failure whose worker died between recording and settling it is no dead letter yet. Where
-        these are one step there is no between: then it was one, and was sent again since. So was
-        what no worker died with.
+        these are one step there is no between, unless something follows (``stays``): then it was
+        one, and was sent again since. So was what no worker died with.
         """
         outcome, envelope = record.outcome, delivery.envelope
-        if isinstance(outcome, Failed) and delivery.suspect and envelope.queue in self.apart:
+        is_apart = stays or envelope.queue in self.apart
+        if isinstance(outcome, Failed) and delivery.suspect and is_apart:
             prepared = self._made.get(record.task)
             if prepared is None or prepared.dead_letter:
                 self.task_log.late_letter(envelope)
                 return self._dead_letters.of_record(delivery, record, outcome.error)
-        if not record.effects:  # else it comes for what follows from it
+        if not stays:  # else it comes for what follows from it
             self.task_log.skip(envelope)
         return Ack(delivery)
 
@@ -350,15 +358,19 @@ class Executor:
         envelope = delivery.envelope
         self.task_log.rejection(envelope, f"{kind}: {why}")
         failure = Failure(kind.value, why)
+        outcome, keep = Failed(failure), self._config.keep_result
+        effects = arrivals(envelope.ends, outcome)
         record = Record(
             envelope.id,
-            Failed(failure),
+            outcome,
             finished_at=self._now(),
             worker=self._worker,
-            keep=self._config.keep_result,
+            keep=max(keep, KEEP_EFFECTS) if effects else keep,
             reply_to=envelope.reply_to,
+            effects=effects,
         )
-        return Completion(self._dead_letters.of_unrun(delivery, failure), record)
+        letter = self._dead_letters.of_unrun(delivery, failure)
+        return Completion(letter, record, stays=bool(effects))
 
 
 def _may_retry(retry: Retry, error: BaseException, attempt: int) -> bool:

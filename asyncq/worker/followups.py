@@ -1,8 +1,8 @@
-"""Follow-ups: what is sent because outcomes stand, before their messages are settled.
+"""Follow-ups: what is done because outcomes stand, before their messages are settled.
 
-Not settled, a message is what remembers them: whoever has it next finds its outcome, and sends what
+Not settled, a message is what remembers them: whoever has it next finds its outcome, and does what
 that says. Nobody waits for a queue that is full or a broker that is away: the message is given back
-with what is left to be sent, for a little later.
+with what is left to be done, for a little later.
 """
 
 import asyncio
@@ -10,31 +10,54 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+import anyio
 import msgspec
+from anyio.abc import TaskGroup
 
-from asyncq.errors import BrokerUnavailable, ConfigurationError, QueueFull, Refused
-from asyncq.language.effects import Send
-from asyncq.language.envelope import Envelope
+from asyncq.errors import (
+    AsyncqError,
+    BackendUnavailable,
+    BrokerUnavailable,
+    ConfigurationError,
+    QueueFull,
+    Refused,
+)
+from asyncq.language.effects import Append, Arrive, Effect, Hold, Send
+from asyncq.language.envelope import Envelope, LastAttempt
 from asyncq.language.message import UNREADABLE
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
-from asyncq.seams.broker import Completion, Nack, Settlement
+from asyncq.seams.broker import MAX_BATCH, Ack, Completion, Delivery, Nack, Reject, Settlement
+from asyncq.worker.latches import Latches, Publish, latches_of
 
 log = get_logger(__name__)
 
-LATER = 1.0  # seconds until what could not be sent is tried again
-LEFT = "asyncq-left-to-send"  # header: what follows from a message that has ended
+LATER = 1.0  # seconds until what could not be done is tried again
+LEFT = "asyncq-left-to-do"  # header: what follows from a message that has ended
+MOST_RELEASES = 4  # latches whose messages are sent at a time
 MOST_LEFT = 1024 * 1024  # bytes of that; of more the record tells
+BACKEND, RELEASES = "the backend", "the queues of a workflow"  # what may be in the way
 AWAY = 5.0  # seconds until a broker that did not take what follows is tried again
-
-Publish = Callable[[Sequence[Send]], Sequence["asyncio.Future[None]"]]
 
 
 class Following(msgspec.Struct, frozen=True, eq=False):
-    """A delivery that is settled once these are sent."""
+    """A delivery that is settled once these are done."""
 
     settlement: Settlement
     sends: Sequence[Send]
+    first: Sequence[Append | Hold | Arrive] = ()
+    """What is done before anything is sent."""
+
+    @classmethod
+    def of(cls, settlement: Settlement, effects: Iterable[Effect]) -> "Following":
+        sends: list[Send] = []
+        first: list[Append | Hold | Arrive] = []
+        for effect in effects:
+            if isinstance(effect, Send):
+                sends.append(effect)
+            else:
+                first.append(effect)
+        return cls(settlement, sends, first)
 
 
 class _Batch(msgspec.Struct, eq=False):
@@ -49,7 +72,17 @@ class _Batch(msgspec.Struct, eq=False):
 class FollowUps:
     """Those of one completer that are on their way. ``settle`` hears how deliveries end."""
 
-    def __init__(self, publish: Publish, settle: Callable[[Iterable[Completion]], None]) -> None:
+    def __init__(
+        self,
+        latches: Latches,
+        publish: Publish,
+        settle: Callable[[Iterable[Completion]], None],
+    ) -> None:
+        self._latches = latches
+        self._applying: dict[Following, None] = {}  # something is done before it is sent
+        self._to_apply: list[Following] = []
+        self._news = asyncio.Event()
+        self._releasing = anyio.Semaphore(MOST_RELEASES)
         self._publish = publish
         self._settle = settle
         self._under_way: set[_Batch] = set()
@@ -60,8 +93,87 @@ class FollowUps:
         self.waiting = 0
         """How many deliveries are not settled yet."""
 
+    async def run(self) -> None:
+        """Do what is done before something is sent; until it is cancelled."""
+        async with anyio.create_task_group() as group:
+            while True:
+                if not self._to_apply:
+                    self._news.clear()
+                    await self._news.wait()
+                    continue
+                batch = self._to_apply[:MAX_BATCH]
+                del self._to_apply[:MAX_BATCH]
+                await self._apply(batch, group)
+
+    async def _apply(self, items: Sequence[Following], group: TaskGroup) -> None:
+        try:
+            unsent = await self._latches.apply([each for item in items for each in item.first])
+        except BackendUnavailable as error:
+            self._not_applied(items, error)
+            return
+        # It must survive, and one that no store can take is to hold up none of the others.
+        except Exception as error:
+            if len(items) > 1:
+                for item in items:
+                    await self._apply([item], group)
+            else:
+                log.exception("what follows from a task cannot be done")
+                self._not_applied(items, error)
+            return
+        self._end_outage(BACKEND)
+        if not unsent:
+            self._applied(items)
+            return
+        released = set(unsent)
+        theirs = [released & latches_of(item.first) for item in items]
+        self._applied([item for item, own in zip(items, theirs, strict=True) if not own])
+        for name in unsent:
+            mine = [item for item, own in zip(items, theirs, strict=True) if name in own]
+            group.start_soon(self._release, name, mine)
+
+    async def _release(self, latch: str, items: Sequence[Following]) -> None:
+        """Send what a latch has released, and go on with what has released it."""
+        try:
+            async with self._releasing:
+                await self._latches.release(latch)
+        except AsyncqError as error:
+            self._not_applied(items, error)
+        # It must survive.
+        except Exception as error:
+            log.exception("what a workflow has released cannot be sent")
+            self._not_applied(items, error)
+        else:
+            self._end_outage(RELEASES)
+            self._applied(items)
+
+    def _applied(self, items: Iterable[Following]) -> None:
+        ready = [item for item in items if item in self._applying]
+        for item in ready:
+            del self._applying[item]
+        self.waiting -= len(ready)
+        if ready:
+            self._do([msgspec.structs.replace(item, first=()) for item in ready])
+
+    def _not_applied(self, items: Iterable[Following], error: Exception) -> None:
+        left = [item for item in items if item in self._applying]
+        for item in left:
+            del self._applying[item]
+        self.waiting -= len(left)
+        self._fails(error, BACKEND if isinstance(error, BackendUnavailable) else RELEASES)
+        self._put_off(left, LATER)
+
     def send(self, items: Sequence[Following]) -> None:
-        """Send what follows from each, and then settle it."""
+        """Do what follows from each, and then settle it."""
+        if any(item.first for item in items) and not self._is_over:
+            later = [item for item in items if item.first]
+            self._applying |= dict.fromkeys(later)
+            self._to_apply += later
+            self.waiting += len(later)
+            self._news.set()
+            items = [item for item in items if not item.first]
+        self._do(items)
+
+    def _do(self, items: Sequence[Following]) -> None:
         if self._is_over:
             self._put_off(items, LATER)
         elif self._away and (away := self._names_away()):
@@ -78,6 +190,10 @@ class FollowUps:
     def give_up(self) -> None:
         """Leave what is not sent yet to the next worker."""
         self._is_over = True
+        left, self._applying = list(self._applying), {}
+        self._to_apply.clear()
+        self.waiting -= len(left)
+        self._put_off(left, LATER)
         for batch in list(self._under_way):
             self._end(batch)
 
@@ -160,8 +276,9 @@ class FollowUps:
 
     def _fails(self, error: BaseException, place: str) -> None:
         if (outage := self._outages.get(place)) is None:
-            fails = f"what follows from tasks is not sent to {place}"
-            works = f"what follows from tasks is sent to {place} again"
+            is_here = place == BACKEND
+            fails = f"what follows from tasks is not {'kept in' if is_here else 'sent to'} {place}"
+            works = fails.replace(" not ", " ") + " again"
             outage = self._outages[place] = Outage(fails, works)
         outage.fail(error)
 
@@ -171,15 +288,36 @@ class FollowUps:
             self._away.pop(name, None)
         places = {f"broker {send.broker}" for send in sends}
         for place in places | {f"queue {send.envelope.queue}" for send in sends}:
-            if (outage := self._outages.pop(place, None)) is not None:
-                outage.end()
+            self._end_outage(place)
+
+    def _end_outage(self, place: str) -> None:
+        if self._outages and (outage := self._outages.pop(place, None)) is not None:
+            outage.end()
 
     def _put_off(self, items: Iterable[Following], pause: float) -> None:
         self._settle([Completion(_later(item, pause)) for item in items])
 
 
-def left_to_send(envelope: Envelope) -> Sequence[Send] | None:
-    """What is left to be sent of a message that has ended; None of one that is to run."""
+class Left(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is left to be done of a message that has ended."""
+
+    effects: tuple[Effect, ...] | None
+    """None: what its record says; it is too much to be carried."""
+    reason: str = ""
+    """If it is to become a dead letter, why."""
+    last: LastAttempt | None = None
+
+    def settlement(self, delivery: Delivery) -> Ack | Reject:
+        """How it is settled once that is done."""
+        if not self.reason:
+            return Ack(delivery)
+        headers = {name: each for name, each in delivery.envelope.headers.items() if name != LEFT}
+        letter = msgspec.structs.replace(delivery.envelope, again=False, headers=headers)
+        return Reject(delivery, self.reason, self.last, letter)
+
+
+def left_of(envelope: Envelope) -> Left | None:
+    """None of a message that is to run."""
     packed = envelope.headers.get(LEFT)
     if packed is None:
         return None
@@ -195,16 +333,23 @@ def _blames_nobody(error: BaseException) -> bool:
 
 
 def _later(item: Following, pause: float) -> Nack:
-    """Give it back, with what is left to be sent: its outcome may be forgotten meanwhile."""
-    delivery = item.settlement.delivery
-    packed = _encode(item.sends)
-    headers = dict(delivery.envelope.headers)
+    """Give it back, with what is left to be done: its outcome may be forgotten meanwhile."""
+    settlement = item.settlement
+    delivery = settlement.delivery
+    envelope, reason, last = delivery.envelope, "", None
+    if isinstance(settlement, Reject):
+        envelope = settlement.replacement or envelope
+        reason, last = settlement.reason, settlement.last
+    packed = _encode(Left((*item.first, *item.sends), reason, last))
+    headers = dict(envelope.headers)
     headers.pop(LEFT, None)
     if len(packed) <= MOST_LEFT:
         headers[LEFT] = packed
-    again = msgspec.structs.replace(delivery.envelope, again=True, eta=None, headers=headers)
+    elif reason:
+        headers[LEFT] = _encode(Left(None, reason, last))
+    again = msgspec.structs.replace(envelope, again=True, eta=None, headers=headers)
     return Nack(delivery, pause, again)
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[Send, ...]).decode
+_decode = msgspec.msgpack.Decoder(Left).decode

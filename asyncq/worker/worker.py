@@ -31,6 +31,7 @@ from asyncq.seams.quarantine import Quarantine
 from asyncq.worker.burst import Burst, what_waits
 from asyncq.worker.drain import Drain, Stragglers
 from asyncq.worker.executor import Executor
+from asyncq.worker.latches import Latches
 from asyncq.worker.leases import Renew
 from asyncq.worker.loans import Loans
 from asyncq.worker.pool import Slots
@@ -157,6 +158,7 @@ class Worker:
                 if renew is None:
                     watch.start_soon(LoopWatch(self.slots).run)
                 watch.start_soon(self._client.until_failed)
+                watch.start_soon(Latches(self._backend, self._client.send).look_after)
                 async with create_task_group() as group:
                     # What is started now can lend its slot while it waits for results.
                     lender = set_lender(Loans(self.slots, most, self._setup.quarantine))

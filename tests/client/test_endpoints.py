@@ -18,7 +18,7 @@ from asyncq.client.queues import DeadLetters, Queues
 from asyncq.client.sync import SyncClient, SyncResult
 from asyncq.client.task import TaskOptions
 from asyncq.language.envelope import Envelope, LastAttempt
-from asyncq.language.message import Failure, Progress, Status
+from asyncq.language.message import End, Failure, Progress, Status
 from asyncq.language.signature import CallOptions, Signature
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
 from asyncq.shown import Shown
@@ -30,6 +30,7 @@ EXCHANGE = asyncq.Exchange("news", "topic")
 BINDING = asyncq.Binding(EXCHANGE, key="*.de")
 RECORDS: list[Any] = [
     Progress(3, 4),
+    End("latch", "part"),
     Failure("E", "no"),
     Depth(ready=1, oldest_age=2.5),
     Waiting(envelope=ENVELOPE, due=5.0),

@@ -17,15 +17,15 @@ ASYNCQ = Path(asyncq.__file__).parent
 PLACES = {
     # What it is. New fields come last, with a default.
     "language/message.py": {
-        "    again: bool = False\n":
+        "    ends: tuple[End, ...] = ()\n":
             '    tenant: str = ""\n',
     },
     # How it is written and read.
     "seams/packing.py": {
-        "    again: bool = False\n": '    tenant: str = ""\n',
-        "                    envelope.again,\n": "                    envelope.tenant,\n",
-        "            fields.again,\n": "            fields.tenant,\n",
-        "        header.again,\n": "        header.tenant,\n",
+        "    ends: tuple[End, ...] = ()\n": '    tenant: str = ""\n',
+        "                    envelope.ends,\n": "                    envelope.tenant,\n",
+        "            fields.ends,\n": "            fields.tenant,\n",
+        "        header.ends,\n": "        header.tenant,\n",
     },
     # What it is of a call.
     "client/client.py": {"            sent_at=now,\n": '            tenant="acme",\n'},

@@ -27,6 +27,7 @@ from asyncq.testing.contracts import (
     EnvelopeContract,
     FullBroker,
     LeaseContract,
+    LedgerContract,
     ModelContract,
     QuarantineContract,
     QueueContract,
@@ -92,6 +93,10 @@ class TestBackend(InMemory, BackendContract):
 
 
 class TestTopics(InMemory, TopicsContract):
+    pass
+
+
+class TestLedger(InMemory, LedgerContract):
     pass
 
 

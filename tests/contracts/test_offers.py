@@ -32,9 +32,9 @@ def test_a_broker_says_what_it_offers_before_it_is_connected(url: str, parts: se
 @pytest.mark.parametrize(
     ("url", "parts"),
     [
-        ("memory://offers", {"topics"}),
-        ("sqlite:///offers.db", {"topics"}),
-        ("redis://127.0.0.1:1", {"topics"}),
+        ("memory://offers", {"ledger", "topics"}),
+        ("sqlite:///offers.db", {"ledger", "topics"}),
+        ("redis://127.0.0.1:1", {"ledger", "topics"}),
         ("amqp://127.0.0.1:1", {"keeps_nothing"}),
         ("null://", {"tells_nothing"}),
     ],

@@ -20,6 +20,7 @@ from asyncq.testing.contracts import (
     EnvelopeContract,
     FullBroker,
     LeaseContract,
+    LedgerContract,
     ModelContract,
     QuarantineContract,
     QueueContract,
@@ -73,6 +74,10 @@ class TestBackend(InRedis, BackendContract):
 
 
 class TestTopics(InRedis, TopicsContract):
+    pass
+
+
+class TestLedger(InRedis, LedgerContract):
     pass
 
 

@@ -20,6 +20,7 @@ from asyncq.testing.contracts import (
     EnvelopeContract,
     FullBroker,
     LeaseContract,
+    LedgerContract,
     ModelContract,
     QuarantineContract,
     QueueContract,
@@ -73,6 +74,10 @@ class TestBackend(InSqlite, BackendContract):
 
 
 class TestTopics(InSqlite, TopicsContract):
+    pass
+
+
+class TestLedger(InSqlite, LedgerContract):
     pass
 
 

@@ -21,37 +21,15 @@ from asyncq.errors import (
     RetryLater,
     TaskFailed,
 )
-from asyncq.language.effects import MOST_EFFECTS
+from asyncq.language.effects import MOST_EFFECTS, Send
 from asyncq.language.message import Status, Succeeded, derived_id, new_id
 from asyncq.language.policies import Retry
 from asyncq.language.record import Record
 from asyncq.language.topology import Queue
 from tests.client.given import PATIENCE, WatchedBroker, new_app, until, until_status
+from tests.worker.combinations import any_app
 
-ONE_STORE = ("memory", "sqlite", "redis")
-APART = ("sqlite+memory", "redis+redis", "rabbitmq+memory", "rabbitmq+sqlite", "rabbitmq+redis")
-
-
-@pytest.fixture(params=[*ONE_STORE, *APART])
-def any_app(request: pytest.FixtureRequest, tmp_path: Path) -> App:
-    """An app on each combination of a broker and a backend that keeps outcomes."""
-
-    def url(kind: str, place: str) -> str:
-        match kind:
-            case "memory":
-                return f"memory://{new_id()}"
-            case "sqlite":
-                return f"sqlite:///{tmp_path}/{place}.db"
-            case "redis":
-                return f"{request.getfixturevalue('redis_url')}?prefix={place}"
-            case _:
-                return request.getfixturevalue("rabbitmq_url")
-
-    broker, _, backend = request.param.partition("+")
-    first = url(broker, "tasks")
-    return App(
-        first, backend=url(backend, "outcomes") if backend else first, config=Config(grace=1.0)
-    )
+__all__ = ["any_app"]  # a fixture
 
 
 async def test_what_a_task_sends_at_its_end_runs_once_it_has_succeeded(any_app: App) -> None:
@@ -356,6 +334,7 @@ async def test_a_test_sees_what_a_task_would_send() -> None:
         id = await work(context)
     assert [signature.args for signature in context.to_follow] == [("hello",)]
     [send] = end_run(context)
+    assert isinstance(send, Send)
     assert id == send.envelope.id
 
 

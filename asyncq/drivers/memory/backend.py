@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from anyio.lowlevel import checkpoint
 
+from asyncq.drivers.memory.ledger import MemoryLedger
 from asyncq.drivers.memory.store import MemoryDriver
 from asyncq.drivers.memory.topics import MemoryTopics
 from asyncq.drivers.subscriptions import Subscription
@@ -17,7 +18,10 @@ class MemoryBackend(MemoryDriver):
 
     @property
     def offers(self) -> BackendOffers:
-        return BackendOffers(topics=MemoryTopics(self._store, self._clock))
+        return BackendOffers(
+            topics=MemoryTopics(self._store, self._clock),
+            ledger=MemoryLedger(self._store, self._clock),
+        )
 
     async def store_records(self, records: Sequence[Record]) -> Sequence[Record]:
         async with self._store.visit():

@@ -16,6 +16,7 @@ from anyio.lowlevel import checkpoint
 
 from asyncq.clock import Clock
 from asyncq.config import Url
+from asyncq.drivers.memory.ledger import StoredLedger
 from asyncq.drivers.memory.queue import MemoryQueue
 from asyncq.drivers.memory.topics import StoredTopics
 from asyncq.drivers.subscriptions import Subscriptions
@@ -32,6 +33,7 @@ class MemoryStore:
         self.lock = threading.Lock()
         self.records: Expiring[Record] = Expiring()
         self.topics = StoredTopics()
+        self.ledger = StoredLedger()
         self.published: set[str] = set()
         self._queues: dict[str, MemoryQueue] = {}
         self.subscriptions = Subscriptions()

@@ -12,6 +12,7 @@ from asyncq.config import Url
 from asyncq.drivers.hosts import Hosts
 from asyncq.drivers.redis.causes import too_large
 from asyncq.drivers.redis.connection import Link, RedisStore, lifetime
+from asyncq.drivers.redis.ledger import RedisLedger
 from asyncq.drivers.redis.topics import RedisTopics
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BackendError, BackendUnavailable
@@ -32,10 +33,11 @@ class RedisBackend:
         self._store = RedisStore(where)
         self._link = Link(self._store, BackendUnavailable)
         self._topics = RedisTopics(self._store, self._link)
+        self._ledger = RedisLedger(self._store, self._link)
 
     @property
     def offers(self) -> BackendOffers:
-        return BackendOffers(topics=self._topics)
+        return BackendOffers(topics=self._topics, ledger=self._ledger)
 
     @property
     def store(self) -> Hashable:

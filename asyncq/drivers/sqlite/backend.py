@@ -10,6 +10,7 @@ from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.drivers.sqlite import records as rows
 from asyncq.drivers.sqlite import subscriptions
+from asyncq.drivers.sqlite.ledger import SqliteLedger
 from asyncq.drivers.sqlite.topics import SqliteTopics
 from asyncq.drivers.subscriptions import Subscription
 from asyncq.errors import BackendUnavailable
@@ -20,7 +21,7 @@ from asyncq.seams.records import read_record
 LEAVE_TIMEOUT = 5.0  # seconds to take an address off the list in; it comes off by itself, later
 
 
-class SqliteBackend(SqliteTopics):
+class SqliteBackend(SqliteTopics, SqliteLedger):
     """Outcomes in one SQLite file: ``sqlite:///asyncq.db``."""
 
     def __init__(self, url: Url, clock: Clock) -> None:
@@ -28,7 +29,7 @@ class SqliteBackend(SqliteTopics):
 
     @property
     def offers(self) -> BackendOffers:
-        return BackendOffers(topics=self)
+        return BackendOffers(topics=self, ledger=self)
 
     async def store_records(self, records: Sequence[Record]) -> Sequence[Record]:
         if not records:

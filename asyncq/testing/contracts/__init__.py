@@ -20,6 +20,7 @@ from asyncq.testing.contracts.dead import DeadLetterContract
 from asyncq.testing.contracts.envelopes import EnvelopeContract
 from asyncq.testing.contracts.given import DriverFixtures, FullBroker
 from asyncq.testing.contracts.leases import LeaseContract
+from asyncq.testing.contracts.ledger import LedgerContract
 from asyncq.testing.contracts.model import ModelContract
 from asyncq.testing.contracts.quarantine import QuarantineContract
 from asyncq.testing.contracts.queues import QueueContract
@@ -36,6 +37,7 @@ __all__ = [
     "EnvelopeContract",
     "FullBroker",
     "LeaseContract",
+    "LedgerContract",
     "ModelContract",
     "QuarantineContract",
     "QueueContract",

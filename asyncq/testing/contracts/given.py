@@ -12,7 +12,7 @@ from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.table import make_backend, make_broker
 from asyncq.language.envelope import Envelope
-from asyncq.language.message import Succeeded, new_id
+from asyncq.language.message import End, Succeeded, new_id
 from asyncq.language.record import Record
 from asyncq.seams.admin import MessageFinder, QueueAdmin
 from asyncq.seams.backend import Backend, Watch
@@ -107,6 +107,7 @@ def full_envelope(**changes: Any) -> Envelope:
         "sent_at": moment - 3.125,
         "headers": {"a": [1, None]},
         "again": True,
+        "ends": (End("latch", "part"), End("größer 🙂", "7")),
     }
     sent = envelope(**(values | changes))
     untested = set(left_out(sent)) - FOR_PUBLISHING

@@ -51,6 +51,19 @@ WORKERS = 3
 ALONE_FROM = 2  # crashes, with which a suspect is alone in its quarantine
 EXAMPLE_TIMEOUT = 60.0  # seconds
 
+# Each example has ids of its own and an empty queue, so they share the fixtures; and each driver's
+# suite inherits its tests.
+SHARED = settings(
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.differing_executors,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.large_base_example,
+    ],
+)
+
 _WEIGHTS = {
     "nothing": 1,  # first: a failing example shrinks towards it
     "publish": 8,
@@ -86,19 +99,7 @@ _clean = ["model-0"]  # queues that an example left empty: it costs time to look
 class ModelContract(DriverFixtures):
     """Any operations in any order."""
 
-    @settings(
-        max_examples=max(1, OPERATIONS // STEPS),
-        deadline=None,
-        # Each example has ids of its own and an empty queue, so they share the fixtures; and each
-        # driver's suite inherits this test.
-        suppress_health_check=[
-            HealthCheck.function_scoped_fixture,
-            HealthCheck.differing_executors,
-            HealthCheck.too_slow,
-            HealthCheck.data_too_large,
-            HealthCheck.large_base_example,
-        ],
-    )
+    @settings(SHARED, max_examples=max(1, OPERATIONS // STEPS))
     @given(steps=_steps)
     async def test_every_message_is_where_the_model_has_it(
         self, broker: FullBroker, other_broker: FullBroker, backend: Backend, steps: list[Step]

@@ -66,6 +66,14 @@ FOLLOWING = {  # only where something follows from a task
     "following": Point("before", (f"{WORKER}.followups:FollowUps.send",)),
     "followed": Point("before", (f"{WORKER}.followups:FollowUps._end",)),
 }
+LATCHES = {  # only where something arrives at a latch
+    "applying": Point("before", (f"{WORKER}.latches:Latches.apply",)),
+    "applied": Point("after", (f"{WORKER}.latches:Latches.apply",)),
+    "releasing": Point("before", (f"{WORKER}.latches:Latches.release",)),
+    "page-sent": Point("after", (f"{WORKER}.latches:Latches._send",)),
+    "released": Point("after", (f"{WORKER}.latches:Latches.release",)),
+    "going-on": Point("before", (f"{WORKER}.followups:FollowUps._applied",)),
+}
 SWEEPING = ("sweeping", "swept")  # only where workers look for those that are gone
 # In this order, with nobody else there: the second is to recover what the first has left.
 ALONE = ("run-begun", "swept")
@@ -73,7 +81,7 @@ ALONE = ("run-begun", "swept")
 
 def set_death(name: str, app: App) -> None:
     """Die at this point; ``app`` is connected."""
-    point = (POINTS | APART | FOLLOWING)[name]
+    point = (POINTS | APART | FOLLOWING | LATCHES)[name]
     die = _death(1 if name in {LEAVING, "swept"} else MET)
     if point.role == "broker":
         _wrap_all(app.client.broker, point, die)

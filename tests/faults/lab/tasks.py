@@ -19,6 +19,8 @@ import anyio
 
 from asyncq import App, Retry, current_context
 from asyncq.config import Config
+from asyncq.language.message import derived_id
+from tests.chords import begin, chord
 from tests.faults.lab.ledger import (
     Accepted,
     Attempted,
@@ -39,6 +41,7 @@ LATER = "LAB_LATER"  # the environment variable of workers of a later release
 TOMORROW = "tomorrow"  # a task that only these have
 FOREVER = 3600.0  # seconds
 FOLLOWERS = 2
+PARTS = 4  # of a chord
 CATASTROPHE = r"(a+)+$"  # takes twice as long for every "a" before a "b"
 SPARE = 64 * 1024 * 1024  # bytes that a process may take before it is ended
 
@@ -50,7 +53,7 @@ def make_app(url: str, config: Config, backend: str | None = None) -> App:
     """The app as producers and workers have it."""
     app = App(url, backend=backend, config=config)
     plain = (work, block, crunch, echo, fail, gated, grind, halt, hoard, poison, relay, stubborn)
-    plain = (*plain, follow, follow_in_vain)
+    plain = (*plain, follow, follow_in_vain, fork, fork_in_vain)
     for function in plain:
         app.task(name=function.__name__, queue=QUEUE)(function)
     retry = Retry(times=2, base=0.02, factor=1.0, jitter=False)
@@ -176,6 +179,32 @@ async def _have_sent(count: int) -> None:
     ids = [await context.enqueue_after(app.tasks["work"].s()) for _ in range(count)]
     ledger().write(Follows(context.id, ids))
     ledger().write(Attempted(ids, now()))
+
+
+async def fork(seconds: float = 0.0) -> str:
+    """Begin a chord, if this ends well."""
+    with _noted() as run:
+        _begin_chord(["work"] * PARTS, ["body", *map(str, range(PARTS))])
+        await anyio.sleep(seconds)
+    return run
+
+
+async def fork_in_vain(seconds: float = 0.0) -> str:
+    """Begin a chord of which one part fails: what is sent then runs, and its body never."""
+    with _noted() as run:
+        _begin_chord(["work"] * (PARTS - 1) + ["fail"], ["failed", *map(str, range(PARTS - 1))])
+        await anyio.sleep(seconds)
+    return run
+
+
+def _begin_chord(parts: list[str], wanted: list[str]) -> None:
+    context = current_context()
+    app: App = context.state[APP]
+    work = app.tasks["work"].s()
+    begin(context, chord(app, context.id, [app.tasks[each].s() for each in parts], work, work))
+    ids = [derived_id(context.id, name) for name in wanted]
+    ledger().write(Follows(context.id, ids))
+    ledger().write(Attempted([*ids, derived_id(context.id, str(len(parts) - 1))], now()))
 
 
 async def flaky(gate: str | None = None) -> str:

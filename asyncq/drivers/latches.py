@@ -1,0 +1,212 @@
+"""What becomes of a latch when parts arrive: for stores that have it done by Python.
+
+Redis does the same in ``apply.lua``; `asyncq.seams.ledger` says what is promised.
+"""
+
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from asyncq.language.effects import Arrive, Hold, Policy
+from asyncq.language.message import derived_id
+from asyncq.seams.ledger import (
+    FAILED,
+    FIRST_AUDIT,
+    LONGEST_AUDIT,
+    OK,
+    PENDING,
+    SENDER_AWAY,
+    LatchState,
+    Part,
+)
+
+MOST_DIGITS = 15  # of the number of a part
+NEVER = float("inf")
+
+
+class Parts(Protocol):
+    """The parts of one latch, where they lie."""
+
+    def get(self, name: str, /) -> Part | None: ...
+
+    def __setitem__(self, name: str, part: Part, /) -> None: ...
+
+
+class Page(NamedTuple):
+    """Some of what is released: places in what was held."""
+
+    is_failure: bool
+    start: int
+    stop: int
+    released_at: float
+
+
+class Latch(msgspec.Struct, gc=False):
+    """One latch, but for its parts and what it holds. Times are in Unix seconds."""
+
+    count: int
+    """How many numbered parts it has."""
+    missing: int
+    policy: Policy
+    until: float | None
+    keep: float
+    root: str
+    held: int
+    """How many messages are sent when it is released."""
+    held_on_failure: int
+    opened_at: float
+    failed: int = 0
+    released_at: float | None = None
+    failed_at: float | None = None
+    is_over: bool = False
+    sent: int = 0
+    """How many of those that were released are confirmed."""
+    sent_on_failure: int = 0
+    audits: int = 0
+    look_at: float = NEVER
+    """When somebody should look at it."""
+    forget_at: float = NEVER
+
+    @classmethod
+    def of(cls, hold: Hold, now: float) -> "Latch":
+        """A new one; its named parts are still to be put."""
+        count = hold.parts if isinstance(hold.parts, int) else 0
+        missing = count if isinstance(hold.parts, int) else len(set(hold.parts))
+        latch = cls(
+            count, missing, hold.policy, hold.until, hold.keep, hold.root,
+            len(hold.sends), len(hold.on_failure), now,
+        )  # fmt: skip
+        latch.settle(now)
+        return latch
+
+    @property
+    def unsent(self) -> int:
+        """How many messages are released and not confirmed."""
+        unsent = self.held - self.sent if self.released_at is not None else 0
+        if self.failed_at is not None:
+            unsent += self.held_on_failure - self.sent_on_failure
+        return unsent
+
+    def state_at(self, now: float) -> LatchState:
+        seen = msgspec.structs.replace(self)
+        seen.lapse(now)
+        return LatchState(
+            missing=seen.missing,
+            failed=seen.failed,
+            is_released=seen.released_at is not None,
+            has_failed=seen.failed_at is not None,
+            is_over=seen.is_over,
+            unsent=seen.unsent,
+        )
+
+    def arrive(self, parts: Parts, arrive: Arrive, now: float) -> None:
+        """A part has ended."""
+        self.lapse(now)
+        if self.is_over:
+            return
+        name, state = arrive.part, OK if arrive.ok else FAILED
+        known = parts.get(name)
+        if known is None and self.is_numbered(name):
+            known = Part()
+        before = PENDING if known is None else known.state
+        if state <= before:
+            return
+        if known is None or not known.is_member:
+            parts[name] = Part(state, False, arrive.value, arrive.adds)
+            return
+        parts[name] = Part(state, True, arrive.value)
+        self._count(before, -1)
+        self._count(state, +1)
+        if self.released_at is None:
+            self._add(parts, arrive.adds)
+        self.settle(now)
+
+    def _add(self, parts: Parts, names: tuple[str, ...]) -> None:
+        """It has these parts, too; what has arrived as one of them counts, with what that adds."""
+        left = list(reversed(names))
+        while left:
+            name = left.pop()
+            known = parts.get(name)
+            if self.is_numbered(name) or (known is not None and known.is_member):
+                continue
+            part = known or Part()
+            parts[name] = Part(part.state, True, part.value)
+            self._count(part.state, +1)
+            left += reversed(part.adds)
+
+    def _count(self, state: int, change: int) -> None:
+        if state == PENDING:
+            self.missing += change
+        elif state == FAILED:
+            self.failed += change
+
+    def settle(self, now: float) -> None:
+        """Release what is to be released, and say when to look at it next, or to forget it."""
+        if self.failed and self.policy == "fail" and self.failed_at is None:
+            self.failed_at = now
+        is_complete = not self.missing and (not self.failed or self.policy == "collect")
+        if is_complete and self.released_at is None:
+            self.released_at = now
+        self.plan(now)
+
+    def lapse(self, now: float) -> None:
+        """If its time is over, it fails."""
+        if self.until is not None and self.until <= now and self.released_at is None:
+            self.is_over = True
+            if self.failed_at is None:
+                self.failed_at = now
+                self.plan(now)
+
+    def plan(self, now: float, lease: float = SENDER_AWAY) -> None:
+        """Say when to look at it next, or to forget it; ``lease``: until when somebody sends."""
+        is_closed = self.released_at is not None or self.failed_at is not None
+        if self.unsent:
+            self.look_at, self.forget_at = now + lease, NEVER
+        elif is_closed:
+            self.look_at, self.forget_at = NEVER, now + self.keep
+        else:
+            pause = min(FIRST_AUDIT * 2**self.audits, LONGEST_AUDIT)
+            # It counts from the last arrival, more or less: it need not move each time.
+            if not pause / 2 <= self.look_at - now <= pause:
+                self.look_at = min(now + pause, NEVER if self.until is None else self.until)
+
+    def look(self, now: float, lease: float) -> bool:
+        """Somebody looks at it now; returns whether it has something to be sent."""
+        self.lapse(now)
+        if not self.unsent:
+            self.audits = min(self.audits + 1, 30)
+        self.plan(now, lease)
+        return self.unsent > 0
+
+    def page(self, limit: int) -> "Page | None":
+        """The next of what is released and not confirmed."""
+        if self.failed_at is not None and self.sent_on_failure < self.held_on_failure:
+            start, held, at = self.sent_on_failure, self.held_on_failure, self.failed_at
+            return Page(True, start, min(start + limit, held), at)
+        if self.released_at is not None and self.sent < self.held:
+            return Page(False, self.sent, min(self.sent + limit, self.held), self.released_at)
+        return None
+
+    def confirm(self, now: float, *, is_failure: bool, through: int) -> None:
+        """So many, from the first on, are sent."""
+        if is_failure:
+            self.sent_on_failure = max(self.sent_on_failure, min(through, self.held_on_failure))
+        else:
+            self.sent = max(self.sent, min(through, self.held))
+        self.plan(now)
+
+    def is_numbered(self, name: str) -> bool:
+        """Whether it is the number of one of its parts."""
+        return (
+            len(name) <= MOST_DIGITS
+            and name.isascii()
+            and name.isdigit()
+            and int(name) < self.count
+            and str(int(name)) == name
+        )
+
+    def id_of(self, part: str) -> str | None:
+        """The id of the message of a part; None: nobody knows it."""
+        if not self.is_numbered(part):
+            return part
+        return derived_id(self.root, part) if self.root else None

@@ -1,0 +1,118 @@
+-- include latches
+-- Carry out holds and arrivals, in their order.
+--
+-- ARGV[1]  packed by MessagePack, of each: {'hold', name, count, parts, policy, until, keep, sends,
+--          on_failure, root} or {'arrive', name, part, whether it is ok, value, adds}. Of sends, on_failure,
+--          value and adds it is said where they begin in ARGV, and of the first two how many they are.
+--          adds are packed as well; 0: there are none.
+-- Returns the names of those that have something unsent.
+local MANY = 1000 -- values that a command is given at a time
+
+local function is_numbered(latch, name)
+  return #name <= 15 and (name == '0' or string.match(name, '^[1-9]%d*$')) and tonumber(name) < latch.count
+end
+
+local function store(latch, name, part) redis.call('HSET', base .. 'latch-parts:' .. latch.name, name, part) end
+local function known(latch, name) return redis.call('HGET', base .. 'latch-parts:' .. latch.name, name) end
+
+local function count(latch, state, change)
+  if state == 'p' then
+    latch.missing = latch.missing + change
+  elseif state == 'f' then
+    latch.failed = latch.failed + change
+  end
+end
+
+-- It has these parts, too; what has arrived as one of them counts, with what that adds.
+local function add(latch, packed)
+  local left = {packed}
+  while #left > 0 do
+    for _, name in ipairs(cmsgpack.unpack(table.remove(left))) do
+      local part = known(latch, name)
+      local kind = part and string.sub(part, 1, 1)
+      if is_numbered(latch, name) then
+        -- It has that.
+      elseif not part then
+        store(latch, name, 'p')
+        count(latch, 'p', 1)
+      elseif kind == 'F' or kind == 'O' then
+        local size = struct.unpack('>I4', part, 2)
+        store(latch, name, string.lower(kind) .. string.sub(part, 6 + size))
+        count(latch, string.lower(kind), 1)
+        if size > 0 then left[#left + 1] = string.sub(part, 6, 5 + size) end
+      end
+    end
+  end
+end
+
+local ORDER = {p = 0, f = 1, F = 1, o = 2, O = 2}
+
+local function arrive(latch, name, ok, value, adds)
+  lapse(latch)
+  if latch.is_over then return end
+  local part, state = known(latch, name), ok and 'o' or 'f'
+  local before = part and string.sub(part, 1, 1)
+  if not part and is_numbered(latch, name) then before = 'p' end
+  if ORDER[state] <= (ORDER[before] or 0) then return end
+  if before ~= 'p' and before ~= 'f' then
+    store(latch, name, string.upper(state) .. struct.pack('>I4', #adds) .. adds .. value)
+    return
+  end
+  store(latch, name, state .. value)
+  count(latch, before, -1)
+  count(latch, state, 1)
+  if #adds > 0 and not latch.released_at then add(latch, adds) end
+  settle(latch)
+end
+
+local function push(kind, name, from, many)
+  for first = from, from + many - 1, MANY do
+    redis.call('RPUSH', base .. kind .. name, unpack(ARGV, first, math.min(first + MANY, from + many) - 1))
+  end
+end
+
+local function hold(name, numbered, parts, policy, ends, keep, sends, on_failure, root)
+  forget(name)
+  local latch = {
+    name = name, count = numbered, missing = numbered, failed = 0, policy = policy, keep = keep,
+    held = sends[2], held_on_failure = on_failure[2], sent = 0, sent_on_failure = 0, audits = 0}
+  if ends > 0 then latch['until'] = ends end
+  push('latch-held:', name, sends[1], sends[2])
+  push('latch-failure:', name, on_failure[1], on_failure[2])
+  for first = 1, #parts, MANY do
+    local fields = {}
+    for i = first, math.min(first + MANY - 1, #parts) do
+      fields[#fields + 1] = parts[i]
+      fields[#fields + 1] = 'p'
+    end
+    latch.missing = latch.missing + redis.call('HSET', base .. 'latch-parts:' .. name, unpack(fields))
+  end
+  settle(latch)
+  redis.call('HSET', base .. 'latch:' .. name, 'root', root)
+  write(latch)
+  latch.was_looked_at, latch.was_forgotten_at = latch.look_at, latch.forget_at
+  return latch
+end
+
+local latches, changed, names, unsent = {}, {}, {}, {}
+for _, effect in ipairs(cmsgpack.unpack(ARGV[1])) do
+  local name = effect[2]
+  if latches[name] == nil then
+    latches[name] = find(name) or false
+    names[#names + 1] = name
+  end
+  if effect[1] == 'hold' then
+    if not latches[name] then
+      latches[name] = hold(name, unpack(effect, 3))
+    end
+  elseif latches[name] then
+    local adds = effect[6] > 0 and ARGV[effect[6]] or ''
+    arrive(latches[name], effect[3], effect[4], ARGV[effect[5]], adds)
+    changed[name] = true
+  end
+end
+for _, name in ipairs(names) do
+  if changed[name] then write(latches[name]) end
+  if latches[name] and unsent_of(latches[name]) > 0 then unsent[#unsent + 1] = name end
+end
+return unsent

@@ -1,0 +1,96 @@
+-- What the scripts for latches have in common; asyncq/drivers/latches.py says the same in Python.
+--
+-- KEYS[1]  what all our keys begin with, and a colon
+-- Of each latch there are: latch:<name>, a hash, its numbers; latch-parts:<name>, a hash; and two lists,
+-- latch-held:<name> and latch-failure:<name>, of what is not confirmed yet. 'latches', a sorted set, has
+-- those to look at, by when. Times are in ms.
+-- A part is a letter and its value: p (pending), f (failed), o (ok); of one that is not added yet F or
+-- O, the length of what it adds in four bytes, that, and its value.
+local base = KEYS[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local FIRST_AUDIT, LONGEST_AUDIT, SENDER_AWAY = 60000, 3600000, 15000
+local NUMBERS = {
+  'count', 'missing', 'failed', 'until', 'keep', 'held', 'held_on_failure', 'released_at', 'failed_at',
+  'is_over', 'sent', 'sent_on_failure', 'audits', 'look_at', 'forget_at'}
+local KINDS = {'latch:', 'latch-parts:', 'latch-held:', 'latch-failure:'}
+
+local function write(latch)
+  local fields = {'policy', latch.policy}
+  for _, name in ipairs(NUMBERS) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = latch[name] and string.format('%.0f', latch[name]) or ''
+  end
+  redis.call('HSET', base .. 'latch:' .. latch.name, unpack(fields))
+  if latch.look_at ~= latch.was_looked_at then
+    if latch.look_at then
+      redis.call('ZADD', base .. 'latches', latch.look_at, latch.name)
+    else
+      redis.call('ZREM', base .. 'latches', latch.name)
+    end
+  end
+  if latch.forget_at ~= latch.was_forgotten_at then
+    for _, kind in ipairs(KINDS) do
+      if latch.forget_at then
+        redis.call('PEXPIREAT', base .. kind .. latch.name, string.format('%.0f', latch.forget_at))
+      else
+        redis.call('PERSIST', base .. kind .. latch.name)
+      end
+    end
+  end
+end
+
+local function forget(name)
+  for _, kind in ipairs(KINDS) do redis.call('UNLINK', base .. kind .. name) end
+  redis.call('ZREM', base .. 'latches', name)
+end
+
+local function find(name)
+  local raw = redis.pcall('HMGET', base .. 'latch:' .. name, 'policy', unpack(NUMBERS))
+  if raw.err or not raw[1] then return nil end
+  local latch = {name = name, policy = raw[1]}
+  for i, field in ipairs(NUMBERS) do latch[field] = tonumber(raw[i + 1] or '') end
+  latch.was_looked_at, latch.was_forgotten_at = latch.look_at, latch.forget_at
+  return latch
+end
+
+local function unsent_of(latch)
+  local count = latch.released_at and latch.held - latch.sent or 0
+  if latch.failed_at then count = count + latch.held_on_failure - latch.sent_on_failure end
+  return count
+end
+
+-- Say when to look at it next, or to forget it; lease: until when somebody sends.
+local function plan(latch, lease)
+  if unsent_of(latch) > 0 then
+    latch.look_at, latch.forget_at = now + lease, nil
+  elseif latch.released_at or latch.failed_at then
+    latch.look_at, latch.forget_at = nil, now + latch.keep
+  else
+    local pause = math.min(FIRST_AUDIT * 2 ^ latch.audits, LONGEST_AUDIT)
+    local left = latch.look_at and latch.look_at - now
+    if not (left and left >= pause / 2 and left <= pause) then
+      latch.look_at = now + pause
+      if latch['until'] then latch.look_at = math.min(latch.look_at, latch['until']) end
+    end
+  end
+end
+
+-- Release what is to be released.
+local function settle(latch)
+  if latch.failed > 0 and latch.policy == 'fail' and not latch.failed_at then latch.failed_at = now end
+  local is_complete = latch.missing == 0 and (latch.failed == 0 or latch.policy == 'collect')
+  if is_complete and not latch.released_at then latch.released_at = now end
+  plan(latch, SENDER_AWAY)
+end
+
+-- If its time is over, it fails.
+local function lapse(latch)
+  if latch['until'] and latch['until'] <= now and not latch.released_at then
+    latch.is_over = 1
+    if not latch.failed_at then
+      latch.failed_at = now
+      plan(latch, SENDER_AWAY)
+    end
+  end
+end

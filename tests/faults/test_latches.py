@@ -1,0 +1,101 @@
+"""Chords, made by hand: each has one end, whoever dies or stands still."""
+
+import signal
+from typing import Any
+
+import anyio
+
+from asyncq.client.result import Result
+from asyncq.language.message import derived_id
+from tests.faults.conftest import Report
+from tests.faults.lab.beds import Bed
+from tests.faults.lab.bench import Bench
+from tests.faults.lab.crash_points import APART, DIED, FOLLOWING, LATCHES
+from tests.faults.lab.scale import scaled
+from tests.faults.lab.waiting import until
+from tests.faults.test_follow_ups import PATIENCE, either_bench, see_that_all_followed
+
+__all__ = ["either_bench"]  # a fixture
+
+ROUNDS = scaled(1, 5)
+RHYTHM = 0.1  # seconds
+FORKS = scaled(40, 400)
+STILL = scaled(10, 100)
+
+
+async def test_a_worker_may_die_between_any_two_steps_of_a_latch(
+    either_bench: Bench[Bed], report: Report
+) -> None:
+    bench = either_bench
+    is_one_store = bench.backend == bench.bed.url
+    bench.configure(lease=2.0, concurrency=8, max_crashes=1000)
+    points = [*LATCHES, *FOLLOWING, "settling", "settled"]
+    if not is_one_store:
+        points += APART
+    in_vain: list[str] = []
+    async with bench.app() as app:
+        for _ in range(ROUNDS):
+            doomed = {point: bench.hire(die_at=point) for point in points}
+            try:
+                with anyio.fail_after(PATIENCE):
+                    while any(worker.exit_code is None for worker in doomed.values()):
+                        await bench.send(app, 2, "fork")
+                        in_vain += ids_of(await bench.send(app, 1, "fork_in_vain"))
+                        await anyio.sleep(RHYTHM)
+            except TimeoutError:
+                alive = [point for point, worker in doomed.items() if worker.exit_code is None]
+                raise AssertionError(f"nobody came to {alive}") from None
+            codes = {point: worker.exit_code for point, worker in doomed.items()}
+            assert codes == dict.fromkeys(points, DIED)
+
+        await bench.hired()
+        findings = await see_that_all_followed(bench)
+    report(findings, points=len(points), deaths=ROUNDS * len(points))
+    see_that_no_body_ran(bench, in_vain)
+
+
+async def test_a_chord_has_one_end_though_a_zombie_goes_on(
+    either_bench: Bench[Bed], report: Report
+) -> None:
+    bench = either_bench
+    bench.configure(lease=2.0, max_crashes=1000)
+    async with bench.app() as app:
+        still = await bench.hired()
+        await bench.send(app, STILL, "fork", seconds=0.5)
+        in_vain = ids_of(await bench.send(app, STILL, "fork_in_vain", seconds=0.5))
+        await until(lambda: len(bench.starts()) > 0, PATIENCE, "they run")
+        await still.stopped(lambda: bench.bed.is_locked)
+        await bench.hired()
+        await anyio.sleep(4.0)  # its lease is over, and others have what it had
+        still.send(signal.SIGCONT)
+        findings = await see_that_all_followed(bench)
+    report(findings, sent=2 * STILL)
+    see_that_no_body_ran(bench, in_vain)
+
+
+async def test_chords_outlive_kills_of_all_that_run_them(
+    either_bench: Bench[Bed], report: Report
+) -> None:
+    bench = either_bench
+    bench.configure(lease=2.0, max_crashes=1000)
+    async with bench.app() as app:
+        await bench.send(app, FORKS, "fork", seconds=0.02)
+        in_vain = ids_of(await bench.send(app, FORKS // 4, "fork_in_vain", seconds=0.02))
+        for _ in range(3):
+            worker = await bench.hired()
+            seen = len(bench.ended())
+            await until(lambda: len(bench.ended()) > seen + FORKS // 2, PATIENCE, "some end")  # noqa: B023 - called at once
+            worker.kill()
+        await bench.hired()
+        findings = await see_that_all_followed(bench)
+    report(findings)
+    see_that_no_body_ran(bench, in_vain)
+
+
+def see_that_no_body_ran(bench: Bench[Bed], roots: list[str]) -> None:
+    assert roots
+    assert not {derived_id(root, "body") for root in roots} & {start.id for start in bench.starts()}
+
+
+def ids_of(results: list[Result[Any]]) -> list[str]:
+    return [result.id for result in results]

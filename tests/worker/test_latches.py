@@ -1,0 +1,406 @@
+"""Latches, by a chord made by hand: what becomes of its body, whatever store and broker it has."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import pytest
+from anyio import fail_after, sleep
+
+from asyncq.app import App
+from asyncq.client.context import Context
+from asyncq.errors import BackendUnavailable, QueueFull, TaskFailed
+from asyncq.language.effects import Append, Arrive, Effect, Hold, Send
+from asyncq.language.message import (
+    End,
+    Failed,
+    Failure,
+    Outcome,
+    Succeeded,
+    derived_id,
+    new_id,
+)
+from asyncq.language.policies import Retry
+from asyncq.language.record import Record
+from asyncq.language.signature import Signature
+from asyncq.language.topology import Queue
+from asyncq.seams.ledger import Ledger
+from asyncq.worker import latches
+from asyncq.worker.latches import Latches
+from tests.chords import begin, chord
+from tests.client.given import PATIENCE, until
+from tests.worker.combinations import any_app
+
+__all__ = ["any_app"]  # a fixture
+
+_read = msgspec.msgpack.Decoder(Outcome).decode
+
+
+def ledger_of(app: App) -> Ledger:
+    ledger = app.client.backend.offers.ledger
+    assert ledger is not None
+    return ledger
+
+
+class Tasks:
+    """What chords of these tests are made of."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.ran: list[str] = []
+        self.values: list[Any] = []
+        self.are_well = False
+
+        @app.task(keep_result=0)
+        async def square(n: int) -> int:
+            self.ran.append(f"square {n}")
+            return n * n
+
+        @app.task(retry=Retry(times=1, base=0.001, jitter=False))
+        async def flaky(context: Context, n: int) -> int:
+            if context.attempt == 1:
+                raise ValueError("not yet")
+            return n
+
+        @app.task
+        async def ill() -> int:
+            if not self.are_well:
+                raise ValueError("ill")
+            return -1
+
+        @app.task
+        async def body(root: str, count: int) -> list[Any]:
+            self.ran.append("body")
+            parts = await ledger_of(app).parts(root, [str(n) for n in range(count)])
+            values: list[Any] = []
+            for part in parts:
+                assert part is not None
+                outcome = _read(part.value)
+                is_value = isinstance(outcome, Succeeded)
+                values.append(
+                    msgspec.msgpack.decode(outcome.value) if is_value else type(outcome).__name__
+                )
+            self.values = values
+            return values
+
+        @app.task
+        async def failed(root: str) -> None:
+            self.ran.append("failed")
+
+        self.square, self.flaky, self.ill = square, flaky, ill
+        self.body, self.failed = body, failed
+
+    def chord(self, root: str, parts: Sequence[Signature[Any]], **more: Any) -> list[Effect]:
+        body, failed = self.body.s(root, len(parts)), self.failed.s(root)
+        return chord(self.app, root, parts, body, failed, **more)
+
+    async def done(self, root: str) -> Any:
+        """What the body has returned."""
+        await until(lambda: "body" in self.ran)
+        return await self.app.result(derived_id(root, "body")).get(timeout=PATIENCE)
+
+
+async def test_the_body_of_a_chord_runs_once_when_all_its_parts_have_ended(any_app: App) -> None:
+    tasks = Tasks(any_app)
+    count = 150
+
+    @any_app.task
+    async def start(context: Context) -> str:
+        parts = [(tasks.flaky if n % 10 == 3 else tasks.square).s(n) for n in range(count)]
+        begin(context, tasks.chord(context.id, parts))
+        return context.id
+
+    async with any_app, any_app.worker():
+        root = await (await start.enqueue()).get(timeout=PATIENCE)
+
+        values = await tasks.done(root)
+
+        assert values == [n if n % 10 == 3 else n * n for n in range(count)]
+        await sleep(0.05)
+        assert tasks.ran.count("body") == 1
+        assert "failed" not in tasks.ran
+        [state] = await ledger_of(any_app).look([root])
+        assert state is not None
+        assert (state.is_released, state.unsent) == (True, 0)
+
+
+async def test_a_part_that_fails_is_told_at_once_and_heals_the_chord_when_it_is_replayed(
+    any_app: App,
+) -> None:
+    tasks = Tasks(any_app)
+
+    @any_app.task
+    async def start(context: Context) -> str:
+        begin(context, tasks.chord(context.id, [tasks.square.s(2), tasks.ill.s()]))
+        return context.id
+
+    async with any_app, any_app.worker():
+        root = await (await start.enqueue()).get(timeout=PATIENCE)
+        await until(lambda: {"failed", "square 2"} <= set(tasks.ran))
+        assert "body" not in tasks.ran
+        with fail_after(PATIENCE):
+            while not (letters := await any_app.dead.list("default")):  # noqa: ASYNC110 - there is no event
+                await sleep(0.01)
+        [letter] = letters
+
+        tasks.are_well = True
+        await any_app.dead.replay("default", [letter.envelope.id])
+
+        assert await tasks.done(root) == [4, -1]
+    assert tasks.ran.count("failed") == tasks.ran.count("body") == 1
+
+
+async def test_whatever_a_part_ends_by_its_end_arrives(any_app: App) -> None:
+    tasks = Tasks(any_app)
+
+    @any_app.task(retry=Retry(times=1, base=0.001, jitter=False))
+    async def odd() -> object:
+        return object()
+
+    @any_app.task
+    async def start(context: Context) -> str:
+        parts: list[Signature[Any]] = [
+            odd.s(),
+            tasks.square.options(expires=0.0).s(1),
+            tasks.square.s(2),
+            tasks.square.s(3),
+            tasks.square.s(4),
+        ]
+        effects = tasks.chord(context.id, parts, policy="collect")
+        last = effects[-1]
+        assert isinstance(last, Send)
+        effects[-1] = msgspec.structs.replace(
+            last, envelope=msgspec.structs.replace(last.envelope, body=b"\xc1")
+        )
+        begin(context, effects)
+        return context.id
+
+    async with any_app, any_app.worker():
+        root = await (await start.enqueue()).get(timeout=PATIENCE)
+
+        assert await tasks.done(root) == ["Failed", "Expired", 4, 9, "Failed"]
+    assert "failed" not in tasks.ran
+
+
+@pytest.mark.parametrize("most", [None, 10])
+async def test_a_failed_part_is_a_dead_letter_also_if_its_arrival_had_to_wait(
+    any_app: App, monkeypatch: pytest.MonkeyPatch, most: int | None
+) -> None:
+    if most is not None:
+        monkeypatch.setattr("asyncq.worker.followups.MOST_LEFT", most)
+    monkeypatch.setattr("asyncq.worker.followups.LATER", 0.05)
+    tasks = Tasks(any_app)
+    refusals = 2
+    apply = Latches.apply
+
+    async def away(self: Latches, effects: Sequence[Hold | Arrive | Append]) -> Sequence[str]:
+        nonlocal refusals
+        if any(isinstance(each, Arrive) for each in effects) and refusals:
+            refusals -= 1
+            raise BackendUnavailable("it is away")
+        return await apply(self, effects)
+
+    monkeypatch.setattr(Latches, "apply", away)
+
+    @any_app.task
+    async def start(context: Context) -> None:
+        begin(context, tasks.chord(context.id, [tasks.ill.s()]))
+
+    async with any_app, any_app.worker():
+        started = await start.enqueue()
+        await until(lambda: "failed" in tasks.ran)
+        with fail_after(PATIENCE):
+            while not (letters := await any_app.dead.list("default")):  # noqa: ASYNC110 - there is no event
+                await sleep(0.01)
+        [letter] = letters
+        assert letter.envelope.id == derived_id(started.id, "0")
+        assert "ill" in letter.reason
+        assert not refusals
+
+        tasks.are_well = True
+        await any_app.dead.replay("default", [letter.envelope.id])
+        assert await tasks.done(started.id) == [-1]
+
+
+async def test_a_task_that_fails_begins_nothing(any_app: App) -> None:
+    tasks = Tasks(any_app)
+
+    @any_app.task
+    async def start(context: Context) -> None:
+        begin(context, tasks.chord(context.id, [tasks.square.s(2)]))
+        raise ValueError("no")
+
+    async with any_app, any_app.worker():
+        started = await start.enqueue()
+        with pytest.raises(TaskFailed):
+            await started.get(timeout=PATIENCE)
+        assert list(await ledger_of(any_app).look([started.id])) == [None]
+    assert tasks.ran == []
+
+
+async def test_what_a_queue_has_no_room_for_stays_released(any_app: App) -> None:
+    any_app = App(
+        any_app.url.reveal(),
+        backend=any_app.backend_url.reveal(),
+        queues=[Queue("small", max_length=1)],
+    )
+    tasks = Tasks(any_app)
+
+    @any_app.task
+    async def start(context: Context) -> str:
+        body = tasks.body.options(queue="small").s(context.id, 1)
+        begin(context, chord(any_app, context.id, [tasks.square.s(3)], body))
+        return context.id
+
+    async with any_app:
+        in_the_way = 0
+        with suppress(QueueFull):
+            while True:
+                await tasks.failed.options(queue="small").enqueue("in the way")
+                in_the_way += 1
+        async with any_app.worker(queues=["default"]):
+            root = await (await start.enqueue()).get(timeout=PATIENCE)
+            await until(lambda: tasks.ran == ["square 3"])
+            await sleep(0.5)
+            [state] = await ledger_of(any_app).look([root])
+            assert state is not None
+            assert (state.is_released, state.unsent) == (True, 1)
+
+            async with any_app.worker(queues=["small"]):
+                assert await tasks.done(root) == [9]
+    assert sorted(tasks.ran) == ["body", *["failed"] * in_the_way, "square 3"]
+
+
+async def test_what_was_recorded_by_others_is_found_and_arrives(any_app: App) -> None:
+    tasks = Tasks(any_app)
+
+    async with any_app:
+        client, root = any_app.client, new_id()
+        effects = tasks.chord(root, [tasks.square.s(2), tasks.square.s(3)])
+        hold = effects[0]
+        assert isinstance(hold, Hold)
+        ledger = ledger_of(any_app)
+        await ledger.apply([hold])  # its parts are nowhere
+        found = [
+            Record(derived_id(root, "0"), Succeeded(msgspec.Raw(b"\x07")), effects=None),
+            Record(derived_id(root, "1"), Failed(Failure("Gone", "it was purged")), effects=None),
+        ]
+        await client.backend.store_records(found[:1])
+        own = Latches(client.backend, client.send)
+        assert not await own.audit(root)
+        [state] = await ledger.look([root])
+        assert state is not None
+        assert (state.missing, state.failed) == (1, 0)
+
+        await client.backend.store_records(found[1:])
+        assert await own.audit(root)
+        await own.release(root)
+
+        async with any_app.worker():
+            await until(lambda: "failed" in tasks.ran)
+
+
+async def test_a_chord_whose_time_is_over_fails_by_itself(
+    any_app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latches, "LOOK", 0.1)
+    tasks = Tasks(any_app)
+    queue = "nobody-has"
+
+    @any_app.task
+    async def start(context: Context) -> str:
+        part = tasks.square.options(queue=queue).s(2)
+        until = context.enqueued_at + 0.3
+        begin(context, tasks.chord(context.id, [part], until=until))
+        return context.id
+
+    async with any_app, any_app.worker(queues=["default"]):
+        await start.enqueue()
+        await until(lambda: "failed" in tasks.ran)
+
+        async with any_app.worker(queues=[queue]):  # too late
+            await until(lambda: "square 2" in tasks.ran)
+    assert "body" not in tasks.ran
+
+
+async def test_a_delay_of_what_is_held_counts_from_its_release(any_app: App) -> None:
+    tasks = Tasks(any_app)
+
+    @any_app.task
+    async def start(context: Context) -> str:
+        [hold, *members] = tasks.chord(context.id, [tasks.square.s(2)])
+        assert isinstance(hold, Hold)
+        [body] = hold.sends
+        envelope = msgspec.structs.replace(body.envelope, eta=0.5, expires=3600.0)
+        begin(
+            context, [msgspec.structs.replace(hold, sends=(Send(envelope, body.broker),)), *members]
+        )
+        return context.id
+
+    async with any_app, any_app.worker():
+        root = await (await start.enqueue()).get(timeout=PATIENCE)
+        await until(lambda: tasks.ran == ["square 2"])
+        await sleep(0.2)
+        assert tasks.ran == ["square 2"]
+
+        assert await tasks.done(root) == [4]
+
+
+async def test_an_outcome_too_large_for_a_latch_is_in_its_record(any_app: App) -> None:
+    tasks = Tasks(any_app)
+
+    @any_app.task(keep_result=0)
+    async def large() -> bytes:
+        return b"x" * (latches.MOST_VALUE + 1)
+
+    @any_app.task
+    async def last(root: str) -> int:
+        [part] = await ledger_of(any_app).parts(root, ["0"])
+        assert part is not None
+        assert part.value == b""
+        [record] = await any_app.client.backend.fetch([derived_id(root, "0")])
+        assert record is not None
+        assert isinstance(record.outcome, Succeeded)
+        tasks.ran.append("last")
+        return len(msgspec.msgpack.decode(record.outcome.value))
+
+    @any_app.task
+    async def start(context: Context) -> str:
+        begin(context, chord(any_app, context.id, [large.s()], last.s(context.id)))
+        return context.id
+
+    async with any_app, any_app.worker():
+        root = await (await start.enqueue()).get(timeout=PATIENCE)
+        await until(lambda: bool(tasks.ran))
+        value = await any_app.result(derived_id(root, "body")).get(timeout=PATIENCE)
+        assert value == latches.MOST_VALUE + 1
+
+
+async def test_what_a_task_adds_to_a_topic_is_there_once_if_it_succeeds(any_app: App) -> None:
+    @any_app.task(retry=Retry(times=1, base=0.001, jitter=False))
+    async def say(context: Context, topic: str) -> None:
+        said = f"attempt {context.attempt}".encode()
+        begin(context, [Append(topic, 1, context.attempt, said, 60.0, 10)])
+        if context.attempt == 1:
+            raise ValueError("not yet")
+
+    async with any_app, any_app.worker():
+        topic = new_id()
+        await (await say.enqueue(topic)).get(timeout=PATIENCE)
+        topics = any_app.client.backend.offers.topics
+        assert topics is not None
+        with fail_after(PATIENCE):
+            while not (items := await topics.read(topic)):  # noqa: ASYNC110 - there is no event
+                await sleep(0.01)
+        assert [item.data for item in items] == [b"attempt 2"]
+
+
+async def test_a_worker_of_before_gives_back_what_ends_somewhere(any_app: App) -> None:
+    """It would tell nobody: the version of such a message says so."""
+    tasks = Tasks(any_app)
+    async with any_app:
+        [plain] = any_app.client.follow_up(tasks.square.s(1), new_id())
+        [member] = any_app.client.follow_up(tasks.square.s(1), new_id(), (End("latch", "0"),))
+    version = [msgspec.msgpack.decode(each.envelope.body)[0] for each in (plain, member)]
+    assert version == [1, 2]
