@@ -92,6 +92,21 @@ async def test_chords_outlive_kills_of_all_that_run_them(
     see_that_no_body_ran(bench, in_vain)
 
 
+async def test_a_part_that_takes_its_workers_down_fails_its_chord(
+    either_bench: Bench[Bed], report: Report
+) -> None:
+    bench = either_bench
+    bench.configure(lease=2.0, max_crashes=3)
+    async with bench.app() as app:
+        crew = await bench.hired_crew(2)
+        poisoned = ids_of(await bench.send(app, 2, "fork_with_poison"))
+        await bench.send(app, 4, "fork")
+        findings = await see_that_all_followed(bench)
+    report(findings)
+    see_that_no_body_ran(bench, poisoned)
+    assert crew.exit_code == 0
+
+
 def see_that_no_body_ran(bench: Bench[Bed], roots: list[str]) -> None:
     assert roots
     assert not {derived_id(root, "body") for root in roots} & {start.id for start in bench.starts()}

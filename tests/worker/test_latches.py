@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 from anyio import fail_after, sleep
 
 from asyncq.app import App
 from asyncq.client.context import Context
+from asyncq.config import Config
 from asyncq.errors import BackendUnavailable, QueueFull, TaskFailed
 from asyncq.language.effects import Append, Arrive, Effect, Hold, Send
 from asyncq.language.message import (
@@ -270,6 +272,52 @@ async def test_what_a_queue_has_no_room_for_stays_released(any_app: App) -> None
             async with any_app.worker(queues=["small"]):
                 assert await tasks.done(root) == [9]
     assert sorted(tasks.ran) == ["body", *["failed"] * in_the_way, "square 3"]
+
+
+async def test_a_part_that_nobody_knows_fails_its_chord(any_app: App) -> None:
+    url, backend = any_app.url.reveal(), any_app.backend_url.reveal()
+    others = App(url, backend=backend)
+    own = App(url, backend=backend, config=Config(unknown_ttl=0.0))
+    tasks = Tasks(own)
+
+    @others.task(queue="default")
+    async def unknown() -> None: ...
+
+    @own.task
+    async def start(context: Context) -> None:
+        effects = tasks.chord(context.id, [tasks.square.s(2)])
+        [_, part] = chord(others, context.id, [unknown.s()], unknown.s())
+        begin(context, [effects[0], part])
+
+    async with others, own, own.worker():
+        await start.enqueue()
+        await until(lambda: tasks.ran == ["failed"])
+
+
+async def test_what_is_held_is_in_no_queue_and_goes_to_any_broker() -> None:
+    app = App(
+        brokers={"default": f"memory://{new_id()}", "other": f"memory://{new_id()}"},
+        queues=[Queue("there", broker="other")],
+    )
+    tasks = Tasks(app)
+    opened = anyio.Event()
+
+    @app.task
+    async def wait() -> int:
+        await opened.wait()
+        return 1
+
+    @app.task
+    async def start(context: Context) -> str:
+        body = tasks.body.options(queue="there").s(context.id, 1)
+        begin(context, chord(app, context.id, [wait.s()], body))
+        return context.id
+
+    async with app, app.worker():
+        root = await (await start.enqueue()).get(timeout=PATIENCE)
+        assert await app.queues.purge("there") == 0
+        opened.set()
+        assert await tasks.done(root) == [1]
 
 
 async def test_what_was_recorded_by_others_is_found_and_arrives(any_app: App) -> None:

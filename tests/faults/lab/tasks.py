@@ -53,7 +53,7 @@ def make_app(url: str, config: Config, backend: str | None = None) -> App:
     """The app as producers and workers have it."""
     app = App(url, backend=backend, config=config)
     plain = (work, block, crunch, echo, fail, gated, grind, halt, hoard, poison, relay, stubborn)
-    plain = (*plain, follow, follow_in_vain, fork, fork_in_vain)
+    plain = (*plain, follow, follow_in_vain, fork, fork_in_vain, fork_with_poison)
     for function in plain:
         app.task(name=function.__name__, queue=QUEUE)(function)
     retry = Retry(times=2, base=0.02, factor=1.0, jitter=False)
@@ -194,6 +194,13 @@ async def fork_in_vain(seconds: float = 0.0) -> str:
     with _noted() as run:
         _begin_chord(["work"] * (PARTS - 1) + ["fail"], ["failed", *map(str, range(PARTS - 1))])
         await anyio.sleep(seconds)
+    return run
+
+
+async def fork_with_poison() -> str:
+    """Begin a chord of which one part takes down whoever runs it."""
+    with _noted() as run:
+        _begin_chord(["work"] * (PARTS - 1) + ["poison"], ["failed", *map(str, range(PARTS - 1))])
     return run
 
 
