@@ -9,6 +9,7 @@ import msgspec
 
 from asyncq.language.record import Record
 from asyncq.seams.ledger import Ledger
+from asyncq.seams.registry import Registry
 from asyncq.seams.topics import Topics
 
 
@@ -32,6 +33,7 @@ class BackendOffers(msgspec.Struct, frozen=True, kw_only=True):
 
     topics: Topics | None = None
     ledger: Ledger | None = None
+    registry: Registry | None = None
     keeps_nothing: bool = False
     """Who does not listen when an outcome is stored never hears it: a client listens before it
     sends."""

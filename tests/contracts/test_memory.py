@@ -31,6 +31,7 @@ from asyncq.testing.contracts import (
     ModelContract,
     QuarantineContract,
     QueueContract,
+    RegistryContract,
     TopicsContract,
     UnifiedContract,
 )
@@ -97,6 +98,10 @@ class TestTopics(InMemory, TopicsContract):
 
 
 class TestLedger(InMemory, LedgerContract):
+    pass
+
+
+class TestRegistry(InMemory, RegistryContract):
     pass
 
 

@@ -8,6 +8,7 @@ from asyncq.config import Url
 from asyncq.drivers.table import make_backend, make_broker
 
 LEASED = {"leases", "admin", "finder"}
+STORED = {"topics", "ledger", "registry"}
 
 
 def offered(offers: msgspec.Struct) -> set[str]:
@@ -32,9 +33,9 @@ def test_a_broker_says_what_it_offers_before_it_is_connected(url: str, parts: se
 @pytest.mark.parametrize(
     ("url", "parts"),
     [
-        ("memory://offers", {"ledger", "topics"}),
-        ("sqlite:///offers.db", {"ledger", "topics"}),
-        ("redis://127.0.0.1:1", {"ledger", "topics"}),
+        ("memory://offers", STORED),
+        ("sqlite:///offers.db", STORED),
+        ("redis://127.0.0.1:1", STORED),
         ("amqp://127.0.0.1:1", {"keeps_nothing"}),
         ("null://", {"tells_nothing"}),
     ],

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from anyio.lowlevel import checkpoint
 
 from asyncq.drivers.memory.ledger import MemoryLedger
+from asyncq.drivers.memory.registry import MemoryRegistry
 from asyncq.drivers.memory.store import MemoryDriver
 from asyncq.drivers.memory.topics import MemoryTopics
 from asyncq.drivers.subscriptions import Subscription
@@ -21,6 +22,7 @@ class MemoryBackend(MemoryDriver):
         return BackendOffers(
             topics=MemoryTopics(self._store, self._clock),
             ledger=MemoryLedger(self._store, self._clock),
+            registry=MemoryRegistry(self._store, self._clock),
         )
 
     async def store_records(self, records: Sequence[Record]) -> Sequence[Record]:

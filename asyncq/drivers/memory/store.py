@@ -18,6 +18,7 @@ from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.drivers.memory.ledger import StoredLedger
 from asyncq.drivers.memory.queue import MemoryQueue
+from asyncq.drivers.memory.registry import StoredRegistry
 from asyncq.drivers.memory.topics import StoredTopics
 from asyncq.drivers.subscriptions import Subscriptions
 from asyncq.language.record import Record
@@ -34,6 +35,7 @@ class MemoryStore:
         self.records: Expiring[Record] = Expiring()
         self.topics = StoredTopics()
         self.ledger = StoredLedger()
+        self.registry = StoredRegistry()
         self.published: set[str] = set()
         self._queues: dict[str, MemoryQueue] = {}
         self.subscriptions = Subscriptions()

@@ -30,7 +30,8 @@ class StoredTopics:
         self._ends: list[tuple[float, str]] = []  # a heap; one of each topic, maybe too early
         self._ears: dict[str, list[MemoryEar]] = {}
 
-    def append(self, append: Append, now: float) -> None:
+    def append(self, append: Append, now: float) -> bool:
+        """Whether it is later than all in its topic; else nothing happens."""
         self._clear(now)
         topic = self._topics.get(append.topic)
         if topic is None:
@@ -38,10 +39,11 @@ class StoredTopics:
             heapq.heappush(self._ends, (now + append.keep, append.topic))
         place = Place(append.epoch, append.number)
         if not topic.add(Item(place, append.item), append.most):
-            return
+            return False
         topic.ends = now + append.keep
         for ear in self._ears.get(append.topic, ()):
             ear.tell()
+        return True
 
     def items(self, topic: str, now: float) -> Sequence[Item]:
         self._clear(now)

@@ -24,6 +24,7 @@ from asyncq.testing.contracts.ledger import LedgerContract
 from asyncq.testing.contracts.model import ModelContract
 from asyncq.testing.contracts.quarantine import QuarantineContract
 from asyncq.testing.contracts.queues import QueueContract
+from asyncq.testing.contracts.registry import RegistryContract
 from asyncq.testing.contracts.topics import TopicsContract
 from asyncq.testing.contracts.unified import UnifiedContract
 
@@ -41,6 +42,7 @@ __all__ = [
     "ModelContract",
     "QuarantineContract",
     "QueueContract",
+    "RegistryContract",
     "TopicsContract",
     "UnifiedContract",
 ]
