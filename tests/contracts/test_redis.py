@@ -24,6 +24,7 @@ from asyncq.testing.contracts import (
     ModelContract,
     QuarantineContract,
     QueueContract,
+    RegistryContract,
     TopicsContract,
     UnifiedContract,
 )
@@ -78,6 +79,10 @@ class TestTopics(InRedis, TopicsContract):
 
 
 class TestLedger(InRedis, LedgerContract):
+    pass
+
+
+class TestRegistry(InRedis, RegistryContract):
     pass
 
 

@@ -11,6 +11,7 @@ from asyncq.config import Url
 from asyncq.drivers.sqlite import records as rows
 from asyncq.drivers.sqlite import subscriptions
 from asyncq.drivers.sqlite.ledger import SqliteLedger
+from asyncq.drivers.sqlite.registry import SqliteRegistry
 from asyncq.drivers.sqlite.topics import SqliteTopics
 from asyncq.drivers.subscriptions import Subscription
 from asyncq.errors import BackendUnavailable
@@ -21,7 +22,7 @@ from asyncq.seams.records import read_record
 LEAVE_TIMEOUT = 5.0  # seconds to take an address off the list in; it comes off by itself, later
 
 
-class SqliteBackend(SqliteTopics, SqliteLedger):
+class SqliteBackend(SqliteTopics, SqliteLedger, SqliteRegistry):
     """Outcomes in one SQLite file: ``sqlite:///asyncq.db``."""
 
     def __init__(self, url: Url, clock: Clock) -> None:
@@ -29,7 +30,7 @@ class SqliteBackend(SqliteTopics, SqliteLedger):
 
     @property
     def offers(self) -> BackendOffers:
-        return BackendOffers(topics=self, ledger=self)
+        return BackendOffers(topics=self, ledger=self, registry=self)
 
     async def store_records(self, records: Sequence[Record]) -> Sequence[Record]:
         if not records:

@@ -23,3 +23,19 @@ CREATE TABLE latch_sends (
     send BLOB NOT NULL,
     PRIMARY KEY (latch, is_failure, place)
 ) WITHOUT ROWID;
+
+-- Entries of the registry, and how often those of each kind have changed.
+CREATE TABLE entries (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    ends REAL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
+CREATE INDEX entries_by_end ON entries (ends) WHERE ends IS NOT NULL;
+
+CREATE TABLE entry_kinds (
+    kind TEXT PRIMARY KEY,
+    changes INTEGER NOT NULL
+) WITHOUT ROWID;
