@@ -13,6 +13,7 @@ from asyncq.drivers.hosts import Hosts
 from asyncq.drivers.redis.causes import too_large
 from asyncq.drivers.redis.connection import Link, RedisStore, lifetime
 from asyncq.drivers.redis.ledger import RedisLedger
+from asyncq.drivers.redis.registry import RedisRegistry
 from asyncq.drivers.redis.topics import RedisTopics
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BackendError, BackendUnavailable
@@ -34,10 +35,11 @@ class RedisBackend:
         self._link = Link(self._store, BackendUnavailable)
         self._topics = RedisTopics(self._store, self._link)
         self._ledger = RedisLedger(self._store, self._link)
+        self._registry = RedisRegistry(self._store, self._link, self._topics)
 
     @property
     def offers(self) -> BackendOffers:
-        return BackendOffers(topics=self._topics, ledger=self._ledger)
+        return BackendOffers(topics=self._topics, ledger=self._ledger, registry=self._registry)
 
     @property
     def store(self) -> Hashable:

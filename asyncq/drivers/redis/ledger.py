@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from asyncq.drivers.redis.causes import too_large
-from asyncq.drivers.redis.connection import Link, RedisStore, Script, lifetime
+from asyncq.drivers.redis.connection import Link, RedisStore, Script
+from asyncq.drivers.redis.piece import Piece
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BackendError, BackendUnavailable
 from asyncq.language.effects import Arrive, Hold, Send
@@ -31,7 +32,6 @@ from asyncq.seams.ledger import (
 log = get_logger(__name__)
 
 PIECE = 8 * 1024 * 1024  # bytes of effects that are sent together
-FIRST_BLOB = 2  # the place in ARGV
 STATES = {b"p": PENDING, b"f": FAILED, b"o": OK}
 
 _APPLY = Script("latch_apply", behind_prelude=False)
@@ -39,7 +39,6 @@ _UNSENT = Script("latch_unsent", behind_prelude=False)
 _CONFIRM = Script("latch_confirm", behind_prelude=False)
 _DUE = Script("latch_due", behind_prelude=False)
 
-_encode = msgspec.msgpack.Encoder().encode
 _send = msgspec.msgpack.Decoder(Send).decode
 _names = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 _size = struct.Struct(">I")
@@ -54,20 +53,20 @@ class RedisLedger:
 
     async def apply(self, effects: Sequence[Hold | Arrive]) -> Sequence[str]:
         unsent: dict[str, None] = {}
-        piece, size = _Piece(), 0
+        piece, size = Piece(), 0
         for effect in effects:
             if piece.effects and (size > PIECE or len(piece.effects) == MAX_BATCH):
                 unsent |= dict.fromkeys(await self._apply(piece))
-                piece, size = _Piece(), 0
+                piece, size = Piece(), 0
             size += piece.add(effect)
         if piece.effects:
             unsent |= dict.fromkeys(await self._apply(piece))
         return list(unsent)
 
-    async def _apply(self, piece: "_Piece") -> list[str]:
+    async def _apply(self, piece: Piece) -> list[str]:
         try:
-            args = [_encode(piece.effects), *piece.blobs]
-            return [name.decode() for name in await self._link.script(_APPLY, self._base, *args)]
+            names = await self._link.script(_APPLY, self._base, *piece.args)
+            return [name.decode() for name in names]
         except (ReplyError, BackendUnavailable) as error:
             sizes = [(effect[1], piece.size) for effect in piece.effects]
             if (no := await too_large(self._link, sizes)) is not None:
@@ -164,47 +163,6 @@ class RedisLedger:
 
     async def _get(self, latch: str, *fields: str) -> Any:
         return await self._command("HMGET", self._store.key("latch", latch), *fields)
-
-
-class _Piece:
-    """Effects as the script takes them."""
-
-    def __init__(self) -> None:
-        self.effects: list[tuple[Any, ...]] = []
-        self.blobs: list[bytes] = []
-        self.size = 0
-
-    def add(self, effect: Hold | Arrive) -> int:
-        """Returns how many bytes that is, about."""
-        before = self.size
-        if isinstance(effect, Arrive):
-            adds = self._put(_encode(effect.adds)) if effect.adds else 0
-            value = self._put(effect.value)
-            self.effects.append(("arrive", effect.latch, effect.part, effect.ok, value, adds))
-        else:
-            count = effect.parts if isinstance(effect.parts, int) else 0
-            parts = () if isinstance(effect.parts, int) else effect.parts
-            self.size += sum(map(len, parts))
-            self.effects.append((
-                "hold", effect.latch, count, parts, effect.policy,
-                0 if effect.until is None else max(math.ceil(effect.until * 1000), 1),
-                lifetime(effect.keep), self._put_all(effect.sends),
-                self._put_all(effect.on_failure), effect.root,
-            ))  # fmt: skip
-        return self.size - before
-
-    def _put(self, blob: bytes) -> int:
-        """Where the script finds it."""
-        self.blobs.append(blob)
-        self.size += len(blob)
-        return FIRST_BLOB - 1 + len(self.blobs)
-
-    def _put_all(self, sends: Sequence[Send]) -> tuple[int, int]:
-        """Where they begin, and how many they are."""
-        begin = FIRST_BLOB + len(self.blobs)
-        for send in sends:
-            self._put(_encode(send))
-        return begin, len(sends)
 
 
 def _read_send(raw: bytes) -> Send | None:

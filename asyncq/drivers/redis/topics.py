@@ -60,7 +60,7 @@ class RedisTopics:
                 raise BackendError(f"topics cannot be written: {error}") from error
             raise
         for unheard in filter(None, replies):
-            self._note("publish", unheard.decode(errors="replace"))
+            self.note("publish", unheard.decode(errors="replace"))
 
     def _calls(self, appends: Sequence[Append]) -> list[list[Any]]:
         """Keys and arguments of the script: once for all items in turn that are bounded alike."""
@@ -133,7 +133,7 @@ class RedisTopics:
     @asynccontextmanager
     async def listen(self, topic: str) -> AsyncGenerator[Ear]:
         if self._hearing is None or self._hearing.is_lost:
-            self._hearing = Hearing(self._store, self._note)
+            self._hearing = Hearing(self._store, self.note)
         async with self._hearing.listen(topic) as ear:
             yield ear
 
@@ -142,7 +142,7 @@ class RedisTopics:
         if self._hearing is not None:
             self._hearing.close()
 
-    def _note(self, right: str, why: str) -> None:
+    def note(self, right: str, why: str) -> None:
         """Say, once, what it costs that we lack a right."""
         if right in self._noted:
             return
