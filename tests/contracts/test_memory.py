@@ -35,6 +35,7 @@ from asyncq.testing.contracts import (
     TopicsContract,
     UnifiedContract,
 )
+from asyncq.testing.contracts.entries import KIND, put
 from asyncq.testing.contracts.given import (
     FAR,
     MAIL,
@@ -258,3 +259,22 @@ class TestMemory(InMemory):
                 clock.at += 1.0
 
         assert len(open_store(url).records) < 10
+
+    async def test_entries_that_change_or_have_ended_take_no_more_room(self, url: Url) -> None:
+        clock = Hands(now())
+        async with MemoryBackend(url, clock) as backend:
+            registry = backend.offers.registry
+            assert registry is not None
+            versions = dict.fromkeys("abc", 0)
+            for _ in range(100):
+                clock.at += 1.0
+                await put(registry, new_id(), keep=5.0)
+                removed = await put(registry, new_id(), keep=FAR)
+                await registry.remove(removed.kind, removed.name, version=None)
+                for name, version in versions.items():
+                    entry = await put(registry, name, version=version, keep=FAR)
+                    versions[name] = entry.version
+
+        stored = open_store(url).registry
+        assert len(stored.kind(KIND).entries) == len(stored.kind(KIND).names) < 10
+        assert stored.noted < 100

@@ -23,6 +23,11 @@ class StoredRegistry:
         self._ends: list[tuple[float, str, str]] = []  # a heap; what was replaced lingers
         self._ending = 0  # how many entries have an end
 
+    @property
+    def noted(self) -> int:
+        """How many ends are noted, of those that were replaced as well."""
+        return len(self._ends)
+
     def kind(self, kind: str) -> "_Kind":
         return self._kinds.get(kind) or _Kind()
 
@@ -43,16 +48,15 @@ class StoredRegistry:
             self._ending += 1
             heapq.heappush(self._ends, (entry.ends, entry.kind, entry.name))
         if len(self._ends) > 2 * self._ending + FEW:
-            self._ends = [
-                (each.ends, each.kind, each.name)
-                for kind in self._kinds.values()
-                for each in kind.entries.values()
-                if each.ends is not None
-            ]
+            self._ends = list({each for each in self._ends if self._stands(*each)})
             heapq.heapify(self._ends)
 
     def remove(self, kind: str, name: str) -> None:
         self._ending -= self._kinds[kind].remove(name)
+
+    def _stands(self, ends: float, kind: str, name: str) -> bool:
+        entry = self._kinds[kind].entries.get(name)
+        return entry is not None and entry.ends == ends
 
     def _clear(self, now: float) -> None:
         while self._ends and self._ends[0][0] <= now:

@@ -68,14 +68,20 @@ class RedisRegistry:
         if not names:
             return ()
         keys = [self._store.key("entry", f"{kind}:{name}") for name in names]
-        found = await self._link("MGET", *keys)
+        try:
+            found = await self._link("MGET", *keys)
+        except ReplyError as error:
+            raise BackendError(f"entries cannot be read: {error}") from error
         return [_read(kind, name, raw) for name, raw in zip(names, found, strict=True)]
 
     async def list(self, kind: str, *, after: str = "", limit: int = PAGE) -> Page:
         entries: list[Entry] = []
+        counted: int | None = None  # at the first page: what is read later may be newer
         begin: str | bytes = after
         while True:
             changes, last, *flat = await self._ask(_LIST, kind, begin, limit - len(entries))
+            if counted is None:
+                counted = int(changes) if _COUNT.fullmatch(changes) else 0
             for name, raw in zip(flat[::2], flat[1::2], strict=True):
                 if (text := _text(name)) is not None and (entry := _read(kind, text, raw)):
                     entries.append(entry)
@@ -83,7 +89,6 @@ class RedisRegistry:
             if further is None and len(entries) == limit:
                 further = entries[-1].name
             if further is not None:
-                counted = int(changes) if _COUNT.fullmatch(changes) else 0
                 return Page(entries, further, counted)
             begin = last
 
