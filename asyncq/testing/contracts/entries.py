@@ -67,6 +67,44 @@ async def heard(topics: Topics, kind: str = KIND, after: int = 0) -> list[tuple[
     return found
 
 
+class Reader:
+    """Has what stands by one list and the changes since, as the seam says."""
+
+    def __init__(self, registry: Registry, topics: Topics) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.place = 0
+        self._registry = registry
+        self._topics = topics
+
+    async def follow(self, through: int) -> None:
+        """Until it has heard of so many changes."""
+        async with self._topics.listen(changes_of(KIND)) as ear:
+            page = await self._registry.list(KIND, limit=2)
+            self.place = page.changes
+            self._take(page.entries)
+            while page.after:
+                page = await self._registry.list(KIND, after=page.after, limit=2)
+                self._take(page.entries)
+            while self.place < through:
+                for number, change in await heard(self._topics, after=self.place):
+                    assert number == self.place + 1
+                    self.place = number
+                    await self._hear(number, change)
+                if self.place < through:
+                    await ear.wait()
+
+    async def _hear(self, number: int, change: Change) -> None:
+        known = self.entries.get(change.name)
+        if known is not None and known.version >= number:
+            return
+        self.entries.pop(change.name, None)
+        if change.version and (entry := await get(self._registry, change.name)) is not None:
+            self.entries[change.name] = entry
+
+    def _take(self, entries: Sequence[Entry]) -> None:
+        self.entries |= {each.name: each for each in entries}
+
+
 _NAMES = ["a", "b", "c", "größer"]
 
 
