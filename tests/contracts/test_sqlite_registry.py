@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio import create_task_group, fail_after, wait_all_tasks_blocked
 
 from asyncq.drivers.sqlite import connection as files
 from asyncq.drivers.sqlite import entries
 from asyncq.drivers.sqlite.backend import SqliteBackend
-from asyncq.seams.registry import MOST_CHANGES
+from asyncq.seams.registry import MOST_CHANGES, Change, Entry, changes_of
 from asyncq.testing.contracts.entries import KIND, get, heard, list_all, put
-from asyncq.testing.contracts.given import FAR, now
+from asyncq.testing.contracts.given import FAR, PATIENCE, now
 from tests.contracts.sqlite_given import backend, path, url
 
 __all__ = ["backend", "path", "url"]  # fixtures
@@ -70,6 +71,30 @@ async def test_a_change_costs_and_leaves_the_same_however_many_there_were(
     assert file.execute("PRAGMA page_count").fetchone()[0] <= pages[0] + 5
     assert rows_of(file, "entries") == 50
     assert rows_of(file, "topic_items") == MOST_CHANGES
+
+
+async def test_what_another_process_writes_meanwhile_stands_and_is_heard(
+    backend: SqliteBackend, file: sqlite3.Connection
+) -> None:
+    late: list[Entry | None] = []
+
+    async def write() -> None:
+        late.append(await backend.put(KIND, "a", b"late", version=0, keep=None))
+
+    async with backend.listen(changes_of(KIND)) as ear:
+        file.execute("BEGIN IMMEDIATE")
+        entry, _ = entries.put(file, KIND, "a", b"first", now(), version=0, keep=None)
+        with fail_after(PATIENCE):
+            async with create_task_group() as group:
+                group.start_soon(write)
+                await wait_all_tasks_blocked()
+                file.execute("COMMIT")
+            while not (changes := await heard(backend)):
+                await ear.wait()
+
+    assert late == [None]
+    assert await get(backend, "a") == entry
+    assert changes == [(1, Change("a", 1))]
 
 
 async def test_entries_that_have_ended_take_no_room(
