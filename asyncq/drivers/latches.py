@@ -18,9 +18,12 @@ from asyncq.seams.ledger import (
     SENDER_AWAY,
     LatchState,
     Part,
+    Unsent,
 )
 
 MOST_DIGITS = 15  # of the number of a part
+SAME_MOMENT = 0.001  # seconds that two times may differ by
+MOST_AUDITS = 30  # that are counted
 NEVER = float("inf")
 
 
@@ -165,7 +168,7 @@ class Latch(msgspec.Struct, gc=False):
         elif is_closed:
             self.look_at, self.forget_at = NEVER, now + self.keep
         else:
-            pause = min(FIRST_AUDIT * 2**self.audits, LONGEST_AUDIT)
+            pause = min(FIRST_AUDIT * 2 ** min(self.audits, MOST_AUDITS), LONGEST_AUDIT)
             # It counts from the last arrival, more or less: it need not move each time.
             if not pause / 2 <= self.look_at - now <= pause:
                 self.look_at = min(now + pause, NEVER if self.until is None else self.until)
@@ -174,7 +177,7 @@ class Latch(msgspec.Struct, gc=False):
         """Somebody looks at it now; returns whether it has something to be sent."""
         self.lapse(now)
         if not self.unsent:
-            self.audits = min(self.audits + 1, 30)
+            self.audits = min(self.audits + 1, MOST_AUDITS)
         self.plan(now, lease)
         return self.unsent > 0
 
@@ -187,13 +190,17 @@ class Latch(msgspec.Struct, gc=False):
             return Page(False, self.sent, min(self.sent + limit, self.held), self.released_at)
         return None
 
-    def confirm(self, now: float, *, is_failure: bool, through: int) -> None:
-        """So many, from the first on, are sent."""
-        if is_failure:
-            self.sent_on_failure = max(self.sent_on_failure, min(through, self.held_on_failure))
+    def confirm(self, sent: Unsent, now: float) -> bool:
+        """These are sent; returns whether it has released them (and not one of its name before)."""
+        at = self.failed_at if sent.is_failure else self.released_at
+        if at is None or abs(at - sent.released_at) > SAME_MOMENT:
+            return False
+        if sent.is_failure:
+            self.sent_on_failure = max(self.sent_on_failure, min(sent.stop, self.held_on_failure))
         else:
-            self.sent = max(self.sent, min(through, self.held))
+            self.sent = max(self.sent, min(sent.stop, self.held))
         self.plan(now)
+        return True
 
     def is_numbered(self, name: str) -> bool:
         """Whether it is the number of one of its parts."""

@@ -54,13 +54,14 @@ class Completer:
         backend: Backend,
         lease: Lease,
         publish: Publish,
+        latches: Latches,
         *,
         unified: bool,
         room: int,
     ) -> None:
         self._consumer = consumer
         self._complete_at_once = consumer.offers.complete if unified else None
-        self._follow_ups = FollowUps(Latches(backend, publish), publish, self._followed)
+        self._follow_ups = FollowUps(latches, publish, self._followed)
         self._may_have_effects = False  # what is to be settled
         self._backend = backend
         self._lease = lease

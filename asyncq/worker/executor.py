@@ -50,7 +50,7 @@ from asyncq.worker.failures import (
     trace_of,
 )
 from asyncq.worker.followups import left_of
-from asyncq.worker.latches import MOST_VALUE, arrivals, effects_of
+from asyncq.worker.latches import arrivals, effects_of
 from asyncq.worker.pool import Slots
 from asyncq.worker.prepared import PreparedTask, PreparedTasks, call
 from asyncq.worker.tasks import TaskLog
@@ -260,8 +260,9 @@ class Executor:
             keep = min(asked, LONGEST_KEEP) if asked > 0 else 0.0  # also if that is no number
         header = message.header
         if header.ends:
-            effects += arrivals(header.ends, outcome)
-            if isinstance(outcome, Succeeded) and len(memoryview(outcome.value)) >= MOST_VALUE:
+            arriving = arrivals(header.ends, outcome)
+            effects += arriving
+            if not arriving[0].value:
                 keep = max(keep, KEEP_LARGE)
         if effects:  # what follows is told by the record, as long as somebody may have to look
             keep = max(keep, KEEP_EFFECTS)
@@ -325,13 +326,13 @@ class Executor:
     def _settle_again(self, delivery: Delivery, record: Record, *, stays: bool) -> Ack | Reject:
         """The end of a delivery whose outcome stands: only the settling was lost.
 
-        A failure whose worker died between recording and settling it is no dead letter yet. Where
-        these are one step there is no between, unless something follows (``stays``): then it was
-        one, and was sent again since. So was what no worker died with.
+        A failure that was recorded and not settled is no dead letter yet. Something may follow from
+        it first (``stays``); or its worker died in between. Where these are one step there is no
+        between: then it was one, and was sent again since. So was what no worker died with.
         """
         outcome, envelope = record.outcome, delivery.envelope
-        is_apart = stays or envelope.queue in self.apart
-        if isinstance(outcome, Failed) and delivery.suspect and is_apart:
+        is_unsettled = stays or (delivery.suspect and envelope.queue in self.apart)
+        if isinstance(outcome, Failed) and is_unsettled:
             prepared = self._made.get(record.task)
             if prepared is None or prepared.dead_letter:
                 self.task_log.late_letter(envelope)

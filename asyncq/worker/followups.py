@@ -108,8 +108,10 @@ class FollowUps:
     async def _apply(self, items: Sequence[Following], group: TaskGroup) -> None:
         try:
             unsent = await self._latches.apply([each for item in items for each in item.first])
-        except BackendUnavailable as error:
-            self._not_applied(items, error)
+        except (BackendUnavailable, ConfigurationError) as error:
+            self._not_applied(
+                items, error, AWAY if isinstance(error, ConfigurationError) else LATER
+            )
             return
         # It must survive, and one that no store can take is to hold up none of the others.
         except Exception as error:
@@ -127,21 +129,28 @@ class FollowUps:
         released = set(unsent)
         theirs = [released & latches_of(item.first) for item in items]
         self._applied([item for item, own in zip(items, theirs, strict=True) if not own])
-        for name in unsent:
-            mine = [item for item, own in zip(items, theirs, strict=True) if name in own]
-            group.start_soon(self._release, name, mine)
+        together: dict[frozenset[str], list[Following]] = defaultdict(list)
+        for item, own in zip(items, theirs, strict=True):
+            if own:
+                together[frozenset(own)].append(item)
+        for names, mine in together.items():
+            group.start_soon(self._release, names, mine)
 
-    async def _release(self, latch: str, items: Sequence[Following]) -> None:
-        """Send what a latch has released, and go on with what has released it."""
-        try:
-            async with self._releasing:
-                await self._latches.release(latch)
-        except AsyncqError as error:
-            self._not_applied(items, error)
-        # It must survive.
-        except Exception as error:
-            log.exception("what a workflow has released cannot be sent")
-            self._not_applied(items, error)
+    async def _release(self, latches: Iterable[str], items: Sequence[Following]) -> None:
+        """Send what some latches have released, and go on with what has released it."""
+        errors: list[Exception] = []
+        async with self._releasing:
+            for latch in latches:  # one that cannot be sent is to hold up none of the others
+                try:
+                    await self._latches.release(latch)
+                except AsyncqError as error:
+                    errors.append(error)
+                # It must survive.
+                except Exception as error:
+                    log.exception("what a workflow has released cannot be sent")
+                    errors.append(error)
+        if errors:
+            self._not_applied(items, errors[0])
         else:
             self._end_outage(RELEASES)
             self._applied(items)
@@ -154,13 +163,16 @@ class FollowUps:
         if ready:
             self._do([msgspec.structs.replace(item, first=()) for item in ready])
 
-    def _not_applied(self, items: Iterable[Following], error: Exception) -> None:
+    def _not_applied(
+        self, items: Iterable[Following], error: Exception, pause: float = LATER
+    ) -> None:
         left = [item for item in items if item in self._applying]
         for item in left:
             del self._applying[item]
         self.waiting -= len(left)
-        self._fails(error, BACKEND if isinstance(error, BackendUnavailable) else RELEASES)
-        self._put_off(left, LATER)
+        is_backend = isinstance(error, BackendUnavailable | ConfigurationError)
+        self._fails(error, BACKEND if is_backend else RELEASES)
+        self._put_off(left, pause)
 
     def send(self, items: Sequence[Following]) -> None:
         """Do what follows from each, and then settle it."""

@@ -15,6 +15,7 @@ from asyncq.errors import (
     AsyncqError,
     BackendError,
     BackendUnavailable,
+    BrokerUnavailable,
     ConfigurationError,
     QueueFull,
     Refused,
@@ -25,12 +26,12 @@ from asyncq.language.record import Record
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
 from asyncq.seams.backend import Backend
-from asyncq.seams.ledger import PAGE
 
 log = get_logger(__name__)
 
 MOST_VALUE = 256 * 1024  # bytes of an outcome that a latch keeps; a larger one is in its record
 LOOK = 5.0  # seconds between two looks for latches that nobody looks after
+AWAY = 5.0  # seconds until a broker that did not take what was released is tried again
 MOST_AUDITED = 10_000  # parts of one latch whose records are looked for at a time
 
 Publish = Callable[[Sequence[Send]], Sequence["asyncio.Future[None]"]]
@@ -51,7 +52,12 @@ def arrivals(ends: Sequence[End], outcome: Outcome) -> tuple[Arrive, ...]:
 
 def effects_of(record: Record, ends: Sequence[End]) -> Sequence[Effect]:
     """What follows from a record, for who has its message."""
-    return arrivals(ends, record.outcome) if record.effects is None else record.effects
+    effects = record.effects or ()
+    if not ends:
+        return effects
+    told = {(each.latch, each.part) for each in effects if isinstance(each, Arrive)}
+    untold = [end for end in ends if (end.latch, end.part) not in told]
+    return (*effects, *arrivals(untold, record.outcome))
 
 
 class Latches:
@@ -60,6 +66,9 @@ class Latches:
     def __init__(self, backend: Backend, publish: Publish) -> None:
         self._backend = backend
         self._publish = publish
+        self._releasing: dict[str, anyio.Event] = {}
+        self._done: dict[str, set[str]] = {}  # of what is released in part, ids that were taken
+        self._away: dict[str, tuple[float, BrokerUnavailable]] = {}  # and until when: loop time
 
     async def apply(self, effects: Sequence[Hold | Arrive | Append]) -> Sequence[str]:
         """Carry these out; returns the latches that have something unsent.
@@ -83,20 +92,34 @@ class Latches:
         return await offers.ledger.apply([e for e in effects if not isinstance(e, Append)])
 
     async def release(self, latch: str) -> None:
-        """Send all that it has released.
+        """Send all that it has released, one caller after the other.
 
         Raises:
             QueueFull, BrokerUnavailable, …: some is not sent, as publishing it raises.
             BackendUnavailable, BackendError: as the ledger raises.
         """
+        while (under_way := self._releasing.get(latch)) is not None:
+            await under_way.wait()  # then there is nothing left, or we try what did not go
+        under_way = self._releasing[latch] = anyio.Event()
+        try:
+            await self._release(latch)
+        finally:
+            del self._releasing[latch]
+            under_way.set()
+
+    async def _release(self, latch: str) -> None:
         if (ledger := self._backend.offers.ledger) is None:
             return
         while (page := await ledger.unsent(latch)) is not None:
+            done = self._done.get(latch, set())
             sends = [_from_now(send, page.released_at) for send in page.sends]
-            error = await self._send(sends)
+            error = await self._send([send for send in sends if send.envelope.id not in done])
             if error is None:
+                self._done.pop(latch, None)
                 await ledger.confirm(page)
                 continue
+            # What was taken may have run by the time that the rest is: it is not sent again.
+            self._done[latch] = {send.envelope.id for send in sends} - error.ids
             left = next(at for at, send in enumerate(sends) if send.envelope.id in error.ids)
             if left:
                 await ledger.confirm(msgspec.structs.replace(page, stop=page.start + left))
@@ -105,17 +128,22 @@ class Latches:
     async def _send(self, sends: Sequence[Send]) -> "_NotSent | None":
         """Publish; the messages that were not taken and may be later, and why."""
         groups: dict[tuple[str, str], list[Send]] = defaultdict(list)
-        for send in sends:
-            groups[send.broker, send.envelope.queue].append(send)
         failed: list[tuple[set[str], BaseException]] = []
-        published: list[tuple[set[str], asyncio.Future[None]]] = []
-        for group in groups.values():
+        now = asyncio.get_running_loop().time()
+        for send in sends:
+            until, why = self._away.get(send.broker, (0.0, None))
+            if why is not None and until > now:
+                failed.append(({send.envelope.id}, why))
+            else:
+                groups[send.broker, send.envelope.queue].append(send)
+        published: list[tuple[str, set[str], asyncio.Future[None]]] = []
+        for (broker, _), group in groups.items():
             ids = {send.envelope.id for send in group}
             try:
-                published += [(ids, future) for future in self._publish(group)]
+                published += [(broker, ids, future) for future in self._publish(group)]
             except ConfigurationError as error:
                 failed.append((ids, error))
-        for ids, future in published:
+        for broker, ids, future in published:
             try:
                 await future
             except QueueFull as error:
@@ -125,6 +153,10 @@ class Latches:
                 log.error("what a workflow sends will never be sent: %s", error)  # noqa: TRY400 - its trace says nothing
                 if left := ids - error.envelope_ids:
                     failed.append((left, error))
+            except BrokerUnavailable as error:
+                # Each that waits for it would take as long as publishing may.
+                self._away[broker] = (asyncio.get_running_loop().time() + AWAY, error)
+                failed.append((ids, error))
             except AsyncqError as error:
                 failed.append((ids, error))
         if not failed:
@@ -140,13 +172,24 @@ class Latches:
         while True:
             await anyio.sleep(LOOK * (0.5 + random.random()))  # noqa: S311 - to spread them
             try:
-                for due in await ledger.due():
-                    await self._look_at(due.latch, has_unsent=due.has_unsent)
-            # It must survive: it is what mends all else.
-            except Exception as error:
-                if not isinstance(error, AsyncqError):
-                    log.exception("looking after workflows failed")
+                due = await ledger.due()
+            except AsyncqError as error:
                 outage.fail(error)
+                continue
+            # It must survive: it is what mends all else.
+            except Exception:
+                log.exception("looking after workflows failed")
+                continue
+            errors: list[Exception] = []
+            for each in due:  # one that cannot be read is to hold up none of the others
+                try:
+                    await self._look_at(each.latch, has_unsent=each.has_unsent)
+                except AsyncqError as error:
+                    errors.append(error)
+                except Exception:
+                    log.exception("looking after a workflow failed")
+            if errors:
+                outage.fail(errors[0])
             else:
                 outage.end()
 
@@ -169,9 +212,10 @@ class Latches:
         ledger = self._backend.offers.ledger
         if ledger is None:
             return False
-        cursor, has_unsent = "", False
-        for _ in range(MOST_AUDITED // PAGE):
+        cursor, has_unsent, looked_for = "", False, 0
+        while looked_for < MOST_AUDITED:
             missing = await ledger.missing(latch, cursor)
+            looked_for += len(missing.ids)
             records = await self._backend.fetch([id for _, id in missing.ids])
             found = [
                 _arrival_of(record, latch, part)

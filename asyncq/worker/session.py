@@ -45,7 +45,7 @@ from asyncq.worker.completer import Completer
 from asyncq.worker.drain import Stragglers
 from asyncq.worker.executor import Executor
 from asyncq.worker.fetcher import Fetcher
-from asyncq.worker.followups import Publish
+from asyncq.worker.latches import Latches, Publish
 from asyncq.worker.leases import Renew, renew_lease, sweep
 from asyncq.worker.pool import Pool, Slots
 
@@ -65,6 +65,7 @@ class Setup(msgspec.Struct, kw_only=True):
     worker: str
     backend: Backend
     publish: Publish
+    latches: Latches
     executor: Executor
     config: Config
     slots: Slots
@@ -270,7 +271,7 @@ class Session:
 
             def complete(queue: str, consumer: Consumer) -> Completer:
                 completer = completers[queue] = Completer(
-                    consumer, setup.backend, lease, setup.publish,
+                    consumer, setup.backend, lease, setup.publish, setup.latches,
                     unified=unified, room=setup.config.concurrency,
                 )  # fmt: skip
                 if not completer.is_unified:

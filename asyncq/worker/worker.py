@@ -158,7 +158,7 @@ class Worker:
                 if renew is None:
                     watch.start_soon(LoopWatch(self.slots).run)
                 watch.start_soon(self._client.until_failed)
-                watch.start_soon(Latches(self._backend, self._client.send).look_after)
+                watch.start_soon(self._setup.latches.look_after)
                 async with create_task_group() as group:
                     # What is started now can lend its slot while it waits for results.
                     lender = set_lender(Loans(self.slots, most, self._setup.quarantine))
@@ -202,6 +202,7 @@ class Worker:
             worker=self.name,
             backend=self._backend,
             publish=self._client.send,
+            latches=Latches(self._backend, self._client.send),
             executor=executor,
             config=self._config,
             slots=self.slots,

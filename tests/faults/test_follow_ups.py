@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Sequence
+from typing import Any
 
 import anyio
 import pytest
@@ -96,7 +97,7 @@ async def test_what_follows_outlives_kills_of_all_that_run_it(
     report(findings)
 
 
-async def see_that_all_followed(bench: Bench[Bed]) -> Findings:
+async def see_that_all_followed(bench: Bench[Any]) -> Findings:
     """Let all come to its end: each that succeeded has its followers, and nothing else ran."""
     await bench.settled()
     parents = [id for id in bench.accepted if isinstance(bench.records[id].outcome, Succeeded)]
@@ -111,6 +112,6 @@ async def see_that_all_followed(bench: Bench[Bed]) -> Findings:
     return findings
 
 
-def note_accepted(bench: Bench[Bed], ids: Sequence[str]) -> None:
+def note_accepted(bench: Bench[Any], ids: Sequence[str]) -> None:
     """From now on their outcomes are missed."""
     bench.ledger.write(Accepted([*ids], now()))

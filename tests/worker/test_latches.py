@@ -12,7 +12,8 @@ from anyio import fail_after, sleep
 from asyncq.app import App
 from asyncq.client.context import Context
 from asyncq.config import Config
-from asyncq.errors import BackendUnavailable, QueueFull, TaskFailed
+from asyncq.drivers import table as drivers
+from asyncq.errors import BackendUnavailable, BrokerUnavailable, QueueFull, TaskFailed
 from asyncq.language.effects import Append, Arrive, Effect, Hold, Send
 from asyncq.language.message import (
     End,
@@ -31,7 +32,7 @@ from asyncq.seams.ledger import Ledger
 from asyncq.worker import latches
 from asyncq.worker.latches import Latches
 from tests.chords import begin, chord
-from tests.client.given import PATIENCE, until
+from tests.client.given import PATIENCE, WatchedBroker, until
 from tests.worker.combinations import any_app
 
 __all__ = ["any_app"]  # a fixture
@@ -239,6 +240,75 @@ async def test_a_task_that_fails_begins_nothing(any_app: App) -> None:
             await started.get(timeout=PATIENCE)
         assert list(await ledger_of(any_app).look([started.id])) == [None]
     assert tasks.ran == []
+
+
+async def test_what_a_broker_has_taken_is_not_sent_again_for_what_another_does_not_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor does anything else wait for the one that is away."""
+    monkeypatch.setattr("asyncq.worker.followups.LATER", 0.05)
+    monkeypatch.setattr("asyncq.worker.latches.AWAY", 0.1)
+    monkeypatch.setitem(drivers.BROKERS, "watched", "tests.client.given:WatchedBroker")
+    app = App(
+        brokers={"default": f"memory://{new_id()}", "other": f"watched://{new_id()}"},
+        queues=[Queue("there", broker="other")],
+        config=Config(publish_timeout=0.3),
+    )
+    tasks = Tasks(app)
+    ran: list[str] = []
+
+    @app.task(keep_result=0)
+    async def note(text: str) -> None:
+        ran.append(text)
+
+    @app.task
+    async def start(context: Context) -> None:
+        client, end = app.client, (End(context.id, "0"), End(f"{context.id}-2", "0"))
+        [part] = client.follow_up(tasks.square.s(1), derived_id(context.id, "part"), end)
+        there = client.follow_up(note.options(queue="there").s("there"), new_id())
+        here = client.follow_up(note.s("here"), new_id())
+        second = client.follow_up(note.options(queue="there").s("second"), new_id())
+        held = [Hold(context.id, 1, (*there, *here)), Hold(f"{context.id}-2", 1, tuple(second))]
+        begin(context, [*held, part])
+
+    async with app:
+        other = app.client.brokers["other"]
+        assert isinstance(other, WatchedBroker)
+        other.fail = lambda _: BrokerUnavailable("it is away")
+        async with app.worker():
+            await start.enqueue()
+            await until(lambda: ran == ["here"])
+            for _ in range(5):
+                await (await tasks.square.options(keep_result=5.0).enqueue(3)).get(timeout=PATIENCE)
+            await sleep(1.0)
+            assert ran == ["here"]
+            depth = await app.queues.depth("default")
+            assert (depth.delayed or 0) + (
+                depth.in_flight or 0
+            ) == 1  # the part, until both are sent
+            other.fail = lambda _: None
+            await until(lambda: len(ran) == 3)
+    assert sorted(ran) == ["here", "second", "there"]
+
+
+async def test_what_a_record_of_others_does_not_tell_arrives_all_the_same(any_app: App) -> None:
+    tasks = Tasks(any_app)
+
+    async with any_app:
+        client, root = any_app.client, new_id()
+        [hold, part] = tasks.chord(root, [tasks.square.s(2)])
+        assert isinstance(hold, Hold)
+        assert isinstance(part, Send)
+        await ledger_of(any_app).apply([hold])
+        gone = Failed(Failure("Gone", "by an older worker"))
+        again = msgspec.structs.replace(part.envelope, again=True)
+        await client.send([Send(again, part.broker)])[0]
+        await client.backend.store_records([Record(part.envelope.id, gone)])
+        async with any_app.worker():
+            await until(lambda: tasks.ran == ["failed"])
+            with fail_after(PATIENCE):
+                while not await any_app.dead.list("default"):  # noqa: ASYNC110 - there is no event
+                    await sleep(0.01)
 
 
 async def test_what_a_queue_has_no_room_for_stays_released(any_app: App) -> None:

@@ -158,7 +158,8 @@ class MemoryLedger:
             now, ledger = self._clock.now(), self._store.ledger
             if (found := ledger.get(unsent.latch, now)) is None:
                 return
-            found.latch.confirm(now, is_failure=unsent.is_failure, through=unsent.stop)
+            if not found.latch.confirm(unsent, now):
+                return
             held = found.on_failure if unsent.is_failure else found.sends
             for place in range(unsent.start, unsent.stop):
                 held.pop(place, None)

@@ -85,7 +85,8 @@ class RedisLedger:
         return Unsent(latch, bool(is_failure), start, sends, at, start + max(len(raw), 1))
 
     async def confirm(self, unsent: Unsent) -> None:
-        await self._ask(_CONFIRM, unsent.latch, int(unsent.is_failure), unsent.stop)
+        at = round(unsent.released_at * 1000)
+        await self._ask(_CONFIRM, unsent.latch, int(unsent.is_failure), unsent.stop, at)
 
     async def due(self, limit: int = PAGE, *, lease: float = SENDER_AWAY) -> Sequence[Due]:
         reply = await self._ask(_DUE, limit, math.ceil(lease * 1000))

@@ -9,6 +9,8 @@ import msgspec
 from asyncq.drivers.redis.connection import lifetime
 from asyncq.language.effects import Arrive, Hold, Send
 
+LATEST = 2**43  # Unix seconds: in milliseconds, what a float tells apart
+
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -40,7 +42,7 @@ class Piece:
             self.size += sum(map(len, names))
             self.effects.append((
                 "hold", effect.latch, count, names, effect.policy,
-                0 if effect.until is None else max(math.ceil(effect.until * 1000), 1),
+                _moment(effect.until),
                 lifetime(effect.keep), self._put_all(effect.sends),
                 self._put_all(effect.on_failure), effect.root,
             ))  # fmt: skip
@@ -58,3 +60,10 @@ class Piece:
         for send in sends:
             self._put(_encode(send))
         return begin, len(sends)
+
+
+def _moment(until: float | None) -> int:
+    """In milliseconds; 0: there is none, or it never comes."""
+    if until is None or not until < LATEST:
+        return 0
+    return max(math.ceil(max(until, 0.0) * 1000), 1)

@@ -59,7 +59,7 @@ def apply(
     connection: sqlite3.Connection, effects: Sequence[Hold | Arrive], now: float
 ) -> list[str]:
     """Returns the latches that have something unsent."""
-    expire(connection, now)
+    expire(connection, now, 2 * len(effects))
     rows: dict[str, Row | None] = {}
     changed: dict[str, Row] = {}
     for effect in effects:
@@ -126,7 +126,8 @@ def unsent(connection: sqlite3.Connection, name: str, limit: int, now: float) ->
 def confirm(connection: sqlite3.Connection, sent: Unsent, now: float) -> None:
     if (row := find(connection, sent.latch, now)) is None:
         return
-    row.latch.confirm(now, is_failure=sent.is_failure, through=sent.stop)
+    if not row.latch.confirm(sent, now):
+        return
     connection.execute(
         "DELETE FROM latch_sends WHERE latch = ? AND is_failure = ? AND place < ?",
         (row.number, sent.is_failure, sent.stop),
@@ -219,12 +220,16 @@ def forget(connection: sqlite3.Connection, names: Sequence[str], now: float) -> 
     expire(connection, now)
 
 
-def expire(connection: sqlite3.Connection, now: float) -> None:
-    """Remove some of what is past its time, so that the file does not grow for ever."""
+def expire(connection: sqlite3.Connection, now: float, more: int = 0) -> None:
+    """Remove some of what is past its time, so that the file does not grow for ever.
+
+    ``more``: how many latches are to come, at most; so many more go, with a few rows each.
+    """
     found = connection.execute(
-        "SELECT number FROM latches WHERE forget_at <= ? ORDER BY forget_at LIMIT 20", (now,)
+        "SELECT number FROM latches WHERE forget_at <= ? ORDER BY forget_at LIMIT ?",
+        (now, 20 + more),
     ).fetchall()
-    rest = BITE
+    rest = BITE + 4 * more
     for (number,) in found:
         for table, key in (("latch_parts", "name"), ("latch_sends", "is_failure, place")):
             rest -= connection.execute(

@@ -349,6 +349,40 @@ class LedgerContract(DriverFixtures):
         assert list(await ledger.apply([Arrive(latch, "a", True)])) == [latch]
         assert await send_all(ledger, latch) == [b"new"]
 
+    async def test_what_is_confirmed_late_confirms_nothing_of_a_later_latch_of_its_name(
+        self, ledger: Ledger, latch: str
+    ) -> None:
+        await ledger.apply([Hold(latch, (), (send(b"old"),))])
+        page = await ledger.unsent(latch)
+        assert page is not None
+        await ledger.forget_latches([latch])
+        await ledger.apply([Hold(latch, ("a",), (send(b"new"),))])
+
+        await ledger.confirm(page)
+        await sleep(0.01)
+        assert list(await ledger.apply([Arrive(latch, "a", True)])) == [latch]
+        await ledger.confirm(page)
+
+        assert await send_all(ledger, latch) == [b"new"]
+
+    @pytest.mark.parametrize("until", [float("inf"), float("nan"), 1e18])
+    async def test_a_time_that_never_comes_is_none(
+        self, ledger: Ledger, latch: str, until: float
+    ) -> None:
+        await ledger.apply([Hold(latch, ("a",), (send(),), until=until)])
+        assert latch not in [each.latch for each in await ledger.due()]
+        assert list(await ledger.apply([Arrive(latch, "a", True)])) == [latch]
+
+    async def test_what_arrives_at_a_closed_latch_ends_with_it(
+        self, ledger: Ledger, latch: str
+    ) -> None:
+        await ledger.apply([Hold(latch, (), keep=0.3)])
+        await ledger.apply([Arrive(latch, "stray", True)])
+        await sleep(0.6)
+        assert list(await ledger.parts(latch, ["stray"])) == [None]
+        await ledger.apply([Hold(latch, ("stray",), (send(),))])
+        assert list(await ledger.apply([Arrive(latch, "stray", True)])) == [latch]
+
     async def test_parts_that_arrive_at_once_release_once(
         self, ledger: Ledger, other_ledger: Ledger, latch: str
     ) -> None:

@@ -10,8 +10,33 @@ local function is_numbered(latch, name)
   return #name <= 15 and (name == '0' or string.match(name, '^[1-9]%d*$')) and tonumber(name) < latch.count
 end
 
-local function store(latch, name, part) redis.call('HSET', base .. 'latch-parts:' .. latch.name, name, part) end
-local function known(latch, name) return redis.call('HGET', base .. 'latch-parts:' .. latch.name, name) end
+-- Its parts as they are to be written: each name and what it is, and where that stands in there.
+local function store(latch, name, part)
+  local parts, places = latch.parts or {}, latch.places or {}
+  latch.parts, latch.places = parts, places
+  local at = places[name]
+  if not at then
+    at = #parts + 2
+    parts[at - 1], places[name] = name, at
+  end
+  parts[at] = part
+end
+
+local function known(latch, name)
+  local at = latch.places and latch.places[name]
+  if at then return latch.parts[at] end
+  local part = redis.pcall('HGET', base .. 'latch-parts:' .. latch.name, name)
+  if type(part) ~= 'table' then return part end
+  if not string.find(part.err, 'WRONGTYPE', 1, true) then error(part.err) end
+  redis.call('DEL', base .. 'latch-parts:' .. latch.name) -- other hands wrote it
+  return false
+end
+
+-- What unpack makes of these; other hands may have written them.
+local function read(otherwise, unpack_it, ...)
+  local done, value = pcall(unpack_it, ...)
+  return done and type(value) == type(otherwise) and value or otherwise
+end
 
 local function count(latch, state, change)
   if state == 'p' then
@@ -25,7 +50,7 @@ end
 local function add(latch, packed)
   local left = {packed}
   while #left > 0 do
-    for _, name in ipairs(cmsgpack.unpack(table.remove(left))) do
+    for _, name in ipairs(read({}, cmsgpack.unpack, table.remove(left))) do
       local part = known(latch, name)
       local kind = part and string.sub(part, 1, 1)
       if is_numbered(latch, name) then
@@ -34,7 +59,7 @@ local function add(latch, packed)
         store(latch, name, 'p')
         count(latch, 'p', 1)
       elseif kind == 'F' or kind == 'O' then
-        local size = struct.unpack('>I4', part, 2)
+        local size = read(0, struct.unpack, '>I4', part, 2)
         store(latch, name, string.lower(kind) .. string.sub(part, 6 + size))
         count(latch, string.lower(kind), 1)
         if size > 0 then left[#left + 1] = string.sub(part, 6, 5 + size) end

@@ -13,15 +13,15 @@ local FIRST_AUDIT, LONGEST_AUDIT, SENDER_AWAY = 60000, 3600000, 15000
 local NUMBERS = {
   'count', 'missing', 'failed', 'until', 'keep', 'held', 'held_on_failure', 'released_at', 'failed_at',
   'is_over', 'sent', 'sent_on_failure', 'audits', 'look_at', 'forget_at'}
+local NEEDED = {
+  count = true, missing = true, failed = true, keep = true, held = true, held_on_failure = true,
+  sent = true, sent_on_failure = true, audits = true}
+local MOST = 2 ^ 53 -- of a number that was not written by other hands
 local KINDS = {'latch:', 'latch-parts:', 'latch-held:', 'latch-failure:'}
 
+-- What a latch has become. Nothing of it was written before, so that a script that fails half-way has
+-- done nothing: its parts come just before the numbers that count them.
 local function write(latch)
-  local fields = {'policy', latch.policy}
-  for _, name in ipairs(NUMBERS) do
-    fields[#fields + 1] = name
-    fields[#fields + 1] = latch[name] and string.format('%.0f', latch[name]) or ''
-  end
-  redis.call('HSET', base .. 'latch:' .. latch.name, unpack(fields))
   if latch.look_at ~= latch.was_looked_at then
     if latch.look_at then
       redis.call('ZADD', base .. 'latches', latch.look_at, latch.name)
@@ -29,7 +29,17 @@ local function write(latch)
       redis.call('ZREM', base .. 'latches', latch.name)
     end
   end
-  if latch.forget_at ~= latch.was_forgotten_at then
+  local parts = latch.parts or {}
+  for first = 1, #parts, 1000 do
+    redis.call('HSET', base .. 'latch-parts:' .. latch.name, unpack(parts, first, math.min(first + 999, #parts)))
+  end
+  local fields = {'policy', latch.policy}
+  for _, name in ipairs(NUMBERS) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = latch[name] and string.format('%.0f', latch[name]) or ''
+  end
+  redis.call('HSET', base .. 'latch:' .. latch.name, unpack(fields))
+  if latch.forget_at or latch.was_forgotten_at then
     for _, kind in ipairs(KINDS) do
       if latch.forget_at then
         redis.call('PEXPIREAT', base .. kind .. latch.name, string.format('%.0f', latch.forget_at))
@@ -47,9 +57,18 @@ end
 
 local function find(name)
   local raw = redis.pcall('HMGET', base .. 'latch:' .. name, 'policy', unpack(NUMBERS))
-  if raw.err or not raw[1] then return nil end
+  if raw.err then
+    if string.find(raw.err, 'WRONGTYPE', 1, true) then return nil end -- other hands wrote it
+    error(raw.err)
+  end
+  if not raw[1] then return nil end
   local latch = {name = name, policy = raw[1]}
-  for i, field in ipairs(NUMBERS) do latch[field] = tonumber(raw[i + 1] or '') end
+  for i, field in ipairs(NUMBERS) do
+    local number = tonumber(raw[i + 1] or '')
+    if number and not (number > -MOST and number < MOST) or (not number and NEEDED[field]) then return nil end
+    latch[field] = number
+  end
+  if latch.forget_at and latch.forget_at <= now then return nil end
   latch.was_looked_at, latch.was_forgotten_at = latch.look_at, latch.forget_at
   return latch
 end
@@ -67,7 +86,7 @@ local function plan(latch, lease)
   elseif latch.released_at or latch.failed_at then
     latch.look_at, latch.forget_at = nil, now + latch.keep
   else
-    local pause = math.min(FIRST_AUDIT * 2 ^ latch.audits, LONGEST_AUDIT)
+    local pause = math.min(FIRST_AUDIT * 2 ^ math.min(latch.audits, 30), LONGEST_AUDIT)
     local left = latch.look_at and latch.look_at - now
     if not (left and left >= pause / 2 and left <= pause) then
       latch.look_at = now + pause
