@@ -61,6 +61,9 @@ def test_every_script_touches_keys_of_one_slot_alone() -> None:
     for name, text in scripts().items():
         keys = set(re.findall(r"KEYS\[(\d+)\]", text))
 
+        if name.startswith(("latch", "registry")):  # the backend's, which is one server
+            assert keys <= {"1"}, name
+            continue
         assert keys == ({"1"} if name in without_prelude else set()), name
         for call in re.findall(r"redis\.call\('[A-Z]+', ([^,)]+)", text):
             # A variable that was made from the base, the base itself, or (where broker and backend

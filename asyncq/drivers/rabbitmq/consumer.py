@@ -59,14 +59,7 @@ class RabbitConsumer:
         self._channel: Channel | None = None
         declared = publisher.topology.specs.get(queue.name)
         self._pushed = asyncio.Event()
-        self._unsettled = Unsettled(
-            queue.name,
-            lease,
-            publisher,
-            self.ask,
-            channel=self._living_channel,
-            pushed=self._pushed,
-        )
+        self._unsettled = Unsettled(queue.name, lease, publisher, self.ask, self._pushed)
         self._open = self._unsettled.by_tag
         self._suspects = self._unsettled.suspects
         self._window = Window(

@@ -2,12 +2,11 @@
 
 What outlived a worker, its queue's suspects, is in a queue of its own, of which nothing is pushed:
 a consumer looks there now and then while its worker may have some, and takes as many as may run
-beside what it has: one by one, as is exact, and if many wait by a consumer, as AMQP calls it, that
-is pushed so many and no more.
+beside what it has.
 """
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 
 import anyio
@@ -19,32 +18,24 @@ from asyncq.drivers.rabbitmq.aftermath import Aftermath
 from asyncq.drivers.rabbitmq.content import Parcel, TooLarge, waiting_behind
 from asyncq.drivers.rabbitmq.parcels import Received, unwrap, wrap
 from asyncq.drivers.rabbitmq.publisher import Publisher
-from asyncq.drivers.rabbitmq.window import hear_out
-from asyncq.drivers.rabbitmq.wire import HEARD, Ask, Channel, Content
+from asyncq.drivers.rabbitmq.wire import HEARD, Ask, Content
 from asyncq.seams.broker import Ack, Delivery, Lease, Nack, Reject, Settlement
 from asyncq.seams.quarantine import NO_ADMISSION, Admission
 
 LOOK = 0.25  # seconds between two looks for suspects
-MOST_FETCHED = 100  # at a time
-FEW = 3  # that are sooner fetched than pushed: each that is fetched is a write of the queue
-
-LivingChannel = Callable[[], Channel]
-"""The channel; raises `LeaseLost` where it is closed."""
+# At a time. (Each is a write of the queue. To be pushed many would be several times quicker. But
+# what comes as that ends goes back as if a worker had been lost with it.)
+MOST_FETCHED = 20
 
 
 class Suspects:
     """Those of one queue that one consumer has in hand, and when it looks for others."""
 
-    def __init__(
-        self, queue: str, lease: Lease, ask: Ask, channel: LivingChannel, hands: "Unsettled"
-    ) -> None:
+    def __init__(self, queue: str, lease: Lease, ask: Ask, hands: "Unsettled") -> None:
         self._queue = queue
         self._name = names.suspects(queue)
-        self._lease = lease
         self._quarantine = lease.quarantine
         self._ask = ask
-        self._channel = channel
-        self._consumers = 0  # that there were
         self._hands = hands
         self.aftermath = Aftermath(self._name, lease.quarantine)
         self._loop = asyncio.get_running_loop()
@@ -120,12 +111,12 @@ class Suspects:
         """Fetch suspects while they fit; what does not goes behind the others."""
         wanted = 1  # whether others may come beside the first is known when it is here
         while True:
-            waiting = await self._get(wanted) if wanted <= FEW else await self._be_pushed(wanted)
+            waiting = await self._get(wanted)
             fits, others = self._sort(limit, admission)
             is_dry = waiting is None
             if is_dry or others or len(fits) == limit or fits[-1].crashes >= admission.together:
                 break
-            wanted = min(limit - len(fits), waiting or 1, MOST_FETCHED)
+            wanted = min(limit - len(fits), max(waiting, 1), MOST_FETCHED)
         lost = any(item.redelivered for item in others)
         if others:
             await self._hands.set_aside(others)
@@ -148,41 +139,12 @@ class Suspects:
             self.aftermath.see_new()
         return None
 
-    async def _be_pushed(self, count: int) -> int:
-        """As `_get`, of many: fetched one by one, each would take as long as a round trip.
-
-        How many wait behind them is not known then: 0.
-        """
-        self._consumers += 1
-        tag = f"{self._lease.incarnation}.suspects.{self._consumers}"
-        came, pushed = dict[int, Received](), asyncio.Event()
-
-        def take(content: Content) -> None:
-            item = self._hold(content)
-            came[item.tag] = item
-            pushed.set()
-
-        async def hear_queue() -> None:
-            await self._get(1)
-
-        channel = self._channel()
-        channel.on_delivery_to[tag.encode()] = take
-        try:
-            consume = amqp.Basic.Consume(queue=self._name, consumer_tag=tag)
-            await self._ask(amqp.Basic.Qos(0, count, False), consume)
-            await hear_out(self._ask, hear_queue, came, count, pushed)
-            await self._ask(amqp.Basic.Cancel(consumer_tag=tag))
-        finally:
-            channel.on_delivery_to.pop(tag.encode(), None)
-        return 0
-
-    def _hold(self, content: Content) -> Received:
-        """One was fetched, or pushed."""
+    def _hold(self, content: Content) -> None:
+        """One was fetched."""
         item = unwrap(content, self._queue)
         if not self.aftermath.is_over:
             item = self.aftermath.judge(item, content)
         self._fetched[item.tag] = self._hands.by_tag[item.tag] = item
-        return item
 
     def _sort(self, limit: int, admission: Admission) -> tuple[list[Received], list[Received]]:
         """What was fetched: those that there is room for, and the others."""
@@ -202,14 +164,7 @@ class Unsettled:
     """The deliveries of one channel that are not settled."""
 
     def __init__(
-        self,
-        queue: str,
-        lease: Lease,
-        publisher: Publisher,
-        ask: Ask,
-        *,
-        channel: LivingChannel,
-        pushed: asyncio.Event,
+        self, queue: str, lease: Lease, publisher: Publisher, ask: Ask, pushed: asyncio.Event
     ) -> None:
         self._queue = queue
         self._publisher = publisher
@@ -217,7 +172,7 @@ class Unsettled:
         self._pushed = pushed
         self.by_tag: dict[int, Received] = {}
         """In the order of their tags."""
-        self.suspects = Suspects(queue, lease, ask, channel, self)
+        self.suspects = Suspects(queue, lease, ask, self)
         self.unproven = 0
         """How many were settled, and RabbitMQ's channel alone has said that it has heard so."""
         self._may_acknowledge: asyncio.Event | None = None  # where that is not at once

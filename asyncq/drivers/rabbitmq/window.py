@@ -4,8 +4,7 @@ What is pushed to one of those is fixed when it begins, so a window grows by oth
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sized
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import anyio
@@ -60,7 +59,9 @@ class Window:
         return min(self._prefetch + before + sum(self._extra.values()), MOST_PREFETCH)
 
     async def next_push(self, seconds: float) -> None:
-        await next_push(self._pushed, seconds)
+        self._pushed.clear()
+        with anyio.move_on_after(seconds):
+            await self._pushed.wait()
 
     def end(self, tag: str) -> None:
         """The server has ended one of these consumers."""
@@ -79,12 +80,21 @@ class Window:
     async def close(self, ask: Ask, hear_queue: Callable[[], Awaitable[None]]) -> bool:
         """Be pushed to no more. Returns whether the queue itself has answered that.
 
-        ``hear_queue``: as of `hear_out`.
+        What reaches a consumer that is not there any more goes back as if it had been delivered.
+        So we wait until nothing is on its way: the window is full, or the queue has answered behind
+        all that was settled (``hear_queue``; no more is settled meanwhile), then the channel behind
+        what the queue had pushed, and nothing came. Only what is published in the moment after
+        that answer may still go back so.
         """
         if self._tag is None or self.was_ended:
             return False
-        hear = partial(self._join_and_leave, ask) if self.is_single else hear_queue
-        await hear_out(ask, hear, self._unsettled, self.size, self._pushed)
+        answers = 0
+        while len(self._unsettled) < self.size and answers < ANSWERS:
+            before = len(self._unsettled)
+            await self.next_push(QUIET)
+            await (self._join_and_leave(ask) if self.is_single else hear_queue())
+            await ask(HEARD)
+            answers = answers + 1 if len(self._unsettled) == before else 0
         tags, self._tag = [self._tag, *self._extra], None
         self._extra.clear()
         await ask(*[amqp.Basic.Cancel(consumer_tag=tag) for tag in tags])
@@ -153,33 +163,3 @@ class Window:
     def _new_tag(self) -> str:
         self._tags += 1
         return f"{self._lease.incarnation}.{self._tags}"
-
-
-async def hear_out(
-    ask: Ask,
-    hear_queue: Callable[[], Awaitable[None]],
-    came: Sized,
-    most: int,
-    pushed: asyncio.Event,
-) -> None:
-    """Wait until nothing is on its way to a consumer that is to end.
-
-    What reaches a consumer that is not there any more goes back as if it had been delivered. So
-    either all has come that it may be pushed, or the queue has answered behind all that was settled
-    (``hear_queue``; no more is settled meanwhile), then the channel behind what the queue had
-    pushed, and nothing came. Only what is published in the moment after that may still go back so.
-    """
-    answers = 0
-    while len(came) < most and answers < ANSWERS:
-        before = len(came)
-        await next_push(pushed, QUIET)
-        if len(came) == before:
-            await hear_queue()
-            await ask(HEARD)
-        answers = answers + 1 if len(came) == before else 0
-
-
-async def next_push(pushed: asyncio.Event, seconds: float) -> None:
-    pushed.clear()
-    with anyio.move_on_after(seconds):
-        await pushed.wait()

@@ -87,8 +87,6 @@ class Channel:
         self.on_confirm: Callable[[int, bool, bool], None] = _ignore
         self.on_cancel: Callable[[str], None] = _ignore
         self.on_close: Callable[[Exception], None] = _ignore
-        self.on_delivery_to: dict[bytes, Callable[[Content], None]] = {}
-        """By the tag of a consumer, where that is not ``on_delivery``."""
         self._calls: deque[asyncio.Future[Any]] = deque()
         self._content: Content | None = None
         self._missing = 0  # bytes of its body
@@ -141,7 +139,6 @@ class Channel:
         if self.closed is None:
             self.on_delivery = self.on_return = self.on_confirm = self.on_cancel = _ignore
             self.on_close = _ignore
-            self.on_delivery_to.clear()
             self.end(ConnectionResetError("the channel was closed"))
             if self.wire.closed is None:  # its number is free when the server agrees
                 self.wire.write(self.marshal(amqp.Channel.Close(200, "goodbye", 0, 0)))
@@ -211,10 +208,7 @@ class Channel:
         self._content, content.body = None, body
         kind = _method_id.unpack_from(content.method)[0]
         if kind == DELIVER:
-            if self.on_delivery_to:
-                self.on_delivery_to.get(_consumer_tag(content), self.on_delivery)(content)
-            else:
-                self.on_delivery(content)
+            self.on_delivery(content)
         elif kind == RETURN:
             self.on_return(content)
         else:
@@ -415,12 +409,6 @@ class Wire(asyncio.Protocol):
         for channel in (self._own, *self._channels.values()):
             channel.end(why)
         self._channels.clear()
-
-
-def _consumer_tag(content: Content) -> bytes:
-    """Of a content that was delivered."""
-    start = _method_id.size + 1
-    return content.method[start : start + content.method[start - 1]]
 
 
 def _ignore(*_: Any) -> None:

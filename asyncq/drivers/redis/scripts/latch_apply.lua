@@ -49,8 +49,8 @@ end
 -- It has these parts, too; what has arrived as one of them counts, with what that adds.
 local function add(latch, packed)
   local left = {packed}
-  while #left > 0 do
-    for _, name in ipairs(read({}, cmsgpack.unpack, table.remove(left))) do
+  for _, names in ipairs(left) do -- it grows meanwhile, by what is added: once each
+    for _, name in ipairs(read({}, cmsgpack.unpack, names)) do
       local part = known(latch, name)
       local kind = part and string.sub(part, 1, 1)
       if is_numbered(latch, name) then
