@@ -52,7 +52,8 @@ async def test_they_share_three_connections(server_bench: Bench[ServerBed], repo
         [first] = await bench.send(app, 1)
         worker = await bench.hired()
         await first.get(timeout=60)
-        worker.kill()
+        worker.send(signal.SIGTERM)  # not killed: it may not have settled yet what it has recorded
+        await worker.end()
 
         async def look() -> None:
             while True:
