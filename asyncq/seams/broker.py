@@ -25,6 +25,8 @@ WAITED_TOO_LONG = "WaitedTooLong"
 """How the reason of a dead letter begins that no worker took within the queue's ``ttl``."""
 OVERFLOWED = "Overflowed"
 """How the reason of a dead letter begins that gave way in a queue with a ``max_length``."""
+PURGED = "Purged"
+"""How the verdict on a message begins that was purged while others wait for its end."""
 
 
 def waited_too_long(ttl: float) -> str:
@@ -33,6 +35,10 @@ def waited_too_long(ttl: float) -> str:
 
 def overflowed(limit: int) -> str:
     return f"{OVERFLOWED}: the queue had {limit} newer or more urgent ones"
+
+
+def purged() -> str:
+    return f"{PURGED}: what waited in its queue was removed on request"
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -45,6 +51,9 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """It was in a worker's hands before, and that worker was lost. It runs in the quarantine."""
     again: bool = False
     """It may have run to its end before: whether it has an outcome is looked up first."""
+    verdict: str = ""
+    """Why the broker would have buried or removed it by itself: its ``ttl``, an overflow, a purge.
+    The worker ends it without running it, since its end arrives somewhere (`Header.ends`)."""
     token: Any = None
     """The driver's own handle."""
 
@@ -320,6 +329,11 @@ class Broker(Protocol):
     Within a queue and a priority, envelopes arrive in the order they were published unless one is
     delayed, given back, or was held by a worker that died. A higher priority comes first. Between
     queues nothing is promised. Entering connects; leaving closes what was opened.
+
+    No message that ends at a latch (`Header.ends`) dies unseen. Where a broker would bury it by
+    itself, or remove it, it is handed out instead, before all others and with the verdict
+    (`Delivery.verdict`), which it keeps until it is settled. It counts neither for the length of
+    its queue nor as a suspect unless a worker is lost with it.
     """
 
     @property

@@ -72,6 +72,14 @@ def unpack(packed: bytes, id: str, queue: str) -> Envelope:
     return envelope
 
 
+def has_ends(packed: bytes) -> bool:
+    """Whether this is an envelope whose end arrives somewhere (`Header.ends`, the ninth field)."""
+    try:
+        return bool(_decode(packed).ends)
+    except UNREADABLE:
+        return False
+
+
 def enclose(header: Header, body: bytes) -> Envelope:
     """The envelope of a message that has this header, and whose codec has made these bytes."""
     return Envelope(

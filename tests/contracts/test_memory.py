@@ -23,6 +23,7 @@ from asyncq.testing.contracts import (
     BrokerContract,
     ConsumerContract,
     DeadLetterContract,
+    DoomedContract,
     DriverFixtures,
     EnvelopeContract,
     FullBroker,
@@ -79,6 +80,10 @@ class TestQuarantine(InMemory, QuarantineContract):
 
 
 class TestEnvelopes(InMemory, EnvelopeContract):
+    pass
+
+
+class TestDoomed(InMemory, DoomedContract):
     pass
 
 

@@ -14,6 +14,7 @@ from asyncq.testing.contracts import (
     BrokerContract,
     ConsumerContract,
     DeadLetterContract,
+    DoomedContract,
     DriverFixtures,
     EnvelopeContract,
 )
@@ -41,6 +42,10 @@ class TestConsumer(InRabbit, ConsumerContract):
 
 
 class TestEnvelopes(InRabbit, EnvelopeContract):
+    pass
+
+
+class TestDoomed(InRabbit, DoomedContract):
     pass
 
 

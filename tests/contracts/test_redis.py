@@ -16,6 +16,7 @@ from asyncq.testing.contracts import (
     BrokerContract,
     ConsumerContract,
     DeadLetterContract,
+    DoomedContract,
     DriverFixtures,
     EnvelopeContract,
     FullBroker,
@@ -59,6 +60,10 @@ class TestQuarantine(InRedis, QuarantineContract):
 
 
 class TestEnvelopes(InRedis, EnvelopeContract):
+    pass
+
+
+class TestDoomed(InRedis, DoomedContract):
     pass
 
 

@@ -16,6 +16,7 @@ from asyncq.testing.contracts import (
     BrokerContract,
     ConsumerContract,
     DeadLetterContract,
+    DoomedContract,
     DriverFixtures,
     EnvelopeContract,
     FullBroker,
@@ -59,6 +60,10 @@ class TestQuarantine(InSqlite, QuarantineContract):
 
 
 class TestEnvelopes(InSqlite, EnvelopeContract):
+    pass
+
+
+class TestDoomed(InSqlite, DoomedContract):
     pass
 
 

@@ -17,6 +17,7 @@ from asyncq.testing.contracts.backends import BackendContract
 from asyncq.testing.contracts.brokers import BrokerContract
 from asyncq.testing.contracts.consumers import ConsumerContract
 from asyncq.testing.contracts.dead import DeadLetterContract
+from asyncq.testing.contracts.doomed import DoomedContract
 from asyncq.testing.contracts.envelopes import EnvelopeContract
 from asyncq.testing.contracts.given import DriverFixtures, FullBroker
 from asyncq.testing.contracts.leases import LeaseContract
@@ -34,6 +35,7 @@ __all__ = [
     "BrokerContract",
     "ConsumerContract",
     "DeadLetterContract",
+    "DoomedContract",
     "DriverFixtures",
     "EnvelopeContract",
     "FullBroker",
