@@ -124,8 +124,10 @@ class Executor:
     async def _completion(self, delivery: Delivery) -> Completion:
         started = self._now()
         may_have_run = delivery.suspect or delivery.again or delivery.envelope.again
-        if may_have_run and (verdict := await self._judge(delivery)) is not None:
-            return verdict
+        if may_have_run and (known := await self._judge(delivery)) is not None:
+            return known
+        if delivery.verdict:
+            return self._doomed(delivery)
         opened = self._open(delivery)
         if isinstance(opened, Completion):
             return opened
@@ -354,11 +356,23 @@ class Executor:
         replacement = msgspec.structs.replace(envelope, headers=headers, eta=None)
         return Completion(Nack(delivery, self._config.unknown_delay, replacement))
 
+    def _doomed(self, delivery: Delivery) -> Completion:
+        """The end of what its broker would have buried or removed, and others wait for."""
+        kind, _, why = delivery.verdict.partition(": ")
+        failure = Failure(kind, why)
+        self.task_log.doomed(delivery.envelope, failure)
+        if kind == FailureType.PURGED:  # it was to be gone
+            return self._end_unrun(Ack(delivery), failure)
+        return self._end_unrun(self._dead_letters.of_unrun(delivery, failure), failure)
+
     def _reject(self, delivery: Delivery, kind: FailureType, why: str) -> Completion:
         """To the dead letters, with an outcome for whoever waits."""
-        envelope = delivery.envelope
-        self.task_log.rejection(envelope, f"{kind}: {why}")
+        self.task_log.rejection(delivery.envelope, f"{kind}: {why}")
         failure = Failure(kind.value, why)
+        return self._end_unrun(self._dead_letters.of_unrun(delivery, failure), failure)
+
+    def _end_unrun(self, settlement: Ack | Reject, failure: Failure) -> Completion:
+        envelope = settlement.delivery.envelope
         outcome, keep = Failed(failure), self._config.keep_result
         effects = arrivals(envelope.ends, outcome)
         record = Record(
@@ -370,8 +384,7 @@ class Executor:
             reply_to=envelope.reply_to,
             effects=effects,
         )
-        letter = self._dead_letters.of_unrun(delivery, failure)
-        return Completion(letter, record, stays=bool(effects))
+        return Completion(settlement, record, stays=bool(effects))
 
 
 def _may_retry(retry: Retry, error: BaseException, attempt: int) -> bool:

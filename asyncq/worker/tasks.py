@@ -10,7 +10,7 @@ from types import TracebackType
 
 from asyncq.errors import NewerVersion, Undecodable
 from asyncq.language.envelope import Envelope
-from asyncq.language.message import Failure, Message
+from asyncq.language.message import Failure, FailureType, Message
 from asyncq.language.policies import Retry
 from asyncq.loggers import LOG_ID, LOG_TASK, TRACEBACK, get_logger
 from asyncq.texts import NAME_LIMIT, counted, shown
@@ -158,6 +158,13 @@ class TaskLog:
         self.failed += 1
         text = "%s goes to the dead letters of queue %s: %s"
         _say(logging.ERROR, envelope, text, envelope.queue, shown(why, TEXT_LIMIT))
+
+    def doomed(self, envelope: Envelope, error: Failure) -> None:
+        """It was never run, and its workflow is told."""
+        self.failed += 1
+        level = logging.INFO if error.type == FailureType.PURGED else logging.WARNING
+        text = "%s is not run: %s"
+        _say(level, envelope, text, shown(error.message, TEXT_LIMIT))
 
     def fault(self, envelope: Envelope, error: BaseException) -> None:
         """A fault of ours."""

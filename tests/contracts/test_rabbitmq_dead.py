@@ -15,8 +15,8 @@ from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.broker import RabbitBroker
-from asyncq.drivers.rabbitmq.browsing import Browse
 from asyncq.drivers.rabbitmq.content import Parcel
+from asyncq.drivers.rabbitmq.fetching import Fetching
 from asyncq.drivers.rabbitmq.parcels import wrap
 from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.wire import Content
@@ -83,13 +83,13 @@ def put_dead(count: int) -> list[Parcel]:
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[Content]:
     """What was taken out of queues to be looked at."""
     seen = list[Content]()
-    take_in = Browse._on_delivery  # pyright: ignore[reportPrivateUsage]
+    take_in = Fetching._on_delivery  # pyright: ignore[reportPrivateUsage]
 
-    def count(self: Browse, content: Content) -> None:
+    def count(self: Fetching, content: Content) -> None:
         seen.append(content)
         take_in(self, content)
 
-    monkeypatch.setattr(Browse, "_on_delivery", count)
+    monkeypatch.setattr(Fetching, "_on_delivery", count)
     return seen
 
 

@@ -13,10 +13,12 @@ from typing import Any
 import anyio
 
 from asyncq.drivers.rabbitmq import names
-from asyncq.drivers.rabbitmq.browsing import STRIDE, Browse
+from asyncq.drivers.rabbitmq.browsing import Browse
 from asyncq.drivers.rabbitmq.content import headers_of
+from asyncq.drivers.rabbitmq.fetching import STRIDE
 from asyncq.drivers.rabbitmq.parcels import DIED_AT, REASON, unwrap
 from asyncq.drivers.rabbitmq.publisher import Publisher
+from asyncq.drivers.rabbitmq.purging import purge
 from asyncq.drivers.rabbitmq.wire import Content
 from asyncq.seams.admin import DeadLetter, Depth
 from asyncq.seams.dead import unpack_last
@@ -57,7 +59,7 @@ class RabbitQueueAdmin:
 
     async def purge(self, queue: str) -> int:
         """Remove what is ready; what is delayed stays, since all queues share the delay levels."""
-        return await self._topology.purge(queue) + await self._topology.purge(names.suspects(queue))
+        return await purge(self._publisher, queue)
 
     async def dead_letters(
         self, queue: str, *, limit: int = 100, offset: int = 0

@@ -10,17 +10,23 @@ from typing import Annotated
 
 import msgspec
 
-from asyncq.drivers.rabbitmq.content import Parcel, id_of, tag_of
+from asyncq.drivers.rabbitmq import names
+from asyncq.drivers.rabbitmq.content import Parcel, headers_of, id_of, tag_of
 from asyncq.drivers.rabbitmq.wire import Content
 from asyncq.language.envelope import Envelope
 from asyncq.language.message import UNREADABLE
 from asyncq.language.topology import copy_id
+from asyncq.seams.broker import OVERFLOWED, WAITED_TOO_LONG
 from asyncq.seams.packing import pack, unpack
 
 REASON = "x-asyncq-reason"
 DIED_AT = "x-asyncq-died-at"  # milliseconds: a float would travel in 32 bits, a minute apart
 
 MOST_CRASHES = 2**31  # that are counted
+VERDICTS = {  # by RabbitMQ's reason
+    "expired": f"{WAITED_TOO_LONG}: no worker took it within the ttl of its queue",
+    "maxlen": f"{OVERFLOWED}: the queue had as many newer ones as it may have",
+}
 
 
 class _More(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -34,6 +40,8 @@ class _More(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Of what went to an exchange: the queue whose copy keeps the id."""
     last: bytes = b""
     """Of a dead letter: how its last attempt failed."""
+    verdict: str = ""
+    """As `asyncq.seams.broker.Delivery.verdict`."""
 
 
 class Received(msgspec.Struct, frozen=True, gc=False):
@@ -47,6 +55,7 @@ class Received(msgspec.Struct, frozen=True, gc=False):
     last: bytes = b""
     spared: int = 0
     """How often in a row it was delivered again and no worker had died with it."""
+    verdict: str = ""
 
     @property
     def losses(self) -> int:
@@ -67,6 +76,7 @@ def wrap(
     again: bool = False,
     first: str = "",
     last: bytes = b"",
+    verdict: str = "",
 ) -> Parcel:
     """The parcel of an envelope, for this exchange and routing key.
 
@@ -74,9 +84,10 @@ def wrap(
         Refused: no broker could carry it.
     """
     body = pack(envelope)
-    if crashes or again or first or last:
-        body = _encode(_More(msgspec.Raw(body), crashes, again, first, last))
-    return Parcel(exchange, key, envelope.id, body, envelope.priority)
+    if crashes or again or first or last or verdict:
+        body = _encode(_More(msgspec.Raw(body), crashes, again, first, last, verdict))
+    headers = {names.ENDS: envelope.queue} if envelope.ends else {}
+    return Parcel(exchange, key, envelope.id, body, envelope.priority, headers)
 
 
 def unwrap(content: Content, queue: str) -> Received:
@@ -93,4 +104,15 @@ def unwrap(content: Content, queue: str) -> Received:
     if more.first:
         id = copy_id(id, queue, more.first)
     envelope = unpack(bytes(more.packed), id, queue)
-    return Received(tag, redelivered, envelope, more.crashes, more.again, more.last)
+    return Received(
+        tag, redelivered, envelope, more.crashes, more.again, more.last, verdict=more.verdict
+    )
+
+
+def verdict_of(content: Content, queue: str) -> str:
+    """Why RabbitMQ has buried a message of this queue by itself; empty if it has not."""
+    match headers_of(content).get("x-death"):  # the last one comes first
+        case [{"queue": place, "reason": reason}, *_] if place == queue:
+            return VERDICTS.get(reason, "")
+        case _:
+            return ""

@@ -37,16 +37,17 @@ class Publisher:
         delay: float = 0.0,
         eta: float | None = None,
         again: bool = False,
+        verdict: str = "",
     ) -> Parcel:
         """A parcel that arrives in ``queue`` after ``delay`` seconds, and not before ``eta``."""
         if eta is not None:
             delay = max(delay, eta - self._now())
         if not delay > 0:  # nor is what is no number
-            return wrap(envelope, "", queue, crashes=crashes, again=again)
+            return wrap(envelope, "", queue, crashes=crashes, again=again, verdict=verdict)
         units = names.delay_units(delay)
         exchange = names.level(units.bit_length() - 1)
         key = names.delay_key(units, queue)
-        return wrap(envelope, exchange, key, crashes=crashes, again=again)
+        return wrap(envelope, exchange, key, crashes=crashes, again=again, verdict=verdict)
 
     def to_the_dead(self, queue: str, rejected: Reject) -> Parcel:
         """A parcel for the queue's dead letters."""

@@ -16,7 +16,7 @@ import pamqp.commands as amqp
 from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.aftermath import Aftermath
 from asyncq.drivers.rabbitmq.content import Parcel, TooLarge, waiting_behind
-from asyncq.drivers.rabbitmq.parcels import Received, unwrap, wrap
+from asyncq.drivers.rabbitmq.parcels import VERDICTS, Received, unwrap, verdict_of, wrap
 from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.wire import HEARD, Ask, Content
 from asyncq.seams.broker import Ack, Delivery, Lease, Nack, Reject, Settlement
@@ -86,6 +86,7 @@ class Suspects:
                 crashes=item.crashes,
                 suspect=True,
                 again=True,
+                verdict=item.verdict,
                 token=(self._hands, item.tag),
             )
             for item in found
@@ -142,6 +143,8 @@ class Suspects:
     def _hold(self, content: Content) -> None:
         """One was fetched."""
         item = unwrap(content, self._queue)
+        if not item.verdict and (verdict := verdict_of(content, self._queue)):
+            item = msgspec.structs.replace(item, verdict=verdict)
         if not self.aftermath.is_over:
             item = self.aftermath.judge(item, content)
         self._fetched[item.tag] = self._hands.by_tag[item.tag] = item
@@ -189,7 +192,7 @@ class Unsettled:
                 fenced.append(delivery)
             elif tag not in self.by_tag:
                 continue  # settled before
-            elif isinstance(settlement, Ack):
+            elif isinstance(settlement, Ack) or _is_buried(settlement):
                 tags.append(tag)
             else:
                 others[tag] = settlement
@@ -228,14 +231,22 @@ class Unsettled:
         queue = names.suspects(self._queue) if delivery.suspect else self._queue
         eta = envelope.eta if settlement.replacement is not None else None
         return self._publisher.parcel(
-            envelope, queue, crashes=delivery.crashes, delay=settlement.delay, eta=eta
+            envelope,
+            queue,
+            crashes=delivery.crashes,
+            delay=settlement.delay,
+            eta=eta,
+            verdict=delivery.verdict,
         )
 
     async def set_aside(self, deliveries: Sequence[Received]) -> None:
         """Put them behind the other suspects, each charged if a worker was lost with it."""
         suspects = names.suspects(self._queue)
         await self._publisher.move(
-            [wrap(item.envelope, "", suspects, crashes=item.losses) for item in deliveries]
+            [
+                wrap(item.envelope, "", suspects, crashes=item.losses, verdict=item.verdict)
+                for item in deliveries
+            ]
         )
         await self._acknowledge([item.tag for item in deliveries])
         self.suspects.look_again()
@@ -246,7 +257,16 @@ class Unsettled:
         for item in deliveries:
             suspect = item.redelivered or item.tag in self.suspects
             queue = names.suspects(self._queue) if suspect else self._queue
-            parcels.append(wrap(item.envelope, "", queue, crashes=item.losses, again=item.again))
+            parcels.append(
+                wrap(
+                    item.envelope,
+                    "",
+                    queue,
+                    crashes=item.losses,
+                    again=item.again,
+                    verdict=item.verdict,
+                )
+            )
         if parcels:
             await self._publisher.move(parcels)
             await self._acknowledge([item.tag for item in deliveries])
@@ -289,3 +309,8 @@ class Unsettled:
         acks = [amqp.Basic.Ack(whole[-1], multiple=True)] if whole else []
         acks += [amqp.Basic.Ack(tag) for tag in settled[len(whole) :]]
         await self._ask(*acks, HEARD)  # acknowledgements are not answered
+
+
+def _is_buried(settlement: Nack | Reject) -> bool:
+    """Whether it is to become the dead letter that RabbitMQ has made of it before."""
+    return isinstance(settlement, Reject) and settlement.delivery.verdict in VERDICTS.values()
