@@ -60,6 +60,7 @@ class RabbitBed:
         self.url = url
         self.impatient_url = f"{url}?heartbeat=1"  # it gives up who misses two
         self.port = server.port
+        self._has_queue = False
         self.backend = f"sqlite:///{directory}/outcomes.db"
         self.other_backend = f"sqlite:///{directory}/others.db"
         # Methods, as their frames begin. Messages are pushed; with the answer to what is asked
@@ -90,11 +91,7 @@ class RabbitBed:
         return int(self._server.evaluate(_CONNECTIONS).strip("{}ok, \n"))
 
     def audit(self) -> Audit:
-        answer = self._server.evaluate(_COUNT.replace("VHOST", self._vhost))
-        text = answer[answer.index("[[") : answer.rindex("]]") + 2] if "[[" in answer else "[]"
-        counted = {
-            name: (ready, in_flight) for name, ready, in_flight in _decode(text.replace('\\"', '"'))
-        }
+        counted = self._counted()
         waiting: set[str] = set()
         in_flight: set[str] = set()
         for name, (ready, in_hands) in counted.items():
@@ -131,8 +128,10 @@ class RabbitBed:
             pamqp.frame.marshal(amqp.Confirm.Select(), 1),
             message,
         ]
+        while not self._has_queue:  # a worker that begins has not declared it yet, or not quite:
+            self._has_queue = QUEUE in self._counted()  # what comes without a leader may stay unsaid
         while not self._takes(b"".join(handshake)):
-            time.sleep(0.05)  # a worker that begins has not declared its queue yet
+            time.sleep(0.05)
 
     def wrap(self, envelope: Envelope) -> bytes:
         return envelope.body  # all else is properties, which AMQP reads and writes
@@ -148,6 +147,14 @@ class RabbitBed:
 
     def make_room(self) -> None:
         self._server.control("set_vm_memory_high_watermark", "0.4")
+
+    def _counted(self) -> dict[str, tuple[int, int]]:
+        """Ready and in hands, of each queue; of none while one has no leader."""
+        answer = self._server.evaluate(_COUNT.replace("VHOST", self._vhost))
+        text = answer[answer.index("[[") : answer.rindex("]]") + 2] if "[[" in answer else "[]"
+        return {
+            name: (ready, in_flight) for name, ready, in_flight in _decode(text.replace('\\"', '"'))
+        }
 
     def _takes(self, message: bytes) -> bool:
         """Whether RabbitMQ keeps it; False if no queue takes it."""
