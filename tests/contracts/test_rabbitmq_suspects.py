@@ -9,6 +9,7 @@ from anyio.lowlevel import checkpoint
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.rabbitmq.broker import RabbitBroker
+from asyncq.drivers.rabbitmq.consumer import LONGEST_WAIT
 from asyncq.drivers.rabbitmq.wire import Channel, Content
 from asyncq.errors import (
     LeaseLost,
@@ -66,6 +67,24 @@ async def test_new_messages_pass_while_a_suspect_runs(
 
     assert (suspect.envelope.id, suspect.suspect) == ("old", True)
     assert (new.envelope.id, new.suspect) == ("new", False)
+
+
+async def test_who_finds_the_quarantine_taken_for_a_moment_looks_again_soon(
+    broker: RabbitBroker, rabbitmq_url: str
+) -> None:
+    """Another consumer of its worker looks for suspects just then, and has none."""
+    await broker.publish([envelope()])
+    async with doomed(rabbitmq_url) as dying:
+        await take(dying, 1)
+    held = lease()
+    async with broker.consume(MAIL, held) as consumer:
+        await consumer.receive(0)
+        admission = held.quarantine.reserve()
+        assert not await consumer.receive(1)
+        with anyio.fail_after(LONGEST_WAIT - 1.0):
+            await consumer.wait()
+            held.quarantine.occupy(admission)
+            assert (await next_of(consumer)).suspect
 
 
 async def test_acknowledging_what_was_pushed_behind_a_suspect_leaves_it_in_hand(

@@ -150,10 +150,12 @@ class RabbitConsumer:
     async def wait(self) -> None:
         await self._see_that_it_pushes()
         has_room = self._lease.quarantine.admission != NO_ADMISSION
-        if self._has_pushes or (has_room and self._suspects.are_due):
+        are_due = self._suspects.are_due
+        if self._has_pushes or (has_room and are_due):
             return
-        # While there is room in the quarantine, suspects are looked for as well.
-        await self._window.next_push(LOOK if has_room else LONGEST_WAIT)
+        # While there is room in the quarantine, suspects are looked for as well; or there soon may
+        # be, since another consumer of the worker looks just now.
+        await self._window.next_push(LOOK if has_room or are_due else LONGEST_WAIT)
         now = self._loop.time()
         if not self._has_pushes and now - self._pushed_at >= LONGEST_WAIT:
             self._pushed_at = now

@@ -129,7 +129,9 @@ class RabbitBed:
             message,
         ]
         while not self._has_queue:  # a worker that begins has not declared it yet, or not quite:
-            self._has_queue = QUEUE in self._counted()  # what comes without a leader may stay unsaid
+            self._has_queue = (
+                QUEUE in self._counted()
+            )  # what comes without a leader may stay unsaid
         while not self._takes(b"".join(handshake)):
             time.sleep(0.05)
 
