@@ -16,7 +16,6 @@ from asyncq.client.values.encoding import NOTHING
 from asyncq.clock import Clock
 from asyncq.config import Config
 from asyncq.errors import (
-    BackendUnavailable,
     BadArguments,
     NewerVersion,
     RetryLater,
@@ -31,7 +30,6 @@ from asyncq.language.message import (
     Message,
     Outcome,
     Succeeded,
-    Unreadable,
 )
 from asyncq.language.policies import Retry
 from asyncq.language.record import Record
@@ -39,7 +37,7 @@ from asyncq.seams.backend import Backend
 from asyncq.seams.broker import Ack, Completion, Delivery, Nack, Reject
 from asyncq.seams.codec import Codec
 from asyncq.texts import counted
-from asyncq.worker.dead_letters import UNKNOWN_SINCE, DeadLetters
+from asyncq.worker.dead_letters import DeadLetters
 from asyncq.worker.failures import (
     comes_from,
     describe,
@@ -49,12 +47,12 @@ from asyncq.worker.failures import (
     summarize,
     trace_of,
 )
-from asyncq.worker.followups import left_of
-from asyncq.worker.latches import arrivals, effects_of
+from asyncq.worker.latches import arrivals
 from asyncq.worker.pool import Slots
 from asyncq.worker.prepared import PreparedTask, PreparedTasks, call
 from asyncq.worker.tasks import TaskLog
 from asyncq.worker.threads import RaisedInThread
+from asyncq.worker.unrun import Unrun
 
 KEEP_LARGE = 86400.0  # seconds for one whose value is too large for the latch it arrives at
 LONGEST_KEEP = 10 * 365 * 86400.0  # seconds
@@ -95,7 +93,6 @@ class Executor:
         self._decode = codec.decode
         self._encode = codec.encode
         self._dead_letters = DeadLetters(codec, worker)
-        self._backend = backend
         self._config = config
         self._now = clock.now
         self._worker = worker
@@ -103,6 +100,16 @@ class Executor:
         self._services = services
         self._slots = slots
         self._verbose = self.task_log.verbose
+        self._unrun = Unrun(
+            backend=backend,
+            config=config,
+            now=clock.now,
+            worker=worker,
+            dead_letters=self._dead_letters,
+            log=self.task_log,
+            made=self._made,
+            apart=self.apart,
+        )
 
     async def run(self, delivery: Delivery, complete: Complete) -> None:
         """Run one delivery and hand its completion over."""
@@ -124,10 +131,10 @@ class Executor:
     async def _completion(self, delivery: Delivery) -> Completion:
         started = self._now()
         may_have_run = delivery.suspect or delivery.again or delivery.envelope.again
-        if may_have_run and (known := await self._judge(delivery)) is not None:
+        if may_have_run and (known := await self._unrun.judge(delivery)) is not None:
             return known
         if delivery.verdict:
-            return self._doomed(delivery)
+            return self._unrun.doomed(delivery)
         opened = self._open(delivery)
         if isinstance(opened, Completion):
             return opened
@@ -209,7 +216,7 @@ class Executor:
         if isinstance(opened, tuple):
             return self._fail(delivery, *opened, error, self._now())
         self.task_log.fault(delivery.envelope, error)
-        return self._reject(delivery, FailureType.EXECUTOR_FAILED, describe(error).message)
+        return self._unrun.reject(delivery, FailureType.EXECUTOR_FAILED, describe(error).message)
 
     def _open(self, delivery: Delivery) -> tuple[Message, PreparedTask] | Completion:
         """The message and its task; or what becomes of a delivery that has none."""
@@ -217,17 +224,17 @@ class Executor:
         size, limit = len(envelope.body), self._config.max_message_size
         if size > limit:
             why = f"{counted(size, 'byte')}, the limit is {limit}"
-            return self._reject(delivery, FailureType.MESSAGE_TOO_LARGE, why)
+            return self._unrun.reject(delivery, FailureType.MESSAGE_TOO_LARGE, why)
         try:
             message = self._decode(envelope)
         except NewerVersion as error:
-            return self._postpone(delivery, FailureType.NEWER_VERSION, str(error))
+            return self._unrun.postpone(delivery, FailureType.NEWER_VERSION, str(error))
         except Undecodable as error:
-            return self._reject(delivery, FailureType.UNDECODABLE, str(error))
+            return self._unrun.reject(delivery, FailureType.UNDECODABLE, str(error))
         prepared = self._made.get(message.task) or self._prepared.make(message.task)
         if prepared is not None:
             return message, prepared
-        return self._postpone(delivery, *self._prepared.why_none(message.task))
+        return self._unrun.postpone(delivery, *self._prepared.why_none(message.task))
 
     def _succeeded(self, prepared: PreparedTask, value: Any) -> Outcome:
         if value is None:
@@ -297,94 +304,6 @@ class Executor:
         header = msgspec.structs.replace(message.header, eta=None, headers=headers)
         again = msgspec.structs.replace(message, header=header, attempt=message.attempt + 1)
         return Completion(Nack(delivery, delay, self._encode(again)))
-
-    async def _judge(self, delivery: Delivery) -> Completion | None:
-        """What becomes of a delivery that may have run before; None if it is to run."""
-        left = left_of(delivery.envelope)
-        if left is not None and left.effects is not None:
-            return Completion(left.settlement(delivery), stays=True)
-        try:
-            [record] = await self._backend.fetch([delivery.envelope.id])
-        except BackendUnavailable as error:
-            self.task_log.postponement(
-                delivery.envelope, f"whether it has run is not known: {error}", 1.0, self._now()
-            )
-            return Completion(Nack(delivery, delay=1.0))
-        if record is not None and isinstance(record.outcome, Unreadable):
-            record = None
-        if left is not None:
-            return Completion(left.settlement(delivery), record, stays=record is not None)
-        if record is not None:
-            stays = bool(effects_of(record, delivery.envelope.ends))
-            settlement = self._settle_again(delivery, record, stays=stays)
-            return Completion(settlement, record, stays) if stays else Completion(settlement)
-        if delivery.crashes >= self._config.max_crashes:
-            why = counted(
-                delivery.crashes, "worker died while it ran it", "workers died while they ran it"
-            )
-            return self._reject(delivery, FailureType.WORKER_CRASHED, why)
-        return None
-
-    def _settle_again(self, delivery: Delivery, record: Record, *, stays: bool) -> Ack | Reject:
-        """The end of a delivery whose outcome stands: only the settling was lost.
-
-        A failure that was recorded and not settled is no dead letter yet. Something may follow from
-        it first (``stays``); or its worker died in between. Where these are one step there is no
-        between: then it was one, and was sent again since. So was what no worker died with.
-        """
-        outcome, envelope = record.outcome, delivery.envelope
-        is_unsettled = stays or (delivery.suspect and envelope.queue in self.apart)
-        if isinstance(outcome, Failed) and is_unsettled:
-            prepared = self._made.get(record.task)
-            if prepared is None or prepared.dead_letter:
-                self.task_log.late_letter(envelope)
-                return self._dead_letters.of_record(delivery, record, outcome.error)
-        if not stays:  # else it comes for what follows from it
-            self.task_log.skip(envelope)
-        return Ack(delivery)
-
-    def _postpone(self, delivery: Delivery, kind: FailureType, why: str) -> Completion:
-        """Give back what a newer worker may know how to run; reject it when none came in time."""
-        now, envelope = self._now(), delivery.envelope
-        since = envelope.headers.get(UNKNOWN_SINCE)
-        if not isinstance(since, float):
-            since = now
-        if now - since >= self._config.unknown_ttl:
-            return self._reject(delivery, kind, why)
-        self.task_log.postponement(envelope, f"{kind}: {why}", self._config.unknown_delay, now)
-        headers = {**envelope.headers, UNKNOWN_SINCE: since}
-        replacement = msgspec.structs.replace(envelope, headers=headers, eta=None)
-        return Completion(Nack(delivery, self._config.unknown_delay, replacement))
-
-    def _doomed(self, delivery: Delivery) -> Completion:
-        """The end of what its broker would have buried or removed, and others wait for."""
-        kind, _, why = delivery.verdict.partition(": ")
-        failure = Failure(kind, why)
-        self.task_log.doomed(delivery.envelope, failure)
-        if kind == FailureType.PURGED:  # it was to be gone
-            return self._end_unrun(Ack(delivery), failure)
-        return self._end_unrun(self._dead_letters.of_unrun(delivery, failure), failure)
-
-    def _reject(self, delivery: Delivery, kind: FailureType, why: str) -> Completion:
-        """To the dead letters, with an outcome for whoever waits."""
-        self.task_log.rejection(delivery.envelope, f"{kind}: {why}")
-        failure = Failure(kind.value, why)
-        return self._end_unrun(self._dead_letters.of_unrun(delivery, failure), failure)
-
-    def _end_unrun(self, settlement: Ack | Reject, failure: Failure) -> Completion:
-        envelope = settlement.delivery.envelope
-        outcome, keep = Failed(failure), self._config.keep_result
-        effects = arrivals(envelope.ends, outcome)
-        record = Record(
-            envelope.id,
-            outcome,
-            finished_at=self._now(),
-            worker=self._worker,
-            keep=max(keep, KEEP_EFFECTS) if effects else keep,
-            reply_to=envelope.reply_to,
-            effects=effects,
-        )
-        return Completion(settlement, record, stays=bool(effects))
 
 
 def _may_retry(retry: Retry, error: BaseException, attempt: int) -> bool:

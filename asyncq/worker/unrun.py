@@ -1,0 +1,136 @@
+"""What becomes of a delivery without being run: its outcome stands, or nobody may or can run it."""
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from asyncq.config import Config
+from asyncq.errors import BackendUnavailable
+from asyncq.language.effects import KEEP_EFFECTS
+from asyncq.language.message import Failed, Failure, FailureType, Unreadable
+from asyncq.language.record import Record
+from asyncq.seams.backend import Backend
+from asyncq.seams.broker import Ack, Completion, Delivery, Nack, Reject
+from asyncq.texts import counted
+from asyncq.worker.dead_letters import UNKNOWN_SINCE, DeadLetters
+from asyncq.worker.followups import left_of
+from asyncq.worker.latches import arrivals, effects_of
+from asyncq.worker.prepared import PreparedTask
+from asyncq.worker.tasks import TaskLog
+
+
+class Unrun:
+    """Ends those of one worker; ``apart`` and ``made`` as in its executor."""
+
+    def __init__(
+        self,
+        *,
+        backend: Backend,
+        config: Config,
+        now: Callable[[], float],
+        worker: str,
+        dead_letters: DeadLetters,
+        log: TaskLog,
+        made: Mapping[str, PreparedTask],
+        apart: set[str],
+    ) -> None:
+        self._backend = backend
+        self._config = config
+        self._now = now
+        self._worker = worker
+        self._dead_letters = dead_letters
+        self._log = log
+        self._made = made
+        self._apart = apart
+
+    async def judge(self, delivery: Delivery) -> Completion | None:
+        """What becomes of a delivery that may have run before; None if it is to run."""
+        left = left_of(delivery.envelope)
+        if left is not None and left.effects is not None:
+            return Completion(left.settlement(delivery), stays=True)
+        try:
+            [record] = await self._backend.fetch([delivery.envelope.id])
+        except BackendUnavailable as error:
+            self._log.postponement(
+                delivery.envelope, f"whether it has run is not known: {error}", 1.0, self._now()
+            )
+            return Completion(Nack(delivery, delay=1.0))
+        if record is not None and isinstance(record.outcome, Unreadable):
+            record = None
+        if left is not None:
+            return Completion(left.settlement(delivery), record, stays=record is not None)
+        if record is not None:
+            stays = bool(effects_of(record, delivery.envelope.ends))
+            settlement = self._settle_again(delivery, record, stays=stays)
+            return Completion(settlement, record, stays) if stays else Completion(settlement)
+        if delivery.crashes >= self._config.max_crashes:
+            why = counted(
+                delivery.crashes, "worker died while it ran it", "workers died while they ran it"
+            )
+            return self.reject(delivery, FailureType.WORKER_CRASHED, why)
+        return None
+
+    def _settle_again(self, delivery: Delivery, record: Record, *, stays: bool) -> Ack | Reject:
+        """The end of a delivery whose outcome stands: only the settling was lost.
+
+        A failure that was recorded and not settled is no dead letter yet. Something may follow from
+        it first (``stays``); or its worker died in between. Where these are one step there is no
+        between: then it was one, and was sent again since. So was what no worker died with.
+        """
+        outcome, envelope = record.outcome, delivery.envelope
+        is_unsettled = stays or (delivery.suspect and envelope.queue in self._apart)
+        if (
+            isinstance(outcome, Failed)
+            and is_unsettled
+            and outcome.error.type != FailureType.PURGED
+        ):
+            prepared = self._made.get(record.task)
+            if prepared is None or prepared.dead_letter:
+                self._log.late_letter(envelope)
+                return self._dead_letters.of_record(delivery, record, outcome.error)
+        if not stays:  # else it comes for what follows from it
+            self._log.skip(envelope)
+        return Ack(delivery)
+
+    def postpone(self, delivery: Delivery, kind: FailureType, why: str) -> Completion:
+        """Give back what a newer worker may know how to run; reject it when none came in time."""
+        now, envelope = self._now(), delivery.envelope
+        since = envelope.headers.get(UNKNOWN_SINCE)
+        if not isinstance(since, float):
+            since = now
+        if now - since >= self._config.unknown_ttl:
+            return self.reject(delivery, kind, why)
+        self._log.postponement(envelope, f"{kind}: {why}", self._config.unknown_delay, now)
+        headers = {**envelope.headers, UNKNOWN_SINCE: since}
+        replacement = msgspec.structs.replace(envelope, headers=headers, eta=None)
+        return Completion(Nack(delivery, self._config.unknown_delay, replacement))
+
+    def doomed(self, delivery: Delivery) -> Completion:
+        """The end of what its broker would have buried or removed, and others wait for."""
+        kind, _, why = delivery.verdict.partition(": ")
+        failure = Failure(kind, why)
+        self._log.doomed(delivery.envelope, failure)
+        if kind == FailureType.PURGED:  # it was to be gone
+            return self._end_unrun(Ack(delivery), failure)
+        return self._end_unrun(self._dead_letters.of_unrun(delivery, failure), failure)
+
+    def reject(self, delivery: Delivery, kind: FailureType, why: str) -> Completion:
+        """To the dead letters, with an outcome for whoever waits."""
+        self._log.rejection(delivery.envelope, f"{kind}: {why}")
+        failure = Failure(kind.value, why)
+        return self._end_unrun(self._dead_letters.of_unrun(delivery, failure), failure)
+
+    def _end_unrun(self, settlement: Ack | Reject, failure: Failure) -> Completion:
+        envelope = settlement.delivery.envelope
+        outcome, keep = Failed(failure), self._config.keep_result
+        effects = arrivals(envelope.ends, outcome)
+        record = Record(
+            envelope.id,
+            outcome,
+            finished_at=self._now(),
+            worker=self._worker,
+            keep=max(keep, KEEP_EFFECTS) if effects else keep,
+            reply_to=envelope.reply_to,
+            effects=effects,
+        )
+        return Completion(settlement, record, stays=bool(effects))
