@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from asyncq.clock import Clock
 from asyncq.config import Url
-from asyncq.drivers.sqlite import admin, items, leases, lines, records
+from asyncq.drivers.sqlite import admin, items, leases, publishing, records
 from asyncq.drivers.sqlite.consumer import SqliteConsumer
 from asyncq.drivers.sqlite.declared import declare
 from asyncq.drivers.sqlite.envelopes import pack
@@ -56,7 +56,7 @@ class SqliteBroker(SqliteDriver):
                 store.look_again()
 
         full = await self._write(
-            lambda file: lines.publish(file, batch, self._clock.now(), self._limits),
+            lambda file: publishing.publish(file, batch, self._clock.now(), self._limits),
             published,
         )
         if full:
