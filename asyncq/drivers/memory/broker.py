@@ -223,6 +223,7 @@ class MemoryConsumer:
                 envelope=unpack(entry.packed, entry.id, self._queue.name),
                 crashes=entry.crashes,
                 suspect=entry.suspect,
+                verdict=entry.verdict,
                 token=number,
             )
             for number, entry in claimed
@@ -267,7 +268,9 @@ class MemoryConsumer:
         new = None if replacement is None else _entry(replacement)  # may be refused: first
         entry = self._queue.let_go(self._lease.incarnation, delivery.envelope.id)
         if new is not None:
-            entry = msgspec.structs.replace(new, crashes=entry.crashes, suspect=entry.suspect)
+            entry = msgspec.structs.replace(
+                new, crashes=entry.crashes, suspect=entry.suspect, verdict=entry.verdict
+            )
         match settlement:
             case Ack():
                 pass  # nothing is left of it

@@ -1,7 +1,8 @@
 """One queue of the memory store: where each message is, and how it moves.
 
-A message is in exactly one place: a line, the suspects, the delayed, a worker's hands or the dead.
-What its bytes mean is the broker's business.
+A message is in exactly one place: a line, the doomed, the suspects, the delayed, a worker's hands
+or the dead. What its bytes mean is the broker's business, but for one thing: whether its end
+arrives somewhere, so that it may not die unseen.
 """
 
 import heapq
@@ -18,8 +19,9 @@ from asyncq.language.envelope import LastAttempt
 from asyncq.language.message import MAX_PRIORITY, Status
 from asyncq.language.topology import Queue
 from asyncq.seams.admin import Depth
-from asyncq.seams.broker import overflowed, waited_too_long
+from asyncq.seams.broker import overflowed, purged, waited_too_long
 from asyncq.seams.dead import TRIM_BITE, DeadLimits
+from asyncq.seams.packing import has_ends
 from asyncq.seams.quarantine import Admission
 
 UNDECLARED = Queue("undeclared")  # what bounds a queue of which nothing is declared: nothing
@@ -38,6 +40,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     suspect: bool = False
     until: float = math.inf
     """When it has waited too long for its first worker."""
+    verdict: str = ""
+    """Why it is doomed: until it is settled, or sent again from the dead letters."""
 
 
 class Dead(msgspec.Struct, frozen=True):
@@ -67,7 +71,10 @@ class MemoryQueue:
         self.name = name
         self._wakeups: deque[Wakeup] = deque()  # one per idle consumer, the longest idle first
         self._lines: Sequence[Line] = [Line() for _ in range(MAX_PRIORITY + 1)]
+        self._doomed = Line()
         self._suspects = Line()
+        # What is ready, in the order in which it is handed out.
+        self._in_order: Sequence[Line] = (self._suspects, self._doomed, *reversed(self._lines))
         self._delayed: dict[str, Entry] = {}
         self._due: list[tuple[float, int, str]] = []  # a heap: when, order of arrival, id
         self._arrivals = count()
@@ -89,7 +96,7 @@ class MemoryQueue:
 
     def find(self, message_id: str, now: float) -> Status | None:
         self._move_due(now)
-        if message_id in self._suspects or any(message_id in line for line in self._lines):
+        if any(message_id in line for line in self._in_order):
             return Status.QUEUED
         if message_id in self._delayed:
             return Status.SCHEDULED
@@ -99,10 +106,9 @@ class MemoryQueue:
 
     def depth(self, now: float) -> Depth:
         self._move_due(now)
-        lines = [*self._lines, self._suspects]
-        heads = [next(iter(line.values())).sent_at for line in lines if line]
+        heads = [next(iter(line.values())).sent_at for line in self._in_order if line]
         return Depth(
-            ready=sum(len(line) for line in lines),
+            ready=sum(len(line) for line in self._in_order),
             delayed=len(self._delayed),
             in_flight=sum(len(holder.in_flight) for holder in self._holders.values()),
             dead=len(self._dead),
@@ -114,7 +120,7 @@ class MemoryQueue:
         self._move_due(now)
         if self.stands_by(incarnation, now):
             return None
-        if any(self._lines) or self._suspects_for(1, admission):
+        if any(self._in_order[1:]) or self._suspects_for(1, admission):
             return 0.0
         return self._due[0][0] - now if self._due else None
 
@@ -142,13 +148,17 @@ class MemoryQueue:
             return False
         self._append(entry)
         while self._length() > limit and (line := next(filter(None, self._lines), None)):
-            self.bury(line.popitem(last=False)[1], overflowed(limit), now, limits)
+            entry = line.popitem(last=False)[1]
+            if has_ends(entry.packed):
+                self._doom(entry, overflowed(limit))
+            else:
+                self.bury(entry, overflowed(limit), now, limits)
         return True
 
     def claim(
         self, incarnation: str, limit: int, admission: Admission, now: float, limits: DeadLimits
     ) -> list[tuple[int, Entry]]:
-        """Hand out what is due: suspects, as far as there is room, and the lines in order.
+        """Hand out what is due: suspects, as far as there is room, the doomed, the lines in order.
 
         Each comes with the number of its claim.
 
@@ -211,21 +221,31 @@ class MemoryQueue:
         if message_id not in self._dead:
             return False
         entry = self._dead.pop(message_id).entry
-        self._append(msgspec.structs.replace(entry, crashes=0, suspect=False, until=math.inf))
+        self._append(
+            msgspec.structs.replace(entry, crashes=0, suspect=False, until=math.inf, verdict="")
+        )
         return True
 
     def purge(self) -> int:
-        removed = sum(len(line) for line in self._lines) + len(self._suspects) + len(self._delayed)
-        for places in (*self._lines, self._suspects, self._delayed, self._due):
-            places.clear()
-        return removed
+        """Remove what waits, or doom it; what is doomed stays. Returns how many those were."""
+        removed: list[Entry] = []
+        for place in (*self._in_order, self._delayed):
+            leaving = [entry for entry in place.values() if not entry.verdict]
+            for entry in leaving:
+                del place[entry.id]
+            removed += leaving
+        self._due = sorted(each for each in self._due if each[-1] in self._delayed)
+        for entry in removed:
+            if has_ends(entry.packed):
+                self._doom(entry, purged())
+        return len(removed)
 
     def dead(self) -> Iterator[Dead]:
         return iter(self._dead.values())
 
     def waiting(self) -> Iterator[tuple[Entry, float | None]]:
         """What waits, in the order in which it is handed out, and when what is delayed is due."""
-        for line in (self._suspects, *reversed(self._lines)):
+        for line in self._in_order:
             for entry in line.values():
                 yield entry, None
         for due, _, message_id in sorted(self._due):
@@ -305,23 +325,31 @@ class MemoryQueue:
         for entry in self._suspects_for(limit, admission):
             left -= 1
             yield self._suspects.pop(entry.id)
-        ttl = self._declared.ttl
-        for line in reversed(self._lines):
+        for line in self._in_order[1:]:
             while left > 0 and line:
                 entry = line.popitem(last=False)[1]
                 if entry.until < math.inf:
-                    if ttl is not None and entry.until <= now:
-                        self.bury(entry, waited_too_long(ttl), now, limits)
+                    why = self._why_late(entry, now)
+                    if why and not has_ends(entry.packed):
+                        self.bury(entry, why, now, limits)
                         continue
-                    entry = msgspec.structs.replace(entry, until=math.inf)
+                    entry = msgspec.structs.replace(entry, until=math.inf, verdict=why)
                 left -= 1
                 yield entry
+
+    def _why_late(self, entry: Entry, now: float) -> str:
+        """The reason, if it has waited too long."""
+        ttl = self._declared.ttl  # None: it had one when this was sent
+        return waited_too_long(ttl) if ttl is not None and entry.until <= now else ""
 
     def _suspects_for(self, limit: int, admission: Admission) -> list[Entry]:
         """The first of the suspects, as far as there is room for them."""
         first = list(islice(self._suspects.values(), limit))
         together = list(takewhile(lambda entry: entry.crashes < admission.together, first))
         return first[:1] if admission.alone and not together else together
+
+    def _doom(self, entry: Entry, verdict: str) -> None:
+        self._append(msgspec.structs.replace(entry, until=math.inf, verdict=verdict))
 
     def _append(self, entry: Entry) -> None:
         self._line_of(entry)[entry.id] = entry
@@ -330,6 +358,8 @@ class MemoryQueue:
     def _line_of(self, entry: Entry) -> Line:
         if entry.suspect:
             return self._suspects
+        if entry.verdict:
+            return self._doomed
         return self._lines[min(entry.priority, self._declared.max_priority or MAX_PRIORITY)]
 
     def _length(self) -> int:
