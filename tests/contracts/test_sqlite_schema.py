@@ -14,8 +14,10 @@ from asyncq.drivers.sqlite.broker import SqliteBroker
 from asyncq.drivers.sqlite.connection import APPLICATION_ID, SCHEMA_VERSION, connect
 from asyncq.errors import QueueFull
 from asyncq.language.envelope import Envelope
+from asyncq.language.message import End
 from asyncq.language.topology import Queue
 from asyncq.seams.broker import QueueSpec
+from asyncq.seams.packing import pack
 from asyncq.testing.contracts.given import new_lease, take
 
 OLD = """
@@ -28,18 +30,41 @@ INSERT INTO progress (id, expires, progress) VALUES ('ready', 1e12, x'00');
 """
 
 
-def make_first_version(path: Path) -> None:
+SIXTH = """
+INSERT INTO messages (seq, queue, id, rank, envelope) VALUES (1, 'mail', 'low', 9, :envelope);
+INSERT INTO messages (seq, queue, id, rank, envelope) VALUES (2, 'mail', 'high', 0, :envelope);
+INSERT INTO messages (seq, queue, id, rank, envelope, suspect, crashes)
+VALUES (3, 'mail', 'suspect', 9, :envelope, 1, 2);
+INSERT INTO messages (seq, queue, id, rank, envelope) VALUES (4, 'mail', 'later', 9, :envelope);
+INSERT INTO messages (seq, queue, id, rank, envelope) VALUES (5, 'mail', 'held', 9, :envelope);
+INSERT INTO messages (seq, queue, id, rank, envelope) VALUES (6, 'mail', 'dead', 9, :envelope);
+INSERT INTO ready (queue, rank, place, seq)
+VALUES ('mail', 9, 1, 1), ('mail', 0, 2, 2), ('mail', 10, 7, 3);
+INSERT INTO delayed (seq, queue, due) VALUES (4, 'mail', 1e12);
+INSERT INTO leases (number, incarnation, queue, expires) VALUES (1, 'lost', 'mail', 1.0);
+INSERT INTO held (seq, lease, claim) VALUES (5, 1, 1);
+INSERT INTO dead (seq, queue, died_at, reason) VALUES (6, 'mail', 1.0, 'bad');
+UPDATE counter SET next = 8;
+"""
+
+
+def make_version(path: Path, version: int, content: str, **envelopes: bytes) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as file:
-        file.executescript((files("asyncq.drivers.sqlite") / "schema-1.sql").read_text())
+        for step in range(1, version + 1):
+            file.executescript((files("asyncq.drivers.sqlite") / f"schema-{step}.sql").read_text())
         file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        file.execute("PRAGMA user_version = 1")
-        packed = {
-            id: msgspec.msgpack.encode(Envelope(id=id, queue="mail", body=b"old"))
-            for id in ("ready", "due")
-        }
-        for statement in OLD.split(";"):
-            used = {id: blob for id, blob in packed.items() if f":{id}" in statement}
+        file.execute(f"PRAGMA user_version = {version}")
+        for statement in content.split(";"):
+            used = {name: blob for name, blob in envelopes.items() if f":{name}" in statement}
             file.execute(statement, used)
+
+
+def make_first_version(path: Path) -> None:
+    ready, due = (
+        msgspec.msgpack.encode(Envelope(id=id, queue="mail", body=b"old"))
+        for id in ("ready", "due")
+    )
+    make_version(path, 1, OLD, ready=ready, due=due)
 
 
 async def test_what_an_older_version_stored_is_delivered_and_can_be_bounded(
@@ -57,6 +82,33 @@ async def test_what_an_older_version_stored_is_delivered_and_can_be_bounded(
 
     assert {delivery.envelope.id for delivery in taken} == {"ready", "due"}
     assert all(delivery.envelope.body == b"old" for delivery in taken)
+
+
+async def test_what_version_6_stored_is_where_it_was_and_can_be_doomed(tmp_path: Path) -> None:
+    path = tmp_path / "asyncq.db"
+    sent = Envelope(id="any", queue="mail", body=b"old", ends=(End("latch", "part"),))
+    make_version(path, 6, SIXTH, envelope=pack(sent))
+    ids = ["low", "high", "suspect", "later", "held", "dead"]
+    waiting = ["suspect", "high", "low", "later"]
+
+    async with SqliteBroker(Url(f"sqlite:///{path}"), SystemClock()) as broker:
+        before = await broker.peek("mail")
+        places = await broker.find(ids)
+        [letter] = await broker.dead_letters("mail")
+        assert await broker.purge("mail") == 4
+        assert await broker.sweep("mail") == 1
+        async with broker.consume(QueueSpec("mail"), new_lease(alone_from=5)) as consumer:
+            taken = await take(consumer, 5)
+
+    assert [each.envelope.id for each in before] == waiting
+    assert {each.envelope.body for each in before} == {letter.envelope.body} == {b"old"}
+    assert [str(place) for place in places] == [*["queued"] * 3, "scheduled", "running", "failed"]
+    assert letter.reason == "bad"
+    assert {delivery.envelope.id: bool(delivery.verdict) for delivery in taken} == {
+        "held": False,
+        **dict.fromkeys(waiting, True),
+    }
+    assert [delivery.crashes for delivery in taken if delivery.suspect] == [2, 1]
 
 
 def test_every_way_to_the_present_version_ends_in_the_same_tables(tmp_path: Path) -> None:

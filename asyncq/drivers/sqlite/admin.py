@@ -3,14 +3,16 @@
 import sqlite3
 from collections.abc import Sequence
 
+from asyncq.drivers.sqlite.doomed import doom
 from asyncq.drivers.sqlite.envelopes import unpack
-from asyncq.drivers.sqlite.lines import SUSPECTS, append
+from asyncq.drivers.sqlite.lines import DOOMED, SUSPECTS, append, take_out
 from asyncq.drivers.sqlite.statements import as_json, remove
 from asyncq.language.message import Status
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
+from asyncq.seams.broker import purged
 from asyncq.seams.dead import unpack_last
 
-PURGE_BITE = 2000  # messages removed in one transaction: others write, too
+PURGE_BITE = 2000  # messages removed or doomed in one transaction: others write, too
 
 
 def list_queues(connection: sqlite3.Connection) -> list[str]:
@@ -74,24 +76,28 @@ def find(connection: sqlite3.Connection, ids: Sequence[str], now: float) -> dict
 
 
 def purge_some(connection: sqlite3.Connection, queue: str) -> int:
-    """Remove some of what waits; returns how many: fewer than `PURGE_BITE` when none is left."""
-    rows = connection.execute(
-        "SELECT seq FROM ready WHERE queue = ?1"
-        " UNION ALL SELECT seq FROM delayed WHERE queue = ?1 LIMIT ?2",
-        (queue, PURGE_BITE),
-    )
-    seqs = [seq for (seq,) in rows]
-    connection.execute(
-        "DELETE FROM ready WHERE queue = ?1 AND (rank, place) IN (SELECT rank, place FROM ready"
-        " WHERE queue = ?1 LIMIT ?2)",
-        (queue, PURGE_BITE),
-    )
-    remove(connection, seqs, "delayed", "messages")
+    """Remove some of what waits, or doom it; returns how many: 0 when only the doomed are left."""
+    # Left joins: a place whose message was lost to other hands goes as well.
+    ready = connection.execute(
+        "SELECT r.rank, r.place, r.seq FROM ready r LEFT JOIN messages m ON m.seq = r.seq"
+        " WHERE r.queue = ? AND r.rank > ? AND m.verdict IS NULL ORDER BY r.rank, r.place LIMIT ?",
+        (queue, DOOMED, PURGE_BITE),
+    ).fetchall()
+    delayed = connection.execute(
+        "SELECT d.seq FROM delayed d LEFT JOIN messages m ON m.seq = d.seq"
+        " WHERE d.queue = ? AND m.verdict IS NULL LIMIT ?",
+        (queue, PURGE_BITE - len(ready)),
+    ).fetchall()
+    seqs = [seq for *_, seq in (*ready, *delayed)]
+    take_out(connection, queue, [(rank, place) for rank, place, _ in ready])
+    remove(connection, seqs, "delayed")
+    doomed = doom(connection, seqs, purged())
+    remove(connection, [seq for seq in seqs if seq not in doomed], "messages")
     return len(seqs)
 
 
 def peek(connection: sqlite3.Connection, queue: str, limit: int, offset: int) -> list[Waiting]:
-    """What waits: suspects, then by priority, then by when it is due."""
+    """What waits: suspects, the doomed, then by priority, then by when it is due."""
     line = (
         "SELECT * FROM (SELECT {section} AS section, {first} AS a, {second} AS b, seq,"
         " {due} AS due FROM {place} WHERE queue = ?1 {which} ORDER BY {first}, {second} LIMIT ?2)"
@@ -140,7 +146,7 @@ def replay(connection: sqlite3.Connection, queue: str, ids: Sequence[str]) -> li
     seqs = list(dead.values())
     remove(connection, seqs, "dead")
     connection.execute(
-        "UPDATE messages SET suspect = 0, crashes = 0"
+        "UPDATE messages SET suspect = 0, crashes = 0, verdict = NULL"
         " WHERE seq IN (SELECT value FROM json_each(?))",
         (as_json(seqs),),
     )

@@ -109,8 +109,11 @@ class SqliteBroker(SqliteDriver):
         return [found.get(message_id) for message_id in ids]
 
     async def purge(self, queue: str) -> int:
-        purged = 0
-        while count := await self._write(lambda file: admin.purge_some(file, queue)):
+        store, purged = self._file, 0
+        while count := await self._write(
+            lambda file: admin.purge_some(file, queue),
+            lambda count: store.wake(queue, count),  # some may be doomed, and handed out
+        ):
             purged += count
         return purged
 

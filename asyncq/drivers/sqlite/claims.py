@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from asyncq.drivers.sqlite.declared import bury_late
-from asyncq.drivers.sqlite.lines import SUSPECTS, move_due
+from asyncq.drivers.sqlite.lines import DOOMED, SUSPECTS, move_due
 from asyncq.drivers.sqlite.statements import as_json
 from asyncq.language.message import MAX_PRIORITY
 from asyncq.seams.broker import MAX_BATCH
@@ -16,8 +16,8 @@ from asyncq.seams.quarantine import Admission
 LAST_PLACE = 2**63 - 1
 ROUNDS = 4  # looks at the line in one claim, where what waited too long is in the way
 
-Row = tuple[int, int, int, str, object, float | None]
-"""Seq, suspect, crashes, id, envelope, and when it has waited too long."""
+Row = tuple[int, int, int, str, object, str | None, float | None]
+"""Seq, suspect, crashes, id, envelope, verdict, and when it has waited too long."""
 
 
 def take(
@@ -29,7 +29,7 @@ def take(
     now: float,
     limits: DeadLimits,
 ) -> list[Row]:
-    """Take out what is due: suspects, as far as there is room for them, and the line in order."""
+    """Take out what is due: suspects, as far as there is room, the doomed, the line in order."""
     limit = min(limit, MAX_BATCH)
     move_due(connection, queue, now)
     suspects = _suspects_for(connection, queue, limit, admission)
@@ -37,8 +37,8 @@ def take(
     for _ in range(ROUNDS):
         if len(rows) >= limit:
             break
-        taken = _take(connection, queue, (0, MAX_PRIORITY), limit - len(rows))
-        late = bury_late(connection, queue, [(row[0], row[5]) for row in taken], now, limits)
+        taken = _take(connection, queue, (DOOMED, MAX_PRIORITY), limit - len(rows))
+        late = bury_late(connection, queue, [(row[0], row[6]) for row in taken], now, limits)
         rows += [row for row in taken if row[0] not in late]
         if not late:
             break
@@ -85,16 +85,16 @@ def _take(
 ) -> list[Row]:
     """Take the first of these ranks out of the line."""
     rows = connection.execute(
-        "SELECT m.seq, m.suspect, m.crashes, m.id, m.envelope, r.until, r.rank, r.place"
-        " FROM ready r CROSS JOIN messages m ON m.seq = r.seq"
+        "SELECT m.seq, m.suspect, m.crashes, m.id, m.envelope, CAST(m.verdict AS TEXT), r.until,"
+        " r.rank, r.place FROM ready r CROSS JOIN messages m ON m.seq = r.seq"
         " WHERE r.queue = ? AND r.rank BETWEEN ? AND ? ORDER BY r.rank, r.place LIMIT ?",
         (queue, *ranks, limit),
     ).fetchall()
     # They are the first ones, so they are all up to the last of them, or simply all: what else is
     # there has lost its message to other hands, and would look like work for ever.
-    last = rows[-1][6:] if len(rows) == limit else (ranks[1], LAST_PLACE)
+    last = rows[-1][7:] if len(rows) == limit else (ranks[1], LAST_PLACE)
     connection.execute(
         "DELETE FROM ready WHERE queue = ? AND rank >= ? AND (rank, place) <= (?, ?)",
         (queue, ranks[0], *last),
     )
-    return [row[:6] for row in rows]
+    return [row[:7] for row in rows]

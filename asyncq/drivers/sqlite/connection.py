@@ -17,7 +17,7 @@ from asyncq.config import Url, query_of, sqlite_path
 from asyncq.errors import BackendError, BackendUnavailable, BrokerError, ConfigurationError
 
 APPLICATION_ID = 0x61737171  # "asqq": says whose database the file is
-SCHEMA_VERSION = 6  # each is a step from the one before
+SCHEMA_VERSION = 7  # each is a step from the one before
 OLDEST = (3, 34, 0)  # upsert, row values, JSON; what RHEL 9 has
 PATIENCE = 5.0  # seconds to wait for the write lock of other processes
 LONGEST_PAUSE = 0.002  # seconds between two tries for it

@@ -148,9 +148,10 @@ class SqliteConsumer:
                 envelope=unpack(packed, message_id, self._queue),
                 crashes=crashes,
                 suspect=bool(suspect),
+                verdict=verdict or "",
                 token=Held(seq, number, bool(suspect)),
             )
-            for seq, suspect, crashes, message_id, packed, _ in rows
+            for seq, suspect, crashes, message_id, packed, verdict, _ in rows
         ]
         suspects = [delivery for delivery in deliveries if delivery.suspect]
         self._suspects.update(delivery.token for delivery in suspects)

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from asyncq.drivers.sqlite.dead import bury
+from asyncq.drivers.sqlite.doomed import doom_or_bury
+from asyncq.drivers.sqlite.lines import DOOMED, take_out
 from asyncq.drivers.sqlite.statements import as_json
 from asyncq.language.message import MAX_PRIORITY
 from asyncq.language.topology import Queue
@@ -80,7 +81,7 @@ def without_room(
 def drop_head(
     connection: sqlite3.Connection, bounds: Bounds, now: float, limits: DeadLimits
 ) -> None:
-    """Bury what exceeds the bound: of the lowest priority, the oldest."""
+    """Bury or doom what exceeds the bound: of the lowest priority, the oldest."""
     if bounds.max_length is None or not bounds.drops_head:
         return
     most = bounds.max_length + MAX_BATCH
@@ -88,16 +89,15 @@ def drop_head(
     if excess <= 0:
         return
     rows = connection.execute(
-        "SELECT rank, place, seq FROM ready WHERE queue = ? AND rank <= ?"
+        "SELECT rank, place, seq FROM ready WHERE queue = ? AND rank BETWEEN 0 AND ?"
         " ORDER BY rank DESC, place LIMIT ?",
         (bounds.queue, MAX_PRIORITY, excess),
     ).fetchall()
-    connection.executemany(
-        "DELETE FROM ready WHERE queue = ? AND rank = ? AND place = ?",
-        [(bounds.queue, rank, place) for rank, place, _ in rows],
+    take_out(connection, bounds.queue, [(rank, place) for rank, place, _ in rows])
+    seqs = [seq for *_, seq in rows]
+    doom_or_bury(
+        connection, bounds.queue, seqs, overflowed(bounds.max_length), now=now, limits=limits
     )
-    why = overflowed(bounds.max_length)
-    bury(connection, bounds.queue, [(seq, why, None) for *_, seq in rows], now, limits)
 
 
 def bury_late(
@@ -107,15 +107,17 @@ def bury_late(
     now: float,
     limits: DeadLimits,
 ) -> set[int]:
-    """Bury what was taken out of the line too late, of these seqs and their ends; which it was."""
+    """Bury or doom those of these seqs that were taken out of the line later than it says there.
+
+    Returns which they are.
+    """
     late = [seq for seq, until in waited if until is not None and until <= now]
     if not late:
         return set()
     [ttl] = connection.execute("SELECT ttl FROM declared WHERE queue = ?", (queue,)).fetchone()
     if ttl is None:  # it had one when they were sent
         return set()
-    why = waited_too_long(ttl)
-    bury(connection, queue, [(seq, why, None) for seq in late], now, limits)
+    doom_or_bury(connection, queue, late, waited_too_long(ttl), now=now, limits=limits)
     return set(late)
 
 
@@ -143,6 +145,7 @@ def active_until(connection: sqlite3.Connection, queue: str) -> float:
 
 def _count_ready(connection: sqlite3.Connection, queue: str, most: int) -> int:
     [count] = connection.execute(
-        "SELECT count(*) FROM (SELECT 1 FROM ready WHERE queue = ? LIMIT ?)", (queue, most)
+        "SELECT count(*) FROM (SELECT 1 FROM ready WHERE queue = ? AND rank > ? LIMIT ?)",
+        (queue, DOOMED, most),
     ).fetchone()
     return count

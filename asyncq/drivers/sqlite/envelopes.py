@@ -46,6 +46,11 @@ def unpack(packed: object, message_id: str, queue: str) -> Envelope:
     return packing.unpack(raw, message_id, queue)
 
 
+def has_ends(packed: object) -> bool:
+    """As `packing.has_ends`, of whatever lies there."""
+    return isinstance(packed, bytes) and packing.has_ends(packed)
+
+
 def _brought_up_to_date(raw: bytes) -> bytes:
     """Before version 4 an envelope was a map."""
     try:

@@ -12,6 +12,7 @@ from asyncq.drivers.sqlite.statements import remove
 from asyncq.language.message import MAX_PRIORITY
 from asyncq.seams.broker import MAX_BATCH
 
+DOOMED = -1  # their rank: before all others
 SUSPECTS = MAX_PRIORITY + 1  # their rank: behind all others, and never claimed with them
 
 
@@ -44,6 +45,14 @@ def give_back(connection: sqlite3.Connection, seqs: Sequence[int]) -> int:
         # What is newer comes before what is older, and all that before what was never claimed.
         _line_up(connection, range(1 - first - len(seqs), 1 - first), seqs)
     return len(seqs)
+
+
+def take_out(connection: sqlite3.Connection, queue: str, places: Iterable[tuple[int, int]]) -> None:
+    """Take what stands at these ranks and places out of the line; it is in no place then."""
+    connection.executemany(
+        "DELETE FROM ready WHERE queue = ? AND rank = ? AND place = ?",
+        [(queue, rank, place) for rank, place in places],
+    )
 
 
 def take_numbers(connection: sqlite3.Connection, count: int) -> int:
