@@ -1,13 +1,12 @@
 """What a broker buries or removes while a workflow waits for its end: the workflow is told."""
 
 import pytest
-from anyio import sleep
+from anyio import fail_after, sleep
 
 from asyncq.app import App
 from asyncq.client.context import Context
 from asyncq.errors import TaskFailed
 from asyncq.language.message import FailureType, derived_id
-from asyncq.language.signature import Signature
 from asyncq.language.topology import Queue
 from tests.chords import begin
 from tests.client.given import PATIENCE, until
@@ -16,77 +15,73 @@ from tests.worker.test_latches import Tasks
 
 __all__ = ["any_app"]  # a fixture
 
-BURIES = {
-    FailureType.WAITED_TOO_LONG: Queue("narrow", ttl=0.05),
-    FailureType.OVERFLOWED: Queue("narrow", max_length=1, overflow="drop-head"),
-    FailureType.PURGED: Queue("narrow"),
-}
+TTL = 0.5  # seconds
 
 
-@pytest.mark.parametrize("kind", [*BURIES])
-async def test_the_chord_of_a_part_that_was_buried_fails_at_once(
-    any_app: App, kind: FailureType
-) -> None:
-    app = App(
-        any_app.url.reveal(),
-        backend=any_app.backend_url.reveal(),
-        queues=[BURIES[kind]],
-    )
-    tasks = Tasks(app)
+async def begin_chord(app: App, tasks: Tasks, parts: int = 1) -> str:
+    """Begin one of so many parts in "narrow", which no worker takes yet, and of one elsewhere."""
 
     @app.task
     async def start(context: Context) -> str:
-        buried: Signature[int] = tasks.square.options(queue="narrow").s(2)
-        begin(context, tasks.chord(context.id, [tasks.square.s(1), buried]))
+        narrow = tasks.square.options(queue="narrow")
+        begin(context, tasks.chord(context.id, [tasks.square.s(1), *[narrow.s(2)] * parts]))
         return context.id
 
+    started = await start.enqueue()
+    async with app.worker(queues=["default"]):
+        root = await started.get(timeout=PATIENCE)
+        await until(lambda: tasks.ran == ["square 1"])
+    return root
+
+
+async def see_that_it_failed(app: App, id: str, kind: FailureType) -> None:
+    with pytest.raises(TaskFailed) as caught:
+        await app.result(id).get(timeout=PATIENCE)
+    assert caught.value.type == kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "queue"),
+    [
+        (FailureType.WAITED_TOO_LONG, Queue("narrow", ttl=TTL)),
+        (FailureType.OVERFLOWED, Queue("narrow", max_length=1, overflow="drop-head")),
+    ],
+    ids=["ttl", "overflow"],
+)
+async def test_the_chord_of_a_part_that_was_buried_fails_at_once_and_heals_by_its_replay(
+    any_app: App, kind: FailureType, queue: Queue
+) -> None:
+    app = App(any_app.url.reveal(), backend=any_app.backend_url.reveal(), queues=[queue])
+    tasks = Tasks(app)
     async with app:
-        started = await start.enqueue()
-        async with app.worker(queues=["default"]):
-            root = await started.get(timeout=PATIENCE)
-            await until(lambda: tasks.ran == ["square 1"])
-        match kind:
-            case FailureType.OVERFLOWED:
-                await tasks.square.options(queue="narrow").enqueue(3)
-            case FailureType.PURGED:
-                assert await app.queues.purge("narrow") == 1
-            case _:
-                await sleep(0.1)
+        root = await begin_chord(app, tasks)
+        if kind == FailureType.OVERFLOWED:
+            await tasks.square.options(queue="narrow").enqueue(3)
+        await sleep(2 * TTL)
 
         async with app.worker():
             await until(lambda: "failed" in tasks.ran)
-            with pytest.raises(TaskFailed) as caught:
-                await app.result(derived_id(root, "1")).get(timeout=PATIENCE)
-            assert caught.value.type == kind
-
-            letters = list(await app.dead.list("narrow"))
-            if kind == FailureType.PURGED:
-                assert letters == []  # it was to be gone
-                return
-            [letter] = letters
-            assert letter.envelope.id == derived_id(root, "1")
             assert "body" not in tasks.ran
-            if kind == FailureType.OVERFLOWED:
-                await app.dead.replay("narrow", [letter.envelope.id])
-                assert await tasks.done(root) == [1, 4]
+            await see_that_it_failed(app, derived_id(root, "1"), kind)
+            with fail_after(PATIENCE):
+                while not (letters := await app.dead.list("narrow")):  # noqa: ASYNC110 - there is no event
+                    await sleep(0.01)
+            assert [each.envelope.id for each in letters] == [derived_id(root, "1")]
+
+            await app.dead.replay("narrow", [derived_id(root, "1")])
+            assert await tasks.done(root) == [1, 4]
 
 
-async def test_many_parts_that_were_purged_are_told(any_app: App) -> None:
-    app, count = any_app, 300
+async def test_the_chord_of_parts_that_were_purged_fails_at_once(any_app: App) -> None:
+    app, count = any_app, 200
     tasks = Tasks(app)
-
-    @app.task
-    async def start(context: Context) -> str:
-        part: Signature[int] = tasks.square.options(queue="narrow").s(2)
-        begin(context, tasks.chord(context.id, [part] * count, policy="collect"))
-        return context.id
-
     async with app:
-        started = await start.enqueue()
-        async with app.worker(queues=["default"]):
-            root = await started.get(timeout=PATIENCE)
-        assert await app.queues.purge("narrow") == count
+        root = await begin_chord(app, tasks, count)
 
+        assert await app.queues.purge("narrow") == count
         async with app.worker(queues=["default", "narrow"]):
-            assert await tasks.done(root) == ["Failed"] * count
-        assert tasks.ran == ["body"]
+            for number in range(count):
+                await see_that_it_failed(app, derived_id(root, str(number + 1)), FailureType.PURGED)
+            await until(lambda: "failed" in tasks.ran)
+        assert tasks.ran == ["square 1", "failed"]
+        assert list(await app.dead.list("narrow")) == []  # they were to be gone
