@@ -32,7 +32,7 @@ class RedisQueueAdmin:
 
     async def depth(self, queue: str) -> Depth:
         async with explaining(self._asks, queue) as base:
-            lines = [f"{base}:ready:{priority}" for priority in range(10)] + [f"{base}:suspects"]
+            lines = _line_keys(base)
             incarnations = await self._asks("ZRANGE", f"{base}:leases", 0, -1)
             in_flight = _in_flight_keys(base, incarnations)
             replies = await self._asks.pipeline(
@@ -64,8 +64,9 @@ class RedisQueueAdmin:
 
     async def purge(self, queue: str) -> int:
         async with explaining(self._asks, queue) as base:
-            removed = 0
-            while count := await self._asks.script(_PURGE, base):
+            removed, seen, unseen = 0, 1, ""
+            while seen:
+                count, seen, unseen = await self._asks.script(_PURGE, base, unseen)
                 removed += count
             return removed
 
@@ -73,9 +74,7 @@ class RedisQueueAdmin:
         async with explaining(self._asks, queue) as base:
             if limit <= 0:
                 return ()
-            lines = [f"{base}:suspects"] + [
-                f"{base}:ready:{priority}" for priority in range(9, -1, -1)
-            ]
+            lines = _line_keys(base)
             sizes = await self._asks.pipeline([("LLEN", line) for line in lines])
             found: list[tuple[bytes, float | None]] = []
             for line, size in zip(lines, sizes, strict=True):
@@ -191,6 +190,13 @@ class RedisQueueAdmin:
         # Messages of other hands have no time of sending; they do not count as from 1970.
         known = [moment for moment in sent if moment > 0]
         return max(0.0, self._clock.now() - min(known)) if known else None
+
+
+def _line_keys(base: str) -> list[str]:
+    """Where messages wait that are due, in the order in which they are handed out."""
+    return [f"{base}:doomed", f"{base}:suspects"] + [
+        f"{base}:ready:{priority}" for priority in range(9, -1, -1)
+    ]
 
 
 def _in_flight_keys(base: str, incarnations: Sequence[bytes]) -> list[str]:

@@ -5,6 +5,8 @@ Everything of a queue lives under one hash tag, so that each script touches a si
     asyncq:{queue}:bodies      hash   id -> blob
     asyncq:{queue}:ready:0..9  lists  ids, by priority
     asyncq:{queue}:suspects    list   ids that outlived a worker
+    asyncq:{queue}:doomed      list   ids with a verdict, unless they are suspects
+    asyncq:{queue}:verdicts    hash   id -> why we would have buried or removed it, until settled
     asyncq:{queue}:delayed     zset   priority + id, by due time (ms)
     asyncq:{queue}:in_flight:<inc>  hash   id in the hands of one worker incarnation -> its claim
     asyncq:{queue}:quarantine       hash   incarnation -> how many suspects it runs

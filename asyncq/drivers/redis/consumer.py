@@ -250,7 +250,7 @@ class RedisConsumer:
 
     def _take_in(self, admission: Admission, reply: Sequence[Any]) -> Sequence[Delivery]:
         """The deliveries of a claim script's reply."""
-        due, state, ids, blobs, crashes, gave_way = reply
+        due, state, ids, blobs, crashes, gave_way, verdicts = reply
         if gave_way:
             self._limits.note(self._queue, gave_way)
         self._next_due = due / 1000 if due >= 0 else None
@@ -271,9 +271,14 @@ class RedisConsumer:
             Delivery(envelope=unpack(blob, name, queue), token=token)
             for name, blob in zip(names, blobs, strict=True)
         ]
-        for place, count in enumerate(crashes):
+        for place, verdict in enumerate(verdicts):  # on suspects, and behind them on the doomed
+            suspect = place < len(crashes)
             deliveries[place] = Delivery(
-                envelope=deliveries[place].envelope, crashes=count, suspect=True, token=token
+                envelope=deliveries[place].envelope,
+                crashes=crashes[place] if suspect else 0,
+                suspect=suspect,
+                verdict=verdict.decode(errors="replace"),
+                token=token,
             )
         return deliveries
 

@@ -31,7 +31,7 @@ class Group(msgspec.Struct):
     stays: bool = False
     """They are not ended: only their records are kept."""
     acks: list[str] = []
-    """Ids of those that are done, and no suspects."""
+    """Ids of those that are done, and neither suspects nor doomed."""
     records: list[bytes] = []
     """Of each of those, or none at all."""
     ended: list[str] = []
@@ -71,7 +71,8 @@ def pack_batch(batch: Sequence[Completion], odd: OddIds) -> tuple[list[Group], l
         if group is None:
             group = groups[key] = Group(*whose, stays)
         id = delivery.envelope.id
-        if stays or (isinstance(settlement, Ack) and not delivery.suspect):
+        is_plain = not (delivery.suspect or delivery.verdict)
+        if stays or (is_plain and isinstance(settlement, Ack)):
             group.acks.append(id)
             if record is not None:
                 group.records.append(encode_record(record))
@@ -99,9 +100,11 @@ def _described(
     settlement: Settlement, id: str | msgspec.Raw, record: Record | None, blobs: list[bytes]
 ) -> dict[str, Any]:
     """The end of one delivery, as the script takes it."""
+    delivery = settlement.delivery
     told: dict[str, Any] = {
         "id": id,
-        "suspect": settlement.delivery.suspect,
+        "suspect": delivery.suspect,
+        "doomed": bool(delivery.verdict),
         "record": 0 if record is None else _place(encode_record(record), blobs),
     }
     if isinstance(settlement, Ack):

@@ -4,8 +4,9 @@
 --          must stay below to come together (0: none may come), whether (1) one with as many may come alone,
 --          how many dead letters to keep, and for how many ms
 -- Returns  {ms until the next delayed one or -1, what is with suspects, ids, blobs, crashes of each
---          suspect, how many dead letters gave way}; suspects are the first of the ids. What is with them: 0 if some came, -1 if there
---          are none, -2 if some wait and may not be taken, -3 if another has this queue for itself.
+--          suspect, how many dead letters gave way, verdicts on the first of the ids}; suspects are the first
+--          of the ids, and what is doomed follows. What is with suspects: 0 if some came or had no room, -1 if
+--          there are none, -2 if some wait and may not be taken, -3 if another has this queue for itself.
 -- include lines
 local incarnation, epoch, number, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local in_flight = base .. ':in_flight:' .. incarnation
@@ -28,7 +29,7 @@ if single then
   if active ~= incarnation then
     local ends = active and redis.call('ZSCORE', base .. ':leases', active)
     if ends and tonumber(ends) > now_ms() then
-      return {math.ceil(tonumber(ends) - now_ms()), -3, {}, {}, {}, 0}
+      return {math.ceil(tonumber(ends) - now_ms()), -3, {}, {}, {}, 0, {}}
     end
     redis.call('SET', base .. ':active', incarnation)
   end
@@ -37,20 +38,19 @@ end
 -- As in hashes.lua.
 redis.call('HLEN', base .. ':bodies')
 redis.call('HLEN', in_flight)
-local bury_late
+local end_late
 if ttl then
--- include dead
+-- include doom_or_bury
   check_dead()
-  bury_late = bury
+  check_doomed()
+  end_late = doom_or_bury
 end
 local due = redis.call('ZRANGEBYSCORE', base .. ':delayed', '-inf', now_ms(), 'LIMIT', 0, 500)
 if #due > 0 then
 -- include waiting
-  local known = redis.call('EXISTS', base .. ':crashes') == 1
   for _, member in ipairs(due) do
     local id = string.sub(member, 2)
-    local is_suspect = known and redis.call('HEXISTS', base .. ':crashes', id) == 1
-    place(id, tonumber(string.sub(member, 1, 1)), is_suspect)
+    place(id, tonumber(string.sub(member, 1, 1)), line_of(id))
   end
   check_places()
   -- In this order: a full server lets a script that has taken something away go on.
@@ -58,11 +58,15 @@ if #due > 0 then
   put('RPUSH')
 end
 
-local ids, crashes, state = {}, {}, -1
+local ids, crashes, verdicts, state = {}, {}, {}, -1
 local together, alone = tonumber(ARGV[5]), ARGV[6] == '1'
-if limit > 0 and redis.call('EXISTS', base .. ':suspects') == 1 then
-  if together > 0 then
-    local line = redis.call('LRANGE', base .. ':suspects', 0, limit - 1)
+if limit > 0 and redis.call('EXISTS', base .. ':doomed', base .. ':suspects') > 0 then
+  redis.call('HLEN', base .. ':quarantine')
+  redis.call('HLEN', base .. ':verdicts')
+  -- What is doomed is taken first, and handed out behind the suspects that there is room for.
+  local room = limit - redis.call('LLEN', base .. ':doomed')
+  local line = room > 0 and redis.call('LRANGE', base .. ':suspects', 0, room - 1) or {}
+  if #line > 0 and together > 0 then
     local counts = redis.call('HMGET', base .. ':crashes', unpack(line))
     for i, id in ipairs(line) do
       local count = tonumber(counts[i] or 0)
@@ -73,15 +77,22 @@ if limit > 0 and redis.call('EXISTS', base .. ':suspects') == 1 then
     end
   end
   if #ids > 0 then
-    redis.call('HLEN', base .. ':quarantine')
     redis.call('LTRIM', base .. ':suspects', #ids, -1)
     redis.call('HINCRBY', base .. ':quarantine', incarnation, #ids)
+  end
+  if #ids > 0 or room <= 0 then
     state = 0
-  else
+  elseif #line > 0 then
     state = -2
   end
+  local doomed = room < limit and redis.call('LPOP', base .. ':doomed', limit) or {}
+  for _, id in ipairs(doomed) do ids[#ids + 1] = id end
+  if #ids > 0 then
+    verdicts = redis.call('HMGET', base .. ':verdicts', unpack(ids))
+    for i = 1, #ids do verdicts[i] = verdicts[i] or '' end
+  end
 end
-local late, reasons, keys = {}, {}, line_keys()
+local late, keys = {}, line_keys()
 -- Again only where what has waited too long was in the way, and not for ever.
 for round = 1, ttl and 4 or 1 do
   local buried = #late
@@ -98,7 +109,6 @@ for round = 1, ttl and 4 or 1 do
       for i, id in ipairs(line) do
         if ends and ends[i] and tonumber(ends[i]) <= now_ms() then
           late[#late + 1] = id
-          reasons[#late] = 'WaitedTooLong: no worker took it within ' .. ttl / 1000 .. ' s'
         else
           ids[#ids + 1] = id
         end
@@ -109,7 +119,11 @@ for round = 1, ttl and 4 or 1 do
   end
   if #late == buried then break end
 end
-local given_way = bury_late and bury_late(late, reasons, {}, ARGV[7], ARGV[8]) or 0
+local given_way = 0
+if #late > 0 then
+  local why = 'WaitedTooLong: no worker took it within ' .. ttl / 1000 .. ' s'
+  given_way = end_late(late, why, ARGV[7], ARGV[8])
+end
 
 local blobs = {}
 if #ids > 0 then
@@ -124,11 +138,11 @@ end
 -- Wake the next idle worker if there is more. Suspects wait for us, not for it.
 local more = state == 0 and redis.call('EXISTS', base .. ':suspects') == 1
 if not more and (#ids >= limit or #late > 0) then
-  more = redis.call('EXISTS', unpack(keys, 2)) > 0
+  more = redis.call('EXISTS', base .. ':doomed', unpack(keys, 2)) > 0
 end
 if more then wake(':wake') end
 
 local wait = -1
 local head = redis.call('ZRANGE', base .. ':delayed', 0, 0, 'WITHSCORES')
 if head[2] then wait = math.max(0, math.ceil(tonumber(head[2]) - now_ms())) end
-return {wait, state, ids, blobs, crashes, given_way}
+return {wait, state, ids, blobs, crashes, given_way, verdicts}

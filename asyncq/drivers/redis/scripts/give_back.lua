@@ -20,13 +20,13 @@ else
   end
 end
 for _, id in ipairs(ids) do
-  local is_suspect = redis.call('HEXISTS', crashes, id) == 1
-  if is_suspect then
+  local line = line_of(id)
+  if line == 'suspects' then
     leaving = leaving + 1
   elseif which == 'again' then
-    is_suspect, again[#again + 1] = true, id
+    line, again[#again + 1] = 'suspects', id
   end
-  place(id, priority_of(redis.call('HGET', base .. ':bodies', id)), is_suspect)
+  place(id, priority_of(redis.call('HGET', base .. ':bodies', id)), line)
 end
 check_places()
 

@@ -1,4 +1,4 @@
--- The keys in which messages wait that are due.
+-- The keys in which messages wait that are due, but for the doomed.
 local function line_keys()
   return {
     base .. ':suspects', base .. ':ready:0', base .. ':ready:1', base .. ':ready:2', base .. ':ready:3',

@@ -3,7 +3,8 @@
 -- ARGV[1]  an incarnation, of which what is in flight is looked at as well, or ''
 -- Returns a text for each: '<key> is a <type>, not a <type>'.
 local right = {
-  [':bodies'] = 'hash', [':suspects'] = 'list', [':delayed'] = 'zset', [':quarantine'] = 'hash',
+  [':bodies'] = 'hash', [':suspects'] = 'list', [':doomed'] = 'list', [':verdicts'] = 'hash',
+  [':delayed'] = 'zset', [':quarantine'] = 'hash',
   [':crashes'] = 'hash', [':leases'] = 'zset', [':epochs'] = 'hash', [':wake'] = 'list',
   [':declared'] = 'hash', [':until'] = 'hash', [':active'] = 'string', [':standby'] = 'list',
   [':dead'] = 'zset', [':dead:bodies'] = 'hash', [':dead:reasons'] = 'hash',

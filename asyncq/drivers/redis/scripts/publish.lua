@@ -44,7 +44,7 @@ for i, id in ipairs(ids) do
       is_new[id] = true
       new[#new + 1] = id
       new[#new + 1] = blob
-      place(id, priority_of(blob), false, waits and due)
+      place(id, priority_of(blob), nil, waits and due)
       if room and not waits then room = room - 1 end
       if ttl then
         ends[#ends + 1] = id
@@ -58,25 +58,24 @@ check_places()
 if ttl then redis.call('HLEN', base .. ':until') end
 local drop
 if drops then
--- include dead
+-- include doom_or_bury
   check_dead()
-  drop = bury
+  check_doomed()
+  drop = doom_or_bury
 end
 if #new > 0 then redis.call('HSET', bodies, unpack(new)) end
 if #ends > 0 then redis.call('HSET', base .. ':until', unpack(ends)) end
 local news = put('RPUSH')
 local given_way = 0
 if drop and room and room < 0 then
-  local gone, reasons = {}, {}
+  local gone = {}
   for priority = 0, 9 do
     local excess = math.min(-room, 1000) - #gone
     local line = excess > 0 and redis.call('LPOP', key_of(priority), excess)
-    for _, id in ipairs(line or {}) do
-      gone[#gone + 1] = id
-      reasons[#gone] = 'Overflowed: the queue had ' .. most .. ' newer or more urgent ones'
-    end
+    for _, id in ipairs(line or {}) do gone[#gone + 1] = id end
   end
-  given_way = drop(gone, reasons, {}, ARGV[2], ARGV[3])
+  local why = 'Overflowed: the queue had ' .. most .. ' newer or more urgent ones'
+  given_way = drop(gone, why, ARGV[2], ARGV[3])
 end
 if news then wake(':wake') end
 return {given_way, most or 0, refused}

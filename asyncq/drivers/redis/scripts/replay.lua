@@ -10,7 +10,7 @@ for _, id in ipairs(ARGV) do
   if not blobs[id] and redis.call('ZSCORE', dead, id) then
     back[#back + 1] = id
     blobs[id] = bounded(redis.call('HGET', dead .. ':bodies', id) or '')
-    place(id, priority_of(blobs[id]), false)
+    place(id, priority_of(blobs[id]))
   end
 end
 check_places()

@@ -6,12 +6,12 @@
 --             claim    number of the claim that brought them, as a text
 --             keep     ms to keep their records, as a text; '0': not
 --             address  of who may wait, or ''
---             acks     ids of those that are done and no suspects
+--             acks     ids of those that are done, and neither suspects nor doomed
 --             records  where in ARGV their records begin; 0: they have none
---             others   of each: op ('ack', 'nack', 'reject'), id, suspect, record, blob (a new one);
---                      of a nack: not_before, delay (ms); of a reject: reason, last (how its last
---                      attempt failed)
---             stays    whether none of these is ended: what is in acks may be a suspect, and others is empty
+--             others   of each: op ('ack', 'nack', 'reject'), id, suspect, doomed, record, blob (a new
+--                      one); of a nack: not_before, delay (ms); of a reject: reason, last (how its
+--                      last attempt failed)
+--             stays    whether none of these is ended: what is in acks may be anything, and others is empty
 -- ARGV      bytes that those name by their place here, 0 for none: record, blob, last
 -- Returns {positions (from 0) of those that were not this incarnation's any more, how many dead letters
 -- gave way to new ones, why nobody could be told or '', ids and records of what stood before, of those
@@ -60,11 +60,12 @@ if #others > 0 then
 -- include waiting
 -- include dead
 -- include leases
-  local blobs, cleared, leaving = {}, {}, 0
+  local blobs, cleared, judged, leaving = {}, {}, {}, 0
   local dying, reasons, lasts = {}, {}, {}
   for _, other in ipairs(others) do
     local id, blob = other.id, ARGV[other.blob]
     if other.suspect then leaving = leaving + 1 end
+    if other.doomed and other.op ~= 'nack' then judged[#judged + 1] = id end
     if blob then
       blob = bounded(blob)
       blobs[#blobs + 1] = id
@@ -75,7 +76,8 @@ if #others > 0 then
     elseif other.op == 'nack' then
       local due = other.delay > 0 and now_ms() + other.delay or 0
       local priority = priority_of(blob or redis.call('HGET', bodies, id))
-      place(id, priority, other.suspect, math.max(other.not_before, due))
+      local line = other.suspect and 'suspects' or other.doomed and 'doomed'
+      place(id, priority, line, math.max(other.not_before, due))
     else
       dying[#dying + 1] = id
       reasons[#dying], lasts[#dying] = other.reason, ARGV[other.last]
@@ -84,11 +86,13 @@ if #others > 0 then
   check_places()
   check_dead()
   redis.call('HLEN', base .. ':quarantine')
+  if #judged > 0 then redis.call('HLEN', base .. ':verdicts') end
   redis.call('EXISTS', records .. ids[1])
 
   put_others = function()
     leave_quarantine(incarnation, leaving)
     if #cleared > 0 then redis.call('HDEL', base .. ':crashes', unpack(cleared)) end
+    forget(judged, ':verdicts')
     if #blobs > 0 then redis.call('HSET', bodies, unpack(blobs)) end
     local given_way = bury(dying, reasons, lasts, ARGV[5], ARGV[6])
     if put('LPUSH') then wake(':wake') end

@@ -26,7 +26,7 @@ for _, incarnation in ipairs(over) do
   for _, id in ipairs(ids) do
     local guilty = not caught or redis.call('HEXISTS', base .. ':crashes', id) == 1
     redis.call('HINCRBY', base .. ':crashes', id, guilty and 1 or 0)
-    place(id, 0, true)
+    place(id, 0, 'suspects')
   end
   recovered = recovered + #ids
   end_lease(incarnation)

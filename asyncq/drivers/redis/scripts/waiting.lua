@@ -2,6 +2,7 @@
 --
 --   :delayed      until they are due
 --   :suspects     if they outlived a worker
+--   :doomed       if there is a verdict on them
 --   :ready:<0-9>  by their priority
 --
 -- A script places all that it moves, checks these places, and then writes.
@@ -9,7 +10,7 @@ local lines, delayed, first_due = {}, {}, nil
 
 -- The key of a line; the digit is made of its code, as a text of a number costs as much as a command.
 local function key_of(line)
-  return base .. (line == 'suspects' and ':suspects' or ':ready:' .. string.char(48 + line))
+  return base .. (type(line) == 'string' and ':' .. line or ':ready:' .. string.char(48 + line))
 end
 
 -- A blob is a MessagePack array that begins with the priority, a digit; other hands may write others.
@@ -28,15 +29,24 @@ local function bounded(blob)
   return string.sub(blob, 1, 1) .. string.char(top) .. string.sub(blob, 3)
 end
 
--- Place a message; `due` is in ms, and nil if it is.
-local function place(id, priority, is_suspect, due)
+-- The line that a message has for what has befallen it, if anything has. Most queues have no such message.
+local has_such
+local function line_of(id)
+  if has_such == nil then has_such = redis.call('EXISTS', base .. ':crashes', base .. ':verdicts') > 0 end
+  if not has_such then return nil end
+  if redis.call('HEXISTS', base .. ':crashes', id) == 1 then return 'suspects' end
+  return redis.call('HEXISTS', base .. ':verdicts', id) == 1 and 'doomed' or nil
+end
+
+-- Place a message, by its priority unless it has another line; `due` is in ms, and nil if it is.
+local function place(id, priority, line_of_it, due)
   if due and due > now_ms() then
     delayed[#delayed + 1] = due
     delayed[#delayed + 1] = string.char(48 + priority) .. id
     if not first_due or due < first_due then first_due = due end
     return
   end
-  local name = is_suspect and 'suspects' or priority
+  local name = line_of_it or priority
   local line = lines[name]
   if not line then line = {}; lines[name] = line end
   line[#line + 1] = id
