@@ -92,13 +92,14 @@ if limit > 0 and redis.call('EXISTS', base .. ':doomed', base .. ':suspects') > 
     for i = 1, #ids do verdicts[i] = verdicts[i] or '' end
   end
 end
+local MOST_LATE = 1000 -- more is left to the next claim: what one command takes is bounded
 local late, keys = {}, line_keys()
 -- Again only where what has waited too long was in the way, and not for ever.
 for round = 1, ttl and 4 or 1 do
   local buried = #late
   -- In most queues all messages have the lowest priority: one question, instead of nine vain tries.
   for priority = redis.call('EXISTS', unpack(keys, 3)) > 0 and 9 or 0, 0, -1 do
-    if #ids >= limit then break end
+    if #ids >= limit or #late >= MOST_LATE then break end
     local line = redis.pcall('LPOP', keys[priority + 2], limit - #ids)
     if line and line.err then
       -- What has been taken out is handed out first.
