@@ -17,7 +17,7 @@ from asyncq.config import Url
 from asyncq.drivers.redis.broker import RedisBroker
 from asyncq.drivers.redis.connection import Link
 from asyncq.errors import AsyncqError, QueueUnavailable
-from asyncq.language.message import new_id
+from asyncq.language.message import End, new_id
 from asyncq.language.topology import Queue
 from asyncq.seams.broker import Ack, Delivery, Lease, Nack, QueueSpec, Reject
 from asyncq.seams.quarantine import Quarantine
@@ -25,26 +25,30 @@ from tests.contracts.rabbit_given import PATIENCE, envelope, lease
 from tests.contracts.test_redis_refusals import asking
 
 MAIL = QueueSpec("mail")
+ENDS = (End("latch", "part"),)
 BOUNDED = Queue("mail", ttl=1000.0, max_length=6, overflow="drop-head", max_priority=7)
 KINDS = [
     "bodies", "ready:0", "ready:5", "ready:7", "suspects", "delayed", "quarantine", "crashes",
     "leases", "epochs", "wake", "declared", "until", "active", "standby", "dead", "dead:bodies",
-    "dead:reasons", "dead:last", "dead:crashes", "in_flight",
+    "dead:reasons", "dead:last", "dead:crashes", "in_flight", "doomed", "verdicts",
 ]  # fmt: skip
 
 
 class Scene:
     """A queue with something in every place, and who looks at it from behind."""
 
-    def __init__(self, broker: RedisBroker, link: Link, base: str) -> None:
+    def __init__(
+        self, broker: RedisBroker, link: Link, base: str, ends: tuple[End, ...] = ()
+    ) -> None:
         self.broker = broker
         self.base = base
+        self._ends = ends
         self._link = link
         self.sent: set[str] = set()
         self.odd: set[str] = set()  # of which it is not known whether they were sent
 
     async def send(self, *ids: str, priority: int = 0, eta: float | None = None) -> None:
-        envelopes = [envelope(id, priority=priority, eta=eta) for id in ids]
+        envelopes = [envelope(id, priority=priority, eta=eta, ends=self._ends) for id in ids]
         self.odd.update(ids)
         await self.broker.publish(envelopes)
         self.odd.difference_update(ids)
@@ -65,7 +69,7 @@ class Scene:
     async def places(self) -> Counter[str]:
         """How often each id is somewhere; of one that is nowhere its body is no help."""
         found: Counter[str] = Counter()
-        for line in ("suspects", *(f"ready:{priority}" for priority in range(10))):
+        for line in ("doomed", "suspects", *(f"ready:{priority}" for priority in range(10))):
             found.update(self._texts(await self._link("LRANGE", f"{self.base}:{line}", 0, -1)))
         for member in self._texts(await self._link("ZRANGE", f"{self.base}:delayed", 0, -1)):
             found[member[1:]] += 1
@@ -86,10 +90,10 @@ async def whatever_comes_of(what: Awaitable[object]) -> None:
         await what
 
 
-@pytest.mark.parametrize("bounded", [False, True])
+@pytest.mark.parametrize(("bounded", "ends"), [(False, ()), (True, ()), (True, ENDS)])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_no_script_loses_or_doubles_a_message_over_a_spoiled_key(
-    redis_url: str, kind: str, *, bounded: bool
+    redis_url: str, kind: str, ends: tuple[End, ...], *, bounded: bool
 ) -> None:
     prefix = new_id()
     base = f"{prefix}:{{mail}}"
@@ -102,7 +106,7 @@ async def test_no_script_loses_or_doubles_a_message_over_a_spoiled_key(
         RedisBroker(url, clock) as broker,
         broker.consume(MAIL, dead) as lost,
     ):
-        scene = Scene(broker, link, base)
+        scene = Scene(broker, link, base, ends)
         if bounded:
             await broker.declare([BOUNDED])
         await scene.send("suspect-1", "suspect-2", "dying", "old")
@@ -117,6 +121,9 @@ async def test_no_script_loses_or_doubles_a_message_over_a_spoiled_key(
             await scene.send("middle", priority=5)
             await scene.send("late", eta=clock.now() + 0.01)
             await scene.send("far", eta=clock.now() + 1000)
+            if ends:
+                await broker.purge("mail")
+                await scene.send("third", "fourth")
             await anyio.sleep(0.02)
             again: list[Delivery] = []
 
@@ -135,6 +142,9 @@ async def test_no_script_loses_or_doubles_a_message_over_a_spoiled_key(
                 await whatever_comes_of(broker.replay("mail", ["dying"]))
                 await whatever_comes_of(scene.send("new-1", "new-2", "new-3"))
                 await whatever_comes_of(scene.send("new-4", eta=clock.now() + 99))
+                if ends:
+                    await whatever_comes_of(broker.purge("mail"))
+                    await whatever_comes_of(receive())
 
             places = await scene.places()
         gave_back = await scene.places()
@@ -211,3 +221,24 @@ async def test_an_acknowledgement_that_ended_halfway_does_the_rest_when_it_is_se
 
         assert not await scene.places()
         assert await link("HLEN", f"{scene.base}:bodies") == 2  # the hash that was set aside
+
+
+async def test_what_is_doomed_stays_in_hand_while_the_verdicts_are_spoiled(redis_url: str) -> None:
+    prefix = new_id()
+    async with (
+        asking(redis_url) as link,
+        RedisBroker(Url(f"{redis_url}?prefix={prefix}"), SystemClock()) as broker,
+        broker.consume(MAIL, lease()) as consumer,
+    ):
+        scene = Scene(broker, link, f"{prefix}:{{mail}}", ENDS)
+        await scene.send("done", "dying", "back")
+        await broker.purge("mail")
+        done, dying, back = await consumer.receive(3)
+        batch = [Ack(done), Reject(dying, "no"), Nack(back)]
+        async with scene.spoiled(f"{scene.base}:verdicts"):
+            with pytest.raises(QueueUnavailable, match="verdicts is a string, not a hash"):
+                await consumer.settle(batch)
+
+        assert not await consumer.settle(batch)
+        assert await scene.places() == {"dying": 1, "back": 1}
+        assert await link("HKEYS", f"{scene.base}:verdicts") == [b"back"]
