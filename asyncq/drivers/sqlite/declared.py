@@ -88,11 +88,14 @@ def drop_head(
     excess = _count_ready(connection, bounds.queue, most) - bounds.max_length
     if excess <= 0:
         return
-    rows = connection.execute(
-        "SELECT rank, place, seq FROM ready WHERE queue = ? AND rank BETWEEN 0 AND ?"
-        " ORDER BY rank DESC, place LIMIT ?",
-        (bounds.queue, MAX_PRIORITY, excess),
-    ).fetchall()
+    rows: list[tuple[int, int, int]] = []
+    for rank in range(MAX_PRIORITY, -1, -1):  # each is in order: nothing has to be sorted
+        if len(rows) < excess:
+            rows += connection.execute(
+                "SELECT rank, place, seq FROM ready WHERE queue = ? AND rank = ?"
+                " ORDER BY place LIMIT ?",
+                (bounds.queue, rank, excess - len(rows)),
+            )
     take_out(connection, bounds.queue, [(rank, place) for rank, place, _ in rows])
     seqs = [seq for *_, seq in rows]
     doom_or_bury(
