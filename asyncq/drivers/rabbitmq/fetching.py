@@ -28,6 +28,8 @@ class Fetching:
     def __init__(self, connector: Connector, queue: str, channel: Channel) -> None:
         self.ahead: deque[Content] = deque()
         """What came, until somebody takes it out of here."""
+        self.came_up_short = False
+        """What was there the last time did not come: others have it, or are the only consumer."""
         self._connector = connector
         self._queue = queue
         self._channel = channel
@@ -45,6 +47,7 @@ class Fetching:
         count = min(count, queue.message_count)
         if not count:
             return 0
+        self.came_up_short = False
         self._consumers += 1
         tag, before = f"fetch.{self._consumers}", len(self.ahead)
         # Shielded: a consumer that is cancelled before the server has said that it has one takes
@@ -59,6 +62,7 @@ class Fetching:
             with anyio.move_on_after(SILENCE) as patience:
                 await self._came.wait()
             if patience.cancelled_caught:
+                self.came_up_short = True
                 break
         # Its window is full: nothing more is on its way to it.
         await self.ask(amqp.Basic.Cancel(consumer_tag=tag))

@@ -1,7 +1,8 @@
 """Emptying a RabbitMQ queue of all but what others wait for the end of.
 
 Each message is looked at: RabbitMQ itself removes all or none. What ends somewhere goes to the
-suspects, where workers find it, with the verdict.
+suspects, where workers find it, with the verdict. Only where another is the single active consumer
+nobody else is shown anything, and all of it goes.
 """
 
 from collections.abc import Iterable
@@ -24,12 +25,8 @@ async def purge(publisher: Publisher, queue: str) -> int:
     Raises:
         BrokerUnavailable: some may have been removed.
     """
-    topology = publisher.topology
-    spec = topology.specs.get(queue)
     # The suspects first, since what is doomed joins them.
     removed = await _empty(publisher, queue, names.suspects(queue))
-    if spec is not None and spec.single_active:  # nobody else is handed anything there
-        return removed + await topology.purge(queue)
     return removed + await _empty(publisher, queue, queue)
 
 
@@ -49,6 +46,8 @@ async def _empty(publisher: Publisher, queue: str, place: str) -> int:
             await fetching.ask(amqp.Basic.Ack(0, multiple=True), HEARD)
             left -= len(page)
             removed += sum(1 for item in page if not item.verdict)
+        if fetching.came_up_short:
+            removed += await publisher.topology.purge(place)
     finally:
         channel.close()
     return removed
