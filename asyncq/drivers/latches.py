@@ -1,6 +1,7 @@
 """What becomes of a latch when parts arrive: for stores that have it done by Python.
 
-Redis does the same in ``apply.lua``; `asyncq.seams.ledger` says what is promised.
+Redis does the same in ``latches.lua`` and ``latch_apply.lua``; `asyncq.seams.ledger` says what is
+promised.
 """
 
 from typing import NamedTuple, Protocol
@@ -38,7 +39,6 @@ class Parts(Protocol):
 class Page(NamedTuple):
     """Some of what is released: places in what was held."""
 
-    is_failure: bool
     start: int
     stop: int
     released_at: float
@@ -67,8 +67,10 @@ class Latch(msgspec.Struct, gc=False):
     sent_on_failure: int = 0
     audits: int = 0
     look_at: float = NEVER
-    """When somebody should look at it."""
+    """When somebody should look at it. With something unsent: when its sender's time is over."""
     forget_at: float = NEVER
+    sender: str = ""
+    """Who sends what is unsent; empty: whoever comes first."""
 
     @classmethod
     def of(cls, hold: Hold, now: float) -> "Latch":
@@ -145,12 +147,14 @@ class Latch(msgspec.Struct, gc=False):
 
     def settle(self, now: float) -> None:
         """Release what is to be released, and say when to look at it next, or to forget it."""
+        was_unsent = self.unsent > 0  # then its sender finds what comes to that
         if self.failed and self.policy == "fail" and self.failed_at is None:
             self.failed_at = now
         is_complete = not self.missing and (not self.failed or self.policy == "collect")
         if is_complete and self.released_at is None:
             self.released_at = now
-        self.plan(now)
+        if not was_unsent:
+            self.plan(now)
 
     def lapse(self, now: float) -> None:
         """If its time is over, it fails."""
@@ -160,11 +164,12 @@ class Latch(msgspec.Struct, gc=False):
                 self.failed_at = now
                 self.plan(now)
 
-    def plan(self, now: float, lease: float = SENDER_AWAY) -> None:
-        """Say when to look at it next, or to forget it; ``lease``: until when somebody sends."""
+    def plan(self, now: float) -> None:
+        """Say when to look at it next, or to forget it. What is unsent has just been released."""
+        self.sender = ""
         is_closed = self.released_at is not None or self.failed_at is not None
         if self.unsent:
-            self.look_at, self.forget_at = now + lease, NEVER
+            self.look_at, self.forget_at = now + SENDER_AWAY, NEVER
         elif is_closed:
             self.look_at, self.forget_at = NEVER, now + self.keep
         else:
@@ -173,22 +178,34 @@ class Latch(msgspec.Struct, gc=False):
             if not pause / 2 <= self.look_at - now <= pause:
                 self.look_at = min(now + pause, NEVER if self.until is None else self.until)
 
-    def look(self, now: float, lease: float) -> bool:
-        """Somebody looks at it now; returns whether it has something to be sent."""
-        self.lapse(now)
-        if not self.unsent:
-            self.audits = min(self.audits + 1, MOST_AUDITS)
-        self.plan(now, lease)
-        return self.unsent > 0
+    def is_for(self, sender: str, now: float) -> bool:
+        """Whether something is unsent, and this one may be its sender."""
+        return self.unsent > 0 and (self.sender in ("", sender) or self.look_at <= now)
 
-    def page(self, limit: int) -> "Page | None":
-        """The next of what is released and not confirmed."""
-        if self.failed_at is not None and self.sent_on_failure < self.held_on_failure:
+    def take(self, sender: str, now: float, lease: float) -> bool:
+        """Make this one the sender for so long, if it may be; returns whether it is."""
+        if not self.is_for(sender, now):
+            return False
+        self.sender, self.look_at = sender, now + lease
+        return True
+
+    def look(self, sender: str, now: float, lease: float) -> bool:
+        """This one looks at it, which is due; returns whether it is its sender."""
+        self.lapse(now)
+        if self.unsent:
+            return self.take(sender, now, lease)
+        self.audits = min(self.audits + 1, MOST_AUDITS)
+        self.plan(now)
+        return False
+
+    def page(self, limit: int, *, is_failure: bool) -> "Page | None":
+        """The next of one line that is released and not confirmed."""
+        start, held, at = self.sent, self.held, self.released_at
+        if is_failure:
             start, held, at = self.sent_on_failure, self.held_on_failure, self.failed_at
-            return Page(True, start, min(start + limit, held), at)
-        if self.released_at is not None and self.sent < self.held:
-            return Page(False, self.sent, min(self.sent + limit, self.held), self.released_at)
-        return None
+        if at is None or start >= held:
+            return None
+        return Page(start, min(start + limit, held), at)
 
     def confirm(self, sent: Unsent, now: float) -> bool:
         """These are sent; returns whether it has released them (and not one of its name before)."""
@@ -199,7 +216,8 @@ class Latch(msgspec.Struct, gc=False):
             self.sent_on_failure = max(self.sent_on_failure, min(sent.stop, self.held_on_failure))
         else:
             self.sent = max(self.sent, min(sent.stop, self.held))
-        self.plan(now)
+        if not self.unsent:
+            self.plan(now)
         return True
 
     def is_numbered(self, name: str) -> bool:

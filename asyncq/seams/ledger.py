@@ -5,10 +5,23 @@ the last one is ok the latch releases what it holds. A chain is latches of one p
 of many, a node of a graph a latch of as many as it depends on, an outbox a latch of none.
 
 What is held, and the values of the parts, lie here and in no queue. What was released is not sent
-by the ledger: it is *unsent* until whoever has published it confirms that. Normally that is who
-brought the last part: `apply` returns the latches that have something unsent, also to who brings a
-part for the second time. So a worker that dies in between is no loss: its message is not settled
-yet, and the next one brings the part again. `due` finds what nobody is at work on any more.
+by the ledger: it is *unsent* until whoever has published it confirms that, page by page. There are
+two *lines* of it, what was held and what is sent on failure, and neither waits for the other.
+
+A latch that has something unsent has one *sender* at a time:
+
+- who released it becomes its sender, and has `SENDER_AWAY` seconds. Each time that it asks for
+  something `unsent`, or brings a part again, it has as many from then on;
+- who comes meanwhile is told nothing, and need do nothing: what is unsent is remembered here. That
+  holds as well for who releases the other line meanwhile: the sender finds it;
+- when the sender's time is over, who comes next is the sender: who brings a part, who asks for
+  something unsent, and if nobody does, who is told so by `due`. A sender that comes back too late
+  gets nothing any more, but may confirm what it has sent: that is true whoever says so;
+- when nothing is unsent any more, it has none. Nor has what a registry released
+  (`asyncq.seams.registry`): whoever comes first is its sender.
+
+So a sender that dies is no loss, and costs its time and what it takes until somebody looks. What it
+had published and not confirmed is published again, under the same ids.
 
 What is applied twice, or late, changes nothing:
 
@@ -33,8 +46,8 @@ from asyncq.language.effects import Arrive, Hold, Send
 
 PAGE = 100
 """How many messages of a release are sent at a time."""
-SENDER_AWAY = 15.0
-"""Seconds after a release until somebody else than who caused it looks whether it is sent."""
+SENDER_AWAY = 5.0
+"""Seconds for which a sender may be silent until another sends what is unsent."""
 FIRST_AUDIT, LONGEST_AUDIT = 60.0, 3600.0
 """Seconds for which a latch is open until somebody looks why; twice as long each time."""
 
@@ -69,7 +82,7 @@ class LatchState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Unsent(msgspec.Struct, frozen=True, gc=False):
-    """Some of what a latch has released, in its order."""
+    """A page of what a latch has released, in its order."""
 
     latch: str
     is_failure: bool
@@ -88,7 +101,7 @@ class Due(NamedTuple):
 
     latch: str
     has_unsent: bool
-    """What it has released is to be sent. Else it is open for long: do its parts have records?"""
+    """Who is told is its sender now. Else it is open for long: do its parts have records?"""
 
 
 class Missing(NamedTuple):
@@ -103,31 +116,41 @@ class Missing(NamedTuple):
 class Ledger(Protocol):
     """Keeps the latches of one store: the backend's.
 
-    Methods raise `BackendUnavailable` where the store does not answer; to call again is safe.
+    ``sender`` is a word that says who asks, a process say, and that nobody else ever is; it is not
+    empty. Methods raise `BackendUnavailable` where the store does not answer; to call again is
+    safe.
     """
 
-    async def apply(self, effects: Sequence[Hold | Arrive]) -> Sequence[str]:
+    async def apply(self, effects: Sequence[Hold | Arrive], sender: str) -> Sequence[str]:
         """Carry these out in their order; one after the other, or all at once.
 
-        Returns those of their latches that have something unsent.
+        Returns those of their latches whose sender this one is then.
 
         Raises:
             BackendError: one is larger than the store takes.
         """
         ...
 
-    async def unsent(self, latch: str, limit: int = PAGE) -> Unsent | None:
-        """The next of what it has released and nobody has confirmed; None if there is none."""
+    async def unsent(
+        self, latch: str, sender: str, *, is_failure: bool, limit: int = PAGE
+    ) -> Unsent | None:
+        """The next of one line that nobody has confirmed; None: there is none, or another sends.
+
+        The sender's time begins anew, also if all that is unsent is in the other line.
+        """
         ...
 
     async def confirm(self, unsent: Unsent) -> None:
-        """These are sent."""
+        """These are sent, and all before them in their line. To say so again changes nothing."""
         ...
 
-    async def due(self, limit: int = PAGE, *, lease: float = SENDER_AWAY) -> Sequence[Due]:
+    async def due(
+        self, sender: str, limit: int = PAGE, *, lease: float = SENDER_AWAY
+    ) -> Sequence[Due]:
         """Latches that somebody should look at, each told to one caller for so many seconds.
 
-        A latch whose time is over fails here, and has unsent what it sends on failure.
+        Of what is unsent the caller is the sender then. A latch whose time is over fails here, and
+        has unsent what it sends on failure.
         """
         ...
 

@@ -36,7 +36,8 @@ from asyncq.seams.broker import (
 )
 from asyncq.texts import counted
 from asyncq.worker.followups import Following, FollowUps, left_of
-from asyncq.worker.latches import Latches, Publish, arrivals, effects_of
+from asyncq.worker.latches import Latches, arrivals, effects_of
+from asyncq.worker.releases import Publish
 
 log = get_logger(__name__)
 

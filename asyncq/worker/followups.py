@@ -2,7 +2,8 @@
 
 Not settled, a message is what remembers them: whoever has it next finds its outcome, and does what
 that says. Nobody waits for a queue that is full or a broker that is away: the message is given back
-with what is left to be done, for a little later.
+with what is left to be done, for a little later. What its end has done to latches is remembered by
+the ledger, with all that they release: that is tried once and holds up nobody.
 """
 
 import asyncio
@@ -15,7 +16,6 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from asyncq.errors import (
-    AsyncqError,
     BackendUnavailable,
     BrokerUnavailable,
     ConfigurationError,
@@ -28,7 +28,8 @@ from asyncq.language.message import UNREADABLE
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
 from asyncq.seams.broker import MAX_BATCH, Ack, Completion, Delivery, Nack, Reject, Settlement
-from asyncq.worker.latches import Latches, Publish, latches_of
+from asyncq.worker.latches import Latches, latches_of
+from asyncq.worker.releases import Publish
 
 log = get_logger(__name__)
 
@@ -36,7 +37,7 @@ LATER = 1.0  # seconds until what could not be done is tried again
 LEFT = "asyncq-left-to-do"  # header: what follows from a message that has ended
 MOST_RELEASES = 4  # latches whose messages are sent at a time
 MOST_LEFT = 1024 * 1024  # bytes of that; of more the record tells
-BACKEND, RELEASES = "the backend", "the queues of a workflow"  # what may be in the way
+BACKEND = "the backend"  # it may be in the way
 AWAY = 5.0  # seconds until a broker that did not take what follows is tried again
 
 
@@ -79,7 +80,8 @@ class FollowUps:
         settle: Callable[[Iterable[Completion]], None],
     ) -> None:
         self._latches = latches
-        self._applying: dict[Following, None] = {}  # something is done before it is sent
+        # Something is done before these are sent; what is left of each.
+        self._applying: dict[Following, Following] = {}
         self._to_apply: list[Following] = []
         self._news = asyncio.Event()
         self._releasing = anyio.Semaphore(MOST_RELEASES)
@@ -133,32 +135,20 @@ class FollowUps:
         for item, own in zip(items, theirs, strict=True):
             if own:
                 together[frozenset(own)].append(item)
+                if item in self._applying:
+                    self._applying[item] = msgspec.structs.replace(item, first=())
         for names, mine in together.items():
             group.start_soon(self._release, names, mine)
 
     async def _release(self, latches: Iterable[str], items: Sequence[Following]) -> None:
         """Send what some latches have released, and go on with what has released it."""
-        errors: list[Exception] = []
         async with self._releasing:
-            for latch in latches:  # one that cannot be sent is to hold up none of the others
-                try:
-                    await self._latches.release(latch)
-                except AsyncqError as error:
-                    errors.append(error)
-                # It must survive.
-                except Exception as error:
-                    log.exception("what a workflow has released cannot be sent")
-                    errors.append(error)
-        if errors:
-            self._not_applied(items, errors[0])
-        else:
-            self._end_outage(RELEASES)
-            self._applied(items)
+            for latch in latches:
+                await self._latches.release(latch)
+        self._applied(items)
 
     def _applied(self, items: Iterable[Following]) -> None:
-        ready = [item for item in items if item in self._applying]
-        for item in ready:
-            del self._applying[item]
+        ready = [item for item in items if self._applying.pop(item, None) is not None]
         self.waiting -= len(ready)
         if ready:
             self._do([msgspec.structs.replace(item, first=()) for item in ready])
@@ -166,19 +156,16 @@ class FollowUps:
     def _not_applied(
         self, items: Iterable[Following], error: Exception, pause: float = LATER
     ) -> None:
-        left = [item for item in items if item in self._applying]
-        for item in left:
-            del self._applying[item]
+        left = [item for item in items if self._applying.pop(item, None) is not None]
         self.waiting -= len(left)
-        is_backend = isinstance(error, BackendUnavailable | ConfigurationError)
-        self._fails(error, BACKEND if is_backend else RELEASES)
+        self._fails(error, BACKEND)
         self._put_off(left, pause)
 
     def send(self, items: Sequence[Following]) -> None:
         """Do what follows from each, and then settle it."""
         if any(item.first for item in items) and not self._is_over:
             later = [item for item in items if item.first]
-            self._applying |= dict.fromkeys(later)
+            self._applying |= {item: item for item in later}
             self._to_apply += later
             self.waiting += len(later)
             self._news.set()
@@ -202,7 +189,7 @@ class FollowUps:
     def give_up(self) -> None:
         """Leave what is not sent yet to the next worker."""
         self._is_over = True
-        left, self._applying = list(self._applying), {}
+        left, self._applying = list(self._applying.values()), {}
         self._to_apply.clear()
         self.waiting -= len(left)
         self._put_off(left, LATER)
@@ -307,7 +294,13 @@ class FollowUps:
             outage.end()
 
     def _put_off(self, items: Iterable[Following], pause: float) -> None:
-        self._settle([Completion(_later(item, pause)) for item in items])
+        """Give these back; but settle those of which nothing is left."""
+        self._settle(
+            [
+                Completion(_later(item, pause) if item.first or item.sends else item.settlement)
+                for item in items
+            ]
+        )
 
 
 class Left(msgspec.Struct, frozen=True, array_like=True, gc=False):

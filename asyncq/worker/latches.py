@@ -1,40 +1,30 @@
-"""Latches as a worker has to do with them: what arrives at them, what they release, who is missing.
+"""Latches as a worker has to do with them: what arrives at them, which are due, who is missing.
 
-What is promised is in `asyncq.seams.ledger`.
+What is promised is in `asyncq.seams.ledger`; what they release is sent in
+`asyncq.worker.releases`.
 """
 
-import asyncio
 import random
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import anyio
 import msgspec
 
-from asyncq.errors import (
-    AsyncqError,
-    BackendError,
-    BackendUnavailable,
-    BrokerUnavailable,
-    ConfigurationError,
-    QueueFull,
-    Refused,
-)
-from asyncq.language.effects import Append, Arrive, Effect, Hold, Send
-from asyncq.language.message import End, Outcome, Succeeded, Unreadable
+from asyncq.errors import AsyncqError, ConfigurationError
+from asyncq.language.effects import Append, Arrive, Effect, Hold
+from asyncq.language.message import End, Outcome, Succeeded, Unreadable, new_id
 from asyncq.language.record import Record
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
 from asyncq.seams.backend import Backend
+from asyncq.seams.ledger import Ledger
+from asyncq.worker.releases import Publish, Releases
 
 log = get_logger(__name__)
 
 MOST_VALUE = 256 * 1024  # bytes of an outcome that a latch keeps; a larger one is in its record
 LOOK = 5.0  # seconds between two looks for latches that nobody looks after
-AWAY = 5.0  # seconds until a broker that did not take what was released is tried again
 MOST_AUDITED = 10_000  # parts of one latch whose records are looked for at a time
-
-Publish = Callable[[Sequence[Send]], Sequence["asyncio.Future[None]"]]
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -65,13 +55,11 @@ class Latches:
 
     def __init__(self, backend: Backend, publish: Publish) -> None:
         self._backend = backend
-        self._publish = publish
-        self._releasing: dict[str, anyio.Event] = {}
-        self._done: dict[str, set[str]] = {}  # of what is released in part, ids that were taken
-        self._away: dict[str, tuple[float, BrokerUnavailable]] = {}  # and until when: loop time
+        self._sender = new_id()
+        self._releases = Releases(backend, publish, self._sender)
 
     async def apply(self, effects: Sequence[Hold | Arrive | Append]) -> Sequence[str]:
-        """Carry these out; returns the latches that have something unsent.
+        """Carry these out; returns the latches that this worker is to `release`.
 
         Raises:
             BackendUnavailable, BackendError: some may not have been; to call again is safe.
@@ -89,90 +77,28 @@ class Latches:
                 "a task is part of a workflow, which this app's backend cannot keep: give the app "
                 "one that can, as in backend='redis://localhost'"
             )
-        return await offers.ledger.apply([e for e in effects if not isinstance(e, Append)])
+        rest = [each for each in effects if not isinstance(each, Append)]
+        return await offers.ledger.apply(rest, self._sender)
 
     async def release(self, latch: str) -> None:
-        """Send all that it has released, one caller after the other.
-
-        Raises:
-            QueueFull, BrokerUnavailable, …: some is not sent, as publishing it raises.
-            BackendUnavailable, BackendError: as the ledger raises.
-        """
-        while (under_way := self._releasing.get(latch)) is not None:
-            await under_way.wait()  # then there is nothing left, or we try what did not go
-        under_way = self._releasing[latch] = anyio.Event()
-        try:
-            await self._release(latch)
-        finally:
-            del self._releasing[latch]
-            under_way.set()
-
-    async def _release(self, latch: str) -> None:
-        if (ledger := self._backend.offers.ledger) is None:
-            return
-        while (page := await ledger.unsent(latch)) is not None:
-            done = self._done.get(latch, set())
-            sends = [_from_now(send, page.released_at) for send in page.sends]
-            error = await self._send([send for send in sends if send.envelope.id not in done])
-            if error is None:
-                self._done.pop(latch, None)
-                await ledger.confirm(page)
-                continue
-            # What was taken may have run by the time that the rest is: it is not sent again.
-            self._done[latch] = {send.envelope.id for send in sends} - error.ids
-            left = next(at for at, send in enumerate(sends) if send.envelope.id in error.ids)
-            if left:
-                await ledger.confirm(msgspec.structs.replace(page, stop=page.start + left))
-            raise error.error
-
-    async def _send(self, sends: Sequence[Send]) -> "_NotSent | None":
-        """Publish; the messages that were not taken and may be later, and why."""
-        groups: dict[tuple[str, str], list[Send]] = defaultdict(list)
-        failed: list[tuple[set[str], BaseException]] = []
-        now = asyncio.get_running_loop().time()
-        for send in sends:
-            until, why = self._away.get(send.broker, (0.0, None))
-            if why is not None and until > now:
-                failed.append(({send.envelope.id}, why))
-            else:
-                groups[send.broker, send.envelope.queue].append(send)
-        published: list[tuple[str, set[str], asyncio.Future[None]]] = []
-        for (broker, _), group in groups.items():
-            ids = {send.envelope.id for send in group}
-            try:
-                published += [(broker, ids, future) for future in self._publish(group)]
-            except ConfigurationError as error:
-                failed.append((ids, error))
-        for broker, ids, future in published:
-            try:
-                await future
-            except QueueFull as error:
-                if left := ids & error.envelope_ids:
-                    failed.append((left, error))
-            except Refused as error:
-                log.error("what a workflow sends will never be sent: %s", error)  # noqa: TRY400 - its trace says nothing
-                if left := ids - error.envelope_ids:
-                    failed.append((left, error))
-            except BrokerUnavailable as error:
-                # Each that waits for it would take as long as publishing may.
-                self._away[broker] = (asyncio.get_running_loop().time() + AWAY, error)
-                failed.append((ids, error))
-            except AsyncqError as error:
-                failed.append((ids, error))
-        if not failed:
-            return None
-        return _NotSent(set[str]().union(*(ids for ids, _ in failed)), failed[0][1])
+        """Try once to send what it has released; what does not go is tried again."""
+        await self._releases.send(latch)
 
     async def look_after(self) -> None:
         """As long as the worker runs: send what nobody sends, find what nobody has told."""
         ledger = self._backend.offers.ledger
         if ledger is None:
             return
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._releases.run)
+            await self._look_for_due(ledger)
+
+    async def _look_for_due(self, ledger: Ledger) -> None:
         outage = Outage("workflows are not looked after", "workflows are looked after again")
         while True:
             await anyio.sleep(LOOK * (0.5 + random.random()))  # noqa: S311 - to spread them
             try:
-                due = await ledger.due()
+                due = await ledger.due(self._sender)
             except AsyncqError as error:
                 outage.fail(error)
                 continue
@@ -194,25 +120,18 @@ class Latches:
                 outage.end()
 
     async def _look_at(self, latch: str, *, has_unsent: bool) -> None:
-        if not has_unsent:
-            has_unsent = await self.audit(latch)
-        if has_unsent:
-            try:
-                await self.release(latch)
-            except (BackendUnavailable, BackendError):
-                raise
-            except AsyncqError as error:  # a queue that is full, say: it is due again
-                log.warning("what a workflow has released is not sent yet: %s", error)
+        if has_unsent or await self.audit(latch):
+            await self.release(latch)
 
     async def audit(self, latch: str) -> bool:
         """Have those of its parts arrive that have ended though nobody told it.
 
-        Returns whether it has something unsent then.
+        Returns whether this worker is to `release` it then.
         """
         ledger = self._backend.offers.ledger
         if ledger is None:
             return False
-        cursor, has_unsent, looked_for = "", False, 0
+        cursor, is_ours, looked_for = "", False, 0
         while looked_for < MOST_AUDITED:
             missing = await ledger.missing(latch, cursor)
             looked_for += len(missing.ids)
@@ -224,15 +143,10 @@ class Latches:
             ]
             if found:
                 log.info("a workflow waited for %d of its tasks that have ended", len(found))
-                has_unsent = bool(await ledger.apply(found)) or has_unsent
+                is_ours = bool(await ledger.apply(found, self._sender)) or is_ours
             if not (cursor := missing.cursor):
                 break
-        return has_unsent
-
-
-class _NotSent(msgspec.Struct, frozen=True):
-    ids: set[str]
-    error: BaseException
+        return is_ours
 
 
 def latches_of(effects: Iterable[Effect]) -> set[str]:
@@ -245,13 +159,3 @@ def _arrival_of(record: Record, latch: str, part: str) -> Arrive:
         if isinstance(effect, Arrive) and (effect.latch, effect.part) == (latch, part):
             return effect
     return arrivals([End(latch, part)], record.outcome)[0]
-
-
-def _from_now(send: Send, released_at: float) -> Send:
-    """What was held counts its times from its release."""
-    envelope = send.envelope
-    if envelope.eta is None and envelope.expires is None:
-        return send
-    eta = None if envelope.eta is None else released_at + envelope.eta
-    expires = None if envelope.expires is None else released_at + envelope.expires
-    return Send(msgspec.structs.replace(envelope, eta=eta, expires=expires), send.broker)

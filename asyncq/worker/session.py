@@ -45,9 +45,10 @@ from asyncq.worker.completer import Completer
 from asyncq.worker.drain import Stragglers
 from asyncq.worker.executor import Executor
 from asyncq.worker.fetcher import Fetcher
-from asyncq.worker.latches import Latches, Publish
+from asyncq.worker.latches import Latches
 from asyncq.worker.leases import Renew, renew_lease, sweep
 from asyncq.worker.pool import Pool, Slots
+from asyncq.worker.releases import Publish
 
 log = get_logger(__name__)
 

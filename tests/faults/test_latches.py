@@ -55,6 +55,28 @@ async def test_a_worker_may_die_between_any_two_steps_of_a_latch(
     see_that_no_body_ran(bench, in_vain)
 
 
+async def test_what_a_dead_sender_leaves_is_sent_by_another(
+    either_bench: Bench[Bed], report: Report
+) -> None:
+    """After its death between apply and sending, between two pages, and before one is confirmed."""
+    bench = either_bench
+    is_one_store = bench.backend == bench.bed.url
+    bench.configure(lease=2.0, concurrency=8, max_crashes=1000)
+    async with bench.app() as app:
+        for point in ("applied", "page-read", "page-sent"):
+            doomed = bench.hire(die_at=point)
+            with anyio.fail_after(PATIENCE):
+                while doomed.exit_code is None:
+                    await bench.send(app, 1, "fan")
+                    await anyio.sleep(1.0)
+            assert doomed.exit_code == DIED
+        await bench.hired()
+        findings = await see_that_all_followed(bench)
+    report(findings)
+    if bench.bed.keeps_hold and is_one_store:
+        assert findings.overlapped == findings.repeated == 0, findings
+
+
 async def test_a_chord_has_one_end_though_a_zombie_goes_on(
     either_bench: Bench[Bed], report: Report
 ) -> None:
@@ -79,12 +101,14 @@ async def test_chords_outlive_kills_of_all_that_run_them(
 ) -> None:
     bench = either_bench
     bench.configure(lease=2.0, max_crashes=1000)
+    in_vain: list[str] = []
     async with bench.app() as app:
-        await bench.send(app, FORKS, "fork", seconds=0.02)
-        in_vain = ids_of(await bench.send(app, FORKS // 4, "fork_in_vain", seconds=0.02))
         for _ in range(3):
-            worker = await bench.hired()
+            # Some each time: a worker may do much before it is seen that it has done enough.
+            await bench.send(app, FORKS // 2, "fork", seconds=0.02)
+            in_vain += ids_of(await bench.send(app, FORKS // 8, "fork_in_vain", seconds=0.02))
             seen = len(bench.ended())
+            worker = await bench.hired()
             await until(lambda: len(bench.ended()) > seen + FORKS // 2, PATIENCE, "some end")  # noqa: B023 - called at once
             worker.kill()
         await bench.hired()

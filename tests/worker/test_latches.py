@@ -1,10 +1,8 @@
 """Latches, by a chord made by hand: what becomes of its body, whatever store and broker it has."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
-import anyio
 import msgspec
 import pytest
 from anyio import fail_after, sleep
@@ -12,14 +10,12 @@ from anyio import fail_after, sleep
 from asyncq.app import App
 from asyncq.client.context import Context
 from asyncq.config import Config
-from asyncq.drivers import table as drivers
-from asyncq.errors import BackendUnavailable, BrokerUnavailable, QueueFull, TaskFailed
-from asyncq.language.effects import Append, Arrive, Effect, Hold, Send
+from asyncq.errors import BackendUnavailable, TaskFailed
+from asyncq.language.effects import Append, Arrive, Hold, Send
 from asyncq.language.message import (
     End,
     Failed,
     Failure,
-    Outcome,
     Succeeded,
     derived_id,
     new_id,
@@ -27,81 +23,14 @@ from asyncq.language.message import (
 from asyncq.language.policies import Retry
 from asyncq.language.record import Record
 from asyncq.language.signature import Signature
-from asyncq.language.topology import Queue
-from asyncq.seams.ledger import Ledger
 from asyncq.worker import latches
 from asyncq.worker.latches import Latches
 from tests.chords import begin, chord
-from tests.client.given import PATIENCE, WatchedBroker, until
+from tests.client.given import PATIENCE, until
+from tests.worker.chord_tasks import Tasks, ledger_of
 from tests.worker.combinations import any_app
 
 __all__ = ["any_app"]  # a fixture
-
-_read = msgspec.msgpack.Decoder(Outcome).decode
-
-
-def ledger_of(app: App) -> Ledger:
-    ledger = app.client.backend.offers.ledger
-    assert ledger is not None
-    return ledger
-
-
-class Tasks:
-    """What chords of these tests are made of."""
-
-    def __init__(self, app: App) -> None:
-        self.app = app
-        self.ran: list[str] = []
-        self.values: list[Any] = []
-        self.are_well = False
-
-        @app.task(keep_result=0)
-        async def square(n: int) -> int:
-            self.ran.append(f"square {n}")
-            return n * n
-
-        @app.task(retry=Retry(times=1, base=0.001, jitter=False))
-        async def flaky(context: Context, n: int) -> int:
-            if context.attempt == 1:
-                raise ValueError("not yet")
-            return n
-
-        @app.task
-        async def ill() -> int:
-            if not self.are_well:
-                raise ValueError("ill")
-            return -1
-
-        @app.task
-        async def body(root: str, count: int) -> list[Any]:
-            self.ran.append("body")
-            parts = await ledger_of(app).parts(root, [str(n) for n in range(count)])
-            values: list[Any] = []
-            for part in parts:
-                assert part is not None
-                outcome = _read(part.value)
-                is_value = isinstance(outcome, Succeeded)
-                values.append(
-                    msgspec.msgpack.decode(outcome.value) if is_value else type(outcome).__name__
-                )
-            self.values = values
-            return values
-
-        @app.task
-        async def failed(root: str) -> None:
-            self.ran.append("failed")
-
-        self.square, self.flaky, self.ill = square, flaky, ill
-        self.body, self.failed = body, failed
-
-    def chord(self, root: str, parts: Sequence[Signature[Any]], **more: Any) -> list[Effect]:
-        body, failed = self.body.s(root, len(parts)), self.failed.s(root)
-        return chord(self.app, root, parts, body, failed, **more)
-
-    async def done(self, root: str) -> Any:
-        """What the body has returned."""
-        await until(lambda: "body" in self.ran)
-        return await self.app.result(derived_id(root, "body")).get(timeout=PATIENCE)
 
 
 async def test_the_body_of_a_chord_runs_once_when_all_its_parts_have_ended(any_app: App) -> None:
@@ -242,55 +171,6 @@ async def test_a_task_that_fails_begins_nothing(any_app: App) -> None:
     assert tasks.ran == []
 
 
-async def test_what_a_broker_has_taken_is_not_sent_again_for_what_another_does_not_take(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Nor does anything else wait for the one that is away."""
-    monkeypatch.setattr("asyncq.worker.followups.LATER", 0.05)
-    monkeypatch.setattr("asyncq.worker.latches.AWAY", 0.1)
-    monkeypatch.setitem(drivers.BROKERS, "watched", "tests.client.given:WatchedBroker")
-    app = App(
-        brokers={"default": f"memory://{new_id()}", "other": f"watched://{new_id()}"},
-        queues=[Queue("there", broker="other")],
-        config=Config(publish_timeout=0.3),
-    )
-    tasks = Tasks(app)
-    ran: list[str] = []
-
-    @app.task(keep_result=0)
-    async def note(text: str) -> None:
-        ran.append(text)
-
-    @app.task
-    async def start(context: Context) -> None:
-        client, end = app.client, (End(context.id, "0"), End(f"{context.id}-2", "0"))
-        [part] = client.follow_up(tasks.square.s(1), derived_id(context.id, "part"), end)
-        there = client.follow_up(note.options(queue="there").s("there"), new_id())
-        here = client.follow_up(note.s("here"), new_id())
-        second = client.follow_up(note.options(queue="there").s("second"), new_id())
-        held = [Hold(context.id, 1, (*there, *here)), Hold(f"{context.id}-2", 1, tuple(second))]
-        begin(context, [*held, part])
-
-    async with app:
-        other = app.client.brokers["other"]
-        assert isinstance(other, WatchedBroker)
-        other.fail = lambda _: BrokerUnavailable("it is away")
-        async with app.worker():
-            await start.enqueue()
-            await until(lambda: ran == ["here"])
-            for _ in range(5):
-                await (await tasks.square.options(keep_result=5.0).enqueue(3)).get(timeout=PATIENCE)
-            await sleep(1.0)
-            assert ran == ["here"]
-            depth = await app.queues.depth("default")
-            assert (depth.delayed or 0) + (
-                depth.in_flight or 0
-            ) == 1  # the part, until both are sent
-            other.fail = lambda _: None
-            await until(lambda: len(ran) == 3)
-    assert sorted(ran) == ["here", "second", "there"]
-
-
 async def test_what_a_record_of_others_does_not_tell_arrives_all_the_same(any_app: App) -> None:
     tasks = Tasks(any_app)
 
@@ -299,7 +179,7 @@ async def test_what_a_record_of_others_does_not_tell_arrives_all_the_same(any_ap
         [hold, part] = tasks.chord(root, [tasks.square.s(2)])
         assert isinstance(hold, Hold)
         assert isinstance(part, Send)
-        await ledger_of(any_app).apply([hold])
+        await ledger_of(any_app).apply([hold], "a client")
         gone = Failed(Failure("Gone", "by an older worker"))
         again = msgspec.structs.replace(part.envelope, again=True)
         await client.send([Send(again, part.broker)])[0]
@@ -309,39 +189,6 @@ async def test_what_a_record_of_others_does_not_tell_arrives_all_the_same(any_ap
             with fail_after(PATIENCE):
                 while not await any_app.dead.list("default"):  # noqa: ASYNC110 - there is no event
                     await sleep(0.01)
-
-
-async def test_what_a_queue_has_no_room_for_stays_released(any_app: App) -> None:
-    any_app = App(
-        any_app.url.reveal(),
-        backend=any_app.backend_url.reveal(),
-        queues=[Queue("small", max_length=1)],
-    )
-    tasks = Tasks(any_app)
-
-    @any_app.task
-    async def start(context: Context) -> str:
-        body = tasks.body.options(queue="small").s(context.id, 1)
-        begin(context, chord(any_app, context.id, [tasks.square.s(3)], body))
-        return context.id
-
-    async with any_app:
-        in_the_way = 0
-        with suppress(QueueFull):
-            while True:
-                await tasks.failed.options(queue="small").enqueue("in the way")
-                in_the_way += 1
-        async with any_app.worker(queues=["default"]):
-            root = await (await start.enqueue()).get(timeout=PATIENCE)
-            await until(lambda: tasks.ran == ["square 3"])
-            await sleep(0.5)
-            [state] = await ledger_of(any_app).look([root])
-            assert state is not None
-            assert (state.is_released, state.unsent) == (True, 1)
-
-            async with any_app.worker(queues=["small"]):
-                assert await tasks.done(root) == [9]
-    assert sorted(tasks.ran) == ["body", *["failed"] * in_the_way, "square 3"]
 
 
 async def test_a_part_that_nobody_knows_fails_its_chord(any_app: App) -> None:
@@ -364,32 +211,6 @@ async def test_a_part_that_nobody_knows_fails_its_chord(any_app: App) -> None:
         await until(lambda: tasks.ran == ["failed"])
 
 
-async def test_what_is_held_is_in_no_queue_and_goes_to_any_broker() -> None:
-    app = App(
-        brokers={"default": f"memory://{new_id()}", "other": f"memory://{new_id()}"},
-        queues=[Queue("there", broker="other")],
-    )
-    tasks = Tasks(app)
-    opened = anyio.Event()
-
-    @app.task
-    async def wait() -> int:
-        await opened.wait()
-        return 1
-
-    @app.task
-    async def start(context: Context) -> str:
-        body = tasks.body.options(queue="there").s(context.id, 1)
-        begin(context, chord(app, context.id, [wait.s()], body))
-        return context.id
-
-    async with app, app.worker():
-        root = await (await start.enqueue()).get(timeout=PATIENCE)
-        assert await app.queues.purge("there") == 0
-        opened.set()
-        assert await tasks.done(root) == [1]
-
-
 async def test_what_was_recorded_by_others_is_found_and_arrives(any_app: App) -> None:
     tasks = Tasks(any_app)
 
@@ -399,7 +220,7 @@ async def test_what_was_recorded_by_others_is_found_and_arrives(any_app: App) ->
         hold = effects[0]
         assert isinstance(hold, Hold)
         ledger = ledger_of(any_app)
-        await ledger.apply([hold])  # its parts are nowhere
+        await ledger.apply([hold], "a client")  # its parts are nowhere
         found = [
             Record(derived_id(root, "0"), Succeeded(msgspec.Raw(b"\x07")), effects=None),
             Record(derived_id(root, "1"), Failed(Failure("Gone", "it was purged")), effects=None),
@@ -440,29 +261,6 @@ async def test_a_chord_whose_time_is_over_fails_by_itself(
         async with any_app.worker(queues=[queue]):  # too late
             await until(lambda: "square 2" in tasks.ran)
     assert "body" not in tasks.ran
-
-
-async def test_a_delay_of_what_is_held_counts_from_its_release(any_app: App) -> None:
-    tasks = Tasks(any_app)
-
-    @any_app.task
-    async def start(context: Context) -> str:
-        [hold, *members] = tasks.chord(context.id, [tasks.square.s(2)])
-        assert isinstance(hold, Hold)
-        [body] = hold.sends
-        envelope = msgspec.structs.replace(body.envelope, eta=0.5, expires=3600.0)
-        begin(
-            context, [msgspec.structs.replace(hold, sends=(Send(envelope, body.broker),)), *members]
-        )
-        return context.id
-
-    async with any_app, any_app.worker():
-        root = await (await start.enqueue()).get(timeout=PATIENCE)
-        await until(lambda: tasks.ran == ["square 2"])
-        await sleep(0.2)
-        assert tasks.ran == ["square 2"]
-
-        assert await tasks.done(root) == [4]
 
 
 async def test_an_outcome_too_large_for_a_latch_is_in_its_record(any_app: App) -> None:

@@ -77,6 +77,14 @@ class StoredLedger:
             self._latches[hold.latch] = StoredLatch(hold, now)
             self.plan(hold.latch)
 
+    def take(self, name: str, sender: str, now: float) -> bool:
+        """Make this one its sender, if it may be; returns whether it is."""
+        found = self.get(name, now)
+        if found is None or not found.latch.take(sender, now, SENDER_AWAY):
+            return False
+        self.plan(name)
+        return True
+
     def plan(self, name: str) -> None:
         """It has changed."""
         self._looks.note(name)
@@ -124,8 +132,8 @@ class MemoryLedger:
         self._store = store
         self._clock = clock
 
-    async def apply(self, effects: Sequence[Hold | Arrive]) -> Sequence[str]:
-        unsent: dict[str, None] = {}
+    async def apply(self, effects: Sequence[Hold | Arrive], sender: str) -> Sequence[str]:
+        names = dict.fromkeys(effect.latch for effect in effects)
         async with self._store.visit():
             now, ledger = self._clock.now(), self._store.ledger
             for effect in effects:
@@ -137,21 +145,22 @@ class MemoryLedger:
                 if isinstance(effect, Arrive):
                     found.latch.arrive(found, effect, now)
                     ledger.plan(effect.latch)
-                if found.latch.unsent:
-                    unsent[effect.latch] = None
-        return list(unsent)
+            return [name for name in names if ledger.take(name, sender, now)]
 
-    async def unsent(self, latch: str, limit: int = PAGE) -> Unsent | None:
+    async def unsent(
+        self, latch: str, sender: str, *, is_failure: bool, limit: int = PAGE
+    ) -> Unsent | None:
         async with self._store.visit():
-            found = self._store.ledger.get(latch, self._clock.now())
-            if found is None:
+            now, ledger = self._clock.now(), self._store.ledger
+            found = ledger.get(latch, now)
+            if found is None or not ledger.take(latch, sender, now):
                 return None
-            page = found.latch.page(limit)
+            page = found.latch.page(limit, is_failure=is_failure)
             if page is None:
                 return None
-            held = found.on_failure if page.is_failure else found.sends
+            held = found.on_failure if is_failure else found.sends
             sends = [held[place] for place in range(page.start, page.stop)]
-            return Unsent(latch, page.is_failure, page.start, sends, page.released_at, page.stop)
+            return Unsent(latch, is_failure, page.start, sends, page.released_at, page.stop)
 
     async def confirm(self, unsent: Unsent) -> None:
         async with self._store.visit():
@@ -165,13 +174,15 @@ class MemoryLedger:
                 held.pop(place, None)
             ledger.plan(unsent.latch)
 
-    async def due(self, limit: int = PAGE, *, lease: float = SENDER_AWAY) -> Sequence[Due]:
+    async def due(
+        self, sender: str, limit: int = PAGE, *, lease: float = SENDER_AWAY
+    ) -> Sequence[Due]:
         due: list[Due] = []
         async with self._store.visit():
             now, ledger = self._clock.now(), self._store.ledger
             for name in islice(ledger.take_due(now), limit):
                 if (found := ledger.get(name, now)) is not None:
-                    due.append(Due(name, found.latch.look(now, lease)))
+                    due.append(Due(name, found.latch.look(sender, now, lease)))
                     ledger.plan(name)
         return due
 

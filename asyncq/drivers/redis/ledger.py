@@ -51,21 +51,21 @@ class RedisLedger:
         self._store = store
         self._link = link
 
-    async def apply(self, effects: Sequence[Hold | Arrive]) -> Sequence[str]:
+    async def apply(self, effects: Sequence[Hold | Arrive], sender: str) -> Sequence[str]:
         unsent: dict[str, None] = {}
-        piece, size = Piece(), 0
+        piece, size = Piece(2), 0
         for effect in effects:
             if piece.effects and (size > PIECE or len(piece.effects) == MAX_BATCH):
-                unsent |= dict.fromkeys(await self._apply(piece))
-                piece, size = Piece(), 0
+                unsent |= dict.fromkeys(await self._apply(piece, sender))
+                piece, size = Piece(2), 0
             size += piece.add(effect)
         if piece.effects:
-            unsent |= dict.fromkeys(await self._apply(piece))
+            unsent |= dict.fromkeys(await self._apply(piece, sender))
         return list(unsent)
 
-    async def _apply(self, piece: Piece) -> list[str]:
+    async def _apply(self, piece: Piece, sender: str) -> list[str]:
         try:
-            names = await self._link.script(_APPLY, self._base, *piece.args)
+            names = await self._link.script(_APPLY, self._base, sender, *piece.args)
             return [name.decode() for name in names]
         except (ReplyError, BackendUnavailable) as error:
             sizes = [(effect[1], piece.size) for effect in piece.effects]
@@ -75,21 +75,25 @@ class RedisLedger:
                 raise BackendError(f"latches cannot be written: {error}") from error
             raise
 
-    async def unsent(self, latch: str, limit: int = PAGE) -> Unsent | None:
-        reply = await self._ask(_UNSENT, latch, limit)
+    async def unsent(
+        self, latch: str, sender: str, *, is_failure: bool, limit: int = PAGE
+    ) -> Unsent | None:
+        reply = await self._ask(_UNSENT, latch, sender, int(is_failure), limit)
         if not reply:
             return None
-        is_failure, start, released_at, raw = reply
+        start, released_at, raw = reply
         sends = [send for each in raw if (send := _read_send(each)) is not None]
         at = released_at / 1000
-        return Unsent(latch, bool(is_failure), start, sends, at, start + max(len(raw), 1))
+        return Unsent(latch, is_failure, start, sends, at, start + max(len(raw), 1))
 
     async def confirm(self, unsent: Unsent) -> None:
         at = round(unsent.released_at * 1000)
         await self._ask(_CONFIRM, unsent.latch, int(unsent.is_failure), unsent.stop, at)
 
-    async def due(self, limit: int = PAGE, *, lease: float = SENDER_AWAY) -> Sequence[Due]:
-        reply = await self._ask(_DUE, limit, math.ceil(lease * 1000))
+    async def due(
+        self, sender: str, limit: int = PAGE, *, lease: float = SENDER_AWAY
+    ) -> Sequence[Due]:
+        reply = await self._ask(_DUE, sender, limit, math.ceil(lease * 1000))
         pairs = zip(reply[::2], reply[1::2], strict=True)
         return [Due(name.decode(), bool(has_unsent)) for name, has_unsent in pairs]
 

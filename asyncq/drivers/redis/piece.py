@@ -17,7 +17,7 @@ _encode = msgspec.msgpack.Encoder().encode
 class Piece:
     """Effects that are carried out in one step."""
 
-    def __init__(self, place: int = 1) -> None:
+    def __init__(self, place: int) -> None:
         """``place``: in ARGV."""
         self._begin = place + 1
         self.effects: list[tuple[Any, ...]] = []

@@ -14,7 +14,7 @@ from asyncq.drivers.latches import NEVER, Latch
 from asyncq.drivers.sqlite.statements import as_json
 from asyncq.language.effects import Arrive, Hold, Send
 from asyncq.language.message import UNREADABLE
-from asyncq.seams.ledger import PENDING, Due, LatchState, Missing, Part, Unsent
+from asyncq.seams.ledger import PENDING, SENDER_AWAY, Due, LatchState, Missing, Part, Unsent
 
 BITE = 200  # rows of forgotten latches that are removed at a time
 
@@ -56,9 +56,12 @@ class Row(msgspec.Struct, gc=False):
 
 
 def apply(
-    connection: sqlite3.Connection, effects: Sequence[Hold | Arrive], now: float
+    connection: sqlite3.Connection,
+    effects: Sequence[Hold | Arrive],
+    now: float,
+    sender: str | None = None,
 ) -> list[str]:
-    """Returns the latches that have something unsent."""
+    """Returns the latches whose sender this one is then; None: nobody becomes it."""
     expire(connection, now, 2 * len(effects))
     rows: dict[str, Row | None] = {}
     changed: dict[str, Row] = {}
@@ -73,9 +76,15 @@ def apply(
                 changed[name] = row
         elif row is None:
             rows[name] = _hold(connection, effect, now)
-    for row in changed.values():
+    taken: dict[str, Row] = {}
+    for name, row in rows.items():
+        if row is None or sender is None:
+            continue
+        if row.latch.take(sender, now, SENDER_AWAY):
+            taken[name] = row
+    for row in (changed | taken).values():
         row.write()
-    return [name for name, row in rows.items() if row is not None and row.latch.unsent]
+    return list(taken)
 
 
 def _hold(connection: sqlite3.Connection, hold: Hold, now: float) -> Row:
@@ -109,18 +118,35 @@ def find(connection: sqlite3.Connection, name: str, now: float) -> Row | None:
     return Row(connection, name, found[0], latch)
 
 
-def unsent(connection: sqlite3.Connection, name: str, limit: int, now: float) -> Unsent | None:
+def is_for(connection: sqlite3.Connection, name: str, sender: str, now: float) -> bool:
+    """Whether it has something unsent that this one may send."""
     row = find(connection, name, now)
-    page = None if row is None else row.latch.page(limit)
-    if row is None or page is None:
+    return row is not None and row.latch.is_for(sender, now)
+
+
+def unsent(
+    connection: sqlite3.Connection,
+    name: str,
+    sender: str,
+    limit: int,
+    now: float,
+    *,
+    is_failure: bool,
+) -> Unsent | None:
+    row = find(connection, name, now)
+    if row is None or not row.latch.take(sender, now, SENDER_AWAY):
+        return None
+    row.write()
+    page = row.latch.page(limit, is_failure=is_failure)
+    if page is None:
         return None
     found = connection.execute(
         "SELECT send FROM latch_sends WHERE latch = ? AND is_failure = ? AND place >= ?"
         " AND place < ? ORDER BY place",
-        (row.number, page.is_failure, page.start, page.stop),
+        (row.number, is_failure, page.start, page.stop),
     )
     sends = [send for (raw,) in found if (send := _read(_send, raw)) is not None]
-    return Unsent(name, page.is_failure, page.start, sends, page.released_at, page.stop)
+    return Unsent(name, is_failure, page.start, sends, page.released_at, page.stop)
 
 
 def confirm(connection: sqlite3.Connection, sent: Unsent, now: float) -> None:
@@ -146,7 +172,9 @@ def is_due(connection: sqlite3.Connection, now: float) -> bool:
     )
 
 
-def due(connection: sqlite3.Connection, limit: int, lease: float, now: float) -> list[Due]:
+def due(
+    connection: sqlite3.Connection, sender: str, limit: int, lease: float, now: float
+) -> list[Due]:
     expire(connection, now)
     names = connection.execute(
         "SELECT name FROM latches WHERE look_at <= ? AND name IS NOT NULL ORDER BY look_at LIMIT ?",
@@ -157,7 +185,7 @@ def due(connection: sqlite3.Connection, limit: int, lease: float, now: float) ->
         if (row := find(connection, name, now)) is None:
             _part_with(connection, [name])  # it makes no sense
             continue
-        found.append(Due(name, row.latch.look(now, lease)))
+        found.append(Due(name, row.latch.look(sender, now, lease)))
         row.write()
     return found
 

@@ -11,23 +11,38 @@ from asyncq.seams.ledger import PAGE, SENDER_AWAY, Due, LatchState, Missing, Par
 class SqliteLedger(SqliteDriver):
     """The latches of one SQLite file."""
 
-    async def apply(self, effects: Sequence[Hold | Arrive]) -> Sequence[str]:
+    async def apply(self, effects: Sequence[Hold | Arrive], sender: str) -> Sequence[str]:
         if not effects:
             return ()
-        return await self._write(lambda file: rows.apply(file, effects, self._clock.now()))
+        return await self._write(lambda file: rows.apply(file, effects, self._clock.now(), sender))
 
-    async def unsent(self, latch: str, limit: int = PAGE) -> Unsent | None:
-        return await self._read(lambda file: rows.unsent(file, latch, limit, self._clock.now()))
+    async def unsent(
+        self, latch: str, sender: str, *, is_failure: bool, limit: int = PAGE
+    ) -> Unsent | None:
+        now = self._clock.now()
+        if not await self._read(lambda file: rows.is_for(file, latch, sender, now)):
+            return None
+        # Who the sender was may be forgotten by a power cut, as it is silent then.
+        return await self._write(
+            lambda file: rows.unsent(
+                file, latch, sender, limit, self._clock.now(), is_failure=is_failure
+            ),
+            durable=False,
+        )
 
     async def confirm(self, unsent: Unsent) -> None:
         # What a power cut takes back is sent again, under the same ids.
         await self._write(lambda file: rows.confirm(file, unsent, self._clock.now()), durable=False)
 
-    async def due(self, limit: int = PAGE, *, lease: float = SENDER_AWAY) -> Sequence[Due]:
+    async def due(
+        self, sender: str, limit: int = PAGE, *, lease: float = SENDER_AWAY
+    ) -> Sequence[Due]:
         now = self._clock.now()
         if not await self._read(lambda file: rows.is_due(file, now)):
             return ()
-        return await self._write(lambda file: rows.due(file, limit, lease, self._clock.now()))
+        return await self._write(
+            lambda file: rows.due(file, sender, limit, lease, self._clock.now())
+        )
 
     async def missing(self, latch: str, cursor: str = "", limit: int = PAGE) -> Missing:
         return await self._read(

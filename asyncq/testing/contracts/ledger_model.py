@@ -10,19 +10,30 @@ from asyncq.seams.ledger import FAILED, OK, PENDING, Ledger
 from asyncq.testing.contracts.given import PATIENCE, envelope
 from asyncq.testing.contracts.model import STEPS
 
+ME, OTHER = "me", "größer 🙂"  # senders
+
 
 def send(body: bytes = b"hello") -> Send:
     return Send(envelope(body), "default")
 
 
-async def send_all(ledger: Ledger, latch: str, limit: int = 100) -> list[bytes]:
-    """Confirm all that is unsent; returns the bodies."""
+async def send_line(
+    ledger: Ledger, latch: str, sender: str = ME, limit: int = 100, *, is_failure: bool
+) -> list[bytes]:
+    """Confirm all that is unsent in one line; returns the bodies."""
     bodies: list[bytes] = []
     with fail_after(PATIENCE):
-        while (page := await ledger.unsent(latch, limit)) is not None:
+        while page := await ledger.unsent(latch, sender, is_failure=is_failure, limit=limit):
+            assert page.is_failure == is_failure
             bodies += [each.envelope.body for each in page.sends]
             await ledger.confirm(page)
     return bodies
+
+
+async def send_all(ledger: Ledger, latch: str, sender: str = ME, limit: int = 100) -> list[bytes]:
+    """Confirm all that is unsent, on failure first; returns the bodies."""
+    failed = await send_line(ledger, latch, sender, limit, is_failure=True)
+    return failed + await send_line(ledger, latch, sender, limit, is_failure=False)
 
 
 class LatchModel(msgspec.Struct):
@@ -32,6 +43,7 @@ class LatchModel(msgspec.Struct):
     policy: Policy
     said: dict[str, list[Arrive]] = {}
     unsent: list[bytes] = []
+    sender: str = ""
     is_released: bool = False
     has_failed: bool = False
 
@@ -70,6 +82,20 @@ class LatchModel(msgspec.Struct):
             self.is_released = True
             self.unsent.append(b"body")
 
+    def take(self, sender: str) -> bool:
+        """Whether this one sends what is unsent. (Nobody is silent for long.)"""
+        if self.unsent and self.sender in ("", sender):
+            self.sender = sender
+        return bool(self.unsent) and self.sender == sender
+
+    def send(self, sender: str, body: bytes) -> list[bytes]:
+        if not self.take(sender) or body not in self.unsent:
+            return []
+        self.unsent.remove(body)
+        if not self.unsent:
+            self.sender = ""
+        return [body]
+
 
 _NAMES = ["0", "1", "2", "a", "b", "c", "d"]
 _some_names = st.lists(st.sampled_from(_NAMES), max_size=3, unique=True).map(tuple)
@@ -93,32 +119,33 @@ class LedgerRun:
     async def _step(self, name: str, ledger: Ledger) -> None:
         draw, model = self._data.draw, self._models.get(name)
         what = draw(st.sampled_from(["hold", "arrive", "arrive", "arrive", "send", "forget"]))
+        sender = draw(st.sampled_from([ME, OTHER]))
         if what == "hold":
             parts: tuple[str, ...] | int = draw(st.one_of(_some_names, st.integers(0, 3)))
             policy: Policy = draw(st.sampled_from(["fail", "collect"]))
             hold = Hold(name, parts, (send(b"body"),), (send(b"failed"),), policy)
-            heard = await ledger.apply([hold])
+            heard = await ledger.apply([hold], sender)
             if model is None:
                 named = set(map(str, range(parts))) if isinstance(parts, int) else set(parts)
                 model = self._models[name] = LatchModel(named, policy)
                 model.release()
-            assert list(heard) == ([name] if model.unsent else [])
+            assert list(heard) == ([name] if model.take(sender) else [])
         elif what == "arrive":
             arrives = [
                 Arrive(name, draw(st.sampled_from(_NAMES)), draw(st.booleans()), new_id().encode(),
                        draw(_some_names))
                 for _ in range(draw(st.integers(1, 4)))
             ]  # fmt: skip
-            heard = await ledger.apply(arrives)
+            heard = await ledger.apply(arrives, sender)
             if model is not None:
                 for each in arrives:
                     model.arrive(each)
-            assert list(heard) == ([name] if model is not None and model.unsent else [])
+            assert list(heard) == ([name] if model is not None and model.take(sender) else [])
         elif what == "send":
-            sent = await send_all(ledger, name, 1)
-            assert sent == ([] if model is None else model.unsent)
-            if model is not None:
-                model.unsent.clear()
+            is_failure = draw(st.booleans())
+            sent = await send_line(ledger, name, sender, 1, is_failure=is_failure)
+            body = b"failed" if is_failure else b"body"
+            assert sent == ([] if model is None else model.send(sender, body))
         elif draw(st.integers(0, 5)) == 0:
             await ledger.forget_latches([name])
             self._models.pop(name, None)

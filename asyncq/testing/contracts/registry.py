@@ -22,6 +22,7 @@ from asyncq.seams.registry import (
 from asyncq.seams.topics import Place, Topics
 from asyncq.testing.contracts.entries import KIND, Reader, Run, get, has_ended, heard, list_all, put
 from asyncq.testing.contracts.given import FAR, PATIENCE, DriverFixtures, envelope, now
+from asyncq.testing.contracts.ledger_model import ME
 from asyncq.testing.contracts.model import OPERATIONS, SHARED, STEPS
 
 MIB = 1024 * 1024
@@ -125,18 +126,18 @@ class RegistryContract(DriverFixtures):
 
         entry = await put(registry, "a", b"1", holds=[fires, waits, counted])
 
-        page = await ledger.unsent("fires")
+        page = await ledger.unsent("fires", ME, is_failure=False)
         assert page is not None
         assert tuple(page.sends) == fires.sends
         arrives = [Arrive("waits größer", name, True) for name in ("p", "q")]
         arrives += [Arrive("counted", name, False) for name in ("0", "1")]
-        assert list(await ledger.apply(arrives)) == ["waits größer", "counted"]
-        page = await ledger.unsent("waits größer")
+        assert list(await ledger.apply(arrives, ME)) == ["waits größer", "counted"]
+        page = await ledger.unsent("waits größer", ME, is_failure=False)
         assert page is not None
         assert tuple(page.sends) == waits.sends
         # The first hold of a name stands, and the entry is written all the same.
         await put(registry, "a", b"2", version=entry.version, holds=[Hold("fires", (), sends)])
-        page = await ledger.unsent("fires")
+        page = await ledger.unsent("fires", ME, is_failure=False)
         assert page is not None
         assert tuple(page.sends) == fires.sends
 

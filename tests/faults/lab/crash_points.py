@@ -70,7 +70,8 @@ LATCHES = {  # only where something arrives at a latch
     "applying": Point("before", (f"{WORKER}.latches:Latches.apply",)),
     "applied": Point("after", (f"{WORKER}.latches:Latches.apply",)),
     "releasing": Point("before", (f"{WORKER}.latches:Latches.release",)),
-    "page-sent": Point("after", (f"{WORKER}.latches:Latches._send",)),
+    "page-read": Point("before", (f"{WORKER}.releases:Releases._send",)),
+    "page-sent": Point("after", (f"{WORKER}.releases:Releases._send",)),
     "released": Point("after", (f"{WORKER}.latches:Latches.release",)),
     "going-on": Point("before", (f"{WORKER}.followups:FollowUps._applied",)),
 }

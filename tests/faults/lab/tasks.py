@@ -19,7 +19,8 @@ import anyio
 
 from asyncq import App, Retry, current_context
 from asyncq.config import Config
-from asyncq.language.message import derived_id
+from asyncq.language.effects import Hold
+from asyncq.language.message import End, derived_id
 from tests.chords import begin, chord
 from tests.faults.lab.ledger import (
     Accepted,
@@ -42,6 +43,7 @@ TOMORROW = "tomorrow"  # a task that only these have
 FOREVER = 3600.0  # seconds
 FOLLOWERS = 2
 PARTS = 4  # of a chord
+WIDTH = 250  # messages of one latch: three pages
 CATASTROPHE = r"(a+)+$"  # takes twice as long for every "a" before a "b"
 SPARE = 64 * 1024 * 1024  # bytes that a process may take before it is ended
 
@@ -53,7 +55,7 @@ def make_app(url: str, config: Config, backend: str | None = None) -> App:
     """The app as producers and workers have it."""
     app = App(url, backend=backend, config=config)
     plain = (work, block, crunch, echo, fail, gated, grind, halt, hoard, poison, relay, stubborn)
-    plain = (*plain, follow, follow_in_vain, fork, fork_in_vain, fork_with_poison)
+    plain = (*plain, follow, follow_in_vain, fork, fork_in_vain, fork_with_poison, fan)
     for function in plain:
         app.task(name=function.__name__, queue=QUEUE)(function)
     retry = Retry(times=2, base=0.02, factor=1.0, jitter=False)
@@ -201,6 +203,22 @@ async def fork_with_poison() -> str:
     """Begin a chord of which one part takes down whoever runs it."""
     with _noted() as run:
         _begin_chord(["work"] * (PARTS - 1) + ["poison"], ["failed", *map(str, range(PARTS - 1))])
+    return run
+
+
+async def fan() -> str:
+    """Have a latch release more messages than go in one page, if this ends well."""
+    with _noted() as run:
+        context = current_context()
+        app: App = context.state[APP]
+        work, follow_up = app.tasks["work"].s(), app.client.follow_up
+        ids = [derived_id(context.id, f"body {number}") for number in range(WIDTH)]
+        bodies = [send for id in ids for send in follow_up(work, id)]
+        part = follow_up(work, derived_id(context.id, "0"), (End(context.id, "0"),))
+        begin(context, [Hold(context.id, 1, tuple(bodies), root=context.id), *part])
+        ids.append(derived_id(context.id, "0"))
+        ledger().write(Follows(context.id, ids))
+        ledger().write(Attempted(ids, now()))
     return run
 
 

@@ -1,11 +1,12 @@
 -- include latch_hold
 -- Carry out holds and arrivals, in their order.
 --
--- ARGV[1]  packed by MessagePack, of each: {'hold', name, count, parts, policy, until, keep, sends,
+-- ARGV[1]  who brings them
+-- ARGV[2]  packed by MessagePack, of each: {'hold', name, count, parts, policy, until, keep, sends,
 --          on_failure, root} or {'arrive', name, part, whether it is ok, value, adds}. Of sends, on_failure,
 --          value and adds it is said where they begin in ARGV, and of the first two how many they are.
 --          adds are packed as well; 0: there are none.
--- Returns the names of those that have something unsent.
+-- Returns the names of those whose sender that one is then.
 local function is_numbered(latch, name)
   return #name <= 15 and (name == '0' or string.match(name, '^[1-9]%d*$')) and tonumber(name) < latch.count
 end
@@ -88,8 +89,8 @@ local function arrive(latch, name, ok, value, adds)
   settle(latch)
 end
 
-local latches, changed, names, unsent = {}, {}, {}, {}
-for _, effect in ipairs(cmsgpack.unpack(ARGV[1])) do
+local latches, changed, names, taken = {}, {}, {}, {}
+for _, effect in ipairs(cmsgpack.unpack(ARGV[2])) do
   local name = effect[2]
   if latches[name] == nil then
     latches[name] = find(name) or false
@@ -106,7 +107,10 @@ for _, effect in ipairs(cmsgpack.unpack(ARGV[1])) do
   end
 end
 for _, name in ipairs(names) do
+  if latches[name] and take(latches[name], ARGV[1], SENDER_AWAY) then
+    taken[#taken + 1] = name
+    changed[name] = true
+  end
   if changed[name] then write(latches[name]) end
-  if latches[name] and unsent_of(latches[name]) > 0 then unsent[#unsent + 1] = name end
 end
-return unsent
+return taken

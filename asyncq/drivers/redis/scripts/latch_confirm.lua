@@ -15,5 +15,5 @@ if upto > latch[sent] then
   redis.call('LTRIM', base .. kind .. name, upto - latch[sent], -1)
   latch[sent] = upto
 end
-plan(latch, SENDER_AWAY)
+if unsent_of(latch) <= 0 then plan(latch) end
 write(latch)

@@ -1,18 +1,20 @@
 -- include latches
--- Latches that somebody should look at, each told to one for a time.
+-- Latches that somebody should look at, each told to one for a time, who is the sender of what is unsent then.
 --
--- ARGV     limit, ms for which the caller looks at them
+-- ARGV     who asks, limit, ms for which that one looks at them
 -- Returns  name and whether it has something unsent (0 or 1), of each.
-local due, lease = {}, tonumber(ARGV[2])
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', base .. 'latches', '-inf', now, 'LIMIT', 0, ARGV[1])) do
+local due, lease = {}, tonumber(ARGV[3])
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', base .. 'latches', '-inf', now, 'LIMIT', 0, ARGV[2])) do
   local latch = find(name)
   if latch then
     lapse(latch)
-    local unsent = unsent_of(latch)
-    if unsent == 0 then latch.audits = math.min(latch.audits + 1, 30) end
-    plan(latch, lease)
+    local has_unsent = take(latch, ARGV[1], lease)
+    if not has_unsent then
+      latch.audits = math.min(latch.audits + 1, 30)
+      plan(latch)
+    end
     write(latch)
-    due[#due + 1], due[#due + 2] = name, unsent > 0 and 1 or 0
+    due[#due + 1], due[#due + 2] = name, has_unsent and 1 or 0
   else
     redis.call('ZREM', base .. 'latches', name)
   end

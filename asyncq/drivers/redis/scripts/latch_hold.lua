@@ -12,7 +12,7 @@ local function hold(name, numbered, parts, policy, ends, keep, sends, on_failure
   forget(name)
   local latch = {
     name = name, count = numbered, missing = numbered, failed = 0, policy = policy, keep = keep,
-    held = sends[2], held_on_failure = on_failure[2], sent = 0, sent_on_failure = 0, audits = 0}
+    held = sends[2], held_on_failure = on_failure[2], sent = 0, sent_on_failure = 0, audits = 0, sender = ''}
   if ends > 0 then latch['until'] = ends end
   push('latch-held:', name, sends[1], sends[2])
   push('latch-failure:', name, on_failure[1], on_failure[2])

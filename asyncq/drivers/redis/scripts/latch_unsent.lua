@@ -1,17 +1,16 @@
 -- include latches
--- The next of what a latch has released and nobody has confirmed.
+-- The next of one line of what a latch has released and nobody has confirmed, for its sender.
 --
--- ARGV     name, limit
--- Returns  {whether it is from on_failure (0 or 1), the place of the first, when it was released, those}
---          or nothing.
-local name, limit = ARGV[1], tonumber(ARGV[2])
+-- ARGV     name, who asks, whether it is on_failure (0 or 1), limit
+-- Returns  {the place of the first, when it was released, those}, or nothing.
+local name, is_failure, limit = ARGV[1], ARGV[3] == '1', tonumber(ARGV[4])
 local latch = find(name)
-if not latch then return nil end
-if latch.failed_at and latch.sent_on_failure < latch.held_on_failure then
-  local sends = redis.call('LRANGE', base .. 'latch-failure:' .. name, 0, limit - 1)
-  return {1, latch.sent_on_failure, latch.failed_at, sends}
+if not latch or not take(latch, ARGV[2], SENDER_AWAY) then return nil end
+local sent, held, kind, at = latch.sent, latch.held, 'latch-held:', latch.released_at
+if is_failure then
+  sent, held, kind, at = latch.sent_on_failure, latch.held_on_failure, 'latch-failure:', latch.failed_at
 end
-if latch.released_at and latch.sent < latch.held then
-  return {0, latch.sent, latch.released_at, redis.call('LRANGE', base .. 'latch-held:' .. name, 0, limit - 1)}
-end
-return nil
+local page
+if at and sent < held then page = {sent, at, redis.call('LRANGE', base .. kind .. name, 0, limit - 1)} end
+write(latch)
+return page

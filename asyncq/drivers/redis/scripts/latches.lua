@@ -9,7 +9,7 @@
 local base = KEYS[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local FIRST_AUDIT, LONGEST_AUDIT, SENDER_AWAY = 60000, 3600000, 15000
+local FIRST_AUDIT, LONGEST_AUDIT, SENDER_AWAY = 60000, 3600000, 5000
 local NUMBERS = {
   'count', 'missing', 'failed', 'until', 'keep', 'held', 'held_on_failure', 'released_at', 'failed_at',
   'is_over', 'sent', 'sent_on_failure', 'audits', 'look_at', 'forget_at'}
@@ -33,7 +33,7 @@ local function write(latch)
   for first = 1, #parts, 1000 do
     redis.call('HSET', base .. 'latch-parts:' .. latch.name, unpack(parts, first, math.min(first + 999, #parts)))
   end
-  local fields = {'policy', latch.policy}
+  local fields = {'policy', latch.policy, 'sender', latch.sender}
   for _, name in ipairs(NUMBERS) do
     fields[#fields + 1] = name
     fields[#fields + 1] = latch[name] and string.format('%.0f', latch[name]) or ''
@@ -56,15 +56,15 @@ local function forget(name)
 end
 
 local function find(name)
-  local raw = redis.pcall('HMGET', base .. 'latch:' .. name, 'policy', unpack(NUMBERS))
+  local raw = redis.pcall('HMGET', base .. 'latch:' .. name, 'policy', 'sender', unpack(NUMBERS))
   if raw.err then
     if string.find(raw.err, 'WRONGTYPE', 1, true) then return nil end -- other hands wrote it
     error(raw.err)
   end
   if not raw[1] then return nil end
-  local latch = {name = name, policy = raw[1]}
+  local latch = {name = name, policy = raw[1], sender = raw[2] or ''}
   for i, field in ipairs(NUMBERS) do
-    local number = tonumber(raw[i + 1] or '')
+    local number = tonumber(raw[i + 2] or '')
     if number and not (number > -MOST and number < MOST) or (not number and NEEDED[field]) then return nil end
     latch[field] = number
   end
@@ -79,10 +79,11 @@ local function unsent_of(latch)
   return count
 end
 
--- Say when to look at it next, or to forget it; lease: until when somebody sends.
-local function plan(latch, lease)
+-- Say when to look at it next, or to forget it. What is unsent has just been released.
+local function plan(latch)
+  latch.sender = ''
   if unsent_of(latch) > 0 then
-    latch.look_at, latch.forget_at = now + lease, nil
+    latch.look_at, latch.forget_at = now + SENDER_AWAY, nil
   elseif latch.released_at or latch.failed_at then
     latch.look_at, latch.forget_at = nil, now + latch.keep
   else
@@ -97,10 +98,11 @@ end
 
 -- Release what is to be released.
 local function settle(latch)
+  local was_unsent = unsent_of(latch) > 0 -- then its sender finds what comes to that
   if latch.failed > 0 and latch.policy == 'fail' and not latch.failed_at then latch.failed_at = now end
   local is_complete = latch.missing == 0 and (latch.failed == 0 or latch.policy == 'collect')
   if is_complete and not latch.released_at then latch.released_at = now end
-  plan(latch, SENDER_AWAY)
+  if not was_unsent then plan(latch) end
 end
 
 -- If its time is over, it fails.
@@ -109,7 +111,16 @@ local function lapse(latch)
     latch.is_over = 1
     if not latch.failed_at then
       latch.failed_at = now
-      plan(latch, SENDER_AWAY)
+      plan(latch)
     end
   end
+end
+
+-- Make this one the sender of what is unsent for so long, if it may be; returns whether it is.
+local function take(latch, sender, lease)
+  if unsent_of(latch) <= 0 then return false end
+  local is_anothers = latch.sender ~= '' and latch.sender ~= sender
+  if is_anothers and latch.look_at and latch.look_at > now then return false end
+  latch.sender, latch.look_at = sender, now + lease
+  return true
 end

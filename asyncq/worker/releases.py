@@ -1,0 +1,236 @@
+"""Releases: what latches have released is sent, by the worker that is their sender.
+
+Nobody waits for a queue that is full or a broker that is away. The ledger remembers what is unsent
+(`asyncq.seams.ledger` says whose that is), and this worker of which latches it is the sender.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+import anyio
+import msgspec
+
+from asyncq.errors import (
+    AsyncqError,
+    BackendUnavailable,
+    BrokerUnavailable,
+    ConfigurationError,
+    QueueFull,
+    Refused,
+)
+from asyncq.language.effects import Send
+from asyncq.loggers import get_logger
+from asyncq.seams.backend import Backend
+from asyncq.seams.ledger import SENDER_AWAY, Ledger, Unsent
+from asyncq.worker.obstacles import Obstacles
+
+log = get_logger(__name__)
+
+LATER = 1.0  # seconds until what could not be sent is tried again
+AWAY = 5.0  # seconds for which a broker is not asked again that did not take what was released
+FULL = 0.5  # and a queue
+MOST_TRIED = 100  # latches that are tried again each time, the longest untried first
+MOST_OWN = 300  # that wait for it: each has its turn before its sender's time is over
+MOST_AT_ONCE = 4  # whose pages are in memory
+BACKEND = "the backend"
+
+Publish = Callable[[Sequence[Send]], Sequence["asyncio.Future[None]"]]
+
+
+class _UnderWay(msgspec.Struct, frozen=True, eq=False):
+    since: float  # loop time
+    ended: anyio.Event
+
+
+class _Left(msgspec.Struct, eq=False):
+    """Of what was to be sent."""
+
+    ids: set[str] = set()
+    places: set[str] = set()
+    """What is in the way."""
+
+
+class Releases:
+    """Those that one worker sends, of which it alone is ``sender``."""
+
+    def __init__(self, backend: Backend, publish: Publish, sender: str) -> None:
+        self._backend = backend
+        self._publish = publish
+        self._sender = sender
+        self._under_way: dict[str, _UnderWay] = {}
+        self._own: dict[str, set[str]] = {}  # latches to be tried again, and what was in the way
+        self._trying_again: set[str] = set()
+        self._turns = anyio.Semaphore(MOST_AT_ONCE)
+        # Of the page of a line that is not confirmed, the ids that were taken: they may have run by
+        # the time that the others are taken, and are not sent again.
+        self._taken: dict[tuple[str, bool], set[str]] = {}
+        self._obstacles = Obstacles()
+
+    async def send(self, latch: str) -> None:
+        """Try once to send all that it has released; what does not go is tried again by `run`.
+
+        One caller after the other. What waits to be tried again goes on waiting.
+        """
+        while (other := self._under_way.get(latch)) is not None:
+            await other.ended.wait()
+        if latch not in self._own:
+            await self._try(latch)
+
+    async def run(self) -> None:
+        """As long as the worker runs: try again what did not go."""
+        async with anyio.create_task_group() as group:
+            while True:
+                await anyio.sleep(LATER)
+                for latch in list(islice(self._own, MOST_TRIED)):
+                    if latch not in self._trying_again:
+                        self._trying_again.add(latch)
+                        group.start_soon(self._try_again, latch)
+                await self._keep_time()
+                self._obstacles.end(place for places in self._own.values() for place in places)
+
+    async def _try_again(self, latch: str) -> None:
+        try:
+            async with self._turns:
+                if latch in self._own and latch not in self._under_way:
+                    await self._try(latch)
+        finally:
+            self._trying_again.discard(latch)
+
+    async def _keep_time(self) -> None:
+        """Remain the sender of what takes long to be sent."""
+        if (ledger := self._backend.offers.ledger) is None:
+            return
+        long_ago = _now() - SENDER_AWAY / 4
+        for latch in [name for name, each in self._under_way.items() if each.since < long_ago]:
+            try:
+                await ledger.unsent(latch, self._sender, is_failure=False, limit=1)
+            except AsyncqError as error:
+                self._no_backend(error)
+                return
+            # It must survive: `run` is what sends all that could not be sent at once.
+            except Exception:
+                log.exception("a workflow cannot be looked at while what it has released is sent")
+
+    async def _try(self, latch: str) -> None:
+        under_way = self._under_way[latch] = _UnderWay(_now(), anyio.Event())
+        obstacles = set[str]()
+        try:
+            if (ledger := self._backend.offers.ledger) is not None:
+                obstacles = await self._send_lines(ledger, latch)
+        # It must survive. This one is due again.
+        except Exception:
+            log.exception("what a workflow has released cannot be sent")
+        finally:
+            del self._under_way[latch]
+            under_way.ended.set()
+            self._own.pop(latch, None)
+            if obstacles and len(self._own) < MOST_OWN:
+                self._own[latch] = obstacles
+            else:
+                for is_failure in (True, False):
+                    self._taken.pop((latch, is_failure), None)
+
+    async def _send_lines(self, ledger: Ledger, latch: str) -> set[str]:
+        """Returns what is in the way; nothing: all is sent, or another has become its sender."""
+        if self._obstacles.in_the_way(BACKEND):
+            return {BACKEND}
+        try:
+            # On failure first: to that line nothing comes any more when the other is released. So
+            # what is released before the last of it is confirmed is found here, and what is
+            # released later, by whom it was.
+            failed = await self._send_line(ledger, latch, is_failure=True)
+            return failed | await self._send_line(ledger, latch, is_failure=False)
+        except AsyncqError as error:
+            self._no_backend(error)
+            return {BACKEND}
+
+    async def _send_line(self, ledger: Ledger, latch: str, *, is_failure: bool) -> set[str]:
+        line = latch, is_failure
+        while page := await ledger.unsent(latch, self._sender, is_failure=is_failure):
+            self._obstacles.works(BACKEND)
+            taken = self._taken.get(line, set())
+            sends = [send for send in page.sends if send.envelope.id not in taken]
+            left = await self._send([_from_now(send, page.released_at) for send in sends])
+            self._taken[line] = {send.envelope.id for send in page.sends} - left.ids
+            if (sent := _sent(page, left.ids)) is not None:
+                await ledger.confirm(sent)
+            if left.ids:
+                return left.places
+        self._obstacles.works(BACKEND)
+        self._taken.pop(line, None)
+        return set()
+
+    async def _send(self, sends: Sequence[Send]) -> _Left:
+        """Publish; returns what was not taken and may be later."""
+        queues: dict[tuple[str, str], list[Send]] = defaultdict(list)
+        for send in sends:
+            queues[send.broker, send.envelope.queue].append(send)
+        left = _Left()
+        async with anyio.create_task_group() as group:
+            for (broker, queue), some in queues.items():
+                group.start_soon(self._send_to, f"broker {broker}", f"queue {queue}", some, left)
+        return left
+
+    async def _send_to(self, broker: str, queue: str, sends: Sequence[Send], left: _Left) -> None:
+        ids = {send.envelope.id for send in sends}
+        if (obstacle := self._obstacles.in_the_way(broker, queue)) is not None:
+            left.ids |= ids
+            left.places.add(obstacle)
+            return
+        try:
+            for stored in self._publish(sends):
+                await stored
+        except QueueFull as error:
+            self._fails(queue, error, FULL)
+            self._obstacles.works(broker)
+            left.ids |= ids & error.envelope_ids
+            left.places.add(queue)
+        except Refused as error:
+            log.error("what a workflow sends will never be sent: %s", error)  # noqa: TRY400 - its trace says nothing
+            self._obstacles.works(broker, queue)
+            left.ids |= ids - error.envelope_ids
+            left.places.add(queue)
+        except AsyncqError as error:
+            # Each that waits for it would take as long as publishing may.
+            is_away = isinstance(error, BrokerUnavailable | ConfigurationError)
+            self._fails(broker, error, AWAY if is_away else FULL)
+            self._obstacles.works(queue)
+            left.ids |= ids
+            left.places.add(broker)
+        else:
+            self._obstacles.works(broker, queue)
+
+    def _fails(self, place: str, error: AsyncqError, pause: float) -> None:
+        what = f"what workflows have released is not sent to {place}"
+        self._obstacles.fails(place, error, pause, what)
+
+    def _no_backend(self, error: AsyncqError) -> None:
+        """It does not answer; or has something of one latch that it cannot give."""
+        what = f"what workflows have released is not read from {BACKEND}"
+        pause = AWAY if isinstance(error, BackendUnavailable) else 0.0
+        self._obstacles.fails(BACKEND, error, pause, what)
+
+
+def _sent(page: Unsent, left: set[str]) -> Unsent | None:
+    """What of a page is sent, up to the first that is left; None: nothing."""
+    ids = [send.envelope.id for send in page.sends]
+    first = next((at for at, id in enumerate(ids) if id in left), None)
+    if first is None:
+        return page
+    return msgspec.structs.replace(page, stop=page.start + first) if first else None
+
+
+def _from_now(send: Send, released_at: float) -> Send:
+    """What was held counts its times from its release."""
+    envelope = send.envelope
+    if envelope.eta is None and envelope.expires is None:
+        return send
+    eta = None if envelope.eta is None else released_at + envelope.eta
+    expires = None if envelope.expires is None else released_at + envelope.expires
+    return Send(msgspec.structs.replace(envelope, eta=eta, expires=expires), send.broker)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
