@@ -23,7 +23,7 @@ from asyncq.errors import (
 from asyncq.language.effects import Send
 from asyncq.loggers import get_logger
 from asyncq.seams.backend import Backend
-from asyncq.seams.ledger import SENDER_AWAY, Ledger, Unsent
+from asyncq.seams.ledger import PAGE, SENDER_AWAY, Ledger, Unsent
 from asyncq.worker.obstacles import Obstacles
 
 log = get_logger(__name__)
@@ -158,6 +158,8 @@ class Releases:
                 await ledger.confirm(sent)
             if left.ids:
                 return left.places
+            if page.stop - page.start < PAGE:
+                break  # it was the last, as no line grows
         self._obstacles.works(BACKEND)
         self._taken.pop(line, None)
         return set()

@@ -196,6 +196,36 @@ async def test_a_full_queue_of_what_is_sent_on_failure_holds_up_nothing_else(any
     assert tasks.ran.count("body") == 1
 
 
+async def test_a_worker_that_leaves_settles_what_the_ledger_remembers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though a broker does not answer, and so nobody knows whether what was released is sent."""
+    monkeypatch.setattr("asyncq.worker.completer.FOLLOW_TIMEOUT", 0.2)
+    monkeypatch.setitem(drivers.BROKERS, "watched", "tests.client.given:WatchedBroker")
+    app = App(
+        brokers={"default": f"memory://{new_id()}", "other": f"watched://{new_id()}"},
+        queues=[Queue("there", broker="other")],
+    )
+    tasks = Tasks(app)
+
+    async with app:
+        other = app.client.brokers["other"]
+        assert isinstance(other, WatchedBroker)
+        other.before = anyio.sleep_forever
+        body = tasks.body.options(queue="there").s("root", 1)
+        [hold, part] = chord(app, "root", [tasks.square.s(3)], body)
+        assert isinstance(hold, Hold)
+        assert isinstance(part, Send)
+        await ledger_of(app).apply([hold], "a client")
+        await app.client.send([part])[0]
+        async with app.worker(queues=["default"]):
+            await until(lambda: other.calls > 0)
+        await until_idle(app)
+        [state] = await ledger_of(app).look(["root"])
+        assert state is not None
+        assert (state.is_released, state.unsent) == (True, 1)
+
+
 async def fill(tasks: Tasks) -> None:
     with suppress(QueueFull):
         while True:
