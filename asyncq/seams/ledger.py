@@ -11,7 +11,8 @@ two *lines* of it, what was held and what is sent on failure, and neither waits 
 A latch that has something unsent has one *sender* at a time:
 
 - who released it becomes its sender, and has `SENDER_AWAY` seconds. Each time that it asks for
-  something `unsent`, or brings a part again, it has as many from then on;
+  something `unsent`, or brings a part again, it has as many from then on (or a fifth less: a store
+  need not write that down each time);
 - who comes meanwhile is told nothing, and need do nothing: what is unsent is remembered here. That
   holds as well for who releases the other line meanwhile: the sender finds it;
 - when the sender's time is over, who comes next is the sender: who brings a part, who asks for

@@ -16,6 +16,7 @@ from asyncq.language.effects import Arrive, Hold, Send
 from asyncq.language.message import UNREADABLE
 from asyncq.seams.ledger import PENDING, SENDER_AWAY, Due, LatchState, Missing, Part, Unsent
 
+FRESH = 0.8 * SENDER_AWAY  # seconds: a sender's time that is not written anew
 BITE = 200  # rows of forgotten latches that are removed at a time
 
 T = TypeVar("T")
@@ -118,12 +119,6 @@ def find(connection: sqlite3.Connection, name: str, now: float) -> Row | None:
     return Row(connection, name, found[0], latch)
 
 
-def is_for(connection: sqlite3.Connection, name: str, sender: str, now: float) -> bool:
-    """Whether it has something unsent that this one may send."""
-    row = find(connection, name, now)
-    return row is not None and row.latch.is_for(sender, now)
-
-
 def unsent(
     connection: sqlite3.Connection,
     name: str,
@@ -132,21 +127,30 @@ def unsent(
     now: float,
     *,
     is_failure: bool,
-) -> Unsent | None:
+) -> tuple[Unsent | None, bool]:
+    """What this one is to send next, and whether it first has to `take` the latch."""
     row = find(connection, name, now)
-    if row is None or not row.latch.take(sender, now, SENDER_AWAY):
-        return None
-    row.write()
+    if row is None or not row.latch.is_for(sender, now):
+        return None, False
+    if row.latch.sender != sender or row.latch.look_at < now + FRESH:
+        return None, True
     page = row.latch.page(limit, is_failure=is_failure)
     if page is None:
-        return None
+        return None, False
     found = connection.execute(
         "SELECT send FROM latch_sends WHERE latch = ? AND is_failure = ? AND place >= ?"
         " AND place < ? ORDER BY place",
         (row.number, is_failure, page.start, page.stop),
     )
     sends = [send for (raw,) in found if (send := _read(_send, raw)) is not None]
-    return Unsent(name, is_failure, page.start, sends, page.released_at, page.stop)
+    return Unsent(name, is_failure, page.start, sends, page.released_at, page.stop), False
+
+
+def take(connection: sqlite3.Connection, name: str, sender: str, now: float) -> None:
+    """Make this one its sender from now on, if it may be."""
+    row = find(connection, name, now)
+    if row is not None and row.latch.take(sender, now, SENDER_AWAY):
+        row.write()
 
 
 def confirm(connection: sqlite3.Connection, sent: Unsent, now: float) -> None:

@@ -1,5 +1,6 @@
 """Latches in the file, as a part of what its backend does."""
 
+import sqlite3
 from collections.abc import Sequence
 
 from asyncq.drivers.sqlite import latches as rows
@@ -19,16 +20,18 @@ class SqliteLedger(SqliteDriver):
     async def unsent(
         self, latch: str, sender: str, *, is_failure: bool, limit: int = PAGE
     ) -> Unsent | None:
-        now = self._clock.now()
-        if not await self._read(lambda file: rows.is_for(file, latch, sender, now)):
-            return None
-        # Who the sender was may be forgotten by a power cut, as it is silent then.
-        return await self._write(
-            lambda file: rows.unsent(
-                file, latch, sender, limit, self._clock.now(), is_failure=is_failure
-            ),
-            durable=False,
-        )
+        def ask(file: sqlite3.Connection) -> tuple[Unsent | None, bool]:
+            now = self._clock.now()
+            return rows.unsent(file, latch, sender, limit, now, is_failure=is_failure)
+
+        page, has_to_take = await self._read(ask)
+        if has_to_take:
+            # A power cut may undo it: then this sender is silent, and another takes its place.
+            await self._write(
+                lambda file: rows.take(file, latch, sender, self._clock.now()), durable=False
+            )
+            page, _ = await self._read(ask)
+        return page
 
     async def confirm(self, unsent: Unsent) -> None:
         # What a power cut takes back is sent again, under the same ids.
