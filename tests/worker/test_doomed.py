@@ -10,8 +10,8 @@ from asyncq.language.message import FailureType, derived_id
 from asyncq.language.topology import Queue
 from tests.chords import begin
 from tests.client.given import PATIENCE, until
+from tests.worker.chord_tasks import Tasks
 from tests.worker.combinations import any_app
-from tests.worker.test_latches import Tasks
 
 __all__ = ["any_app"]  # a fixture
 
