@@ -56,6 +56,7 @@ class Latches:
     def __init__(self, backend: Backend, publish: Publish) -> None:
         self._backend = backend
         self._sender = new_id()
+        self._audited: dict[str, str] = {}  # how far, of latches with more parts than one audit has
         self._releases = Releases(backend, publish, self._sender)
 
     async def apply(self, effects: Sequence[Hold | Arrive | Append]) -> Sequence[str]:
@@ -126,12 +127,13 @@ class Latches:
     async def audit(self, latch: str) -> bool:
         """Have those of its parts arrive that have ended though nobody told it.
 
-        Returns whether this worker is to `release` it then.
+        Of one with very many parts, so many of them, from where the audit before ended. Returns
+        whether this worker is to `release` it then.
         """
         ledger = self._backend.offers.ledger
         if ledger is None:
             return False
-        cursor, is_ours, looked_for = "", False, 0
+        cursor, is_ours, looked_for = self._audited.pop(latch, ""), False, 0
         while looked_for < MOST_AUDITED:
             missing = await ledger.missing(latch, cursor)
             looked_for += len(missing.ids)
@@ -145,7 +147,8 @@ class Latches:
                 log.info("a workflow waited for %d of its tasks that have ended", len(found))
                 is_ours = bool(await ledger.apply(found, self._sender)) or is_ours
             if not (cursor := missing.cursor):
-                break
+                return is_ours
+        self._audited[latch] = cursor
         return is_ours
 
 

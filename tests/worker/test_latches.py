@@ -240,6 +240,28 @@ async def test_what_was_recorded_by_others_is_found_and_arrives(any_app: App) ->
             await until(lambda: "failed" in tasks.ran)
 
 
+async def test_each_audit_of_a_large_chord_goes_on_where_the_one_before_ended(
+    any_app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latches, "MOST_AUDITED", 100)
+    async with any_app:
+        root, count = new_id(), 450
+        ledger, backend = ledger_of(any_app), any_app.client.backend
+        await ledger.apply([Hold(root, count, root=root)], "a client")
+        own = Latches(backend, any_app.client.send)
+
+        for number in range(count):  # all but the first
+            if number:
+                id = derived_id(root, str(number))
+                await backend.store_records([Record(id, Succeeded(msgspec.Raw(b"\x07")))])
+        audits = 0
+        while (await ledger.look([root]))[0].missing > 1:  # type: ignore[union-attr] - it is there
+            await own.audit(root)
+            audits += 1
+            assert audits <= 6
+        assert audits >= 4
+
+
 async def test_a_chord_whose_time_is_over_fails_by_itself(
     any_app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
