@@ -33,6 +33,7 @@ from asyncq.testing.contracts import (
     QuarantineContract,
     QueueContract,
     RegistryContract,
+    TogetherContract,
     TopicsContract,
     UnifiedContract,
 )
@@ -120,6 +121,10 @@ class TestUnified(InMemory, UnifiedContract):
 
 
 class TestModel(InMemory, ModelContract):
+    pass
+
+
+class TestTogether(InMemory, TogetherContract):
     pass
 
 

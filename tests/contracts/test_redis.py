@@ -26,6 +26,7 @@ from asyncq.testing.contracts import (
     QuarantineContract,
     QueueContract,
     RegistryContract,
+    TogetherContract,
     TopicsContract,
     UnifiedContract,
 )
@@ -100,4 +101,8 @@ class TestUnified(InRedis, UnifiedContract):
 
 
 class TestModel(InRedis, ModelContract):
+    pass
+
+
+class TestTogether(InRedis, TogetherContract):
     pass

@@ -26,6 +26,7 @@ from asyncq.testing.contracts import (
     QuarantineContract,
     QueueContract,
     RegistryContract,
+    TogetherContract,
     TopicsContract,
     UnifiedContract,
 )
@@ -100,4 +101,8 @@ class TestUnified(InSqlite, UnifiedContract):
 
 
 class TestModel(InSqlite, ModelContract):
+    pass
+
+
+class TestTogether(InSqlite, TogetherContract):
     pass

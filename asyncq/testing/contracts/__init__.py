@@ -26,6 +26,7 @@ from asyncq.testing.contracts.model import ModelContract
 from asyncq.testing.contracts.quarantine import QuarantineContract
 from asyncq.testing.contracts.queues import QueueContract
 from asyncq.testing.contracts.registry import RegistryContract
+from asyncq.testing.contracts.together import TogetherContract
 from asyncq.testing.contracts.topics import TopicsContract
 from asyncq.testing.contracts.unified import UnifiedContract
 
@@ -45,6 +46,7 @@ __all__ = [
     "QuarantineContract",
     "QueueContract",
     "RegistryContract",
+    "TogetherContract",
     "TopicsContract",
     "UnifiedContract",
 ]

@@ -105,43 +105,60 @@ class Reader:
         self.entries |= {each.name: each for each in entries}
 
 
-_NAMES = ["a", "b", "c", "größer"]
+_NAMES = ("a", "b", "c", "größer")
 
 
 class Run:
     """One example: a kind of its own, and what its entries are said to be."""
 
-    def __init__(self, registries: list[Registry], topics: Topics, data: st.DataObject) -> None:
+    def __init__(
+        self,
+        registries: list[Registry],
+        topics: Topics,
+        data: st.DataObject,
+        names: Sequence[str] = _NAMES,
+    ) -> None:
         self._registries = registries
         self._topics = topics
         self._data = data
+        self._names = names
         self._kind = f"k-{new_id()}"
         self._stands: dict[str, Entry] = {}
         self._changes: list[tuple[int, Change]] = []
 
     async def play(self) -> None:
         for _ in range(STEPS):
-            await self._step(self._data.draw(st.sampled_from(self._registries)))
+            await self.step()
+        await self.leave()
+
+    async def leave(self) -> None:
+        """Look at all changes once more, and leave nothing."""
         assert await heard(self._topics, self._kind) == self._changes
-        for name in _NAMES:
+        for name in self._names:
             await self._registries[0].remove(self._kind, name, version=None)
 
-    async def _step(self, registry: Registry) -> None:
+    async def step(self, holds: Sequence[Hold] = ()) -> bool:
+        """Do anything; returns whether something was written, and these holds with it."""
         draw, kind = self._data.draw, self._kind
-        name = draw(st.sampled_from(_NAMES))
+        registry = draw(st.sampled_from(self._registries))
+        name = draw(st.sampled_from(self._names))
         standing = self._stands.get(name)
         stands = 0 if standing is None else standing.version
         version = draw(st.sampled_from([stands, stands, 0, 1, max(stands - 1, 0), stands + 1]))
-        match draw(st.sampled_from(["put", "put", "put", "lapse", "remove", "get", "list"])):
+        other = ["put"] if holds else ["put", "put", "lapse", "remove", "get", "list"]
+        match draw(st.sampled_from(["put", *other])):
             case "put":
                 data, keep = draw(st.binary(max_size=5)), draw(st.sampled_from([None, FAR]))
-                entry = await registry.put(kind, name, data, version=version, keep=keep)
+                entry = await registry.put(
+                    kind, name, data, version=version, keep=keep, holds=holds
+                )
                 assert (entry is not None) == (version == stands)
                 if entry is not None:
                     assert (entry.name, entry.data) == (name, data)
                     assert (entry.ends is None) == (keep is None)
                     self._stands[name] = entry
                     self._note(Change(name, entry.version))
+                    return True
             case "lapse" if draw(st.integers(0, 5)) == 0:
                 entry = await registry.put(kind, name, b"", version=stands, keep=0.001)
                 assert entry is not None
@@ -163,8 +180,14 @@ class Run:
                 entries = await list_all(registry, kind, limit)
                 assert entries == sorted(self._stands.values(), key=lambda each: each.name)
             case _:
-                found = await registry.get(kind, _NAMES)
-                assert list(found) == [self._stands.get(each) for each in _NAMES]
+                await self.compare()
+        return False
+
+    async def compare(self) -> None:
+        found = await self._data.draw(st.sampled_from(self._registries)).get(
+            self._kind, self._names
+        )
+        assert list(found) == [self._stands.get(each) for each in self._names]
 
     def _note(self, change: Change) -> None:
         number = len(self._changes) + 1

@@ -1,12 +1,14 @@
 """Any operations on latches, against a model of a latch that fits on a page."""
 
+from collections.abc import Awaitable, Callable, Sequence
+
 import msgspec
 from anyio import fail_after
 from hypothesis import strategies as st
 
 from asyncq.language.effects import Arrive, Hold, Policy, Send
 from asyncq.language.message import new_id
-from asyncq.seams.ledger import FAILED, OK, PENDING, Ledger
+from asyncq.seams.ledger import FAILED, OK, PENDING, Ledger, Unsent
 from asyncq.testing.contracts.given import PATIENCE, envelope
 from asyncq.testing.contracts.model import STEPS
 
@@ -39,10 +41,11 @@ async def send_all(ledger: Ledger, latch: str, sender: str = ME, limit: int = 10
 class LatchModel(msgspec.Struct):
     """A latch as it is said to be: who was named, and what was said of each."""
 
+    hold: Hold
     named: set[str]
-    policy: Policy
     said: dict[str, list[Arrive]] = {}
-    unsent: list[bytes] = []
+    unsent: list[tuple[bool, Send]] = []
+    """With whether it is sent on failure."""
     sender: str = ""
     is_released: bool = False
     has_failed: bool = False
@@ -74,13 +77,19 @@ class LatchModel(msgspec.Struct):
 
     def release(self) -> None:
         states = [self.state_of(name) for name in self.named]
-        if FAILED in states and self.policy == "fail" and not self.has_failed:
+        if FAILED in states and self.hold.policy == "fail" and not self.has_failed:
             self.has_failed = True
-            self.unsent.insert(0, b"failed")
-        is_complete = PENDING not in states and (FAILED not in states or self.policy == "collect")
+            self.unsent += [(True, each) for each in self.hold.on_failure]
+        is_complete = PENDING not in states and (
+            FAILED not in states or self.hold.policy == "collect"
+        )
         if is_complete and not self.is_released:
             self.is_released = True
-            self.unsent.append(b"body")
+            self.unsent += [(False, each) for each in self.hold.sends]
+
+    def line(self, *, is_failure: bool) -> list[Send]:
+        """What is unsent of it, in its order."""
+        return [each for kind, each in self.unsent if kind == is_failure]
 
     def take(self, sender: str) -> bool:
         """Whether this one sends what is unsent. (Nobody is silent for long.)"""
@@ -88,70 +97,130 @@ class LatchModel(msgspec.Struct):
             self.sender = sender
         return bool(self.unsent) and self.sender == sender
 
-    def send(self, sender: str, body: bytes) -> list[bytes]:
-        if not self.take(sender) or body not in self.unsent:
-            return []
-        self.unsent.remove(body)
+    def confirm(self, count: int, *, is_failure: bool) -> None:
+        """The first ones of this line are sent."""
+        for _ in range(count):
+            self.unsent.remove((is_failure, self.line(is_failure=is_failure)[0]))
         if not self.unsent:
             self.sender = ""
-        return [body]
 
 
 _NAMES = ["0", "1", "2", "a", "b", "c", "d"]
+_senders = st.sampled_from([ME, OTHER])
 _some_names = st.lists(st.sampled_from(_NAMES), max_size=3, unique=True).map(tuple)
+
+
+async def _nowhere(sends: Sequence[Send]) -> None:
+    """They are sent, and nobody looks where to."""
 
 
 class LedgerRun:
     """One example: a few latches, and the models that they are compared with."""
 
-    def __init__(self, ledgers: list[Ledger], data: st.DataObject) -> None:
+    def __init__(
+        self,
+        ledgers: list[Ledger],
+        data: st.DataObject,
+        latches: Sequence[str] = (),
+        *,
+        make: Callable[[], Send] = send,
+        publish: Callable[[Sequence[Send]], Awaitable[None]] = _nowhere,
+    ) -> None:
         self._ledgers = ledgers
         self._data = data
-        self._latches = {f"{new_id()}-{number}": number for number in range(2)}
+        self._latches = latches or [f"{new_id()}-{number}" for number in range(2)]
+        self._make = make
+        self._publish = publish
         self._models: dict[str, LatchModel] = {}
+        self._confirmed: dict[str, Unsent] = {}
 
     async def play(self) -> None:
         for _ in range(STEPS):
-            name = self._data.draw(st.sampled_from(list(self._latches)))
-            await self._step(name, self._data.draw(st.sampled_from(self._ledgers)))
-        await self._ledgers[0].forget_latches(list(self._latches))
+            await self.compare(await self.step())
+        await self.leave()
 
-    async def _step(self, name: str, ledger: Ledger) -> None:
+    async def leave(self) -> None:
+        await self._ledgers[0].forget_latches(self._latches)
+
+    async def step(self) -> str:
+        """Do anything; returns the name of the latch."""
+        name = self._data.draw(st.sampled_from(self._latches))
+        ledger = self._data.draw(st.sampled_from(self._ledgers))
+        match self._data.draw(st.sampled_from([*["hold", "send"] * 2, *["arrive"] * 6, "forget"])):
+            case "hold":
+                hold, sender = self.hold(name), self._data.draw(_senders)
+                heard = await ledger.apply([hold], sender)
+                self.held(hold)
+                assert list(heard) == ([name] if self._models[name].take(sender) else [])
+            case "arrive":
+                await self._arrive(name, ledger)
+            case "send":
+                await self._send(name, ledger)
+            case _ if self._data.draw(st.integers(0, 2)) == 0:
+                await ledger.forget_latches([name])
+                self._models.pop(name, None)
+                self._confirmed.pop(name, None)
+            case _:
+                pass
+        return name
+
+    def hold(self, name: str = "") -> Hold:
+        draw = self._data.draw
+        parts: tuple[str, ...] | int = draw(st.one_of(_some_names, st.integers(0, 3)))
+        policy: Policy = draw(st.sampled_from(["fail", "collect"]))
+        sends = tuple(self._make() for _ in range(draw(st.integers(1, 3))))
+        on_failure = tuple(self._make() for _ in range(draw(st.integers(0, 2))))
+        return Hold(name or draw(st.sampled_from(self._latches)), parts, sends, on_failure, policy)
+
+    def held(self, hold: Hold) -> None:
+        """It was applied: the first of its name stands."""
+        if hold.latch not in self._models:
+            parts = hold.parts
+            named = set(map(str, range(parts))) if isinstance(parts, int) else set(parts)
+            model = self._models[hold.latch] = LatchModel(hold, named)
+            model.release()
+
+    async def _arrive(self, name: str, ledger: Ledger) -> None:
         draw, model = self._data.draw, self._models.get(name)
-        what = draw(st.sampled_from(["hold", "arrive", "arrive", "arrive", "send", "forget"]))
-        sender = draw(st.sampled_from([ME, OTHER]))
-        if what == "hold":
-            parts: tuple[str, ...] | int = draw(st.one_of(_some_names, st.integers(0, 3)))
-            policy: Policy = draw(st.sampled_from(["fail", "collect"]))
-            hold = Hold(name, parts, (send(b"body"),), (send(b"failed"),), policy)
-            heard = await ledger.apply([hold], sender)
-            if model is None:
-                named = set(map(str, range(parts))) if isinstance(parts, int) else set(parts)
-                model = self._models[name] = LatchModel(named, policy)
-                model.release()
-            assert list(heard) == ([name] if model.take(sender) else [])
-        elif what == "arrive":
-            arrives = [
-                Arrive(name, draw(st.sampled_from(_NAMES)), draw(st.booleans()), new_id().encode(),
-                       draw(_some_names))
-                for _ in range(draw(st.integers(1, 4)))
-            ]  # fmt: skip
-            heard = await ledger.apply(arrives, sender)
-            if model is not None:
-                for each in arrives:
-                    model.arrive(each)
-            assert list(heard) == ([name] if model is not None and model.take(sender) else [])
-        elif what == "send":
-            is_failure = draw(st.booleans())
-            sent = await send_line(ledger, name, sender, 1, is_failure=is_failure)
-            body = b"failed" if is_failure else b"body"
-            assert sent == ([] if model is None else model.send(sender, body))
-        elif draw(st.integers(0, 5)) == 0:
-            await ledger.forget_latches([name])
-            self._models.pop(name, None)
-        await self._compare(name)
+        arrives = [
+            Arrive(name, draw(st.sampled_from(_NAMES)), draw(st.booleans()), new_id().encode(),
+                   draw(_some_names))
+            for _ in range(draw(st.integers(1, 4)))
+        ]  # fmt: skip
+        sender = draw(_senders)
+        heard = await ledger.apply(arrives, sender)
+        if model is not None:
+            for each in arrives:
+                model.arrive(each)
+        assert list(heard) == ([name] if model is not None and model.take(sender) else [])
 
-    async def _compare(self, name: str) -> None:
+    async def _send(self, name: str, ledger: Ledger) -> None:
+        """Send some of what is unsent, and confirm that, or a part of it, or what was before."""
+        draw, model = self._data.draw, self._models.get(name)
+        if (last := self._confirmed.get(name)) is not None and draw(st.booleans()):
+            await ledger.confirm(last)
+        limit, is_failure, sender = draw(st.integers(1, 3)), draw(st.booleans()), draw(_senders)
+        page = await ledger.unsent(name, sender, is_failure=is_failure, limit=limit)
+        is_ours = model is not None and model.take(sender)
+        line = model.line(is_failure=is_failure)[:limit] if is_ours and model is not None else []
+        assert (page is None) == (not line)
+        if page is None or model is None:
+            return
+        assert list(page.sends) == line
+        assert page.is_failure == is_failure
+        await self._publish(page.sends)
+        count = draw(st.integers(0, len(line)))
+        if count:
+            page = msgspec.structs.replace(page, stop=page.start + count)
+            await ledger.confirm(page)
+            self._confirmed[name] = page
+            model.confirm(count, is_failure=is_failure)
+
+    async def compare_all(self) -> None:
+        for name in self._latches:
+            await self.compare(name)
+
+    async def compare(self, name: str) -> None:
         model = self._models.get(name)
         [state] = await self._ledgers[0].look([name])
         assert (state is None) == (model is None)

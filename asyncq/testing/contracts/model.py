@@ -5,8 +5,8 @@ counts of the places leave no room for a second copy.
 """
 
 import os
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 
 import msgspec
@@ -89,9 +89,8 @@ _WEIGHTS = {
 _names = [name for name, weight in _WEIGHTS.items() for _ in range(weight)]
 _numbers = st.integers(0, 59)
 Step = tuple[str, int, int]  # what to do, and two numbers to choose by
-_steps = st.lists(
-    st.tuples(st.sampled_from(_names), _numbers, _numbers), min_size=STEPS, max_size=STEPS
-)
+a_step = st.tuples(st.sampled_from(_names), _numbers, _numbers)
+_steps = st.lists(a_step, min_size=STEPS, max_size=STEPS)
 _runs = count(1)
 _clean = ["model-0"]  # queues that an example left empty: it costs time to look in ever more
 
@@ -105,10 +104,7 @@ class ModelContract(DriverFixtures):
         self, broker: FullBroker, other_broker: FullBroker, backend: Backend, steps: list[Step]
     ) -> None:
         with fail_after(EXAMPLE_TIMEOUT):
-            number = next(_runs)
-            queue = _clean.pop() if _clean else f"model-{number}"
-            await Run([broker, other_broker], backend, queue, number).play(steps)
-            _clean.append(queue)
+            await Run([broker, other_broker], backend).play(steps)
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -217,13 +213,12 @@ class Worker(msgspec.Struct):
 class Run:
     """One example: a queue, some workers, and the model that they are compared with."""
 
-    def __init__(
-        self, brokers: Sequence[FullBroker], backend: Backend, queue: str, number: int
-    ) -> None:
+    def __init__(self, brokers: Sequence[FullBroker], backend: Backend) -> None:
+        number = next(_runs)
         self.brokers = brokers
         self.broker = brokers[0]
         self.backend = backend
-        self.queue = QueueSpec(queue)
+        self.queue = QueueSpec(_clean.pop() if _clean else f"model-{number}")
         self.ids = [f"{number}-{letter}" for letter in "abcdefghijkl"]
         self.model = Model()
         self.workers: list[Worker] = []
@@ -231,17 +226,23 @@ class Run:
         self.stays = False  # the last completion, before it was settled
 
     async def play(self, steps: Sequence[Step]) -> None:
-        """Carry out the steps, then let all leave and look at every message once more."""
+        async with self.staffed():
+            for step in steps:
+                await self.step(*step)
+                await self.compare()
+
+    @asynccontextmanager
+    async def staffed(self) -> AsyncGenerator[None]:
+        """With workers; then let all leave and look at every message once more."""
         async with AsyncExitStack() as stack:
             self.stack = stack
             for _ in range(WORKERS):
                 self.workers.append(await self.hire())
-            for name, first, second in steps:
-                await self.step(name, first, second)
-                await self.compare()
+            yield
         found = await self.backend.fetch(self.ids)
         assert list(found) == [self.model.records.get(each) for each in self.ids]
         await self.drain()
+        _clean.append(self.queue.name)
 
     async def step(self, name: str, first: int, second: int) -> None:
         match name:
@@ -277,7 +278,10 @@ class Run:
             self.envelope(self.ids[(first + more) % len(self.ids)], second % 10, later=later)
             for more in range(1 + second // 10)
         ]
-        await self.brokers[first % len(self.brokers)].publish(batch)
+        await self.publish_all(self.brokers[first % len(self.brokers)], batch)
+
+    async def publish_all(self, broker: FullBroker, batch: Sequence[Envelope]) -> None:
+        await broker.publish(batch)
         for sent in batch:
             self.model.publish(sent)
 
