@@ -5,9 +5,10 @@ from typing import Any
 
 from asyncq.app import App
 from asyncq.client.context import Context
-from asyncq.language.effects import Effect, Hold, Policy, Send
+from asyncq.language.effects import Arrive, Effect, Hold, Policy, Send
 from asyncq.language.message import End, derived_id
 from asyncq.language.signature import Signature
+from asyncq.seams.ledger import Ledger
 
 
 def chord(
@@ -35,6 +36,41 @@ def chord(
         name = str(number)
         members += follow_up(part, derived_id(root, name), (End(root, name),))
     return [hold, *members]
+
+
+def growth(
+    app: App, context: Context, children: Sequence[Signature[Any]]
+) -> tuple[Arrive, list[Send]]:
+    """What a part of a chord has follow that adds others to it; their ids are derived from its own.
+
+    A child has the name of its id: it is what a latch that looks for it knows.
+    """
+    [end] = context.message.header.ends
+    names = [derived_id(context.id, str(number)) for number in range(len(children))]
+    members: list[Send] = []
+    for name, child in zip(names, children, strict=True):
+        members += app.client.follow_up(child, name, (End(end.latch, name),))
+    return Arrive(end.latch, end.part, True, adds=tuple(names)), members
+
+
+def ledger_of(app: App) -> Ledger:
+    ledger = app.client.backend.offers.ledger
+    assert ledger is not None
+    return ledger
+
+
+async def apply(app: App, effects: Sequence[Hold | Arrive]) -> list[str]:
+    """Carry these out as somebody who is no worker; returns the latches with something unsent."""
+    return list(await ledger_of(app).apply(effects))
+
+
+async def send_released(app: App, latch: str) -> None:
+    """Send all that a latch has released."""
+    ledger = ledger_of(app)
+    while (page := await ledger.unsent(latch)) is not None:
+        for future in app.client.send(page.sends):
+            await future
+        await ledger.confirm(page)
 
 
 def begin(context: Context, effects: Sequence[Effect]) -> None:

@@ -6,7 +6,9 @@ What the broker must know (the header) is in the envelope and only there. The bo
 
 which are the other fields of a `Message`, in their order. It grows at its end alone, so that an
 older worker reads a newer message of the same version. A message whose end arrives somewhere has
-version 2: an older worker would tell nobody, and gives it back to a newer one.
+version 2: an older worker would tell nobody, and gives it back to a newer one. It does not know
+that field of the envelope, and leaves it out when it writes that again, while a body that it cannot
+read stays as it is: so the body of such a message ends with it, too.
 """
 
 from typing import Any
@@ -15,7 +17,7 @@ import msgspec
 
 from asyncq.errors import NewerVersion, Undecodable
 from asyncq.language.envelope import Envelope
-from asyncq.language.message import EMPTY_ARGS, EMPTY_KWARGS, UNREADABLE, Message
+from asyncq.language.message import EMPTY_ARGS, EMPTY_KWARGS, UNREADABLE, End, Message
 from asyncq.seams.packing import enclose
 from asyncq.texts import counted
 
@@ -32,6 +34,7 @@ class _Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
     root: str | None = None
     parent: str | None = None
     keep_result: float | None = None
+    ends: tuple[End, ...] = ()
 
 
 class _Start(msgspec.Struct, frozen=True, array_like=True):
@@ -48,19 +51,18 @@ class NativeCodec:
     """Messages as asyncq writes them."""
 
     def encode(self, message: Message) -> Envelope:
-        body = _encode(
-            (  # a _Body to whoever reads it; to make one takes longer than to encode it
-                VERSION if message.header.ends else WITHOUT_ENDS,
-                message.task,
-                message.args,
-                message.kwargs,
-                message.attempt,
-                message.root,
-                message.parent,
-                message.keep_result,
-            )
+        ends = message.header.ends
+        fields = (  # a _Body to whoever reads it; to make one takes longer than to encode it
+            VERSION if ends else WITHOUT_ENDS,
+            message.task,
+            message.args,
+            message.kwargs,
+            message.attempt,
+            message.root,
+            message.parent,
+            message.keep_result,
         )
-        return enclose(message.header, body)
+        return enclose(message.header, _encode((*fields, ends) if ends else fields))
 
     def decode(self, envelope: Envelope) -> Message:
         try:
@@ -72,6 +74,8 @@ class NativeCodec:
             ) from error
         if body.version > VERSION:
             raise NewerVersion(body.version, VERSION)
+        if body.ends and not envelope.ends:  # an older worker had it
+            envelope = msgspec.structs.replace(envelope, ends=body.ends)
         return Message(
             envelope,
             body.task,

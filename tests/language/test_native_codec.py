@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from asyncq.codecs.native import VERSION, NativeCodec
 from asyncq.errors import NewerVersion, Undecodable
 from asyncq.language.envelope import Envelope
-from asyncq.language.message import Header, Message
+from asyncq.language.message import End, Header, Message
 from tests.language.strategies import messages, names, values
 
 codec = NativeCodec()
@@ -38,6 +38,13 @@ def test_what_a_broker_needs_is_in_the_envelope(message: Message) -> None:
     sent = codec.encode(message)
 
     assert header_of(sent) == message.header
+
+
+def test_where_a_message_ends_outlives_an_envelope_that_an_older_worker_wrote() -> None:
+    ends = (End("latch", "part"), End("größer 🙂", "7"))
+    sent = codec.encode(Message(Header("1", "mail", ends=ends), "shop.add"))
+
+    assert codec.decode(envelope(sent.body)).header.ends == ends
 
 
 @given(st.binary())
@@ -88,7 +95,7 @@ def test_an_envelope_that_nobody_could_read_is_no_newer_version(priority: int) -
 @given(messages, st.lists(values, min_size=1, max_size=3))
 def test_fields_added_at_the_end_are_passed_over(message: Message, added: list[Any]) -> None:
     sent = codec.encode(message)
-    fields = msgspec.msgpack.decode(sent.body)
+    fields = [*msgspec.msgpack.decode(sent.body), []]  # those that end nowhere leave out the last
     longer = msgspec.structs.replace(sent, body=msgspec.msgpack.encode([*fields, *added]))
 
     decoded = codec.decode(longer)

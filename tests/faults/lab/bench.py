@@ -20,6 +20,7 @@ from asyncq.language.record import Record
 from asyncq.seams.admin import DeadLetter
 from tests.faults.lab.audit import Audit
 from tests.faults.lab.beds import Bed
+from tests.faults.lab.before import BEFORE
 from tests.faults.lab.checker import Findings, check
 from tests.faults.lab.crash_points import DIE_AT
 from tests.faults.lab.ledger import Accepted, Attempted, Ended, Healed, Ledger, Started, now
@@ -68,6 +69,7 @@ class Bench(Generic[B]):
         *,
         die_at: str | None = None,
         later: bool = False,
+        before: bool = False,
         **settings: Any,
     ) -> WorkerProcess:
         """A new worker, starting; ``settings`` are fields of its `Config`."""
@@ -77,6 +79,7 @@ class Bench(Generic[B]):
             "LAB_BACKEND": self._own_backend,
             DIE_AT: die_at,
             LATER: "yes" if later else None,
+            BEFORE: "yes" if before else None,
         }
         worker = WorkerProcess(
             url or self.bed.url,

@@ -6,6 +6,7 @@ LAB_CONFIG   a `Config` in JSON
 LAB_LEDGER   the ledger's file
 LAB_DIE_AT   the point at which it is to die; see `crash_points`
 LAB_LATER    set: it is of a later release, with a task and a message version more
+LAB_BEFORE   set: it is of before latches; see `before`
 LAB_PLAGUE   while there is a file of this name, a process dies as soon as it begins
 """
 
@@ -19,10 +20,13 @@ import msgspec
 
 from asyncq.codecs import native
 from asyncq.config import Config
+from tests.faults.lab.before import BEFORE, become_old
 from tests.faults.lab.crash_points import DIE_AT, set_death
 from tests.faults.lab.ledger import Ready, now
 from tests.faults.lab.tasks import APP, LATER, QUEUE, TOMORROW, ledger, make_app, work
 
+if BEFORE in os.environ:
+    become_old()
 app = make_app(
     os.environ["LAB_URL"],
     Config(**msgspec.json.decode(os.environ["LAB_CONFIG"])),

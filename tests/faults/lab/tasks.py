@@ -8,7 +8,7 @@ import re
 import resource
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
@@ -21,7 +21,8 @@ from asyncq import App, Retry, current_context
 from asyncq.config import Config
 from asyncq.language.effects import Hold
 from asyncq.language.message import End, derived_id
-from tests.chords import begin, chord
+from asyncq.seams.ledger import PENDING
+from tests.chords import begin, chord, growth, ledger_of
 from tests.faults.lab.ledger import (
     Accepted,
     Attempted,
@@ -44,6 +45,8 @@ FOREVER = 3600.0  # seconds
 FOLLOWERS = 2
 PARTS = 4  # of a chord
 WIDTH = 250  # messages of one latch: three pages
+CHILDREN = 2  # that one part adds
+DEEP = 2  # generations of them
 CATASTROPHE = r"(a+)+$"  # takes twice as long for every "a" before a "b"
 SPARE = 64 * 1024 * 1024  # bytes that a process may take before it is ended
 
@@ -56,6 +59,7 @@ def make_app(url: str, config: Config, backend: str | None = None) -> App:
     app = App(url, backend=backend, config=config)
     plain = (work, block, crunch, echo, fail, gated, grind, halt, hoard, poison, relay, stubborn)
     plain = (*plain, follow, follow_in_vain, fork, fork_in_vain, fork_with_poison, fan)
+    plain = (*plain, fork_and_grow, grow, grow_after)
     for function in plain:
         app.task(name=function.__name__, queue=QUEUE)(function)
     retry = Retry(times=2, base=0.02, factor=1.0, jitter=False)
@@ -230,6 +234,64 @@ def _begin_chord(parts: list[str], wanted: list[str]) -> None:
     ids = [derived_id(context.id, name) for name in wanted]
     ledger().write(Follows(context.id, ids))
     ledger().write(Attempted([*ids, derived_id(context.id, str(len(parts) - 1))], now()))
+
+
+async def fork_and_grow(early: bool = False, gate: str | None = None) -> str:
+    """Begin a chord of two parts that grow, and of one more that does so once the gate is open."""
+    with _noted() as run:
+        context = current_context()
+        app: App = context.state[APP]
+        parts = [app.tasks["grow_after"].s(DEEP, early) for _ in range(2)]
+        parts.append(app.tasks["grow"].s(1, gate))
+        body = app.tasks["work"].s()
+        begin(context, chord(app, context.id, parts, body, body))
+        part_ids = [derived_id(context.id, str(number)) for number in range(3)]
+        ids = [derived_id(context.id, "body"), *part_ids]
+        for part_id, depth in zip(part_ids, (DEEP, DEEP, 1), strict=True):
+            ids += _descendants(part_id, depth)
+        ledger().write(Follows(context.id, ids))
+        ledger().write(Attempted(ids, now()))
+    return run
+
+
+async def grow(depth: int, gate: str | None = None) -> str:
+    """Add children to the chord that this is a part of, and they theirs, so many generations."""
+    with _noted() as run:
+        await _passed(gate)
+        if depth:
+            context = current_context()
+            app: App = context.state[APP]
+            arrive, members = growth(app, context, [app.tasks["grow"].s(depth - 1)] * CHILDREN)
+            begin(context, [arrive, *members])
+    return run
+
+
+async def grow_after(depth: int, early: bool) -> str:
+    """`grow`; if they are to be early, send the children before, and end when they have arrived."""
+    if not early:
+        return await grow(depth)
+    with _noted() as run:
+        context = current_context()
+        app: App = context.state[APP]
+        arrive, members = growth(app, context, [app.tasks["grow"].s(depth - 1)] * CHILDREN)
+        for future in app.client.send(members):
+            await future
+        while PENDING in await _states(app, arrive.latch, arrive.adds):  # noqa: ASYNC110 - of other processes
+            await anyio.sleep(LOOK)
+        begin(context, [arrive])
+    return run
+
+
+async def _states(app: App, latch: str, names: Sequence[str]) -> list[int]:
+    parts = await ledger_of(app).parts(latch, names)
+    return [PENDING if part is None else part.state for part in parts]
+
+
+def _descendants(id: str, depth: int) -> list[str]:
+    if not depth:
+        return []
+    children = [derived_id(id, str(number)) for number in range(CHILDREN)]
+    return [*children, *(each for child in children for each in _descendants(child, depth - 1))]
 
 
 async def flaky(gate: str | None = None) -> str:
