@@ -149,5 +149,11 @@ def redis_bed(directory: Path) -> Generator[RedisBed]:
         yield RedisBed(server)
 
 
+def count_latches(url: str) -> int:
+    """How many keys the Redis of this URL has of latches. Blocks."""
+    with cast("Any", redis.Redis).from_url(url.partition("?")[0]) as client:
+        return sum(1 for _ in client.scan_iter("*latch*"))
+
+
 def _text(raw: bytes) -> str:
     return raw.decode(errors="backslashreplace")

@@ -139,5 +139,12 @@ def small_disk(directory: Path, size: int) -> Generator[None]:
         subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
+def count_latches(url: str) -> int:
+    """How many rows the file of this URL has of latches. Blocks."""
+    tables = ("latches", "latch_parts", "latch_sends")
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=PATIENCE)) as file:
+        return sum(file.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables)
+
+
 def _text(raw: bytes) -> str:
     return raw.decode(errors="backslashreplace")

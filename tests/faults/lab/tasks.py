@@ -19,7 +19,7 @@ import anyio
 
 from asyncq import App, Retry, current_context
 from asyncq.config import Config
-from asyncq.language.effects import Hold
+from asyncq.language.effects import Arrive, Hold
 from asyncq.language.message import End, derived_id
 from asyncq.seams.ledger import PENDING
 from tests.chords import begin, chord, growth, ledger_of
@@ -47,6 +47,8 @@ PARTS = 4  # of a chord
 WIDTH = 250  # messages of one latch: three pages
 CHILDREN = 2  # that one part adds
 DEEP = 2  # generations of them
+STAGED = "staged"  # the part of a latch that arrives when all is enqueued
+STAGE_KEPT = 1.0  # seconds
 CATASTROPHE = r"(a+)+$"  # takes twice as long for every "a" before a "b"
 SPARE = 64 * 1024 * 1024  # bytes that a process may take before it is ended
 
@@ -59,7 +61,7 @@ def make_app(url: str, config: Config, backend: str | None = None) -> App:
     app = App(url, backend=backend, config=config)
     plain = (work, block, crunch, echo, fail, gated, grind, halt, hoard, poison, relay, stubborn)
     plain = (*plain, follow, follow_in_vain, fork, fork_in_vain, fork_with_poison, fan)
-    plain = (*plain, fork_and_grow, grow, grow_after)
+    plain = (*plain, fork_and_grow, grow, grow_after, fork_in_time, open_stage)
     for function in plain:
         app.task(name=function.__name__, queue=QUEUE)(function)
     retry = Retry(times=2, base=0.02, factor=1.0, jitter=False)
@@ -279,6 +281,31 @@ async def grow_after(depth: int, early: bool) -> str:
         while PENDING in await _states(app, arrive.latch, arrive.adds):  # noqa: ASYNC110 - of other processes
             await anyio.sleep(LOOK)
         begin(context, [arrive])
+    return run
+
+
+async def fork_in_time(gates: Sequence[str], within: float) -> str:
+    """Begin a chord that has so many seconds: a part for each gate, and one that ends at once."""
+    with _noted() as run:
+        context = current_context()
+        app: App = context.state[APP]
+        work, gated = app.tasks["work"].s(), app.tasks["gated"]
+        parts = [work, *(gated.s(gate) for gate in gates)]
+        until = context.enqueued_at + within
+        begin(context, chord(app, context.id, parts, work, work, until=until))
+        names = ("body", "failed", *map(str, range(len(parts))))
+        ledger().write(Attempted([derived_id(context.id, name) for name in names], now()))
+    return run
+
+
+async def open_stage(root: str, parts: int, pages: Sequence[str]) -> str:
+    """Begin a chord whose parts are held: all is there."""
+    with _noted() as run:
+        context = current_context()
+        app: App = context.state[APP]
+        body = app.client.follow_up(app.tasks["work"].s(), derived_id(root, "body"))
+        hold = Hold(root, parts, tuple(body), keep=STAGE_KEPT, root=root)
+        begin(context, [hold, *(Arrive(page, STAGED, True) for page in pages)])
     return run
 
 
