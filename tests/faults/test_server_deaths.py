@@ -1,5 +1,6 @@
 """A server that dies is no crash of the workers that live: no message is charged with it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -68,9 +69,12 @@ async def test_a_message_that_kills_its_worker_does_not_outlive_the_death_of_a_s
     assert letter.reason == "WorkerCrashed: 3 workers died while they ran it"
 
 
-async def die(bench: Bench[ServerBed], down: float) -> None:
+async def die(
+    bench: Bench[ServerBed], down: float, meanwhile: Callable[[], None] = lambda: None
+) -> None:
     """Crash the server; return when it is there again, after at least so many seconds."""
     await anyio.to_thread.run_sync(bench.bed.crash)
+    await anyio.to_thread.run_sync(meanwhile)
     await anyio.sleep(down)  # how long it is down is a part of the experiment
     await anyio.to_thread.run_sync(bench.bed.restore)
     bench.healed()
