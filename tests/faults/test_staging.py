@@ -26,13 +26,14 @@ __all__ = ["either_bench"]  # a fixture
 
 PARTS = scaled(400, 100_000)
 PAGE = scaled(20, 500)  # parts
+AHEAD = 2  # pages that it may have written when it dies, or be at
 SECONDS = scaled(10.0, 240.0)  # that the client may take
 PATIENCE = scaled(90.0, 900.0)
 
 
 @contextmanager
-def client(bench: Bench[Bed], root: str) -> Generator[subprocess.Popen[bytes]]:
-    """Somebody who stages a chord of this root."""
+def client(bench: Bench[Bed], root: str, pages: int) -> Generator[subprocess.Popen[bytes]]:
+    """Somebody who stages so many pages of a chord, and stands still if there are more."""
     environment = {
         **os.environ,
         "LAB_URL": bench.bed.url,
@@ -42,7 +43,11 @@ def client(bench: Bench[Bed], root: str) -> Generator[subprocess.Popen[bytes]]:
         environment["LAB_BACKEND"] = bench.backend
     command = [sys.executable, "-m", "tests.faults.lab.staging", root]
     command += [str(PARTS), str(PAGE), str(SECONDS)]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe)
+    assert process.stdin is not None
+    process.stdin.write(b"\n" * pages)
+    process.stdin.flush()
     try:
         yield process
     finally:
@@ -67,18 +72,18 @@ async def test_a_client_that_dies_half_way_leaves_nothing_that_runs_and_its_stag
     names = [*pages_of(dead, PARTS, PAGE), stage_of(dead), dead]
     async with bench.app() as app:
         await bench.hired()
-        with client(bench, dead) as process:
-            held = await anyio.to_thread.run_sync(read_pages, process, pages * 2 // 5)
+        held = pages * 2 // 5
+        with client(bench, dead, held + AHEAD) as process:
+            assert await anyio.to_thread.run_sync(read_pages, process, held) == held
             process.kill()
-        assert held == pages * 2 // 5
         staged = [state for state in await ledger_of(app).look(names) if state is not None]
-        assert held < len(staged) < pages
+        assert held + 1 <= len(staged) <= held + AHEAD + 1  # with the stage itself
         assert not any(state.is_released for state in staged)
 
         ids = [derived_id(well, name) for name in ("opener", "body", *map(str, range(PARTS)))]
 
         async def enqueue() -> None:
-            with client(bench, well) as process:
+            with client(bench, well, pages) as process:
                 assert await anyio.to_thread.run_sync(read_pages, process, pages) == pages
                 assert await anyio.to_thread.run_sync(process.wait) == 0
 

@@ -5,7 +5,7 @@ all and begins the chord; it arrives with the last write. Whatever was written b
 
     python -m tests.faults.lab.staging ROOT PARTS PAGE SECONDS
 
-It writes a line for each page that is held.
+It reads a line before each page, and writes one when that is held.
 """
 
 import os
@@ -48,6 +48,7 @@ async def enqueue(root: str, parts: int, page: int, seconds: float) -> None:
         opener = app.tasks["open_stage"].s(root, parts, pages)
         await hold(stage_of(root), follow_up(opener, derived_id(root, "opener")))
         for latch, start in zip(pages, range(0, parts, page), strict=True):
+            await anyio.to_thread.run_sync(sys.stdin.readline)
             sends: list[Send] = []
             for number in range(start, min(start + page, parts)):
                 name = str(number)
