@@ -10,6 +10,8 @@ from asyncq.language.message import End, derived_id
 from asyncq.language.signature import Signature
 from asyncq.seams.ledger import Ledger
 
+CLIENT = "a client"  # as a sender
+
 
 def chord(
     app: App,
@@ -60,14 +62,14 @@ def ledger_of(app: App) -> Ledger:
 
 
 async def apply(app: App, effects: Sequence[Hold | Arrive]) -> list[str]:
-    """Carry these out as somebody who is no worker; returns the latches with something unsent."""
-    return list(await ledger_of(app).apply(effects))
+    """Carry these out as somebody who is no worker; returns the latches that this one is to send."""
+    return list(await ledger_of(app).apply(effects, CLIENT))
 
 
 async def send_released(app: App, latch: str) -> None:
     """Send all that a latch has released."""
     ledger = ledger_of(app)
-    while (page := await ledger.unsent(latch)) is not None:
+    while (page := await ledger.unsent(latch, CLIENT, is_failure=False)) is not None:
         for future in app.client.send(page.sends):
             await future
         await ledger.confirm(page)

@@ -18,6 +18,11 @@ from asyncq.worker.latches import arrivals, effects_of
 from asyncq.worker.prepared import PreparedTask
 from asyncq.worker.tasks import TaskLog
 
+DOOMS = {
+    each.value: each
+    for each in (FailureType.WAITED_TOO_LONG, FailureType.OVERFLOWED, FailureType.PURGED)
+}
+
 
 class Unrun:
     """Ends those of one worker; ``apart`` and ``made`` as in its executor."""
@@ -107,8 +112,9 @@ class Unrun:
 
     def doomed(self, delivery: Delivery) -> Completion:
         """The end of what its broker would have buried or removed, and others wait for."""
-        kind, _, why = delivery.verdict.partition(": ")
-        failure = Failure(kind, why)
+        word, _, why = delivery.verdict.partition(": ")
+        kind = DOOMS.get(word, FailureType.UNDECODABLE)  # other hands wrote another
+        failure = Failure(kind.value, why)
         self._log.doomed(delivery.envelope, failure)
         if kind == FailureType.PURGED:  # it was to be gone
             return self._end_unrun(Ack(delivery), failure)
