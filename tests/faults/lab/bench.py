@@ -144,9 +144,12 @@ class Bench(Generic[B]):
 
     async def note(self, ids: Sequence[str], put: Callable[[], Awaitable[None]]) -> None:
         """Send in another way than by calls; in the ledger it is the same."""
-        self.ledger.write(Attempted([*ids], now()))
+        batches = [[*ids[start : start + BATCH]] for start in range(0, len(ids), BATCH)]
+        for batch in batches:
+            self.ledger.write(Attempted(batch, now()))
         await put()
-        self.ledger.write(Accepted([*ids], now()))
+        for batch in batches:
+            self.ledger.write(Accepted(batch, now()))
         self.accepted += ids
 
     async def produce(self, app: App, pause: float, task: str = "work") -> None:
