@@ -62,7 +62,7 @@ def ledger_of(app: App) -> Ledger:
 
 
 async def apply(app: App, effects: Sequence[Hold | Arrive]) -> list[str]:
-    """Carry these out as somebody who is no worker; returns the latches that this one is to send."""
+    """Carry these out as somebody who is no worker; returns the latches that it is to send."""
     return list(await ledger_of(app).apply(effects, CLIENT))
 
 
