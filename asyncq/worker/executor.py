@@ -101,6 +101,7 @@ class Executor:
         self._slots = slots
         self._verbose = self.task_log.verbose
         self._unrun = Unrun(
+            codec=codec,
             backend=backend,
             config=config,
             now=clock.now,
@@ -130,6 +131,8 @@ class Executor:
 
     async def _completion(self, delivery: Delivery) -> Completion:
         started = self._now()
+        if delivery.envelope.headers:
+            delivery = self._unrun.with_ends(delivery)
         may_have_run = delivery.suspect or delivery.again or delivery.envelope.again
         if may_have_run and (known := await self._unrun.judge(delivery)) is not None:
             return known

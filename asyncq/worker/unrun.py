@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from asyncq.config import Config
-from asyncq.errors import BackendUnavailable
+from asyncq.errors import BackendUnavailable, NewerVersion, Undecodable
 from asyncq.language.effects import KEEP_EFFECTS
 from asyncq.language.message import Failed, Failure, FailureType, Unreadable
 from asyncq.language.record import Record
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import Ack, Completion, Delivery, Nack, Reject
+from asyncq.seams.codec import Codec
 from asyncq.texts import counted
 from asyncq.worker.dead_letters import UNKNOWN_SINCE, DeadLetters
 from asyncq.worker.followups import left_of
@@ -30,6 +31,7 @@ class Unrun:
     def __init__(
         self,
         *,
+        codec: Codec,
         backend: Backend,
         config: Config,
         now: Callable[[], float],
@@ -39,6 +41,7 @@ class Unrun:
         made: Mapping[str, PreparedTask],
         apart: set[str],
     ) -> None:
+        self._decode = codec.decode
         self._backend = backend
         self._config = config
         self._now = now
@@ -47,6 +50,18 @@ class Unrun:
         self._log = log
         self._made = made
         self._apart = apart
+
+    def with_ends(self, delivery: Delivery) -> Delivery:
+        """As it was before an older worker gave it back: that one knows of no `Header.ends`."""
+        envelope = delivery.envelope
+        if envelope.ends or UNKNOWN_SINCE not in envelope.headers:
+            return delivery
+        try:
+            ends = self._decode(envelope).header.ends
+        except (NewerVersion, Undecodable):
+            return delivery
+        envelope = msgspec.structs.replace(envelope, ends=ends)
+        return msgspec.structs.replace(delivery, envelope=envelope)
 
     async def judge(self, delivery: Delivery) -> Completion | None:
         """What becomes of a delivery that may have run before; None if it is to run."""

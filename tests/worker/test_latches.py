@@ -24,6 +24,7 @@ from asyncq.language.policies import Retry
 from asyncq.language.record import Record
 from asyncq.language.signature import Signature
 from asyncq.worker import latches
+from asyncq.worker.dead_letters import UNKNOWN_SINCE
 from asyncq.worker.latches import Latches
 from tests.chords import begin, chord
 from tests.client.given import PATIENCE, until
@@ -191,7 +192,10 @@ async def test_what_a_record_of_others_does_not_tell_arrives_all_the_same(any_ap
                     await sleep(0.01)
 
 
-async def test_a_part_that_nobody_knows_fails_its_chord(any_app: App) -> None:
+@pytest.mark.parametrize("older_gave_back", [False, True])
+async def test_a_part_that_nobody_knows_fails_its_chord(
+    any_app: App, *, older_gave_back: bool
+) -> None:
     url, backend = any_app.url.reveal(), any_app.backend_url.reveal()
     others = App(url, backend=backend)
     own = App(url, backend=backend, config=Config(unknown_ttl=0.0))
@@ -204,6 +208,11 @@ async def test_a_part_that_nobody_knows_fails_its_chord(any_app: App) -> None:
     async def start(context: Context) -> None:
         effects = tasks.chord(context.id, [tasks.square.s(2)])
         [_, part] = chord(others, context.id, [unknown.s()], unknown.s())
+        assert isinstance(part, Send)
+        if older_gave_back:  # it does not know of ends, and leaves them out
+            headers = {UNKNOWN_SINCE: 0.0}
+            left = msgspec.structs.replace(part.envelope, ends=(), headers=headers)
+            part = Send(left, part.broker)
         begin(context, [effects[0], part])
 
     async with others, own, own.worker():
