@@ -139,13 +139,17 @@ async def test_a_queue_with_one_active_worker_goes_to_the_next_when_that_leaves(
 async def test_a_queue_with_one_active_worker_is_purged_by_others(
     broker: RabbitBroker, rabbitmq_url: str, kind: Literal["quorum", "classic"]
 ) -> None:
-    await broker.declare([Queue("mail", single_active=True, kind=kind)])
+    queue = Queue("mail", single_active=True, kind=kind)
+    await broker.declare([queue])
     await broker.publish([envelope(str(n)) for n in range(30)])
     async with (
         broker.consume(QueueSpec("mail", prefetch=5), Lease(new_id(), 15.0)) as active,
         RabbitBroker(Url(rabbitmq_url), SystemClock()) as other,
     ):
         in_flight = await take(active, 5)
+        with pytest.raises(BrokerUnavailable, match="another consumer"):
+            await other.purge("mail")  # it does not know
+        await other.declare([queue])
         assert await other.purge("mail") == 25
         assert not await active.settle([Ack(each) for each in in_flight])
         assert await other.purge("mail") == 0

@@ -16,7 +16,7 @@ from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.browsing import Browse
 from asyncq.drivers.rabbitmq.content import headers_of
 from asyncq.drivers.rabbitmq.fetching import STRIDE
-from asyncq.drivers.rabbitmq.parcels import DIED_AT, REASON, unwrap
+from asyncq.drivers.rabbitmq.parcels import DIED_AT, REASON, last_death, unwrap
 from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.purging import purge
 from asyncq.drivers.rabbitmq.wire import Content
@@ -137,7 +137,7 @@ def _letter(content: Content, queue: str) -> DeadLetter:
     headers = headers_of(content)
     reason = headers.get(REASON)
     if not isinstance(reason, str):
-        reason = f"RabbitMQ: {headers.get('x-first-death-reason', 'unknown')}"
+        reason = f"RabbitMQ: {last_death(headers).get('reason', 'unknown')}"
     return DeadLetter(
         envelope=received.envelope,
         reason=reason,
@@ -152,8 +152,8 @@ def _died_at(headers: Mapping[str, Any]) -> float:
     moment = headers.get(DIED_AT)
     if isinstance(moment, int) and 0 <= moment <= LATEST:
         return moment / 1000
-    match headers.get("x-death"):  # what RabbitMQ itself writes, the last one first
-        case [{"time": datetime() as when}, *_]:
+    match last_death(headers).get("time"):
+        case datetime() as when:
             return when.timestamp()
         case _:
             return 0.0

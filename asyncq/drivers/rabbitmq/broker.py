@@ -123,7 +123,7 @@ class RabbitBroker(RabbitQueueAdmin):
         if envelope.eta is None or envelope.eta <= self._clock.now():
             again = envelope.id in self._unsure
             parcel = wrap(envelope, exchange, key, again=again, first=envelope.queue)
-            return [msgspec.structs.replace(parcel, headers=envelope.headers)]
+            return [msgspec.structs.replace(parcel, headers=envelope.headers | parcel.headers)]
         queues = resolve(self._topology.specs.values(), exchange, key, envelope.headers)
         if not queues:
             raise Unroutable(envelope.id, exchange, key)

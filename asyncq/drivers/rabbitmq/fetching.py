@@ -28,8 +28,8 @@ class Fetching:
     def __init__(self, connector: Connector, queue: str, channel: Channel) -> None:
         self.ahead: deque[Content] = deque()
         """What came, until somebody takes it out of here."""
-        self.came_up_short = False
-        """What was there the last time did not come: others have it, or are the only consumer."""
+        self.was_shown_nothing = False
+        """There were some the last time, and none came: others have them, or always get all."""
         self._connector = connector
         self._queue = queue
         self._channel = channel
@@ -43,11 +43,11 @@ class Fetching:
 
     async def fetch(self, count: int) -> int:
         """Have the next so many, or all there are; returns how many came."""
+        self.was_shown_nothing = False
         [queue] = await self.ask(self.count())
         count = min(count, queue.message_count)
         if not count:
             return 0
-        self.came_up_short = False
         self._consumers += 1
         tag, before = f"fetch.{self._consumers}", len(self.ahead)
         # Shielded: a consumer that is cancelled before the server has said that it has one takes
@@ -62,7 +62,7 @@ class Fetching:
             with anyio.move_on_after(SILENCE) as patience:
                 await self._came.wait()
             if patience.cancelled_caught:
-                self.came_up_short = True
+                self.was_shown_nothing = len(self.ahead) == before
                 break
         # Its window is full: nothing more is on its way to it.
         await self.ask(amqp.Basic.Cancel(consumer_tag=tag))

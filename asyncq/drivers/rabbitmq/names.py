@@ -5,12 +5,12 @@ For each queue ``mail``:
     mail              the messages
     mail:suspects     messages that outlived a worker
     mail:dead         the dead letters
+    mail:doomed       the exchange by which what RabbitMQ buries by itself comes to the suspects as
+                      well, if its end arrives somewhere: its header ``asyncq-ends`` says so
 
-and for all of them the exchange ``asyncq:dead``; the exchange ``asyncq:doomed``, by which what
-RabbitMQ buries by itself comes to the suspects as well, if its end arrives somewhere (its header
-``asyncq-ends`` says so); and the delay levels: level k keeps a message for 2^k eighths of a second
-and hands it to the next lower level. The routing key of a delayed message says, level by level from
-the highest, on which it rests, and then its queue:
+and for all of them the exchange ``asyncq:dead`` and the delay levels: level k keeps a message
+for 2^k eighths of a second and hands it to the next lower level. The routing key of a delayed
+message says, level by level from the highest, on which it rests, and then its queue:
 
     0.0.1.0.1.….mail      rests on two levels, and arrives in mail
 """
@@ -24,7 +24,6 @@ from asyncq.language.topology import Queue
 from asyncq.seams.dead import DeadLimits
 
 DEAD = "asyncq:dead"
-DOOMED = "asyncq:doomed"
 ENDS = "asyncq-ends"  # (one that begins with "x-" no exchange goes by)
 ARRIVALS = "asyncq:arrivals"  # below the lowest level
 LEVEL = "asyncq:delay:"
@@ -41,6 +40,10 @@ def suspects(queue: str) -> str:
 
 def dead(queue: str) -> str:
     return f"{queue}:dead"
+
+
+def doomed(queue: str) -> str:
+    return f"{queue}:doomed"
 
 
 def level(number: int) -> str:
@@ -71,10 +74,10 @@ def queue_methods(queue: Queue) -> list[Any]:
         amqp.Exchange.Declare(exchange=DEAD, exchange_type="direct", durable=True),
         amqp.Queue.Bind(queue=dead(name), exchange=DEAD, routing_key=name),
         amqp.Queue.Declare(queue=suspects(name), durable=True, arguments=quorum),
-        amqp.Exchange.Declare(exchange=DOOMED, exchange_type="headers", durable=True),
-        amqp.Exchange.Bind(destination=DOOMED, source=DEAD, routing_key=name),
+        amqp.Exchange.Declare(exchange=doomed(name), exchange_type="headers", durable=True),
+        amqp.Exchange.Bind(destination=doomed(name), source=DEAD, routing_key=name),
         amqp.Queue.Bind(
-            queue=suspects(name), exchange=DOOMED, arguments={ENDS: name, "x-match": "all"}
+            queue=suspects(name), exchange=doomed(name), arguments={ENDS: True, "x-match": "all"}
         ),
         main_method(queue),
         _exchange(ARRIVALS),

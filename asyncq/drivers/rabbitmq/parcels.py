@@ -6,7 +6,8 @@ persistence).
 """
 
 import hashlib
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
 
 import msgspec
 
@@ -86,7 +87,7 @@ def wrap(
     body = pack(envelope)
     if crashes or again or first or last or verdict:
         body = _encode(_More(msgspec.Raw(body), crashes, again, first, last, verdict))
-    headers = {names.ENDS: envelope.queue} if envelope.ends else {}
+    headers = {names.ENDS: True} if envelope.ends else {}
     return Parcel(exchange, key, envelope.id, body, envelope.priority, headers)
 
 
@@ -109,10 +110,16 @@ def unwrap(content: Content, queue: str) -> Received:
     )
 
 
+def last_death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What RabbitMQ says of the last queue that a message left by itself; nothing if of none."""
+    match headers.get("x-death"):  # the last one comes first
+        case [dict() as death, *_]:  # pyright: ignore[reportUnknownVariableType] - of anything
+            return cast("Mapping[str, Any]", death)
+        case _:
+            return {}
+
+
 def verdict_of(content: Content, queue: str) -> str:
     """Why RabbitMQ has buried a message of this queue by itself; empty if it has not."""
-    match headers_of(content).get("x-death"):  # the last one comes first
-        case [{"queue": place, "reason": reason}, *_] if place == queue:
-            return VERDICTS.get(reason, "")
-        case _:
-            return ""
+    death = last_death(headers_of(content))
+    return VERDICTS.get(str(death.get("reason")), "") if death.get("queue") == queue else ""

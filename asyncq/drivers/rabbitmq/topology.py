@@ -75,6 +75,7 @@ class Topology:
                 await self._find(
                     error, *(amqp.Queue.Declare(queue=each, passive=True) for each in all_of_it)
                 )
+                await self._warn_of_the_doomed(queue)
                 self.declared.add(queue)
                 return
             if error.code == RESOURCE_LOCKED:
@@ -94,6 +95,17 @@ class Topology:
                 "App(queues=…)"
             ) from error
         self.declared.add(queue)
+
+    async def _warn_of_the_doomed(self, queue: str) -> None:
+        """Say so if others made this queue as older versions did, and we may not add to it."""
+        doomed = amqp.Exchange.Declare(exchange=names.doomed(queue), passive=True)
+        if await self._connector.find(doomed) is None:
+            log.warning(
+                "workflows are not told of what RabbitMQ buries in queue %s: it has no exchange "
+                "%r, which older versions did not make; have it made by who may configure",
+                queue,
+                names.doomed(queue),
+            )
 
     async def _find(self, refused: ChannelClosed, *passive: Any) -> None:
         """See that what we may not make was made by others: then it can be used all the same.
