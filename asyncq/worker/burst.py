@@ -8,6 +8,7 @@ import anyio
 from asyncq.errors import AsyncqError
 from asyncq.seams.broker import Broker
 from asyncq.texts import counted
+from asyncq.worker.completer import Completer
 from asyncq.worker.pool import Slots
 
 LOOK_TIMEOUT = 2.0  # seconds to find out what is left
@@ -22,25 +23,31 @@ class Burst:
     def __init__(self, lines: int, slots: Slots) -> None:
         self._lines = lines
         """How many consumers there are."""
+        self.completers: list[Completer] = []
+        """All that ever settled something for these lines."""
         self._slots = slots
-        self._quiet: dict[Hashable, int] = {}  # line: deliveries ever started, as it found nothing
+        self._quiet: dict[Hashable, tuple[int, int]] = {}  # line: progress, as it found nothing
         self._is_over = False
 
     async def is_over(self, line: Hashable) -> bool:
         """Say that this consumer found nothing while nothing ran, and wait for the others.
 
-        True once all have found nothing since the last start; False after another start: look
-        again.
+        True once all have found nothing since something was started, or settled, for the last
+        time; False after another time: look again.
         """
         slots = self._slots
-        seen = self._quiet[line] = slots.started
-        if len(self._quiet) == self._lines and set(self._quiet.values()) == {seen}:
-            self._is_over = True
-            slots.changed.set()
-        while not self._is_over and slots.started == seen:
+        seen = self._quiet[line] = self._progress
+        self._is_over = set(self._quiet.values()) == {seen} and len(self._quiet) == self._lines
+        slots.changed.set()
+        while not self._is_over and self._progress == seen:
             slots.changed.clear()
             await slots.changed.wait()
         return self._is_over
+
+    @property
+    def _progress(self) -> tuple[int, int]:
+        """How much was started and settled: what follows from an end is sent by then."""
+        return self._slots.started, sum(each.settled for each in self.completers)
 
 
 async def what_waits(

@@ -277,6 +277,8 @@ class Session:
                 )  # fmt: skip
                 if not completer.is_unified:
                     setup.executor.apart.add(queue)
+                if setup.burst is not None:
+                    setup.burst.completers.append(completer)
                 group.start_soon(completer.run)
                 return completer
 

@@ -8,7 +8,7 @@ from asyncq.client.context import Context
 from asyncq.errors import TaskFailed
 from asyncq.language.message import FailureType, derived_id
 from asyncq.language.topology import Queue
-from tests.chords import begin
+from tests.chords import begin, ledger_of
 from tests.client.given import PATIENCE, until
 from tests.worker.chord_tasks import Tasks
 from tests.worker.combinations import any_app
@@ -85,3 +85,17 @@ async def test_the_chord_of_parts_that_were_purged_fails_at_once(any_app: App) -
             await until(lambda: "failed" in tasks.ran)
         assert tasks.ran == ["square 1", "failed"]
         assert list(await app.dead.list("narrow")) == []  # they were to be gone
+
+
+async def test_a_burst_ends_what_is_doomed_in_whichever_of_its_queues(any_app: App) -> None:
+    app, count = any_app, 5
+    tasks = Tasks(app)
+    async with app:
+        root = await begin_chord(app, tasks, count)
+        assert await app.queues.purge("narrow") == count
+
+        await app.make_worker(queues=["default", "narrow"], burst=True).run()
+
+        states = await ledger_of(app).look([root])
+        assert [state and (state.missing, state.failed) for state in states] == [(0, count)]
+        assert "failed" in tasks.ran

@@ -17,6 +17,7 @@ from asyncq.drivers.rabbitmq.admin import RabbitQueueAdmin
 from asyncq.drivers.rabbitmq.connection import AmqpSettings, Connector
 from asyncq.drivers.rabbitmq.consumer import RabbitConsumer
 from asyncq.drivers.rabbitmq.content import Parcel, TooLarge
+from asyncq.drivers.rabbitmq.looks import Looks
 from asyncq.drivers.rabbitmq.parcels import wrap
 from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.refusals import AccessRefused
@@ -54,6 +55,7 @@ class RabbitBroker(RabbitQueueAdmin):
         super().__init__(Publisher(sending, topology, clock))
         self._consuming = Connector(self._settings, "consumes", BrokerUnavailable)
         self._clock = clock
+        self._looks = Looks()
         self._unsure: dict[str, None] = {}  # sent, and whether it arrived is not known
         self._kept: dict[str, None] = {}  # arrived with others that did not, which go again
 
@@ -170,7 +172,7 @@ class RabbitBroker(RabbitQueueAdmin):
     async def consume(self, queue: QueueSpec, lease: Lease) -> AsyncGenerator[Consumer]:
         if (prefetch := self._settings.address.prefetch) is not None:
             queue = msgspec.structs.replace(queue, prefetch=prefetch)
-        consumer = RabbitConsumer(self._consuming, self._publisher, queue, lease)
+        consumer = RabbitConsumer(self._consuming, self._publisher, queue, lease, self._looks)
         try:
             await consumer.enter()
             yield consumer

@@ -20,6 +20,7 @@ import pamqp.commands as amqp
 
 from asyncq.drivers.rabbitmq.aftermath import Aftermath
 from asyncq.drivers.rabbitmq.connection import Connector
+from asyncq.drivers.rabbitmq.looks import Looks
 from asyncq.drivers.rabbitmq.parcels import Received, unwrap
 from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.refusals import not_consumed, remedy_of_closed_channel
@@ -50,8 +51,14 @@ class RabbitConsumer:
     """
 
     def __init__(
-        self, connector: Connector, publisher: Publisher, queue: QueueSpec, lease: Lease
+        self,
+        connector: Connector,
+        publisher: Publisher,
+        queue: QueueSpec,
+        lease: Lease,
+        looks: Looks,
     ) -> None:
+        self._looks = looks
         self._connector = connector
         self._publisher = publisher
         self._name = queue.name
@@ -59,7 +66,9 @@ class RabbitConsumer:
         self._channel: Channel | None = None
         declared = publisher.topology.specs.get(queue.name)
         self._pushed = asyncio.Event()
-        self._unsettled = Unsettled(queue.name, lease, publisher, self.ask, self._pushed)
+        self._unsettled = Unsettled(
+            queue.name, lease, publisher, ask=self.ask, pushed=self._pushed, looks=looks
+        )
         self._open = self._unsettled.by_tag
         self._suspects = self._unsettled.suspects
         self._window = Window(
@@ -165,8 +174,14 @@ class RabbitConsumer:
         await self._see_that_it_pushes()
         # First what lost workers had: until it is aside, no worker can have any of it.
         await self._put_aside()
-        suspects = await self._suspects.take(limit)
-        return suspects + self._take(limit - len(suspects))
+        taken = await self._suspects.take(limit)
+        taken += self._take(limit - len(taken))
+        # There may have been no room to look, for that moment; and then nobody has looked yet.
+        while not taken and self._suspects.are_due and self._looks.are_under_way:
+            await self._looks.next_end()
+            taken = await self._suspects.take(limit)
+            taken += self._take(limit - len(taken))
+        return taken
 
     async def wait_and_receive(self, limit: int) -> Sequence[Delivery]:
         await self.wait()

@@ -16,6 +16,7 @@ import pamqp.commands as amqp
 from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.aftermath import Aftermath
 from asyncq.drivers.rabbitmq.content import Parcel, TooLarge, waiting_behind
+from asyncq.drivers.rabbitmq.looks import Looks
 from asyncq.drivers.rabbitmq.parcels import VERDICTS, Received, unwrap, verdict_of, wrap
 from asyncq.drivers.rabbitmq.publisher import Publisher
 from asyncq.drivers.rabbitmq.wire import HEARD, Ask, Content
@@ -31,7 +32,10 @@ MOST_FETCHED = 20
 class Suspects:
     """Those of one queue that one consumer has in hand, and when it looks for others."""
 
-    def __init__(self, queue: str, lease: Lease, ask: Ask, hands: "Unsettled") -> None:
+    def __init__(
+        self, queue: str, lease: Lease, ask: Ask, hands: "Unsettled", looks: Looks
+    ) -> None:
+        self._looks = looks
         self._queue = queue
         self._name = names.suspects(queue)
         self._quarantine = lease.quarantine
@@ -74,7 +78,7 @@ class Suspects:
         try:
             # Shielded: what was fetched and is not heard of would be in nobody's hands as long as
             # we live. It ends: what is asked has a deadline.
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), self._looks.one():
                 found = await self._fetch(limit, admission)
         finally:
             self.are_being_fetched = False
@@ -167,7 +171,14 @@ class Unsettled:
     """The deliveries of one channel that are not settled."""
 
     def __init__(
-        self, queue: str, lease: Lease, publisher: Publisher, ask: Ask, pushed: asyncio.Event
+        self,
+        queue: str,
+        lease: Lease,
+        publisher: Publisher,
+        *,
+        ask: Ask,
+        pushed: asyncio.Event,
+        looks: Looks,
     ) -> None:
         self._queue = queue
         self._publisher = publisher
@@ -175,7 +186,7 @@ class Unsettled:
         self._pushed = pushed
         self.by_tag: dict[int, Received] = {}
         """In the order of their tags."""
-        self.suspects = Suspects(queue, lease, ask, self)
+        self.suspects = Suspects(queue, lease, ask, self, looks)
         self.unproven = 0
         """How many were settled, and RabbitMQ's channel alone has said that it has heard so."""
         self._may_acknowledge: asyncio.Event | None = None  # where that is not at once
