@@ -21,6 +21,11 @@ A latch that has something unsent has one *sender* at a time:
 - when nothing is unsent any more, it has none. Nor has what a registry released
   (`asyncq.seams.registry`): whoever comes first is its sender.
 
+Apps that share a backend's store (and prefix) share its latches: each of their workers may become
+the sender of what another app holds. So they must have brokers of the same names, that mean the
+same. Who cannot send, as a broker is away from it alone or is none of its own, lets its time pass
+and leaves it to others.
+
 So a sender that dies is no loss, and costs its time and what it takes until somebody looks. What it
 had published and not confirmed is published again, under the same ids.
 

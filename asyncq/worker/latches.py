@@ -24,6 +24,7 @@ log = get_logger(__name__)
 
 MOST_VALUE = 256 * 1024  # bytes of an outcome that a latch keeps; a larger one is in its record
 LOOK = 5.0  # seconds between two looks for latches that nobody looks after
+TURNS_LEFT = 3  # times as long, while a broker is away that something waits for
 MOST_AUDITED = 10_000  # parts of one latch whose records are looked for at a time
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -97,7 +98,9 @@ class Latches:
     async def _look_for_due(self, ledger: Ledger) -> None:
         outage = Outage("workflows are not looked after", "workflows are looked after again")
         while True:
-            await anyio.sleep(LOOK * (0.5 + random.random()))  # noqa: S311 - to spread them
+            # Who is told of what it cannot send leaves the next turns to others.
+            pause = LOOK * (TURNS_LEFT if self._releases.let_go else 1)
+            await anyio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - to spread them
             try:
                 due = await ledger.due(self._sender)
             except AsyncqError as error:

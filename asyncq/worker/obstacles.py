@@ -36,6 +36,14 @@ class Obstacles:
                 obstacle.until = now + ALONE
         return None
 
+    def are_asked(self, places: Iterable[str]) -> bool:
+        """Whether each of these may be asked now, as far as is known. This begins nothing."""
+        now = _now()
+        return all(
+            (obstacle := self._found.get(place)) is None or obstacle.until <= now
+            for place in places
+        )
+
     def works(self, *places: str) -> None:
         """These have answered, or were not asked after all."""
         for place in places:
@@ -52,11 +60,15 @@ class Obstacles:
         obstacle.outage.fail(error)
 
     def end(self, waited_for: Iterable[str]) -> None:
-        """Say of all but these that they work again. Not at once: they may be on the brink."""
+        """Say of all but these that they work again, if they have answered.
+
+        Not at once: they may be on the brink.
+        """
         waiting = set(waited_for)
         quiet_since = _now() - QUIET
         for place, obstacle in list(self._found.items()):
-            if place not in waiting and obstacle.failed_at <= quiet_since:
+            has_answered = obstacle.until == -math.inf
+            if has_answered and place not in waiting and obstacle.failed_at <= quiet_since:
                 del self._found[place]
                 obstacle.outage.end()
 

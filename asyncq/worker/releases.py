@@ -2,6 +2,11 @@
 
 Nobody waits for a queue that is full or a broker that is away. The ledger remembers what is unsent
 (`asyncq.seams.ledger` says whose that is), and this worker of which latches it is the sender.
+
+A queue that is full would be as full for others: the sender of what waits for it remains that. A
+broker that is away may be away from this worker alone, or be none of this app's: the sender *lets
+go* of what waits for it. It does not ask for that until the broker may be asked again, and by then
+others have had the time to become its sender.
 """
 
 import asyncio
@@ -15,7 +20,6 @@ import msgspec
 from asyncq.errors import (
     AsyncqError,
     BackendUnavailable,
-    BrokerUnavailable,
     ConfigurationError,
     QueueFull,
     Refused,
@@ -24,19 +28,27 @@ from asyncq.language.effects import Send
 from asyncq.loggers import get_logger
 from asyncq.seams.backend import Backend
 from asyncq.seams.ledger import PAGE, SENDER_AWAY, Ledger, Unsent
+from asyncq.texts import NAME_LIMIT, shown
 from asyncq.worker.obstacles import Obstacles
 
 log = get_logger(__name__)
 
 LATER = 1.0  # seconds until what could not be sent is tried again
-AWAY = 5.0  # seconds for which a broker is not asked again that did not take what was released
-FULL = 0.5  # and a queue
+FULL = 0.5  # seconds for which a queue is not asked again that did not take what was released
+AWAY = SENDER_AWAY + 5.0  # and a broker: the sender's time is over by then, and others have looked
+UNKNOWN = 60.0  # and one that this app does not have
+NO_ANSWER = 5.0  # and the backend
 MOST_TRIED = 100  # latches that are tried again each time, the longest untried first
 MOST_OWN = 300  # that wait for it: each has its turn before its sender's time is over
 MOST_AT_ONCE = 4  # whose pages are in memory
 BACKEND = "the backend"
+BROKER = "broker "  # and its name: where what waits is let go
 
 Publish = Callable[[Sequence[Send]], Sequence["asyncio.Future[None]"]]
+
+
+class _NoSuchBroker(ConfigurationError):
+    """The latches of a store are sent by each app that has it, and this one cannot."""
 
 
 class _UnderWay(msgspec.Struct, frozen=True, eq=False):
@@ -78,17 +90,27 @@ class Releases:
         if latch not in self._own:
             await self._try(latch)
 
+    @property
+    def let_go(self) -> bool:
+        """Whether something waits for a broker, and is rather to be sent by others."""
+        return any(map(self._is_let_go, self._own.values()))
+
     async def run(self) -> None:
         """As long as the worker runs: try again what did not go."""
         async with anyio.create_task_group() as group:
             while True:
                 await anyio.sleep(LATER)
-                for latch in list(islice(self._own, MOST_TRIED)):
+                tried = (own for own, places in self._own.items() if not self._is_let_go(places))
+                for latch in list(islice(tried, MOST_TRIED)):
                     if latch not in self._trying_again:
                         self._trying_again.add(latch)
                         group.start_soon(self._try_again, latch)
                 await self._keep_time()
                 self._obstacles.end(place for places in self._own.values() for place in places)
+
+    def _is_let_go(self, places: set[str]) -> bool:
+        """Whether a broker is among these that is not to be asked yet."""
+        return not self._obstacles.are_asked(each for each in places if each.startswith(BROKER))
 
     async def _try_again(self, latch: str) -> None:
         try:
@@ -172,11 +194,11 @@ class Releases:
         left = _Left()
         if len(queues) == 1:  # as nearly always: a task group costs as much as all else here
             [(broker, queue)] = queues
-            await self._send_to(f"broker {broker}", f"queue {queue}", sends, left)
+            await self._send_to(BROKER + broker, f"queue {queue}", sends, left)
             return left
         async with anyio.create_task_group() as group:
             for (broker, queue), some in queues.items():
-                group.start_soon(self._send_to, f"broker {broker}", f"queue {queue}", some, left)
+                group.start_soon(self._send_to, BROKER + broker, f"queue {queue}", some, left)
         return left
 
     async def _send_to(self, broker: str, queue: str, sends: Sequence[Send], left: _Left) -> None:
@@ -186,7 +208,7 @@ class Releases:
             left.places.add(obstacle)
             return
         try:
-            for stored in self._publish(sends):
+            for stored in self._begin_to_publish(sends):
                 await stored
         except QueueFull as error:
             self._fails(queue, error, FULL)
@@ -200,13 +222,26 @@ class Releases:
             left.places.add(queue)
         except AsyncqError as error:
             # Each that waits for it would take as long as publishing may.
-            is_away = isinstance(error, BrokerUnavailable | ConfigurationError)
-            self._fails(broker, error, AWAY if is_away else FULL)
+            self._fails(broker, error, UNKNOWN if isinstance(error, _NoSuchBroker) else AWAY)
             self._obstacles.works(queue)
             left.ids |= ids
             left.places.add(broker)
         else:
             self._obstacles.works(broker, queue)
+
+    def _begin_to_publish(self, sends: Sequence[Send]) -> Sequence["asyncio.Future[None]"]:
+        """
+        Raises:
+            _NoSuchBroker: it is none of this app's, and nothing of this was sent.
+        """
+        try:
+            return self._publish(sends)
+        except ConfigurationError as error:
+            raise _NoSuchBroker(
+                "an app that shares this backend sends to a broker that this app does not have: "
+                f"give this app a broker of the name {shown(sends[0].broker, NAME_LIMIT)!r}, or a "
+                "backend (or a prefix) that it shares with none that has others"
+            ) from error
 
     def _fails(self, place: str, error: AsyncqError, pause: float) -> None:
         what = f"what workflows have released is not sent to {place}"
@@ -215,7 +250,7 @@ class Releases:
     def _no_backend(self, error: AsyncqError) -> None:
         """It does not answer; or has something of one latch that it cannot give."""
         what = f"what workflows have released is not read from {BACKEND}"
-        pause = AWAY if isinstance(error, BackendUnavailable) else 0.0
+        pause = NO_ANSWER if isinstance(error, BackendUnavailable) else 0.0
         self._obstacles.fails(BACKEND, error, pause, what)
 
 

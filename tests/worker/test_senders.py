@@ -181,7 +181,7 @@ async def test_what_takes_long_to_be_sent_keeps_its_sender(
 async def test_what_was_taken_is_not_sent_again_because_it_could_not_be_confirmed(
     watched_app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asyncq.worker.releases.AWAY", 0.05)
+    monkeypatch.setattr("asyncq.worker.releases.NO_ANSWER", 0.05)
     broker, ledger = watched(watched_app), ledger_of(watched_app)
     own = Latches(watched_app.client.backend, watched_app.client.send)
     confirm, failures = MemoryLedger.confirm, 2
