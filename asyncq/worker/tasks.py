@@ -58,6 +58,8 @@ class TaskLog:
         self.skipped = 0
         """They had an outcome already."""
         self._complaints: dict[str, float] = {}  # what is unknown: when it was last logged
+        self._doomed_said_at = 0.0  # when there was a warning
+        self._doomed_since = 0  # how many were not worth one
 
     def summary(self, started: int, running: int) -> str:
         """What became of the deliveries of a worker that has ended; some may run on."""
@@ -159,12 +161,17 @@ class TaskLog:
         text = "%s goes to the dead letters of queue %s: %s"
         _say(logging.ERROR, envelope, text, envelope.queue, shown(why, TEXT_LIMIT))
 
-    def doomed(self, envelope: Envelope, error: Failure) -> None:
-        """It was never run, and its workflow is told."""
+    def doomed(self, envelope: Envelope, error: Failure, now: float) -> None:
+        """It was never run, and its workflow is told; a warning once a minute."""
         self.failed += 1
-        level = logging.INFO if error.type == FailureType.PURGED else logging.WARNING
-        text = "%s is not run: %s"
-        _say(level, envelope, text, shown(error.message, TEXT_LIMIT))
+        text, why = "%s is not run: %s", shown(error.message, TEXT_LIMIT)
+        if error.type == FailureType.PURGED or now - self._doomed_said_at < COMPLAIN_EVERY:
+            self._doomed_since += error.type != FailureType.PURGED
+            _say(logging.INFO, envelope, text, why)
+            return
+        since, self._doomed_since, self._doomed_said_at = self._doomed_since, 0, now
+        others = f" (and {since} others before)" if since else ""
+        _say(logging.WARNING, envelope, text, why + others)
 
     def fault(self, envelope: Envelope, error: BaseException) -> None:
         """A fault of ours."""

@@ -83,7 +83,7 @@ class Unrun:
             stays = bool(effects_of(record, delivery.envelope.ends))
             settlement = self._settle_again(delivery, record, stays=stays)
             return Completion(settlement, record, stays) if stays else Completion(settlement)
-        if delivery.crashes >= self._config.max_crashes:
+        if delivery.crashes >= self._config.max_crashes and not delivery.verdict:
             why = counted(
                 delivery.crashes, "worker died while it ran it", "workers died while they ran it"
             )
@@ -130,7 +130,7 @@ class Unrun:
         word, _, why = delivery.verdict.partition(": ")
         kind = DOOMS.get(word, FailureType.UNDECODABLE)  # other hands wrote another
         failure = Failure(kind.value, why)
-        self._log.doomed(delivery.envelope, failure)
+        self._log.doomed(delivery.envelope, failure, self._now())
         if kind == FailureType.PURGED:  # it was to be gone
             return self._end_unrun(Ack(delivery), failure)
         return self._end_unrun(self._dead_letters.of_unrun(delivery, failure), failure)
