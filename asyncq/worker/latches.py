@@ -17,7 +17,7 @@ from asyncq.language.record import Record
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
 from asyncq.seams.backend import Backend
-from asyncq.seams.ledger import Ledger
+from asyncq.seams.ledger import Due, Ledger
 from asyncq.worker.releases import Publish, Releases
 
 log = get_logger(__name__)
@@ -52,13 +52,34 @@ def effects_of(record: Record, ends: Sequence[End]) -> Sequence[Effect]:
 
 
 class Latches:
-    """Those of an app's backend, for one worker."""
+    """Those of an app's backend, for one worker.
 
-    def __init__(self, backend: Backend, publish: Publish) -> None:
+    One that ``is_eager`` is not there for long: it looks for what is due at once, and tries again
+    soon what could not be sent.
+    """
+
+    def __init__(self, backend: Backend, publish: Publish, *, is_eager: bool = False) -> None:
         self._backend = backend
         self._sender = new_id()
+        self._is_eager = is_eager
+        self._is_looking = is_eager and backend.offers.ledger is not None
         self._audited: dict[str, str] = {}  # how far, of latches with more parts than one audit has
-        self._releases = Releases(backend, publish, self._sender)
+        self._releases = Releases(backend, publish, self._sender, is_eager=is_eager)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it looks for what is due, or has something to send."""
+        return self._is_looking or self._releases.is_at_work
+
+    @property
+    def sent(self) -> int:
+        """How many messages it has sent that were released."""
+        return self._releases.sent
+
+    @property
+    def unsent(self) -> int:
+        """How many latches have released something that this worker could not send."""
+        return self._releases.unsent
 
     async def apply(self, effects: Sequence[Hold | Arrive | Append]) -> Sequence[str]:
         """Carry these out; returns the latches that this worker is to `release`.
@@ -97,31 +118,39 @@ class Latches:
 
     async def _look_for_due(self, ledger: Ledger) -> None:
         outage = Outage("workflows are not looked after", "workflows are looked after again")
+        if self._is_eager:
+            await self._look(ledger, outage)
         while True:
             # Who is told of what it cannot send leaves the next turns to others.
             pause = LOOK * (TURNS_LEFT if self._releases.let_go else 1)
             await anyio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - to spread them
+            await self._look(ledger, outage)
+
+    async def _look(self, ledger: Ledger, outage: Outage) -> None:
+        self._is_looking = True
+        try:
+            await self._look_at_all(await ledger.due(self._sender), outage)
+        except AsyncqError as error:
+            outage.fail(error)
+        # It must survive: it is what mends all else.
+        except Exception:
+            log.exception("looking after workflows failed")
+        finally:
+            self._is_looking = False
+
+    async def _look_at_all(self, due: Sequence[Due], outage: Outage) -> None:
+        errors: list[Exception] = []
+        for each in due:  # one that cannot be read is to hold up none of the others
             try:
-                due = await ledger.due(self._sender)
+                await self._look_at(each.latch, has_unsent=each.has_unsent)
             except AsyncqError as error:
-                outage.fail(error)
-                continue
-            # It must survive: it is what mends all else.
+                errors.append(error)
             except Exception:
-                log.exception("looking after workflows failed")
-                continue
-            errors: list[Exception] = []
-            for each in due:  # one that cannot be read is to hold up none of the others
-                try:
-                    await self._look_at(each.latch, has_unsent=each.has_unsent)
-                except AsyncqError as error:
-                    errors.append(error)
-                except Exception:
-                    log.exception("looking after a workflow failed")
-            if errors:
-                outage.fail(errors[0])
-            else:
-                outage.end()
+                log.exception("looking after a workflow failed")
+        if errors:
+            outage.fail(errors[0])
+        else:
+            outage.end()
 
     async def _look_at(self, latch: str, *, has_unsent: bool) -> None:
         if has_unsent or await self.audit(latch):

@@ -34,6 +34,7 @@ from asyncq.worker.obstacles import Obstacles
 log = get_logger(__name__)
 
 LATER = 1.0  # seconds until what could not be sent is tried again
+SOON = 0.1  # and in a worker that waits for nothing else
 FULL = 0.5  # seconds for which a queue is not asked again that did not take what was released
 AWAY = SENDER_AWAY + 5.0  # and a broker: the sender's time is over by then, and others have looked
 UNKNOWN = 60.0  # and one that this app does not have
@@ -51,8 +52,8 @@ class _NoSuchBroker(ConfigurationError):
     """The latches of a store are sent by each app that has it, and this one cannot."""
 
 
-class _UnderWay(msgspec.Struct, frozen=True, eq=False):
-    since: float  # loop time
+class _UnderWay(msgspec.Struct, eq=False):
+    since: float  # when the ledger last heard of it: loop time
     ended: anyio.Event
 
 
@@ -67,10 +68,15 @@ class _Left(msgspec.Struct, eq=False):
 class Releases:
     """Those that one worker sends, of which it alone is ``sender``."""
 
-    def __init__(self, backend: Backend, publish: Publish, sender: str) -> None:
+    def __init__(
+        self, backend: Backend, publish: Publish, sender: str, *, is_eager: bool = False
+    ) -> None:
         self._backend = backend
         self._publish = publish
         self._sender = sender
+        self._is_eager = is_eager
+        self.sent = 0
+        """How many messages were taken."""
         self._under_way: dict[str, _UnderWay] = {}
         self._own: dict[str, set[str]] = {}  # latches to be tried again, and what was in the way
         self._trying_again: set[str] = set()
@@ -91,6 +97,17 @@ class Releases:
             await self._try(latch)
 
     @property
+    def unsent(self) -> int:
+        """How many latches have something that is not sent, as far as this worker knows."""
+        return len(self._own.keys() | self._under_way.keys())
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether this worker sends something, or will try to soon."""
+        own = self._own.values()
+        return bool(self._under_way) or not all(map(self._is_let_go, own))
+
+    @property
     def let_go(self) -> bool:
         """Whether something waits for a broker, and is rather to be sent by others."""
         return any(map(self._is_let_go, self._own.values()))
@@ -99,7 +116,7 @@ class Releases:
         """As long as the worker runs: try again what did not go."""
         async with anyio.create_task_group() as group:
             while True:
-                await anyio.sleep(LATER)
+                await anyio.sleep(SOON if self._is_eager else LATER)
                 tried = (own for own, places in self._own.items() if not self._is_let_go(places))
                 for latch in list(islice(tried, MOST_TRIED)):
                     if latch not in self._trying_again:
@@ -125,7 +142,9 @@ class Releases:
         if (ledger := self._backend.offers.ledger) is None:
             return
         long_ago = _now() - SENDER_AWAY / 4
-        for latch in [name for name, each in self._under_way.items() if each.since < long_ago]:
+        long = [(name, each) for name, each in self._under_way.items() if each.since < long_ago]
+        for latch, under_way in long:
+            under_way.since = _now()
             try:
                 await ledger.unsent(latch, self._sender, is_failure=False, limit=1)
             except AsyncqError as error:
@@ -215,6 +234,7 @@ class Releases:
             self._obstacles.works(broker)
             left.ids |= ids & error.envelope_ids
             left.places.add(queue)
+            self.sent += len(ids - error.envelope_ids)
         except Refused as error:
             log.error("what a workflow sends will never be sent: %s", error)  # noqa: TRY400 - its trace says nothing
             self._obstacles.works(broker, queue)
@@ -228,6 +248,7 @@ class Releases:
             left.places.add(broker)
         else:
             self._obstacles.works(broker, queue)
+            self.sent += len(ids)
 
     def _begin_to_publish(self, sends: Sequence[Send]) -> Sequence["asyncio.Future[None]"]:
         """

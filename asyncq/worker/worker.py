@@ -165,9 +165,11 @@ class Worker:
                     for session in self._sessions:
                         group.start_soon(run, session)
                     lender.var.reset(lender)
+                if self._burst and not self._is_told:
+                    unsent = self._setup.latches.unsent
+                    now = self._clock.now()
+                    self._left = await what_waits(self._brokers, self._queues, now, unsent)
                 watch.cancel_scope.cancel()
-            if self._burst and not self._is_told:
-                self._left = await what_waits(self._brokers, self._queues, self._clock.now())
 
     def stop(self) -> None:
         """Take in nothing more; `run` returns when what is running has ended, or its grace has."""
@@ -198,17 +200,18 @@ class Worker:
             slots=self.slots,
         )
         lines = sum(len(queues) for queues in self._queues.values())
+        latches = Latches(self._backend, self._client.send, is_eager=self._burst)
         setup = self._setup = Setup(
             worker=self.name,
             backend=self._backend,
             publish=self._client.send,
-            latches=Latches(self._backend, self._client.send),
+            latches=latches,
             executor=executor,
             config=self._config,
             slots=self.slots,
             quarantine=Quarantine(alone_from=self._config.max_crashes - 1),  # at their last chance
             lines=lines,
-            burst=Burst(lines, self.slots) if self._burst else None,
+            burst=Burst(lines, self.slots, latches) if self._burst else None,
         )
         return [
             Session(self._brokers[name], queues, setup) for name, queues in self._queues.items()
