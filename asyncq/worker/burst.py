@@ -29,6 +29,9 @@ class _Progress(NamedTuple):
     """How many messages that workflows had released."""
 
 
+NOTHING = _Progress(0, 0, 0)
+
+
 class Burst:
     """Tells the consumers of one worker when all of them are done.
 
@@ -56,7 +59,7 @@ class Burst:
         again.
         """
         seen = self._progress
-        if self._looked.get(line) != seen:  # something may have come after the look
+        if self._looked.get(line, NOTHING) != seen:  # something may have come after the look
             self._looked[line] = seen
             return False
         self._quiet[line] = seen
