@@ -203,6 +203,9 @@ class ConsumerOffers(msgspec.Struct, frozen=True, kw_only=True):
     """It has messages in hand before it is asked for them: give back, uncounted, what was not
     received, and hold nothing but what was. That can be settled as before; `Consumer.receive` is
     not called again. Raises as `Consumer.settle`."""
+    catch_up: Callable[[], Awaitable[None]] | None = None
+    """It is pushed what it receives: return when it was pushed what was published before, as far as
+    there is room for it. Raises as `Consumer.receive`."""
     complete: Callable[[Sequence[Completion]], Awaitable[Completed]] | None = None
     """Broker and backend are one store: keep each record (the first for an id stands), settle each
     delivery but those that stay, tell who waits; all or nothing for each completion. To do it again

@@ -127,6 +127,8 @@ class Fetcher:
             await self._receive()
         await self._completer.wait_until_settled()
         before = self._slots.started
+        if (catch_up := self.consumer.offers.catch_up) is not None:
+            await catch_up()
         await self._receive()
         return self._slots.started == before and await self._is_over()
 

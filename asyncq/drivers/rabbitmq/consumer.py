@@ -153,8 +153,14 @@ class RabbitConsumer:
     @property
     def offers(self) -> ConsumerOffers:
         return ConsumerOffers(
-            wait_and_receive=self.wait_and_receive, take_no_more=self.take_no_more
+            wait_and_receive=self.wait_and_receive,
+            take_no_more=self.take_no_more,
+            catch_up=self.catch_up,
         )
+
+    async def catch_up(self) -> None:
+        # The queue answers this behind what it has pushed.
+        await self.ask(amqp.Queue.Declare(queue=self._name, passive=True))
 
     async def wait(self) -> None:
         await self._see_that_it_pushes()
