@@ -105,6 +105,8 @@ class Client:
         self._failure: BaseException | None = None
         self.entered = 0
         """How many blocks are inside."""
+        self._workers = 0  # that run over these connections
+        self._last_worker_ended = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
 
@@ -169,12 +171,33 @@ class Client:
                     for publisher in self._dispatch.publishers.values():
                         publisher.close(self._failure)
                     self.waiters.close(self._failure)
+                    await self._outlast_workers()
         # A component that must survive: whoever enters, or uses it, is to hear of it.
         except Exception as error:
             if ready.done():
                 log.exception("the client has failed; nothing more can be sent or awaited")
             else:
                 ready.set_exception(first_error(error))
+
+    async def _outlast_workers(self) -> None:
+        """Return once no worker needs the connections to give back what it has in hand.
+
+        Servers that are told to stop for the second time, and `asyncio.run`, cancel every task of
+        the loop at once, and so this one beside the worker that is to end before it.
+        """
+        while self._workers and self.entered and self._failure is None:
+            self._last_worker_ended.clear()
+            await self._last_worker_ended.wait()
+
+    @contextmanager
+    def worked_with(self) -> Generator[None]:
+        """A worker runs over these connections: cancelled with it, they are closed after it."""
+        self._workers += 1
+        try:
+            yield
+        finally:
+            self._workers -= 1
+            self._last_worker_ended.set()
 
     async def until_failed(self) -> None:
         """Raise what ends this client, if anything does; returns when it was left."""

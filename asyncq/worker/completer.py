@@ -121,21 +121,26 @@ class Completer:
         # Shielded: these tasks have run, and if we leave without saying so they run twice. It ends
         # because its owner always closes it, and then within SETTLE_TIMEOUT, also when a driver
         # does not answer.
-        batch: list[Completion] = []
+        batch: Sequence[Completion] = ()
         with self._shield:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._follow_ups.run)
-                while self._giving_up is None or self._finished or self._follow_ups.waiting:
-                    if not self._finished:
-                        self._news.clear()
-                        await self._news.wait()
+                while True:
+                    try:
+                        batch = batch or await self._next_batch()
+                        if not batch:
+                            break
+                        self._under_way = True
+                        await self._complete(batch)
+                    except asyncio.CancelledError:
+                        if self._shield.cancel_called or group.cancel_scope.cancel_called:
+                            raise
+                        # By a program that cancels every task of its loop on its way out.
                         continue
-                    batch, self._finished = self._finished[:MAX_BATCH], self._finished[MAX_BATCH:]
-                    self._under_way = True
-                    await self._complete(batch)
-                    self._under_way = False
+                    batch, self._under_way = (), False
                     self._less.set()
-                self._giving_up.cancel()
+                if self._giving_up is not None:
+                    self._giving_up.cancel()
                 group.cancel_scope.cancel()
                 return
         left = len(batch) + len(self._finished)
@@ -143,6 +148,14 @@ class Completer:
             "%s could not be settled: they have ended, and run again when lease %s is over",
             counted(left, "task"), self._lease.incarnation,
         )  # fmt: skip
+
+    async def _next_batch(self) -> Sequence[Completion]:
+        """What is to be carried out next, once there is something; nothing at the end."""
+        while not self._finished and (self._giving_up is None or self._follow_ups.waiting):
+            self._news.clear()
+            await self._news.wait()
+        batch, self._finished = self._finished[:MAX_BATCH], self._finished[MAX_BATCH:]
+        return batch
 
     async def _complete(self, batch: Sequence[Completion]) -> None:
         while True:

@@ -96,16 +96,19 @@ class FollowUps:
         """How many deliveries are not settled yet."""
 
     async def run(self) -> None:
-        """Do what is done before something is sent; until it is cancelled."""
-        async with anyio.create_task_group() as group:
-            while True:
-                if not self._to_apply:
-                    self._news.clear()
-                    await self._news.wait()
-                    continue
-                batch = self._to_apply[:MAX_BATCH]
-                del self._to_apply[:MAX_BATCH]
-                await self._apply(batch, group)
+        """Do what is done before something is sent; until cancelled, which leaves the rest."""
+        try:
+            async with anyio.create_task_group() as group:
+                while True:
+                    if not self._to_apply:
+                        self._news.clear()
+                        await self._news.wait()
+                        continue
+                    batch = self._to_apply[:MAX_BATCH]
+                    del self._to_apply[:MAX_BATCH]
+                    await self._apply(batch, group)
+        except asyncio.CancelledError:  # not passed on: what it leaves is to be settled
+            self.give_up()
 
     async def _apply(self, items: Sequence[Following], group: TaskGroup) -> None:
         try:

@@ -6,7 +6,8 @@ The one file that starts bare tasks: 2 µs each, where a task group takes 11 µs
 
 import asyncio
 import traceback
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 from weakref import WeakSet
@@ -66,6 +67,8 @@ class Slots:
         """How many deliveries they were ever used for."""
         self.pools: set[Pool] = set()
         self._cancelled = WeakSet[asyncio.Task[Any]]()
+        self._host: asyncio.Task[Any] | None = None
+        self._cancelling_before = 0
 
     async def wait_for_room(self, line: Line | None = None) -> None:
         """Return once one is free, also of this line. Holds nothing."""
@@ -110,9 +113,24 @@ class Slots:
         self._cancelled.add(task)
         task.cancel(why)
 
+    @contextmanager
+    def hosted(self) -> Generator[None]:
+        """The current task is the worker's own, and what cancels it ends all that runs."""
+        self._host = host = asyncio.current_task()
+        self._cancelling_before = 0 if host is None else host.cancelling()
+        try:
+            yield
+        finally:
+            self._host = None
+
     def is_cancelling(self) -> bool:
-        """Whether we have cancelled the current task; users and their time-outs cancel as well."""
-        return asyncio.current_task() in self._cancelled
+        """Whether we have cancelled the current task; users and their time-outs cancel as well.
+
+        So does a program that ends and cancels every task of its loop: the worker's own with them.
+        """
+        if asyncio.current_task() in self._cancelled:
+            return True
+        return self._host is not None and self._host.cancelling() > self._cancelling_before
 
     def message_of(self, task: "asyncio.Task[Any] | None") -> str | None:
         """What the message that this task runs is called, if it is one of ours.
@@ -252,9 +270,17 @@ async def _ended(tasks: Collection["asyncio.Task[None]"], timeout: float) -> boo
     """Wait until these have ended, or the time is up; whether they have."""
     # Shielded: what was cancelled must still say what becomes of its delivery. Bounded: it may not
     # listen.
-    with anyio.move_on_after(timeout, shield=True):
-        if tasks:
-            await asyncio.wait(tasks)
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.move_on_after(timeout, shield=True) as patience:
+        while any(not task.done() for task in tasks):
+            try:
+                await asyncio.wait(tasks)
+            except asyncio.CancelledError as error:  # with every task of the loop
+                if patience.cancel_called:
+                    raise
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
     return all(task.done() for task in tasks)
 
 

@@ -136,6 +136,8 @@ class Worker:
         """
         async with self._hooks() as hooks:
             hooks.callback(self._sum_up)
+            hooks.enter_context(self._client.worked_with())
+            hooks.enter_context(self.slots.hosted())
             stragglers = Stragglers(len(self._sessions), leave, hooks.aclose)
             self._setup.stragglers = stragglers
             if renew is not None:

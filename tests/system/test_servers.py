@@ -230,7 +230,7 @@ def test_the_second_interrupt_ends_at_once_and_gives_back(project: Project, kind
         server.interrupt()
 
         assert server.wait(AT_ONCE) in {0, 1}  # aiohttp's own code for that is 1
-        assert status_of(project, id) is Status.QUEUED
+        assert status_of(project, id) is Status.QUEUED, server.log
         assert_no_harm(server)
 
 
