@@ -30,6 +30,7 @@ from asyncq.language.record import Record
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
 from asyncq.seams.backend import Backend
+from asyncq.seams.feeds import replies_to
 
 log = get_logger(__name__)
 
@@ -214,13 +215,13 @@ class Waiters:
         await self._wanted.wait()
         while True:
             try:
-                async with self._backend.watch(self.address) as watch:
+                async with self._backend.subscribe(replies_to(self.address)) as replies:
                     self._silence.end()
                     self._listening.set()
                     self._miss(lost=self._deaf is not None)
                     self._deaf = None
                     while True:
-                        records = await watch.receive()
+                        records = await replies.receive()
                         if not records:
                             self._miss(lost=True)
                         for record in records:

@@ -2,14 +2,17 @@
 
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import anyio
 
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.language.record import Record
-from asyncq.seams.backend import BackendOffers, Watch
+from asyncq.seams.backend import BackendOffers
+from asyncq.seams.feeds import Feed, Subscription
+
+T = TypeVar("T")
 
 
 class NullBackend:
@@ -39,14 +42,17 @@ class NullBackend:
         return [None] * len(ids)
 
     @asynccontextmanager
-    async def watch(self, address: str) -> AsyncGenerator[Watch]:
+    async def subscribe(self, feed: Feed[T]) -> AsyncGenerator[Subscription[T]]:
         yield _Silence()
+
+    async def push(self, feed: Feed[T], items: Sequence[T]) -> None:
+        return None
 
     async def forget(self, ids: Sequence[str]) -> None:
         return None
 
 
 class _Silence:
-    async def receive(self) -> Sequence[Record]:
+    async def receive(self) -> Sequence[Any]:
         await anyio.sleep_forever()
         return []  # unreachable: sleep_forever only ends by cancellation

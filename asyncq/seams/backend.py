@@ -3,29 +3,17 @@
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import msgspec
 
 from asyncq.language.record import Record
+from asyncq.seams.feeds import Feed, Subscription
 from asyncq.seams.ledger import Ledger
 from asyncq.seams.registry import Registry
 from asyncq.seams.topics import Topics
 
-
-class Watch(Protocol):
-    """A client's ear: the records that are stored with its address as ``reply_to``."""
-
-    async def receive(self) -> Sequence[Record]:
-        """Wait for the next records.
-
-        Pushing is best effort: an empty batch means that some may have been missed, so fetch what
-        is waited for. What is pushed and is no record is left out, and logged.
-
-        Raises:
-            BackendUnavailable: it hears nothing any more (a connection was lost): watch anew.
-        """
-        ...
+T = TypeVar("T")
 
 
 class BackendOffers(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,8 +79,21 @@ class Backend(Protocol):
         """
         ...
 
-    def watch(self, address: str) -> AbstractAsyncContextManager[Watch]:
-        """Listen for records whose ``reply_to`` is ``address``; entered, nothing is missed."""
+    def subscribe(self, feed: Feed[T]) -> AbstractAsyncContextManager[Subscription[T]]:
+        """Hear what is pushed to a feed; entered, nothing is missed.
+
+        Records are pushed to their ``reply_to`` as they are stored (`replies_to`).
+        """
+        ...
+
+    async def push(self, feed: Feed[T], items: Sequence[T]) -> None:
+        """Tell these to who is subscribed, here and in other processes; nobody is no error.
+
+        Raises:
+            BackendUnavailable: some may have heard some of it.
+            ConfigurationError: the store does not let us.
+            BackendError: an item is larger than the store carries.
+        """
         ...
 
     async def forget(self, ids: Sequence[str]) -> None:

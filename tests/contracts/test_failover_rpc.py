@@ -14,6 +14,7 @@ from asyncq.drivers.table import make_backend
 from asyncq.errors import ConfigurationError, UnknownResult
 from asyncq.language.message import Status, new_id
 from asyncq.language.record import Record
+from asyncq.seams.feeds import replies_to
 from tests.client.given import PATIENCE
 from tests.servers import RabbitServer, free_port
 
@@ -89,13 +90,13 @@ async def test_what_was_told_elsewhere_meanwhile_is_lost_also_where_one_listened
     hosts = Hosts([Url(each) for each in two])
     async with make_backend(hosts, SystemClock()) as backend:
         heard = list[Sequence[Record]]()
-        async with backend.watch("here"):
+        async with backend.subscribe(replies_to("here")):
             pass
         for at in (1, 0):
             hosts.use(at)
-            async with backend.watch("here") as watch:
+            async with backend.subscribe(replies_to("here")) as replies:
                 with fail_after(PATIENCE):
-                    heard.append(await watch.receive())
+                    heard.append(await replies.receive())
 
     assert heard == [(), ()]
 

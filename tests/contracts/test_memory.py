@@ -17,6 +17,7 @@ from asyncq.errors import Refused
 from asyncq.language.message import new_id
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import Ack, Broker, Consumer, Nack
+from asyncq.seams.feeds import replies_to
 from asyncq.testing.contracts import (
     AdminContract,
     BackendContract,
@@ -26,6 +27,7 @@ from asyncq.testing.contracts import (
     DoomedContract,
     DriverFixtures,
     EnvelopeContract,
+    FeedContract,
     FullBroker,
     LeaseContract,
     LedgerContract,
@@ -97,6 +99,10 @@ class TestAdmin(InMemory, AdminContract):
 
 
 class TestBackend(InMemory, BackendContract):
+    pass
+
+
+class TestFeeds(InMemory, FeedContract):
     pass
 
 
@@ -252,14 +258,14 @@ class TestMemory(InMemory):
     async def test_a_watch_that_nobody_reads_says_that_it_missed_some(
         self, backend: Backend
     ) -> None:
-        async with backend.watch("me") as watch:
+        async with backend.subscribe(replies_to("me")) as replies:
             await backend.store_records(
                 [record(str(n), keep=0.0, reply_to="me") for n in range(SUBSCRIPTION_SIZE + 1)]
             )
 
-            assert list(await watch.receive()) == []
+            assert list(await replies.receive()) == []
             await backend.store_records([record("next", reply_to="me")])
-            assert [each.id for each in await watch.receive()] == ["next"]
+            assert [each.id for each in await replies.receive()] == ["next"]
 
     async def test_expired_records_take_no_room(self, url: Url) -> None:
         clock = Hands(now())

@@ -13,6 +13,7 @@ from asyncq.drivers.table import make_backend
 from asyncq.errors import UnknownResult
 from asyncq.language.message import new_id
 from asyncq.seams.backend import Backend
+from asyncq.seams.feeds import replies_to
 from asyncq.testing.contracts.given import record
 
 PATIENCE = 20.0  # seconds
@@ -36,11 +37,11 @@ async def test_records_are_taken_and_none_is_kept(backend: Backend) -> None:
 
 async def test_nothing_is_pushed_and_the_driver_says_so_beforehand(backend: Backend) -> None:
     assert backend.offers.tells_nothing
-    async with backend.watch("me") as watch:
+    async with backend.subscribe(replies_to("me")) as replies:
         await backend.store_records([record(new_id(), reply_to="me")])
 
         with move_on_after(0.05) as waited:
-            await watch.receive()
+            await replies.receive()
 
     assert waited.cancelled_caught
 

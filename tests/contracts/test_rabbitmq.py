@@ -17,6 +17,7 @@ from asyncq.testing.contracts import (
     DoomedContract,
     DriverFixtures,
     EnvelopeContract,
+    FeedContract,
 )
 
 
@@ -42,6 +43,10 @@ class TestConsumer(InRabbit, ConsumerContract):
 
 
 class TestEnvelopes(InRabbit, EnvelopeContract):
+    pass
+
+
+class TestFeeds(InRabbit, FeedContract):
     pass
 
 

@@ -19,6 +19,7 @@ from asyncq.testing.contracts import (
     DoomedContract,
     DriverFixtures,
     EnvelopeContract,
+    FeedContract,
     FullBroker,
     LeaseContract,
     LedgerContract,
@@ -77,6 +78,10 @@ class TestAdmin(InRedis, AdminContract):
 
 
 class TestBackend(InRedis, BackendContract):
+    pass
+
+
+class TestFeeds(InRedis, FeedContract):
     pass
 
 

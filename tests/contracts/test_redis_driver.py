@@ -27,6 +27,7 @@ from asyncq.language.envelope import Envelope
 from asyncq.language.message import Succeeded, new_id
 from asyncq.language.record import Record
 from asyncq.seams.broker import Ack, Lease, Nack, QueueSpec
+from asyncq.seams.feeds import replies_to
 from asyncq.seams.records import encode_record, pack_pushed
 from tests.servers import free_port, start_redis
 
@@ -313,9 +314,11 @@ async def test_what_is_pushed_while_a_silent_connection_is_asked_for_life_is_hea
     monkeypatch.setattr(connection, "PING_EVERY", 0.05)
 
     with anyio.fail_after(5):
-        async with RedisBackend(Url(redis_url), SystemClock()).watch("me") as watch:
+        async with RedisBackend(Url(redis_url), SystemClock()).subscribe(
+            replies_to("me")
+        ) as replies:
             monkeypatch.setattr(Wire, "tell", tell_late)
-            [heard] = await watch.receive()
+            [heard] = await replies.receive()
 
     assert heard.id == "one"
 

@@ -1,6 +1,8 @@
 """Outcomes as messages: who sent a task hears of it, and nobody else."""
 
 import logging
+from collections.abc import Sequence
+from contextlib import suppress
 
 import anyio
 import msgspec
@@ -11,10 +13,13 @@ from anyio import fail_after
 from asyncq import App, Status, TaskFailed, UnknownResult, gather
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.backend import RpcBackend
 from asyncq.drivers.rabbitmq.content import Parcel, frames
 from asyncq.drivers.rabbitmq.publisher import Publisher
+from asyncq.errors import BackendUnavailable
 from asyncq.language.message import new_id
+from asyncq.seams.feeds import feed_of_blobs, replies_to
 from asyncq.testing.contracts.given import hear, record
 from tests.client.given import Gate, until
 from tests.contracts.rabbit_given import ask, publisher
@@ -54,10 +59,14 @@ async def test_who_did_not_send_it_knows_nothing(rabbitmq_url: str) -> None:
 
 async def test_records_are_pushed_to_the_address_they_are_for(backend: RpcBackend) -> None:
     mine = [record(new_id(), number, reply_to="me") for number in range(500)]
-    async with backend, backend.watch("me") as watch, backend.watch("you") as other:
+    async with (
+        backend,
+        backend.subscribe(replies_to("me")) as replies,
+        backend.subscribe(replies_to("you")) as other,
+    ):
         await backend.store_records([*mine, record(new_id(), reply_to="you"), record(new_id())])
 
-        assert await hear(watch, 500) == mine
+        assert await hear(replies, 500) == mine
         assert len(await hear(other, 1)) == 1
 
 
@@ -66,11 +75,11 @@ async def test_what_comes_while_a_client_is_cut_off_is_there_when_it_is_back(
 ) -> None:
     kept = record(new_id(), reply_to="me")
     async with backend:
-        async with backend.watch("me"):
+        async with backend.subscribe(replies_to("me")):
             pass
         await backend.store_records([kept])
-        async with backend.watch("me") as watch:
-            assert await hear(watch, 1) == [kept]
+        async with backend.subscribe(replies_to("me")) as replies:
+            assert await hear(replies, 1) == [kept]
 
 
 async def test_a_client_that_is_gone_keeps_nobody_from_storing(backend: RpcBackend) -> None:
@@ -220,3 +229,22 @@ async def test_garbage_in_the_reply_queue_is_logged_and_the_client_goes_on(
                 assert await (await answer.enqueue()).get(timeout=PATIENCE) == 42
                 assert await (await parent.enqueue()).get(timeout=PATIENCE)
         channel.close()
+
+
+async def test_a_feed_heals_when_somebody_deletes_what_leads_to_its_subscribers(
+    backend: RpcBackend, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncq.drivers.rabbitmq.backend.PROBE_EVERY", 0.05)
+    feed = feed_of_blobs("news", new_id())
+    async with backend, backend.subscribe(feed) as heard:
+        await backend.push(feed, [b"before"])
+        assert await hear(heard, 1) == [b"before"]
+        await ask(publisher, amqp.Exchange.Delete(exchange=names.FEEDS))
+
+        with fail_after(PATIENCE):
+            items: Sequence[bytes] = ()
+            while not items:
+                with suppress(BackendUnavailable), anyio.move_on_after(0.1):
+                    await backend.push(feed, [b"after"])
+                    items = await heard.receive()
+        assert set(items) == {b"after"}

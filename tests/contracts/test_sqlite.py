@@ -19,6 +19,7 @@ from asyncq.testing.contracts import (
     DoomedContract,
     DriverFixtures,
     EnvelopeContract,
+    FeedContract,
     FullBroker,
     LeaseContract,
     LedgerContract,
@@ -77,6 +78,10 @@ class TestAdmin(InSqlite, AdminContract):
 
 
 class TestBackend(InSqlite, BackendContract):
+    pass
+
+
+class TestFeeds(InSqlite, FeedContract):
     pass
 
 

@@ -25,6 +25,7 @@ from asyncq.drivers.table import make_broker
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, Refused
 from asyncq.language.envelope import Envelope
 from asyncq.seams.broker import MAX_BATCH, Ack, Nack
+from asyncq.seams.feeds import replies_to
 from asyncq.testing.contracts.given import (
     MAIL,
     PATIENCE,
@@ -431,10 +432,10 @@ async def test_a_listener_that_was_forgotten_hears_that_it_missed_something(
 ) -> None:
     monkeypatch.setattr(subscriptions, "RENEW_EVERY", 0.01)
     with closing(sqlite3.connect(path, isolation_level=None)) as file, fail_after(PATIENCE):
-        async with backend.watch("me") as watch:
+        async with backend.subscribe(replies_to("me")) as replies:
             file.execute("DELETE FROM watchers")
 
-            assert list(await watch.receive()) == []
+            assert list(await replies.receive()) == []
 
             assert file.execute("SELECT address FROM watchers").fetchall() == [("me",)]
 
@@ -443,12 +444,12 @@ async def test_an_unread_subscription_is_bounded(
     backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("asyncq.drivers.subscriptions.SUBSCRIPTION_SIZE", 10)
-    async with backend.watch("me") as watch:
+    async with backend.subscribe(replies_to("me")) as replies:
         await backend.store_records([record(str(n), reply_to="me") for n in range(11)])
-        assert list(await watch.receive()) == []
+        assert list(await replies.receive()) == []
 
         await backend.store_records([record("next", reply_to="me")])
-        assert [each.id for each in await watch.receive()] == ["next"]
+        assert [each.id for each in await replies.receive()] == ["next"]
 
 
 @contextmanager

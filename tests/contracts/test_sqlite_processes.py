@@ -14,10 +14,12 @@ from asyncq.config import Url
 from asyncq.drivers.sqlite.backend import SqliteBackend
 from asyncq.drivers.sqlite.broker import SqliteBroker
 from asyncq.seams.broker import MAX_BATCH, Ack, Consumer, Delivery
+from asyncq.seams.feeds import feed_of_blobs, replies_to
 from asyncq.testing.contracts.given import (
     MAIL,
     PATIENCE,
     envelopes,
+    hear,
     ids_of,
     new_lease,
     now,
@@ -36,6 +38,7 @@ from asyncq.seams.broker import *
 from asyncq.drivers.sqlite.broker import SqliteBroker
 from asyncq.clock import SystemClock
 from asyncq.config import Url
+from asyncq.seams.feeds import *
 from asyncq.testing.contracts.given import *
 url, arguments = Url(sys.argv[1]), sys.argv[2:]
 def say(*words): print(*words, flush=True)
@@ -148,13 +151,60 @@ async def main():
 anyio.run(main)
 """
     with fail_after(PATIENCE):
-        async with backend.watch("me") as watch, running(stores, url):
+        async with backend.subscribe(replies_to("me")) as replies, running(stores, url):
             heard: list[str] = []
             while "5" not in heard:
-                heard += [each.id for each in await watch.receive()]
+                heard += [each.id for each in await replies.receive()]
 
     assert heard == ["1", "3", "5"]
     assert list(await backend.fetch(["3"])) == [None]
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT * FROM pushes").fetchall() == []
+        assert file.execute("SELECT * FROM watchers").fetchall() == []
+
+
+async def test_a_feed_is_heard_in_every_process(
+    backend: SqliteBackend, url: Url, path: Path
+) -> None:
+    joins = """
+async def main():
+    feed = feed_of_blobs("news", "today")
+    async with SqliteBackend(url, SystemClock()) as backend, backend.subscribe(feed) as heard:
+        say("subscribed"), hear()
+        await backend.push(feed, [b"theirs"])
+        items = []
+        while b"last" not in items:
+            items += await heard.receive()
+        say(*[item.decode() for item in items])
+    say("left")
+anyio.run(main)
+"""
+    feed, other = feed_of_blobs("news", "today"), feed_of_blobs("news", "today and tomorrow")
+    with fail_after(PATIENCE):
+        async with (
+            backend.subscribe(feed) as one,
+            backend.subscribe(feed) as two,
+            running(joins, url) as third,
+            running(joins, url) as fourth,
+        ):
+            for process in (third, fourth):
+                assert await process.line() == "subscribed"
+            await backend.push(other, [b"of another feed"])
+            await backend.push(feed, [b"ours"])
+            for process in (third, fourth):
+                await process.tell()
+            for each in (one, two):
+                assert sorted(await hear(each, 3)) == [b"ours", b"theirs", b"theirs"]
+            await backend.push(feed, [b"last"])
+            for process in (third, fourth):
+                assert sorted((await process.line()).split()) == [
+                    "last",
+                    "ours",
+                    "theirs",
+                    "theirs",
+                ]
+                assert await process.line() == "left"
+
     with closing(sqlite3.connect(path)) as file:
         assert file.execute("SELECT * FROM pushes").fetchall() == []
         assert file.execute("SELECT * FROM watchers").fetchall() == []

@@ -17,12 +17,11 @@ from asyncq.language.record import Record
 from asyncq.seams import records
 from asyncq.seams.packing import unpack
 from asyncq.seams.records import (
+    RECORDS,
     encode_progress,
     encode_record,
     pack_pushed,
     read_progress,
-    read_pushed,
-    read_pushed_one,
     read_record,
 )
 
@@ -74,7 +73,7 @@ def test_any_bytes_kept_for_an_id_are_its_record_or_say_that_they_are_none(raw: 
 @pytest.mark.parametrize("raw", OTHER_TYPES)
 def test_what_is_no_bytes_at_all_is_no_record_either(raw: object) -> None:
     assert isinstance(read_record("1", raw).outcome, Unreadable)
-    assert read_pushed(raw) == []
+    assert RECORDS.read(raw) == []
     assert read_progress("1", raw) is None
 
 
@@ -87,8 +86,8 @@ def test_the_record_of_another_id_is_nobodys_outcome() -> None:
 
 @given(st.one_of(mangled(pack_pushed([WELL, WELL])), st.sampled_from(HOSTILE)))
 def test_any_bytes_that_are_pushed_are_taken_in(raw: bytes) -> None:
-    assert all(isinstance(record, Record) for record in read_pushed(raw))
-    assert all(isinstance(record, Record) for record in read_pushed_one(raw))
+    assert all(isinstance(record, Record) for record in RECORDS.read(raw))
+    assert all(isinstance(record, Record) for record in RECORDS.read_one(raw))
 
 
 def test_what_is_well_in_a_push_is_taken_from_among_the_others() -> None:
@@ -100,7 +99,7 @@ def test_what_is_well_in_a_push_is_taken_from_among_the_others() -> None:
         msgspec.Raw(encode_record(failed)),
     ]
 
-    assert read_pushed(pack_pushed(pieces)) == [WELL, failed]
+    assert RECORDS.read(pack_pushed(pieces)) == [WELL, failed]
 
 
 @given(st.one_of(mangled(encode_progress(Progress(1, 2))), st.sampled_from(HOSTILE)))
@@ -114,7 +113,7 @@ def test_unreadable_pushes_are_logged_once_a_minute_with_their_count(
     monkeypatch.setattr(records, "_complaints", records._Complaints())  # pyright: ignore[reportPrivateUsage]
     with caplog.at_level(logging.WARNING):
         for number in range(1000):
-            read_pushed(b"\xc1 garbage %d" % number)
+            RECORDS.read(b"\xc1 garbage %d" % number)
         monkeypatch.setattr(records, "SELDOM", 0.0)
         records._complaints._next = 0.0  # pyright: ignore[reportPrivateUsage]
         read_progress("7", b"\xc1")

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from anyio.lowlevel import checkpoint
 
@@ -11,7 +12,11 @@ from asyncq.drivers.memory.store import MemoryDriver
 from asyncq.drivers.memory.topics import MemoryTopics
 from asyncq.drivers.subscriptions import Subscription
 from asyncq.language.record import Record
-from asyncq.seams.backend import BackendOffers, Watch
+from asyncq.seams.backend import BackendOffers
+from asyncq.seams.feeds import Feed
+from asyncq.seams.feeds import Subscription as Heard
+
+T = TypeVar("T")
 
 
 class MemoryBackend(MemoryDriver):
@@ -37,14 +42,18 @@ class MemoryBackend(MemoryDriver):
             return [self._store.records.get(message_id, now) for message_id in ids]
 
     @asynccontextmanager
-    async def watch(self, address: str) -> AsyncGenerator[Watch]:
+    async def subscribe(self, feed: Feed[T]) -> AsyncGenerator[Heard[T]]:
         await checkpoint()
-        subscription = Subscription(address, self._clock)
+        subscription = Subscription(feed, self._clock)
         self._store.subscriptions.add(subscription)
         try:
             yield subscription
         finally:
             self._store.subscriptions.remove(subscription)
+
+    async def push(self, feed: Feed[T], items: Sequence[T]) -> None:
+        async with self._store.visit():
+            self._store.subscriptions.push(feed, items)
 
     async def forget(self, ids: Sequence[str]) -> None:
         async with self._store.visit():

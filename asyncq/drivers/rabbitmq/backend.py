@@ -8,7 +8,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import anyio
 import msgspec
@@ -17,19 +17,22 @@ import pamqp.commands as amqp
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.drivers.hosts import Hosts
+from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.connection import AmqpSettings, Connector
 from asyncq.drivers.rabbitmq.content import Parcel, TooLarge, tag_of
 from asyncq.drivers.rabbitmq.sender import Sender
 from asyncq.drivers.rabbitmq.wire import Channel, ChannelClosed, Content
-from asyncq.errors import BackendUnavailable
+from asyncq.errors import BackendError, BackendUnavailable
 from asyncq.language.message import Failed, Failure, FailureType, new_id
 from asyncq.language.record import Record
 from asyncq.loggers import get_logger
-from asyncq.seams.backend import BackendOffers, Watch
-from asyncq.seams.records import encode_record, pack_pushed, read_pushed
+from asyncq.seams.backend import BackendOffers
+from asyncq.seams.feeds import Feed, Subscription
+from asyncq.seams.records import encode_record, pack_pushes
 
 log = get_logger(__name__)
 
+T = TypeVar("T")
 KEPT_WITHOUT_CLIENT = 120.0  # seconds that a reply queue outlives its client
 PROBE_EVERY = 5.0  # seconds of silence after which the server is asked for life
 LONGEST_ADDRESS = 200  # bytes; AMQP's names have 255
@@ -43,9 +46,11 @@ class RpcBackend:
 
     def __init__(self, where: Url | Hosts, clock: Clock) -> None:
         self._settings = AmqpSettings(where)
-        self._sender = Sender(Connector(self._settings, "answers", BackendUnavailable))
+        self._connector = Connector(self._settings, "answers", BackendUnavailable)
+        self._sender = Sender(self._connector)
         # Addresses whose queue is there, unless somebody deleted it; at which server, by its moves.
         self._heard: dict[str, int] = {}
+        self._knows_feeds = False  # that their exchange is there
 
     @property
     def offers(self) -> BackendOffers:
@@ -90,7 +95,7 @@ class RpcBackend:
             [
                 Parcel("", _queue(address), new_id(), body, mandatory=False)
                 for address, batch in heard.items()
-                for body in _bodies(batch, most)
+                for body in pack_pushes(map(encode_record, batch), most)
             ]
         )
 
@@ -98,32 +103,54 @@ class RpcBackend:
         return [None] * len(ids)
 
     @asynccontextmanager
-    async def watch(self, address: str) -> AsyncGenerator[Watch]:
-        watch = RpcWatch(self._settings, _queue(address))
+    async def subscribe(self, feed: Feed[T]) -> AsyncGenerator[Subscription[T]]:
+        subscription = RpcSubscription(self._settings, feed)
         try:
-            self._heard[address] = await watch.open(self._heard.get(address))
-            yield watch
+            if feed.is_for_one:
+                moves = await subscription.open(self._heard.get(feed.key))
+                self._heard[feed.key] = moves
+            else:
+                await subscription.open()
+            yield subscription
         finally:
-            watch.close()
+            subscription.close()
+
+    async def push(self, feed: Feed[T], items: Sequence[T]) -> None:
+        exchange, key = ("", _queue(feed.key)) if feed.is_for_one else (names.FEEDS, feed.name)
+        bodies = pack_pushes(map(feed.items.encode, items), MOST_BYTES)
+        parcels = [Parcel(exchange, key, new_id(), body, mandatory=False) for body in bodies]
+        try:
+            if exchange and not self._knows_feeds:
+                await self._connector.call(names.feeds())
+                self._knows_feeds = True
+            await self._sender.send(parcels)
+        except TooLarge as error:
+            raise BackendError(f"feed {feed.name} cannot be told: {error}") from error
+        except ChannelClosed as error:
+            raise self._connector.gone(error) from error
+        except BackendUnavailable:
+            self._knows_feeds = False  # it may be that somebody deleted them
+            raise
 
     async def forget(self, ids: Sequence[str]) -> None:
         return None
 
 
-class RpcWatch:
-    """A client's ear at its reply queue."""
+class RpcSubscription(Generic[T]):
+    """A subscriber's ear at its queue: a client's own reply queue, or one that ends with it."""
 
-    def __init__(self, settings: AmqpSettings, queue: str) -> None:
+    def __init__(self, settings: AmqpSettings, feed: Feed[T]) -> None:
         self._hosts = settings.hosts
         self._connector = Connector(settings, "listens", BackendUnavailable)
-        self._queue = queue
+        self._feed = feed
+        self._queue = _queue(feed.key) if feed.is_for_one else f"{names.FEEDS}:{new_id()}"
         self._channel: Channel | None = None
         self._cancelled = False  # by the server: the queue is gone
         self._lost = False  # what came while the queue was gone
         self._unread: deque[Content] = deque()  # MOST_UNREAD at most: the server holds the rest
         self._news = asyncio.Event()
 
-    async def open(self, heard_at: int | None) -> int:
+    async def open(self, heard_at: int | None = None) -> int:
         """Declare the queue and consume from it; returns at which server, by `Hosts.moves`.
 
         ``heard_at``: it was there, at that one; if it is gone, or another is in use, what was sent
@@ -141,11 +168,7 @@ class RpcWatch:
                 channel.on_cancel = self._on_cancel
                 channel.on_close = lambda _: self._news.set()
                 await channel.call(
-                    amqp.Queue.Declare(
-                        queue=self._queue,
-                        durable=True,
-                        arguments={"x-expires": int(KEPT_WITHOUT_CLIENT * 1000)},
-                    ),
+                    *self._declarations(),
                     amqp.Basic.Qos(0, MOST_UNREAD, False),
                     amqp.Basic.Consume(queue=self._queue),
                 )
@@ -153,8 +176,27 @@ class RpcWatch:
         except ChannelClosed as error:
             raise self._connector.gone(error) from error
 
-    async def receive(self) -> Sequence[Record]:
-        """As `Watch.receive`; raises `BackendUnavailable` when it has to be opened anew."""
+    def _declarations(self) -> Sequence[Any]:
+        feed, queue = self._feed, self._queue
+        if feed.is_for_one:
+            expires: dict[str, Any] = {"x-expires": int(KEPT_WITHOUT_CLIENT * 1000)}
+            return [amqp.Queue.Declare(queue=queue, durable=True, arguments=expires)]
+        return [
+            amqp.Queue.Declare(queue=queue, exclusive=True, auto_delete=True),
+            *self._bindings(),
+        ]
+
+    def _bindings(self) -> Sequence[Any]:
+        if self._feed.is_for_one:
+            return []
+        name = self._feed.name
+        return [
+            names.feeds(),
+            amqp.Queue.Bind(queue=self._queue, exchange=names.FEEDS, routing_key=name),
+        ]
+
+    async def receive(self) -> Sequence[T]:
+        """As `Subscription.receive`; raises `BackendUnavailable` when it has to be opened anew."""
         channel = self._channel
         if channel is None or channel.closed is not None:
             raise BackendUnavailable("the connection that listens for outcomes was lost")
@@ -165,13 +207,13 @@ class RpcWatch:
             await self._wait(channel)
             content = self._unread.popleft()
             tag, _ = tag_of(content)
-            records = read_pushed(content.body)
+            items = self._feed.items.read(content.body)
             try:
                 channel.send(channel.marshal(amqp.Basic.Ack(tag)))
             except (OSError, ChannelClosed) as error:
                 raise self._connector.gone(error) from error
-            if records:
-                return records
+            if items:
+                return items
 
     async def _wait(self, channel: Channel) -> None:
         while not self._unread:
@@ -186,10 +228,14 @@ class RpcWatch:
             await self._probe(channel)
 
     async def _probe(self, channel: Channel) -> None:
-        """Is the server there, and the queue, and are we its consumer? It may not have told."""
+        """Is the server there, and the queue, and are we its consumer? It may not have told.
+
+        Nor does it tell that somebody deleted what leads to the queue.
+        """
+        there = amqp.Queue.Declare(queue=self._queue, passive=True)
         try:
             async with self._connector.asking():
-                [queue] = await channel.call(amqp.Queue.Declare(queue=self._queue, passive=True))
+                queue = (await channel.call(*self._bindings(), there))[-1]
         except ChannelClosed as error:
             self._connector.close()
             raise self._connector.gone(error) from error
@@ -222,18 +268,3 @@ def _bounded(record: Record, most: int) -> Record:
     )
     failure = Failure(FailureType.RESULT_TOO_LARGE.value, why)
     return msgspec.structs.replace(record, outcome=Failed(failure))
-
-
-def _bodies(records: Sequence[Record], most: int) -> list[bytes]:
-    """MessagePack arrays of records, each of at most so many bytes or of one record."""
-    bodies: list[bytes] = []
-    some: list[Any] = []
-    size = 0
-    for record in records:
-        blob = encode_record(record)
-        if some and size + len(blob) > most:
-            bodies.append(pack_pushed(some))
-            some, size = [], 0
-        some.append(msgspec.Raw(blob))
-        size += len(blob)
-    return [*bodies, pack_pushed(some)]

@@ -8,9 +8,10 @@ For each queue ``mail``:
     mail:doomed       the exchange by which what RabbitMQ buries by itself comes to the suspects as
                       well, if its end arrives somewhere: its header ``asyncq-ends`` says so
 
-and for all of them the exchange ``asyncq:dead`` and the delay levels: level k keeps a message
-for 2^k eighths of a second and hands it to the next lower level. The routing key of a delayed
-message says, level by level from the highest, on which it rests, and then its queue:
+and for all of them the exchanges ``asyncq:dead``, ``asyncq:feeds`` (what is heard only: to each
+subscriber's queue, by the feed's name) and the delay levels: level k keeps a message for 2^k
+eighths of a second and hands it to the next lower level. The routing key of a delayed message says,
+level by level from the highest, on which it rests, and then its queue:
 
     0.0.1.0.1.….mail      rests on two levels, and arrives in mail
 """
@@ -24,6 +25,7 @@ from asyncq.language.topology import Queue
 from asyncq.seams.dead import DeadLimits
 
 DEAD = "asyncq:dead"
+FEEDS = "asyncq:feeds"
 ENDS = "asyncq-ends"  # (one that begins with "x-" no exchange goes by)
 ARRIVALS = "asyncq:arrivals"  # below the lowest level
 LEVEL = "asyncq:delay:"
@@ -166,6 +168,11 @@ def level_methods(lowest: int, highest: int) -> list[Any]:
             amqp.Exchange.Bind(destination=below, source=here, routing_key=f"{key}0.#"),
         ]
     return methods
+
+
+def feeds() -> Any:
+    """What declares the exchange of all feeds: to each subscriber's queue, by the feed's name."""
+    return amqp.Exchange.Declare(exchange=FEEDS, exchange_type="direct", durable=True)
 
 
 def _exchange(name: str) -> Any:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import msgspec
 
@@ -18,13 +18,17 @@ from asyncq.drivers.redis.topics import RedisTopics
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BackendError, BackendUnavailable
 from asyncq.language.record import Record
-from asyncq.seams.backend import BackendOffers, Watch
+from asyncq.seams.backend import BackendOffers
+from asyncq.seams.feeds import Feed, Subscription
 from asyncq.seams.records import (
     encode_record,
     pack_pushed,
-    read_pushed,
+    pack_pushes,
     read_record,
 )
+
+T = TypeVar("T")
+MOST_PUSHED = 4 * 1024 * 1024  # bytes in one push: a subscriber may hold 32 MB
 
 
 class RedisBackend:
@@ -95,31 +99,41 @@ class RedisBackend:
         ]
 
     @asynccontextmanager
-    async def watch(self, address: str) -> AsyncGenerator[Watch]:
+    async def subscribe(self, feed: Feed[T]) -> AsyncGenerator[Subscription[T]]:
         link = Link(self._store, BackendUnavailable)
         try:
-            await link("SUBSCRIBE", self._store.key("reply", address))
-            yield RedisWatch(link)
+            await link("SUBSCRIBE", self._channel(feed))
+            yield RedisSubscription(link, feed)
         finally:
             link.close()
+
+    async def push(self, feed: Feed[T], items: Sequence[T]) -> None:
+        channel = self._channel(feed)
+        for body in pack_pushes(map(feed.items.encode, items), MOST_PUSHED):
+            try:
+                await self._link("PUBLISH", channel, body)
+            except ReplyError as error:
+                raise BackendError(f"feed {feed.name} cannot be told: {error}") from error
+
+    def _channel(self, feed: Feed[Any]) -> str:
+        if feed.is_for_one:
+            return self._store.key(feed.kind, feed.key)
+        return self._store.key("feed", feed.name)
 
     async def forget(self, ids: Sequence[str]) -> None:
         if ids:
             await self._link("UNLINK", *[self._store.key("r", id) for id in ids])
 
 
-class RedisWatch:
+class RedisSubscription(Generic[T]):
     """A subscription, until its connection is lost."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, feed: Feed[T]) -> None:
         self._link = link
+        self._read = feed.items.read
 
-    async def receive(self) -> Sequence[Record]:
+    async def receive(self) -> Sequence[T]:
         while True:
             push: Any = await self._link.next_push()
-            if (
-                push.__class__ is list
-                and push[0] == b"message"
-                and (records := read_pushed(push[2]))
-            ):
-                return records
+            if push.__class__ is list and push[0] == b"message" and (items := self._read(push[2])):
+                return items

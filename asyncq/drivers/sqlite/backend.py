@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
 
 from anyio import move_on_after
 
@@ -16,9 +17,12 @@ from asyncq.drivers.sqlite.topics import SqliteTopics
 from asyncq.drivers.subscriptions import Subscription
 from asyncq.errors import BackendUnavailable
 from asyncq.language.record import Record
-from asyncq.seams.backend import BackendOffers, Watch
+from asyncq.seams.backend import BackendOffers
+from asyncq.seams.feeds import Feed
+from asyncq.seams.feeds import Subscription as Heard
 from asyncq.seams.records import read_record
 
+T = TypeVar("T")
 LEAVE_TIMEOUT = 5.0  # seconds to take an address off the list in; it comes off by itself, later
 
 
@@ -48,8 +52,8 @@ class SqliteBackend(SqliteTopics, SqliteLedger, SqliteRegistry):
         return [read_record(id, found[id]) if id in found else None for id in ids]
 
     @asynccontextmanager
-    async def watch(self, address: str) -> AsyncGenerator[Watch]:
-        subscription = Subscription(address, self._clock)
+    async def subscribe(self, feed: Feed[T]) -> AsyncGenerator[Heard[T]]:
+        subscription = Subscription(feed, self._clock)
         with self._file.subscribed(subscription):
             try:
                 await self._write(
@@ -58,7 +62,19 @@ class SqliteBackend(SqliteTopics, SqliteLedger, SqliteRegistry):
                 yield subscription
             finally:
                 if not self._file.subscriptions.has_another(subscription):
-                    await self._leave(address)
+                    await self._leave(subscription.address)
+
+    async def push(self, feed: Feed[T], items: Sequence[T]) -> None:
+        if not items:
+            return
+        here, packed = self._file.subscriptions, [feed.items.encode(item) for item in items]
+        await self._write(
+            lambda file: subscriptions.lay_out(
+                file, feed, packed, [each.address for each in here.of(feed)]
+            ),
+            lambda _: here.push(feed, items),
+            durable=False,
+        )
 
     async def forget(self, ids: Sequence[str]) -> None:
         await self._write(lambda file: rows.forget(file, ids))

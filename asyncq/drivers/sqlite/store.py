@@ -119,8 +119,8 @@ class SqliteStore:
         self._reader.look_again()
 
     @contextmanager
-    def subscribed(self, subscription: Subscription) -> Generator[None]:
-        """Hand records for its address to this subscription."""
+    def subscribed(self, subscription: Subscription[Any]) -> Generator[None]:
+        """Hand items for its address to this subscription."""
         with self._lock:
             if self.subscriptions.add(subscription):
                 self._reader.watch(self.subscriptions)

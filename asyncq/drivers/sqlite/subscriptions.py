@@ -1,18 +1,19 @@
-"""Records for who waits in other processes: laid out in a table, and taken from it.
+"""Items for who is subscribed in other processes: laid out in a table, and taken from it.
 
-Only what is for an address that is written down as listening is laid out.
+Only what is for an address that is written down as listening is laid out, and for each once.
 """
 
 import sqlite3
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyncq.drivers.sqlite.operations import Operation
 from asyncq.drivers.sqlite.records import expire_watchers
 from asyncq.drivers.sqlite.statements import as_json
-from asyncq.drivers.subscriptions import Subscription, Subscriptions
-from asyncq.seams.records import read_pushed_one
+from asyncq.drivers.subscriptions import Subscription, Subscriptions, seats
+from asyncq.seams.feeds import Feed
 
 LISTENS = 60.0  # seconds for which an address is written down as listening
 RENEW_EVERY = 20.0  # ... and when that is renewed
@@ -28,7 +29,7 @@ class SqliteSubscriptions(Subscriptions):
         self._last = 0  # the newest push that was taken from the table
         self._renew_at = 0.0  # on the monotonic clock
 
-    def add(self, subscription: Subscription) -> bool:
+    def add(self, subscription: Subscription[Any]) -> bool:
         is_first = super().add(subscription)
         if is_first:  # and nobody polls yet
             self._renew_at = time.monotonic() + RENEW_EVERY
@@ -56,24 +57,57 @@ class SqliteSubscriptions(Subscriptions):
 
     def _take_page(self, connection: sqlite3.Connection, addresses: str) -> int:
         rows = connection.execute(
-            "SELECT number, record FROM pushes WHERE number > ? AND address IN"
+            "SELECT number, address, record FROM pushes WHERE number > ? AND address IN"
             " (SELECT value FROM json_each(?)) ORDER BY number LIMIT ?",
             (self._last, addresses, PAGE),
         ).fetchall()
         if rows:
             self._last = rows[-1][0]
-            self.deliver([record for _, packed in rows for record in read_pushed_one(packed)])
-            numbers = as_json([number for number, _ in rows])
+            by_address: dict[str, list[object]] = defaultdict(list)
+            for _, address, packed in rows:
+                by_address[address].append(packed)
+            for address, own in by_address.items():
+                self._deliver_packed(address, own)
+            numbers = as_json([number for number, _, _ in rows])
             self._submit(Operation(lambda writing: _remove(writing, numbers), awaited=False))
         return len(rows)
 
+    def _deliver_packed(self, address: str, packed: Sequence[object]) -> None:
+        if subscriptions := self.at(address):
+            read = subscriptions[0].feed.items.read_one
+            items = [item for each in packed for item in read(each)]
+            for subscription in subscriptions:
+                subscription.put(items)
 
-def listen(connection: sqlite3.Connection, subscription: Subscription) -> None:
+
+def listen(connection: sqlite3.Connection, subscription: Subscription[Any]) -> None:
     """Write down that this address listens."""
     connection.execute(
         "INSERT INTO watchers (address, expires) VALUES (?, ?)"
         " ON CONFLICT (address) DO UPDATE SET expires = excluded.expires",
         (subscription.address, subscription.clock.now() + LISTENS),
+    )
+
+
+def lay_out(
+    connection: sqlite3.Connection, feed: Feed[Any], packed: Sequence[bytes], here: Sequence[str]
+) -> None:
+    """Lay these out for all who are subscribed to a feed, but for those at addresses ``here``."""
+    if feed.is_for_one:
+        chosen, where = [feed.key], "address = ?"
+    else:  # all that begin so: what follows are ids
+        chosen, where = [seats(feed), f"{seats(feed)}~"], "address BETWEEN ? AND ?"
+    addresses = [
+        address
+        for (address,) in connection.execute(
+            f"SELECT address FROM watchers WHERE {where}",  # noqa: S608 - our own words
+            chosen,
+        )
+        if address not in here
+    ]
+    connection.executemany(
+        "INSERT INTO pushes (address, record) VALUES (?, ?)",
+        [(address, each) for each in packed for address in addresses],
     )
 
 
@@ -84,10 +118,10 @@ def leave(connection: sqlite3.Connection, address: str) -> None:
 
 
 def renew(
-    connection: sqlite3.Connection, subscriptions: Sequence[Subscription]
-) -> list[Subscription]:
+    connection: sqlite3.Connection, subscriptions: Sequence[Subscription[Any]]
+) -> list[Subscription[Any]]:
     """Write down again that these listen; returns those that were not written down any more."""
-    forgotten: list[Subscription] = []
+    forgotten: list[Subscription[Any]] = []
     for subscription in subscriptions:
         known = connection.execute(
             "SELECT 1 FROM watchers WHERE address = ?", (subscription.address,)
@@ -99,7 +133,7 @@ def renew(
     return forgotten
 
 
-def _miss_all(subscriptions: Sequence[Subscription]) -> None:
+def _miss_all(subscriptions: Sequence[Subscription[Any]]) -> None:
     for subscription in subscriptions:
         subscription.miss()
 

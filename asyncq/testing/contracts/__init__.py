@@ -19,6 +19,7 @@ from asyncq.testing.contracts.consumers import ConsumerContract
 from asyncq.testing.contracts.dead import DeadLetterContract
 from asyncq.testing.contracts.doomed import DoomedContract
 from asyncq.testing.contracts.envelopes import EnvelopeContract
+from asyncq.testing.contracts.feeds import FeedContract
 from asyncq.testing.contracts.given import DriverFixtures, FullBroker
 from asyncq.testing.contracts.leases import LeaseContract
 from asyncq.testing.contracts.ledger import LedgerContract
@@ -39,6 +40,7 @@ __all__ = [
     "DoomedContract",
     "DriverFixtures",
     "EnvelopeContract",
+    "FeedContract",
     "FullBroker",
     "LeaseContract",
     "LedgerContract",

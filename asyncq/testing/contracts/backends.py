@@ -10,6 +10,7 @@ from asyncq.language.message import Cancelled, Expired, Failed, Failure, Outcome
 from asyncq.language.record import Record
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import MAX_BATCH
+from asyncq.seams.feeds import replies_to
 from asyncq.testing.contracts.given import (
     FAR,
     PATIENCE,
@@ -155,10 +156,10 @@ class BackendContract(DriverFixtures):
         self, backend: Backend
     ) -> None:
         told = record("1", keep=0.0, reply_to="me")
-        async with backend.watch("me") as watch:
+        async with backend.subscribe(replies_to("me")) as replies:
             await backend.store_records([told])
 
-            assert await hear(watch, 1) == [told]
+            assert await hear(replies, 1) == [told]
         assert list(await backend.fetch(["1"])) == [None]
 
     async def test_what_is_forgotten_is_gone(self, backend: Backend) -> None:
@@ -177,24 +178,27 @@ class BackendContract(DriverFixtures):
         self, backend: Backend, other_backend: Backend
     ) -> None:
         stored = [record(str(number), number, reply_to="me") for number in range(600)]
-        async with backend.watch("me") as watch:
+        async with backend.subscribe(replies_to("me")) as replies:
             await other_backend.store_records(stored[:1])
             await other_backend.store_records(stored[1:500])
             await other_backend.store_records(stored[500:])
 
-            assert await hear(watch, 600) == stored
+            assert await hear(replies, 600) == stored
 
     async def test_a_waiting_watch_hears_at_once(self, backend: Backend) -> None:
-        async with backend.watch("me") as watch, create_task_group() as group:
+        async with backend.subscribe(replies_to("me")) as replies, create_task_group() as group:
             stored = record("1", reply_to="me")
             group.start_soon(backend.store_records, [stored])
 
-            assert await hear(watch, 1) == [stored]
+            assert await hear(replies, 1) == [stored]
 
     async def test_only_the_address_it_is_for_hears_of_a_record(self, backend: Backend) -> None:
         mine, theirs = record("1", reply_to="me"), record("2", reply_to="them")
         nobodys, last = record("3"), record("4", reply_to="me")
-        async with backend.watch("me") as me, backend.watch("them") as them:
+        async with (
+            backend.subscribe(replies_to("me")) as me,
+            backend.subscribe(replies_to("them")) as them,
+        ):
             await backend.store_records([mine, theirs, nobodys])
             await backend.store_records([last])
 
@@ -204,29 +208,29 @@ class BackendContract(DriverFixtures):
     async def test_a_second_outcome_is_never_told(self, backend: Backend) -> None:
         first = record("1", "first", reply_to="me")
         last = record("2", reply_to="me")
-        async with backend.watch("me") as watch:
+        async with backend.subscribe(replies_to("me")) as replies:
             await backend.store_records([first])
             await backend.store_records([record("1", "second", reply_to="me")])
             await backend.store_records([last])
 
             heard: list[Record] = []
             while last not in heard:
-                heard += await hear(watch, 1)
+                heard += await hear(replies, 1)
 
         assert [each for each in heard if each.id == "1"] == [first] * (len(heard) - 1)
 
     async def test_watching_may_end_and_begin_again(self, backend: Backend) -> None:
         for number in range(3):
             stored = record(str(number), reply_to="me")
-            async with backend.watch("me") as watch:
+            async with backend.subscribe(replies_to("me")) as replies:
                 await backend.store_records([stored])
-                assert await hear(watch, 1) == [stored]
+                assert await hear(replies, 1) == [stored]
 
     async def test_a_cancelled_receive_leaves_the_watch_usable(self, backend: Backend) -> None:
-        async with backend.watch("me") as watch:
+        async with backend.subscribe(replies_to("me")) as replies:
             for delay in (0.0, 0.001, 0.02):
                 with move_on_after(delay):
-                    await watch.receive()
+                    await replies.receive()
 
             # It may say that something was missed, and hears what comes from then on.
             with fail_after(PATIENCE):
@@ -234,4 +238,4 @@ class BackendContract(DriverFixtures):
                 while not heard:
                     number += 1
                     await backend.store_records([record(str(number), reply_to="me")])
-                    heard += await watch.receive()
+                    heard += await replies.receive()

@@ -1,7 +1,7 @@
 """What the suites start from: a driver's fixtures, and envelopes, leases and crashes."""
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import pytest
@@ -15,10 +15,12 @@ from asyncq.language.envelope import Envelope
 from asyncq.language.message import End, Succeeded, new_id
 from asyncq.language.record import Record
 from asyncq.seams.admin import MessageFinder, QueueAdmin
-from asyncq.seams.backend import Backend, Watch
+from asyncq.seams.backend import Backend
 from asyncq.seams.broker import MAX_BATCH, Broker, Consumer, Delivery, Lease, Leased, QueueSpec
+from asyncq.seams.feeds import Subscription
 from asyncq.seams.quarantine import Quarantine
 
+T = TypeVar("T")
 PATIENCE = 20.0  # seconds after which a test gives up
 FAR = 3600.0  # seconds; longer than any test
 
@@ -177,12 +179,12 @@ async def take(consumer: Consumer, count: int) -> list[Delivery]:
     return taken
 
 
-async def hear(watch: Watch, count: int) -> list[Record]:
-    """Receive until ``count`` records have come."""
-    heard: list[Record] = []
+async def hear(subscription: Subscription[T], count: int) -> list[T]:
+    """Receive until ``count`` items have come."""
+    heard: list[T] = []
     with fail_after(PATIENCE):
         while len(heard) < count:
-            heard += await watch.receive()
+            heard += await subscription.receive()
     return heard
 
 

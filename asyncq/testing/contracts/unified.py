@@ -18,6 +18,7 @@ from asyncq.seams.broker import (
     Nack,
     Reject,
 )
+from asyncq.seams.feeds import replies_to
 from asyncq.testing.contracts.given import (
     FAR,
     MAIL,
@@ -59,14 +60,14 @@ class UnifiedContract(DriverFixtures):
         kept = record(sent.id, 5, reply_to="me", keep=60.5)
         await broker.publish([sent])
         async with (
-            backend.watch("me") as watch,
+            backend.subscribe(replies_to("me")) as replies,
             broker.consume(MAIL, new_lease()) as consumer,
         ):
             [delivery] = await take(consumer, 1)
             fenced = await complete(consumer, [Completion(Ack(delivery), kept)])
 
             assert list(fenced) == []
-            assert await hear(watch, 1) == [kept]
+            assert await hear(replies, 1) == [kept]
         assert list(await backend.fetch([sent.id])) == [kept]
         assert list(await broker.find([sent.id])) == [None]
 
@@ -127,13 +128,13 @@ class UnifiedContract(DriverFixtures):
         told = record(sent.id, keep=0.0, reply_to="me")
         await broker.publish([sent])
         async with (
-            backend.watch("me") as watch,
+            backend.subscribe(replies_to("me")) as replies,
             broker.consume(MAIL, new_lease()) as consumer,
         ):
             [delivery] = await take(consumer, 1)
             await complete(consumer, [Completion(Ack(delivery), told)])
 
-            assert await hear(watch, 1) == [told]
+            assert await hear(replies, 1) == [told]
         assert list(await backend.fetch([sent.id])) == [None]
 
     @pytest.mark.parametrize("keep", [1e-9, 0.0005, 1e9])
@@ -144,13 +145,13 @@ class UnifiedContract(DriverFixtures):
         kept = record(sent.id, keep=keep, reply_to="me")
         await broker.publish([sent])
         async with (
-            backend.watch("me") as watch,
+            backend.subscribe(replies_to("me")) as replies,
             broker.consume(MAIL, new_lease()) as consumer,
         ):
             [delivery] = await take(consumer, 1)
             assert list(await complete(consumer, [Completion(Ack(delivery), kept)])) == []
 
-            assert await hear(watch, 1) == [kept]
+            assert await hear(replies, 1) == [kept]
         assert list(await broker.find([sent.id])) == [None]
 
     async def test_a_completed_record_is_kept_for_its_time(
@@ -174,14 +175,14 @@ class UnifiedContract(DriverFixtures):
         kept = [record(message_id, reply_to="me") for message_id in ids_of(sent)]
         await broker.publish(sent)
         async with (
-            backend.watch("me") as watch,
+            backend.subscribe(replies_to("me")) as replies,
             broker.consume(MAIL, new_lease()) as consumer,
         ):
             in_flight = await take(consumer, MAX_BATCH)
             batch = [Completion(Ack(each), of) for each, of in zip(in_flight, kept, strict=True)]
             assert list(await complete(consumer, batch)) == []
 
-            assert await hear(watch, MAX_BATCH) == kept
+            assert await hear(replies, MAX_BATCH) == kept
         assert list(await backend.fetch(ids_of(sent))) == kept
 
     async def test_nothing_to_complete_is_fine(self, broker: FullBroker) -> None:
@@ -208,7 +209,7 @@ class UnifiedContract(DriverFixtures):
         last = record("last", reply_to="me")
         await broker.publish(sent)
         async with (
-            backend.watch("me") as watch,
+            backend.subscribe(replies_to("me")) as replies,
             broker.consume(MAIL, lease) as consumer,
         ):
             in_flight = await take(consumer, 3)
@@ -226,7 +227,7 @@ class UnifiedContract(DriverFixtures):
             await backend.store_records([last])
 
             assert ids_of(fenced) == ids_of(sent)
-            assert await hear(watch, 1) == [last]
+            assert await hear(replies, 1) == [last]
         assert list(await backend.fetch(ids_of(sent))) == [None, None, None]
         assert list(await broker.find(ids_of(sent))) == [Status.QUEUED] * 3
 
@@ -268,7 +269,7 @@ class UnifiedContract(DriverFixtures):
         records = [record(each.id, reply_to="me", effects=sends()) for each in sent]
         await broker.publish(sent)
         async with (
-            backend.watch("me") as watch,
+            backend.subscribe(replies_to("me")) as replies,
             broker.consume(MAIL, new_lease()) as consumer,
         ):
             taken = await take(consumer, 4)
@@ -278,11 +279,11 @@ class UnifiedContract(DriverFixtures):
 
             done = await completed(consumer, [batch[0], batch[3]])
             assert (list(done.fenced), list(done.standing)) == ([], [])
-            assert await hear(watch, 2) == [records[0], records[3]]
+            assert await hear(replies, 2) == [records[0], records[3]]
             assert list(await broker.find(ids_of(sent))) == [Status.RUNNING] * 3 + [None]
             done = await completed(consumer, batch[:3])
             assert (list(done.fenced), list(done.standing)) == ([], records[:1])
-            assert await hear(watch, 2) == records[1:3]
+            assert await hear(replies, 2) == records[1:3]
 
             assert not await consumer.settle(ends[:3])
         assert list(await backend.fetch(ids_of(sent))) == records
