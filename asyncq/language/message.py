@@ -121,6 +121,8 @@ class FailureType(StrEnum):
     """A part of a workflow gave way in a queue with a ``max_length``."""
     PURGED = "Purged"
     """Its queue was purged while a part of a workflow waited there."""
+    REFUSED = "Refused"
+    """No broker will ever take what follows from a task: its exchange is gone, say."""
     UNSETTLED = "Unsettled"
     """The task ended, and no broker or backend would take how."""
     EXECUTOR_FAILED = "ExecutorFailed"

@@ -133,9 +133,9 @@ class Completer:
                         self._under_way = True
                         await self._complete(batch)
                     except asyncio.CancelledError:
-                        if self._shield.cancel_called or group.cancel_scope.cancel_called:
+                        is_over = self._shield.cancel_called or group.cancel_scope.cancel_called
+                        if is_over or not _outlives_cancellation():
                             raise
-                        # By a program that cancels every task of its loop on its way out.
                         continue
                     batch, self._under_way = (), False
                     self._less.set()
@@ -253,6 +253,18 @@ class Completer:
                 effects = effects_of(record, settlement.delivery.envelope.ends)
             following.append(Following.of(settlement, effects))
         self._follow_ups.send(following)
+
+
+def _outlives_cancellation() -> bool:
+    """Go on although this task was cancelled, by a program that cancels every task of its loop.
+
+    False if it was not: something that it waited for was.
+    """
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        return False
+    task.uncancel()
+    return True
 
 
 def _unsettled(delivery: Delivery, error: Exception) -> Completion:

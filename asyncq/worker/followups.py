@@ -48,6 +48,17 @@ class Following(msgspec.Struct, frozen=True, eq=False):
     sends: Sequence[Send]
     first: Sequence[Append | Hold | Arrive] = ()
     """What is done before anything is sent."""
+    refused: Sequence[tuple[Sequence[Send], Refused]] = ()
+    """What will never be sent, which is done first as well: it ends as failed."""
+
+    @property
+    def comes_later(self) -> bool:
+        """Whether something has to be done before anything is sent."""
+        return bool(self.first or self.refused)
+
+    @property
+    def left(self) -> Sequence[Effect]:
+        return (*self.first, *[send for sends, _ in self.refused for send in sends], *self.sends)
 
     @classmethod
     def of(cls, settlement: Settlement, effects: Iterable[Effect]) -> "Following":
@@ -112,6 +123,9 @@ class FollowUps:
 
     async def _apply(self, items: Sequence[Following], group: TaskGroup) -> None:
         try:
+            for item in items:
+                for sends, refusal in item.refused:
+                    await self._latches.refuse(sends, refusal)
             unsent = await self._latches.apply([each for item in items for each in item.first])
         except (BackendUnavailable, ConfigurationError) as error:
             self._not_applied(
@@ -139,7 +153,7 @@ class FollowUps:
             if own:
                 together[frozenset(own)].append(item)
                 if item in self._applying:
-                    self._applying[item] = msgspec.structs.replace(item, first=())
+                    self._applying[item] = msgspec.structs.replace(item, first=(), refused=())
         for names, mine in together.items():
             group.start_soon(self._release, names, mine)
 
@@ -154,7 +168,7 @@ class FollowUps:
         ready = [item for item in items if self._applying.pop(item, None) is not None]
         self.waiting -= len(ready)
         if ready:
-            self._do([msgspec.structs.replace(item, first=()) for item in ready])
+            self._do([msgspec.structs.replace(item, first=(), refused=()) for item in ready])
 
     def _not_applied(
         self, items: Iterable[Following], error: Exception, pause: float = LATER
@@ -166,13 +180,13 @@ class FollowUps:
 
     def send(self, items: Sequence[Following]) -> None:
         """Do what follows from each, and then settle it."""
-        if any(item.first for item in items) and not self._is_over:
-            later = [item for item in items if item.first]
+        if any(item.comes_later for item in items) and not self._is_over:
+            later = [item for item in items if item.comes_later]
             self._applying |= {item: item for item in later}
             self._to_apply += later
             self.waiting += len(later)
             self._news.set()
-            items = [item for item in items if not item.first]
+            items = [item for item in items if not item.comes_later]
         self._do(items)
 
     def _do(self, items: Sequence[Following]) -> None:
@@ -255,6 +269,7 @@ class FollowUps:
     def _sort_out(self, batch: _Batch) -> None:
         """Settle where all is taken, or will never be; put off what may be taken later."""
         left: set[str] = set()
+        refused: dict[str, Refused] = {}  # by the ids of what will never be sent
         pause = LATER
         for group, error in batch.failed:
             ids = {send.envelope.id for send in group}
@@ -263,7 +278,7 @@ class FollowUps:
                 self._fails(error, f"queue {error.queue}")
             elif isinstance(error, Refused):
                 left |= ids - error.envelope_ids
-                log.error("what follows from a task will never be sent: %s", error)
+                refused |= dict.fromkeys(ids & error.envelope_ids, error)
             else:
                 left |= ids
                 self._fails(error, f"broker {group[0].broker}")
@@ -271,7 +286,11 @@ class FollowUps:
                     pause = AWAY
                     self._away[group[0].broker] = self._loop.time() + AWAY
         for item in batch.items:
-            if rest := [send for send in item.sends if send.envelope.id in left]:
+            rest = [send for send in item.sends if send.envelope.id in left]
+            if no := [send for send in item.sends if send.envelope.id in refused]:
+                why = [([send], refused[send.envelope.id]) for send in no]
+                self.send([Following(item.settlement, rest, refused=why)])
+            elif rest:
                 self._put_off([Following(item.settlement, rest)], pause)
             else:
                 self._settle([Completion(item.settlement)])
@@ -299,10 +318,7 @@ class FollowUps:
     def _put_off(self, items: Iterable[Following], pause: float) -> None:
         """Give these back; but settle those of which nothing is left."""
         self._settle(
-            [
-                Completion(_later(item, pause) if item.first or item.sends else item.settlement)
-                for item in items
-            ]
+            [Completion(_later(item, pause) if item.left else item.settlement) for item in items]
         )
 
 
@@ -348,7 +364,7 @@ def _later(item: Following, pause: float) -> Nack:
     if isinstance(settlement, Reject):
         envelope = settlement.replacement or envelope
         reason, last = settlement.reason, settlement.last
-    packed = _encode(Left((*item.first, *item.sends), reason, last))
+    packed = _encode(Left(tuple(item.left), reason, last))
     headers = dict(envelope.headers)
     headers.pop(LEFT, None)
     if len(packed) <= MOST_LEFT:

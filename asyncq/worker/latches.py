@@ -10,9 +10,18 @@ from collections.abc import Iterable, Sequence
 import anyio
 import msgspec
 
-from asyncq.errors import AsyncqError, ConfigurationError
-from asyncq.language.effects import Append, Arrive, Effect, Hold
-from asyncq.language.message import End, Outcome, Succeeded, Unreadable, new_id
+from asyncq.errors import AsyncqError, ConfigurationError, Refused
+from asyncq.language.effects import KEEP_EFFECTS, Append, Arrive, Effect, Hold, Send
+from asyncq.language.message import (
+    End,
+    Failed,
+    Failure,
+    FailureType,
+    Outcome,
+    Succeeded,
+    Unreadable,
+    new_id,
+)
 from asyncq.language.record import Record
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
@@ -64,7 +73,7 @@ class Latches:
         self._is_eager = is_eager
         self._is_looking = is_eager and backend.offers.ledger is not None
         self._audited: dict[str, str] = {}  # how far, of latches with more parts than one audit has
-        self._releases = Releases(backend, publish, self._sender, is_eager=is_eager)
+        self._releases = Releases(backend, publish, self.refuse, self._sender, is_eager=is_eager)
 
     @property
     def is_at_work(self) -> bool:
@@ -102,6 +111,34 @@ class Latches:
             )
         rest = [each for each in effects if not isinstance(each, Append)]
         return await offers.ledger.apply(rest, self._sender)
+
+    async def refuse(self, sends: Sequence[Send], error: Refused) -> None:
+        """Have messages that will never be sent end as failed: others may wait for their end.
+
+        Raises as `apply`.
+        """
+        outcome = Failed(Failure(FailureType.REFUSED.value, error.why))
+        records = [
+            Record(
+                each.envelope.id,
+                outcome,
+                keep=KEEP_EFFECTS,
+                reply_to=each.envelope.reply_to,
+                effects=arrivals(each.envelope.ends, outcome),
+            )
+            for each in sends
+        ]
+        stood = {each.id: each for each in await self._backend.store_records(records)}
+        log.error("what follows from a task will never be sent, and has failed: %s", error)
+        arriving = [
+            effect
+            for record, send in zip(records, sends, strict=True)
+            for effect in effects_of(stood.get(record.id, record), send.envelope.ends)
+            if isinstance(effect, Arrive)
+        ]
+        if arriving:
+            for latch in await self.apply(arriving):
+                self._releases.send_soon(latch)
 
     async def release(self, latch: str) -> None:
         """Try once to send what it has released; what does not go is tried again."""

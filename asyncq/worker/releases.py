@@ -11,7 +11,7 @@ others have had the time to become its sender.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 
 import anyio
@@ -46,6 +46,7 @@ BACKEND = "the backend"
 BROKER = "broker "  # and its name: where what waits is let go
 
 Publish = Callable[[Sequence[Send]], Sequence["asyncio.Future[None]"]]
+Refuse = Callable[[Sequence[Send], Refused], Awaitable[None]]
 
 
 class _NoSuchBroker(ConfigurationError):
@@ -63,16 +64,25 @@ class _Left(msgspec.Struct, eq=False):
     ids: set[str] = set()
     places: set[str] = set()
     """What is in the way."""
+    refused: list[tuple[Sequence[Send], Refused]] = []
+    """What will never be sent."""
 
 
 class Releases:
     """Those that one worker sends, of which it alone is ``sender``."""
 
     def __init__(
-        self, backend: Backend, publish: Publish, sender: str, *, is_eager: bool = False
+        self,
+        backend: Backend,
+        publish: Publish,
+        refuse: Refuse,
+        sender: str,
+        *,
+        is_eager: bool = False,
     ) -> None:
         self._backend = backend
         self._publish = publish
+        self._refuse = refuse
         self._sender = sender
         self._is_eager = is_eager
         self.sent = 0
@@ -95,6 +105,10 @@ class Releases:
             await other.ended.wait()
         if latch not in self._own:
             await self._try(latch)
+
+    def send_soon(self, latch: str) -> None:
+        """Have `run` send what it has released."""
+        self._own.setdefault(latch, set())
 
     @property
     def unsent(self) -> int:
@@ -194,7 +208,12 @@ class Releases:
             taken = self._taken.get(line, set())
             sends = [send for send in page.sends if send.envelope.id not in taken]
             left = await self._send([_from_now(send, page.released_at) for send in sends])
-            self._taken[line] = {send.envelope.id for send in page.sends} - left.ids
+            done = self._taken[line] = {send.envelope.id for send in page.sends} - left.ids
+            for refused, error in left.refused:
+                await self._refuse(refused, error)
+                ended = {send.envelope.id for send in refused}
+                done |= ended
+                left.ids -= ended
             if (sent := _sent(page, left.ids)) is not None:
                 await ledger.confirm(sent)
             if left.ids:
@@ -236,9 +255,10 @@ class Releases:
             left.places.add(queue)
             self.sent += len(ids - error.envelope_ids)
         except Refused as error:
-            log.error("what a workflow sends will never be sent: %s", error)  # noqa: TRY400 - its trace says nothing
             self._obstacles.works(broker, queue)
-            left.ids |= ids - error.envelope_ids
+            refused = [send for send in sends if send.envelope.id in error.envelope_ids]
+            left.refused.append((refused, error))
+            left.ids |= ids
             left.places.add(queue)
         except AsyncqError as error:
             # Each that waits for it would take as long as publishing may.
