@@ -25,7 +25,7 @@ class Subscription(Generic[T]):
 
     def __init__(self, feed: Feed[T], clock: Clock) -> None:
         self.feed = feed
-        self.address = feed.key if feed.is_for_one else f"{seats(feed)}{new_id()}"
+        self.address = feed.key if feed.is_for_one else f"{address_prefix(feed)}{new_id()}"
         """Its own among those of its store."""
         self.clock = clock
         self._loop = asyncio.get_running_loop()
@@ -145,7 +145,7 @@ class Subscriptions:
         return True
 
 
-def seats(feed: Feed[Any]) -> str:
+def address_prefix(feed: Feed[Any]) -> str:
     """What the addresses of a feed's subscribers begin with, where it has several.
 
     No client's address is like that: they are ids.

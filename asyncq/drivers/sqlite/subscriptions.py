@@ -12,7 +12,7 @@ from typing import Any
 from asyncq.drivers.sqlite.operations import Operation
 from asyncq.drivers.sqlite.records import expire_watchers
 from asyncq.drivers.sqlite.statements import as_json
-from asyncq.drivers.subscriptions import Subscription, Subscriptions, seats
+from asyncq.drivers.subscriptions import Subscription, Subscriptions, address_prefix
 from asyncq.seams.feeds import Feed
 
 LISTENS = 60.0  # seconds for which an address is written down as listening
@@ -96,7 +96,10 @@ def lay_out(
     if feed.is_for_one:
         chosen, where = [feed.key], "address = ?"
     else:  # all that begin so: what follows are ids
-        chosen, where = [seats(feed), f"{seats(feed)}~"], "address BETWEEN ? AND ?"
+        chosen, where = (
+            [address_prefix(feed), f"{address_prefix(feed)}~"],
+            "address BETWEEN ? AND ?",
+        )
     addresses = [
         address
         for (address,) in connection.execute(
