@@ -375,12 +375,11 @@ class Client:
             return self
         return self._here()  # of this loop, where the app was left and entered again
 
-    def _envelope(
+    def _envelope(  # noqa: PLR0917 - called for each message, and slower by keywords
         self,
         signature: Signature[Any],
         plan: Plan,
         now: float,
-        *,
         id: str | None = None,
         again: bool = False,
         ends: tuple[End, ...] = (),

@@ -143,12 +143,6 @@ class Context:
         return sends[0].envelope.id
 
 
-def end_run(context: Context) -> Sequence[Effect]:
-    """The run has ended well; returns what follows, if its outcome stands."""
-    effects, context.effects = context.effects, None
-    return effects or ()
-
-
 _current: ContextVar[Context] = ContextVar("asyncq_context")
 
 # Each delivery runs in a context of its own: what is set here ends with it.

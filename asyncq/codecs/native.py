@@ -51,9 +51,9 @@ class NativeCodec:
     """Messages as asyncq writes them."""
 
     def encode(self, message: Message) -> Envelope:
-        ends = message.header.ends
+        header = message.header
         fields = (  # a _Body to whoever reads it; to make one takes longer than to encode it
-            VERSION if ends else WITHOUT_ENDS,
+            WITHOUT_ENDS,
             message.task,
             message.args,
             message.kwargs,
@@ -62,7 +62,9 @@ class NativeCodec:
             message.parent,
             message.keep_result,
         )
-        return enclose(message.header, _encode((*fields, ends) if ends else fields))
+        if header.ends:
+            return enclose(header, _encode((VERSION, *fields[1:], header.ends)))
+        return enclose(header, _encode(fields))
 
     def decode(self, envelope: Envelope) -> Message:
         try:

@@ -88,8 +88,9 @@ class Completer:
             return  # it ended too late: others own it
         if completion.stays:
             self._may_have_effects = True
+        if not self._finished:  # else `run` has not looked yet
+            self._news.set()
         self._finished.append(completion)
-        self._news.set()
 
     def _followed(self, completions: Iterable[Completion]) -> None:
         """What follows from these is sent, or left to whoever has them next."""

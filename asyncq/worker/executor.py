@@ -5,12 +5,12 @@ settled. That is the completer's business.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
 
-from asyncq.client.context import Context, Services, end_run, set_context
+from asyncq.client.context import Context, Services, set_context
 from asyncq.client.task import Task
 from asyncq.client.values.encoding import NOTHING
 from asyncq.clock import Clock
@@ -23,6 +23,7 @@ from asyncq.errors import (
 )
 from asyncq.language.effects import KEEP_EFFECTS, Effect
 from asyncq.language.message import (
+    End,
     Expired,
     Failed,
     Failure,
@@ -131,10 +132,12 @@ class Executor:
 
     async def _completion(self, delivery: Delivery) -> Completion:
         started = self._now()
-        if delivery.envelope.headers:
+        envelope = delivery.envelope
+        if envelope.headers:
             delivery = self._unrun.with_ends(delivery)
-        may_have_run = delivery.suspect or delivery.again or delivery.envelope.again
-        if may_have_run and (known := await self._unrun.judge(delivery)) is not None:
+        if (delivery.suspect or delivery.again or envelope.again) and (
+            known := await self._unrun.judge(delivery)
+        ) is not None:
             return known
         if delivery.verdict:
             return self._unrun.doomed(delivery)
@@ -154,10 +157,9 @@ class Executor:
         set_context(context)
         try:
             outcome = self._succeeded(prepared, await call(prepared, message, context))
-            if (effects := end_run(context)) and isinstance(outcome, Succeeded):
-                return self._end(
-                    delivery, message, prepared, outcome, started, effects=tuple(effects)
-                )
+            effects, context.effects = context.effects, None  # it has ended
+            if effects and isinstance(outcome, Succeeded):
+                return self._end(delivery, message, prepared, outcome, started, tuple(effects))
         except RetryLater as directive:
             delay = max(directive.delay, 0.0)
             self.task_log.run_again(message, delay)
@@ -252,14 +254,13 @@ class Executor:
             return Failed(Failure(FailureType.RESULT_TOO_LARGE.value, why))
         return Succeeded(encoded)
 
-    def _end(
+    def _end(  # noqa: PLR0917 - called for each message, and slower by keywords
         self,
         delivery: Delivery,
         message: Message,
         prepared: PreparedTask,
         outcome: Outcome,
         started: float,
-        *,
         effects: tuple[Effect, ...] = (),
     ) -> Completion:
         if self._verbose and isinstance(outcome, Succeeded):
@@ -271,14 +272,8 @@ class Executor:
         if (asked := message.keep_result) is not None:
             keep = min(asked, LONGEST_KEEP) if asked > 0 else 0.0  # also if that is no number
         header = message.header
-        if header.ends:
-            arriving = arrivals(header.ends, outcome)
-            effects += arriving
-            if not arriving[0].value:
-                keep = max(keep, KEEP_LARGE)
-        if effects:  # what follows is told by the record, as long as somebody may have to look
-            keep = max(keep, KEEP_EFFECTS)
-        elif keep <= 0 and header.reply_to is None:
+        follows = effects or header.ends
+        if keep <= 0 and header.reply_to is None and not follows:
             return Completion(settlement)
         record = Record(
             header.id,
@@ -290,9 +285,10 @@ class Executor:
             self._worker,
             keep,
             header.reply_to,
-            effects,
         )
-        return Completion(settlement, record, True) if effects else Completion(settlement, record)
+        if follows:
+            return Completion(settlement, _with_effects(record, effects, header.ends), stays=True)
+        return Completion(settlement, record)
 
     def _retry(
         self,
@@ -307,6 +303,14 @@ class Executor:
         header = msgspec.structs.replace(message.header, eta=None, headers=headers)
         again = msgspec.structs.replace(message, header=header, attempt=message.attempt + 1)
         return Completion(Nack(delivery, delay, self._encode(again)))
+
+
+def _with_effects(record: Record, effects: tuple[Effect, ...], ends: Sequence[End]) -> Record:
+    """What follows is told by the record, as long as somebody may have to look."""
+    arriving = arrivals(ends, record.outcome)
+    is_large = bool(arriving) and not arriving[0].value
+    keep = max(record.keep, KEEP_LARGE if is_large else KEEP_EFFECTS)
+    return msgspec.structs.replace(record, keep=keep, effects=(*effects, *arriving))
 
 
 def _may_retry(retry: Retry, error: BaseException, attempt: int) -> bool:

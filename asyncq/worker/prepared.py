@@ -85,16 +85,25 @@ class PreparedTasks:
         return FailureType.UNKNOWN_TASK, why
 
 
-async def call(prepared: PreparedTask, message: Message, context: Context) -> Any:
+def call(prepared: PreparedTask, message: Message, context: Context) -> Awaitable[Any]:
+    """The call of a message, begun once it is awaited: a coroutine around it would cost as much.
+
+    Raises:
+        BadArguments: they do not fit the task's parameters.
+    """
     args, kwargs = prepared.parameters.decode(message.args, message.kwargs)
     if prepared.context_first:
         args = (context, *args)
     elif prepared.context_keyword is not None:
         kwargs[prepared.context_keyword] = context
-    if prepared.time_limit is None:
-        return await prepared.call(*args, **kwargs)
-    async with TimeLimit(prepared.time_limit, message):
-        return await prepared.call(*args, **kwargs)
+    run = prepared.call(*args, **kwargs)
+    limit = prepared.time_limit
+    return run if limit is None else _limited(run, TimeLimit(limit, message))
+
+
+async def _limited(run: Awaitable[Any], limit: TimeLimit) -> Any:
+    async with limit:
+        return await run
 
 
 def prepare_task(task: Task[..., Any], config: Config, threads: Threads) -> PreparedTask:

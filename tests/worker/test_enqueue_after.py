@@ -11,7 +11,7 @@ from anyio import fail_after
 
 from asyncq import testing
 from asyncq.app import App
-from asyncq.client.context import Context, end_run
+from asyncq.client.context import Context
 from asyncq.config import Config
 from asyncq.drivers import table as drivers
 from asyncq.errors import (
@@ -333,7 +333,8 @@ async def test_a_test_sees_what_a_task_would_send() -> None:
     with testing.context() as context:
         id = await work(context)
     assert [signature.args for signature in context.to_follow] == [("hello",)]
-    [send] = end_run(context)
+    assert context.effects is not None
+    [send] = context.effects
     assert isinstance(send, Send)
     assert id == send.envelope.id
 

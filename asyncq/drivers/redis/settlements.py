@@ -56,23 +56,24 @@ def pack_batch(batch: Sequence[Completion], odd: OddIds) -> tuple[list[Group], l
     many is sent once.
     """
     groups: dict[tuple[Any, ...], Group] = {}
+    group: Group | None = None
+    key: tuple[Any, ...] = ()
     # Arguments of their own: Lua's MessagePack reads no bytes, and some are long.
     blobs: list[bytes] = []
     for completion in batch:
-        settlement, record = completion.settlement, completion.record
+        settlement, record, stays = completion.settlement, completion.record, completion.stays
         delivery = settlement.delivery
+        before = key
         if record is None:
-            whose = (delivery.token, -1.0, None)
+            key = (delivery.token, -1.0, None, stays)
         else:
-            whose = (delivery.token, record.keep, record.reply_to)
-        stays = completion.stays
-        key = (whose, stays) if stays else whose
-        group = groups.get(key)
-        if group is None:
-            group = groups[key] = Group(*whose, stays)
+            key = (delivery.token, record.keep, record.reply_to, stays)
+        if group is None or key != before:  # most are as the one before them
+            group = groups.get(key)
+            if group is None:
+                group = groups[key] = Group(*key)
         id = delivery.envelope.id
-        is_plain = not (delivery.suspect or delivery.verdict)
-        if stays or (is_plain and isinstance(settlement, Ack)):
+        if stays or (settlement.__class__ is Ack and not delivery.suspect and not delivery.verdict):
             group.acks.append(id)
             if record is not None:
                 group.records.append(encode_record(record))
