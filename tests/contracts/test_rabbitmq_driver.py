@@ -1,7 +1,7 @@
 """What is particular to RabbitMQ: its own ways to say no, and dead letters."""
 
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from urllib.parse import quote
 
@@ -9,6 +9,7 @@ import anyio
 import anyio.to_thread
 import pamqp.commands as amqp
 import pytest
+from anyio import fail_after
 from anyio.lowlevel import checkpoint
 
 from asyncq.clock import SystemClock
@@ -18,15 +19,18 @@ from asyncq.drivers.rabbitmq import consumer as consumer_module
 from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.broker import RabbitBroker
 from asyncq.drivers.rabbitmq.consumer import RabbitConsumer
+from asyncq.drivers.rabbitmq.content import Parcel
 from asyncq.drivers.rabbitmq.publisher import Publisher
-from asyncq.drivers.rabbitmq.sender import Sender
+from asyncq.drivers.rabbitmq.sender import Sender, Sent
 from asyncq.drivers.table import make_broker
 from asyncq.errors import (
     BrokerUnavailable,
     ConfigurationError,
     LeaseLost,
+    QueueFull,
 )
 from asyncq.language.message import new_id
+from asyncq.language.topology import Queue
 from asyncq.seams.broker import Ack, Lease, QueueSpec, Reject
 from asyncq.testing.contracts.given import bodies_of, ids_of, take
 from tests.contracts.rabbit_given import (
@@ -89,6 +93,52 @@ async def test_what_is_published_to_a_deleted_queue_declares_it_again(
 
     async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
         assert ids_of(await take(consumer, 2)) == ["2", "3"]
+
+
+@contextmanager
+def refusing_half(times: int) -> Generator[list[int]]:
+    """So many times a server refuses every second message; yields how many came each time."""
+    real, came = Sender.send, list[int]()
+
+    async def send(self: Sender, parcels: Sequence[Parcel], kept: set[str] | None = None) -> Sent:
+        came.append(len(parcels))
+        if len(came) > times:
+            return await real(self, parcels, kept)
+        sent = await real(self, parcels[1::2], kept)
+        return Sent(sent.returned, [*sent.refused, *[each.id for each in parcels[::2]]])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sender, "send", send)
+        yield came
+
+
+async def test_what_a_queue_without_a_leader_refuses_is_sent_again(broker: RabbitBroker) -> None:
+    sent = [envelope() for _ in range(7)]
+    with refusing_half(3) as came:
+        await broker.publish(sent)
+    assert came == [7, 4, 2, 1]
+
+    async with broker.consume(MAIL, Lease(new_id(), 15.0)) as consumer:
+        assert sorted(ids_of(await take(consumer, 7))) == sorted(ids_of(sent))
+
+
+async def test_what_stays_refused_is_said_to_be(broker: RabbitBroker) -> None:
+    sent = [envelope() for _ in range(3)]
+    with (
+        refusing_half(100) as came,
+        fail_after(PATIENCE),
+        pytest.raises(BrokerUnavailable, match="no majority") as caught,
+    ):
+        await broker.publish(sent)
+    assert came == [3, 2, 1, 1, 1]
+    assert caught.value.envelope_ids == {sent[0].id}
+
+
+async def test_a_queue_that_is_full_is_asked_once(broker: RabbitBroker) -> None:
+    await broker.declare([Queue("mail", max_length=10)])
+    with refusing_half(1) as came, pytest.raises(QueueFull):
+        await broker.publish([envelope(), envelope()])
+    assert came == [2]
 
 
 async def test_a_delay_survives_the_deletion_of_its_queue(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import anyio
 import msgspec
 
 from asyncq.clock import Clock
@@ -16,6 +17,9 @@ from asyncq.seams.broker import Reject
 from asyncq.seams.dead import pack_last
 from asyncq.texts import counted
 
+WITHOUT_LEADER = (0.05, 0.1, 0.2, 0.4)
+"""Seconds between two tries of what a queue without a bound refuses: one that was made a moment ago
+has no leader yet, and one whose leader goes has none for as long."""
 LONGEST_REASON = 2000  # characters that a header takes of it
 
 
@@ -72,6 +76,18 @@ class Publisher:
         Raises:
             BrokerUnavailable: some may be kept; sending them again may store them twice.
         """
+        sent = await self._send(parcels, kept)
+        for pause in WITHOUT_LEADER if sent.refused else ():
+            again = [each for each in parcels if each.id in sent.refused and self._has_room(each)]
+            if not again:
+                break
+            await anyio.sleep(pause)
+            resent = await self._send(again, kept)
+            others = [id for id in sent.refused if id not in {each.id for each in again}]
+            sent = Sent([*sent.returned, *resent.returned], [*others, *resent.refused])
+        return sent
+
+    async def _send(self, parcels: Sequence[Parcel], kept: set[str] | None) -> Sent:
         await self._have_levels(parcels)
         sent = await self._sender.send(parcels, kept)
         if not sent.returned:
@@ -85,6 +101,14 @@ class Publisher:
         await self._have_levels(again)
         resent = await self._sender.send(again, kept)
         return Sent(resent.returned, [*sent.refused, *resent.refused])
+
+    def _has_room(self, parcel: Parcel) -> bool:
+        """Whether it is for one queue, which has no bound."""
+        queue = names.queue_of(parcel.exchange, parcel.key)
+        if queue is None:
+            return False
+        spec = self.topology.specs.get(queue)
+        return spec is None or spec.max_length is None
 
     async def move(self, parcels: Sequence[Parcel]) -> None:
         """Send parcels between queues of ours: all or an error.
