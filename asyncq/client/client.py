@@ -14,7 +14,7 @@ from collections.abc import (
 )
 from contextlib import AsyncExitStack, aclosing, contextmanager, suppress
 from itertools import islice
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -63,6 +63,7 @@ log = get_logger(__name__)
 
 R = TypeVar("R")
 CLOSE_TIMEOUT = 5.0  # seconds
+WORKERS_TIMEOUT = 30.0  # seconds: each step of a worker that was cancelled has a shorter one
 ANSWER_TIMEOUT = 10.0  # seconds for a question that is asked once
 MOST_FORGOTTEN = 10_000  # ids
 
@@ -105,7 +106,7 @@ class Client:
         self._failure: BaseException | None = None
         self.entered = 0
         """How many blocks are inside."""
-        self._workers = 0  # that run over these connections
+        self._workers = set[asyncio.Task[Any]]()  # that run over these connections
         self._last_worker_ended = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -183,20 +184,30 @@ class Client:
         """Return once no worker needs the connections to give back what it has in hand.
 
         Servers that are told to stop for the second time, and `asyncio.run`, cancel every task of
-        the loop at once, and so this one beside the worker that is to end before it.
+        the loop at once, some of them more than once, and so this one beside the worker that is to
+        end before it. A worker that goes on when everybody has left is cancelled here.
         """
-        while self._workers and self.entered and self._failure is None:
-            self._last_worker_ended.clear()
-            await self._last_worker_ended.wait()
+        if not self.entered:
+            for worker in self._workers:
+                worker.cancel("the app was left")
+        with anyio.move_on_after(WORKERS_TIMEOUT) as patience:
+            while self._workers and self._failure is None:
+                self._last_worker_ended.clear()
+                try:
+                    await self._last_worker_ended.wait()
+                except asyncio.CancelledError:
+                    if patience.cancel_called:
+                        raise
 
     @contextmanager
     def worked_with(self) -> Generator[None]:
         """A worker runs over these connections: cancelled with it, they are closed after it."""
-        self._workers += 1
+        worker = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._workers.add(worker)
         try:
             yield
         finally:
-            self._workers -= 1
+            self._workers.discard(worker)
             self._last_worker_ended.set()
 
     async def until_failed(self) -> None:

@@ -85,11 +85,11 @@ class Context:
     async def progress(self, value: float, total: float | None = None) -> None:
         """Say how far the task is; `Result.progress` and `Result.progress_changes` read it.
 
-        The last 100 are kept, for as long as a result would be.
+        The last 100 are kept, for as long as a result would be. What is said while the backend is
+        away is left out: no task fails for it, and the log tells of it.
 
         Raises:
             InvalidValue: not a finite number, ``total`` aside, which may be None.
-            BackendUnavailable: it was not stored.
         """
         done = number("progress", value, at_least=None)
         whole = None if total is None else number("the progress's total", total, at_least=None)

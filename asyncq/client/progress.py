@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from typing import Any
 
 from asyncq.client.result import Expectation, Result
@@ -50,10 +49,10 @@ async def _first(ear: Ear, end: "asyncio.Future[Record]") -> None:
     finally:
         if not news.done():
             news.cancel()
-            with suppress(asyncio.CancelledError):
-                await news
-    if not news.cancelled():
-        news.result()
+            await asyncio.wait((news,))  # who is cancelled meanwhile hears of that
+        error = None if news.cancelled() else news.exception()  # looked at, whoever leaves
+    if error is not None:
+        raise error
 
 
 class _End(Expectation[Any]):

@@ -42,6 +42,7 @@ from asyncq.worker.releases import Publish
 log = get_logger(__name__)
 
 SETTLE_TIMEOUT = 5.0  # seconds a closing worker goes on trying; after that the lease decides
+CLOSED_WITHIN = 10.0  # seconds after a cancellation: what runs has as long as `Pool` says to end
 FOLLOW_TIMEOUT = 3.0  # seconds until it leaves what is not sent yet to others
 BACKLOG = 2  # how many times the pool's size may wait to be settled before claiming pauses
 
@@ -137,6 +138,7 @@ class Completer:
                         is_over = self._shield.cancel_called or group.cancel_scope.cancel_called
                         if is_over or not _outlives_cancellation():
                             raise
+                        self._expect_to_be_closed()
                         continue
                     batch, self._under_way = (), False
                     self._less.set()
@@ -145,10 +147,17 @@ class Completer:
                 group.cancel_scope.cancel()
                 return
         left = len(batch) + len(self._finished)
+        if not left:
+            return
         log.error(
             "%s could not be settled: they have ended, and run again when lease %s is over",
             counted(left, "task"), self._lease.incarnation,
         )  # fmt: skip
+
+    def _expect_to_be_closed(self) -> None:
+        """Wait for no owner for ever: he was cancelled as well, and may have ended before."""
+        latest = asyncio.get_running_loop().time() + CLOSED_WITHIN
+        self._shield.deadline = min(self._shield.deadline, latest)
 
     async def _next_batch(self) -> Sequence[Completion]:
         """What is to be carried out next, once there is something; nothing at the end."""

@@ -8,7 +8,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
 import anyio
@@ -44,7 +44,6 @@ class Embedded:
         try:
             await asyncio.wait({self._task, starting}, return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
-            self._task.cancel()
             await self._until_ended()
             raise
         finally:
@@ -62,13 +61,16 @@ class Embedded:
         trace: TracebackType | None,
         /,
     ) -> None:
-        host, self._host = self._host, None
-        if self._has_told and host is not None and host is asyncio.current_task():
-            host.uncancel()
-        with _hastened_by_interrupts(self._worker):
-            self._worker.stop()
-            if error is not None and not isinstance(error, Exception):
-                self._task.cancel()
+        try:
+            host, self._host = self._host, None
+            if self._has_told and host is not None and host is asyncio.current_task():
+                host.uncancel()
+            with _hastened_by_interrupts(self._worker):
+                self._worker.stop()
+                if error is not None and not isinstance(error, Exception):
+                    self._task.cancel()
+                await asyncio.wait({self._task})
+        finally:  # a Ctrl-C may end all that at any point
             await self._until_ended()
         self._raise_what_ended_it()
 
@@ -78,16 +80,16 @@ class Embedded:
             self._started.set()
 
     async def _until_ended(self) -> None:
-        """Wait for it; whoever is cancelled meanwhile cancels it, and waits on."""
-        try:
-            await asyncio.wait({self._task})
-        except asyncio.CancelledError:
-            self._task.cancel()
-            # Shielded: what it holds is given back. Without a deadline, as each step of that has
-            # its own.
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait({self._task})
-            raise
+        """Cancel it if it runs, and wait for it, whatever ends us meanwhile."""
+        if self._task.done():
+            return
+        self._task.cancel()
+        # Shielded: what it holds is given back. Without a deadline, as each step of that has its
+        # own.
+        with anyio.CancelScope(shield=True):
+            while not self._task.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({self._task})
 
     def _raise_what_ended_it(self) -> None:
         if not self._task.cancelled() and (failure := self._task.exception()) is not None:

@@ -24,6 +24,7 @@ from asyncq.texts import shown
 TRACEBACK_LIMIT = 16 * 1024  # characters
 MESSAGE_LIMIT = 4 * 1024  # characters of an exception's own text
 SHOWN = 20  # exceptions of a chain or a group
+MOST_LOOKED_AT = 1000  # exceptions that may have led to another
 FRAMES = 50  # the innermost of each
 MOST_FRAMES = 100_000  # looked at: an exception that is raised again and again collects them
 REPEATED = 3  # how often one line is told in a row; then how often it was, as Python does
@@ -83,8 +84,23 @@ def is_a(error: BaseException, kind: type[BaseException]) -> bool:
 
 
 def comes_from(error: BaseException, kind: type[BaseException]) -> bool:
-    """Whether this was raised, directly or not, where an exception of that kind was handled."""
-    return any(is_a(link, kind) for link, _ in _chain(error))
+    """Whether this was raised, directly or not, where an exception of that kind was handled.
+
+    Also if it says ``from None``; and if it is a group, whether anything in it was.
+    """
+    seen: set[int] = set()
+    left: list[BaseException] = [error]
+    while left and len(seen) < MOST_LOOKED_AT:
+        one = left.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if is_a(one, kind):
+            return True
+        left += [each for each in (_cause_of(one), _context_of(one)) if each is not None]
+        if is_a(one, BaseExceptionGroup):
+            left += _members_of(one)[:MOST_LOOKED_AT]
+    return False
 
 
 def members_of(error: BaseException, most: int) -> list[BaseException]:

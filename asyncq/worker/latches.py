@@ -26,13 +26,14 @@ from asyncq.language.record import Record
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
 from asyncq.seams.backend import Backend
-from asyncq.seams.ledger import Due, Ledger
+from asyncq.seams.ledger import SENDER_AWAY, Due, Ledger
 from asyncq.worker.releases import Publish, Releases
 
 log = get_logger(__name__)
 
 MOST_VALUE = 256 * 1024  # bytes of an outcome that a latch keeps; a larger one is in its record
 LOOK = 5.0  # seconds between two looks for latches that nobody looks after
+A_MOMENT = 0.1  # seconds for which who cannot send is told of something
 TURNS_LEFT = 3  # times as long, while a broker is away that something waits for
 MOST_AUDITED = 10_000  # parts of one latch whose records are looked for at a time
 
@@ -166,7 +167,9 @@ class Latches:
     async def _look(self, ledger: Ledger, outage: Outage) -> None:
         self._is_looking = True
         try:
-            await self._look_at_all(await ledger.due(self._sender), outage)
+            # What it is told of may be what it cannot send: others are to be told of that soon.
+            lease = A_MOMENT if self._releases.let_go else SENDER_AWAY
+            await self._look_at_all(await ledger.due(self._sender, lease=lease), outage)
         except AsyncqError as error:
             outage.fail(error)
         # It must survive: it is what mends all else.

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 from weakref import WeakSet
 
 import anyio
@@ -67,8 +67,8 @@ class Slots:
         """How many deliveries they were ever used for."""
         self.pools: set[Pool] = set()
         self._cancelled = WeakSet[asyncio.Task[Any]]()
-        self._host: asyncio.Task[Any] | None = None
-        self._cancelling_before = 0
+        self._hosts: dict[asyncio.Task[Any], int] = {}  # and how often each was cancelled before
+        self._is_deserted = False
 
     async def wait_for_room(self, line: Line | None = None) -> None:
         """Return once one is free, also of this line. Holds nothing."""
@@ -115,22 +115,25 @@ class Slots:
 
     @contextmanager
     def hosted(self) -> Generator[None]:
-        """The current task is the worker's own, and what cancels it ends all that runs."""
-        self._host = host = asyncio.current_task()
-        self._cancelling_before = 0 if host is None else host.cancelling()
+        """The current task is one of the worker's own: what cancels it, or has ended it before,
+        ends all that runs."""
+        host = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._is_deserted = False
+        self._hosts[host] = host.cancelling()
         try:
             yield
         finally:
-            self._host = None
+            del self._hosts[host]
+            self._is_deserted = not self._hosts
 
     def is_cancelling(self) -> bool:
         """Whether we have cancelled the current task; users and their time-outs cancel as well.
 
         So does a program that ends and cancels every task of its loop: the worker's own with them.
         """
-        if asyncio.current_task() in self._cancelled:
+        if self._is_deserted or asyncio.current_task() in self._cancelled:
             return True
-        return self._host is not None and self._host.cancelling() > self._cancelling_before
+        return any(host.cancelling() > before for host, before in self._hosts.items())
 
     def message_of(self, task: "asyncio.Task[Any] | None") -> str | None:
         """What the message that this task runs is called, if it is one of ours.
@@ -260,7 +263,7 @@ class Pool:
         if task.cancelled():
             if _never_began(task):
                 self._give_back(delivery)
-        elif (error := task.exception()) is not None:
+        elif (error := task.exception()) is not None and not isinstance(error, KeyboardInterrupt):
             told = describe(error).traceback
             name = slots.label(delivery.envelope)
             log.critical("asyncq itself failed to run task %s: please report this\n%s", name, told)

@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from asyncq.errors import BackendUnavailable
 from asyncq.language.effects import Append, Send
 from asyncq.language.message import Progress
 from asyncq.language.signature import Signature
+from asyncq.outages import Outage
 from asyncq.seams.backend import Backend
 from asyncq.seams.records import encode_progress
-from asyncq.seams.topics import MOST_PROGRESS, Place, progress_of
+from asyncq.seams.topics import MOST_PROGRESS, Place, Topics, progress_of
 
 
 class WorkerServices:
@@ -24,6 +26,9 @@ class WorkerServices:
         self._backend = backend
         self._keep = keep  # seconds
         self._loop = asyncio.get_running_loop()
+        self._outage = Outage(
+            "the progress of tasks is not kept", "the progress of tasks is kept again"
+        )
         self.follow_up = follow_up
 
     async def report(self, id: str, place: Place, progress: Progress, /) -> None:
@@ -33,8 +38,17 @@ class WorkerServices:
             progress_of(id), place.epoch, place.number, encode_progress(progress),
             self._keep, MOST_PROGRESS,
         )  # fmt: skip
+        storing = self._store(topics, append)
         if asyncio.get_running_loop() is self._loop:
-            await topics.append([append])
+            await storing
         else:  # a plain task runs a loop of its own in its thread
-            storing = asyncio.run_coroutine_threadsafe(topics.append([append]), self._loop)
-            await asyncio.wrap_future(storing)
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(storing, self._loop))
+
+    async def _store(self, topics: Topics, append: Append) -> None:
+        """What is only told is no reason for a task to fail: while the store is away, it is not."""
+        try:
+            await topics.append([append])
+        except BackendUnavailable as error:
+            self._outage.fail(error)
+        else:
+            self._outage.end()

@@ -153,7 +153,8 @@ class Worker:
                         task_status.started()
 
             async def run(session: Session) -> None:
-                await session.run(partial(announce, session))
+                with self.slots.hosted():
+                    await session.run(partial(announce, session))
                 stragglers.ended()
 
             async with create_task_group() as watch:

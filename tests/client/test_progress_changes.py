@@ -1,14 +1,19 @@
 """Following the progress of a task, from wherever and whenever one begins."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 
+import anyio
 import pytest
 from anyio import fail_after, to_thread
 
 from asyncq.app import App
 from asyncq.client.context import Context
-from asyncq.errors import BackendError, TaskFailed, UnknownResult
+from asyncq.client.result import Result
+from asyncq.drivers.memory.topics import MemoryTopics
+from asyncq.errors import BackendError, BackendUnavailable, TaskFailed, UnknownResult
+from asyncq.language.effects import Append
 from asyncq.language.message import Progress
 from asyncq.language.policies import Retry
 from asyncq.seams.topics import MOST_PROGRESS
@@ -123,6 +128,80 @@ async def test_who_stops_to_listen_leaves_nothing_running(app: App) -> None:
             gate.open()
             await result
         assert not [task for task in asyncio.all_tasks() - before if not task.done()]
+
+
+async def test_a_reader_that_is_cancelled_as_the_task_ends_hears_of_that(app: App) -> None:
+    gates: dict[int, anyio.Event] = {}
+
+    @app.task
+    async def work(context: Context, number: int) -> None:
+        await context.progress(1)
+        await gates[number].wait()
+
+    @app.task
+    async def endless(context: Context) -> None:
+        await context.progress(1)
+        await anyio.sleep_forever()
+
+    async with app, app.worker(grace=0.1):
+        other = await endless.enqueue()
+        for turns in range(12):
+            gates[turns], heard = anyio.Event(), anyio.Event()
+            result = await work.enqueue(turns)
+
+            async def read(of: Result[None], heard: anyio.Event) -> None:
+                async for _ in of.progress_changes():
+                    heard.set()
+                async for _ in other.progress_changes():
+                    pass
+
+            reader = asyncio.ensure_future(read(result, heard))
+            await heard.wait()
+            gates[turns].set()
+            await result
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            reader.cancel()
+            assert await asyncio.wait({reader}, timeout=PATIENCE) == ({reader}, set())
+            assert reader.cancelled()
+
+
+async def test_a_store_that_is_away_fails_no_task_that_says_how_far_it_is(
+    app: App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, away = MemoryTopics.append, True
+
+    async def append(self: MemoryTopics, appends: Sequence[Append]) -> None:
+        if away:
+            raise BackendUnavailable("it is away")
+        await real(self, appends)
+
+    monkeypatch.setattr(MemoryTopics, "append", append)
+
+    @app.task
+    async def work(context: Context) -> str:
+        nonlocal away
+        await context.progress(1, 3)
+        await context.progress(2, 3)
+        away = False
+        await context.progress(3, 3)
+        return "done"
+
+    @app.task
+    def work_in_a_thread(context: Context) -> str:
+        anyio.run(context.progress, 1, 3)
+        return "done"
+
+    async with app, app.worker():
+        result = await work.enqueue()
+        assert await result.get(timeout=PATIENCE) == "done"
+        assert await result.progress() == Progress(3, 3)
+        away = True
+        assert await (await work_in_a_thread.enqueue()).get(timeout=PATIENCE) == "done"
+    told = [text for text in caplog.messages if "the progress of tasks" in text]
+    assert len(told) == 3
+    assert "is not kept, trying again: it is away" in told[0]
+    assert "is kept again" in told[1]
 
 
 async def test_of_an_unknown_id_and_without_a_keeper_it_is_said(app: App) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -439,3 +440,58 @@ async def test_a_thread_that_has_not_begun_never_does(app: App) -> None:
             await until_status(result, Status.RUNNING)
         assert await result.status() is Status.QUEUED
     assert hanging.runs == 0
+
+
+async def call_that_breaks() -> None:
+    """As a connection does in the middle of a call."""
+    try:
+        await anyio.sleep_forever()
+    except asyncio.CancelledError:
+        raise ConnectionError("closed in the middle of a call")  # noqa: B904 - as they do
+
+
+async def in_a_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(call_that_breaks())
+        group.create_task(asyncio.sleep(3600))
+
+
+async def in_a_group_of_anyio() -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(call_that_breaks)
+        group.start_soon(in_a_group)
+
+
+async def from_none() -> None:
+    try:
+        await call_that_breaks()
+    except ConnectionError:
+        raise RuntimeError("it did not work") from None
+
+
+async def in_its_finally() -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        raise ValueError("nothing to put in order")
+
+
+@pytest.mark.parametrize(
+    "work", [call_that_breaks, in_a_group, in_a_group_of_anyio, from_none, in_its_finally]
+)
+async def test_what_breaks_because_its_worker_stops_is_given_back(
+    app: App, work: Callable[[], Awaitable[None]]
+) -> None:
+    begun = anyio.Event()
+
+    @app.task
+    async def task() -> None:
+        begun.set()
+        await work()
+
+    async with app:
+        result = await task.enqueue()
+        async with app.worker(grace=0.05):
+            await begun.wait()
+            await anyio.sleep(0.01)
+        assert await result.status() is Status.QUEUED
