@@ -84,6 +84,7 @@ class _Renewal(threading.Thread):
     def run(self) -> None:
         lease = self._lease
         every = lease.seconds / 3
+        turn = min(TURN_EVERY, every / 4)  # so that it can be tried again before it is too late
         next_renewal = time.monotonic()  # at once, if somebody else has renewed it until now
         if math.isinf(lease.good_until):
             lease.good_until = next_renewal + lease.seconds
@@ -91,7 +92,7 @@ class _Renewal(threading.Thread):
         try:
             name = f"lease {lease.incarnation}"
             outage = Outage(f"{name} cannot be renewed", f"{name} is renewed again")
-            while not self.stop.wait(min(TURN_EVERY, every)):
+            while not self.stop.wait(turn):
                 now = time.monotonic()
                 if now < next_renewal or now - self.last_turn > self._stall_limit:
                     continue
@@ -104,7 +105,7 @@ class _Renewal(threading.Thread):
                 except AsyncqError as error:
                     # The broker decides when the lease is over; without it, nobody else can claim.
                     # That it is set up otherwise now and refuses us is no end of the lease either.
-                    next_renewal = now + min(outage.fail(error), TURN_EVERY)
+                    next_renewal = now + min(outage.fail(error), turn)
             else:
                 return
         except Exception:

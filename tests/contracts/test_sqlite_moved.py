@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from anyio import fail_after
@@ -14,6 +15,7 @@ from anyio import fail_after
 from asyncq.app import App
 from asyncq.clock import SystemClock
 from asyncq.config import Config, Url
+from asyncq.drivers.sqlite import forks
 from asyncq.drivers.sqlite.broker import SqliteBroker
 from asyncq.drivers.sqlite.connection import FileMoved
 from asyncq.drivers.sqlite.forks import Access
@@ -239,3 +241,23 @@ def test_a_commit_into_a_file_that_was_replaced_meanwhile_does_not_count(file: P
         with pytest.raises(FileMoved, match="replaced by another file"):
             access.check()
     access.close()
+
+
+def test_a_file_that_is_closed_while_it_is_looked_at_is_not_taken_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One store of a process closes it, in its own thread, as the next one opens it."""
+    path = str(tmp_path / "tasks.db")
+    for named in ("file_at", "log_of"):
+        leaving = forks.Access(path)
+        with leaving:
+            leaving.open()
+        real = getattr(forks, named)
+
+        def late(path: str, leaving: forks.Access = leaving, real: Any = real) -> Any:
+            leaving.close()
+            return real(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(forks, named, late)
+            leaving.check()

@@ -81,12 +81,17 @@ class Access:
         Raises:
             FileMoved: no file has that name, or another one; or its log is gone.
         """
-        if self.file is None:
+        file, log = self.file, self.log
+        if file is None:
             return  # nothing is open
-        if file_at(self.path) != self.file:
-            raise FileMoved(REPLACED)
-        if log_of(self.path) != self.log:
-            raise FileMoved(LOG_LOST)
+        try:
+            why = REPLACED if file_at(self.path) != file else ""
+            why = why or (LOG_LOST if log_of(self.path) != log else "")
+        except FileMoved as error:
+            why = str(error)
+        # It may have been closed meanwhile in its own thread, and its log with it.
+        if why and self.file is not None:
+            raise FileMoved(why)
 
     def close(self) -> None:
         """Close the connection, if there is one, and leave."""
