@@ -1,6 +1,6 @@
 """The app: tasks, a broker and a backend under one name."""
 
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -23,7 +23,7 @@ from asyncq.client.modules import TaskModules
 from asyncq.client.queues import DeadLetters, Queues
 from asyncq.client.result import Result
 from asyncq.client.routing import DEFAULT_BROKER, Router, Routes
-from asyncq.client.shared import check_free, shared_tasks, working_for
+from asyncq.client.shared import check_aliases, check_free, shared_tasks, working_for
 from asyncq.client.sync import SyncClient
 from asyncq.client.task import Task, TaskDecorator, TaskOptions, make_task
 from asyncq.clock import Clock, SystemClock
@@ -112,6 +112,7 @@ class App:
         check_url("backend", self.backend_url)
         self.config = config
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._former: dict[str, Task[..., Any]] = {}  # by names that they had before
         self._modules = TaskModules(include)
         self._router = Router(self._tasks, routes, queues)
         _check_brokers(self._router.queues.values(), self.urls)
@@ -338,7 +339,7 @@ class App:
         for queue in bounds:
             by_broker[self.client.broker_of(queue)].append(queue)
         return Worker(
-            tasks=self.tasks,
+            tasks=ChainMap(self.tasks, self._former),
             client=self.client,
             codec=self._codec,
             config=config,
@@ -373,19 +374,25 @@ class App:
     def adopt(self, task: Task[..., Any]) -> None:
         """Have a shared task as one's own."""
         self._tasks[task.name] = task
+        for alias in [each for each, one in self._former.items() if one.name == task.name]:
+            del self._former[alias]
+        self._former.update(dict.fromkeys(task.settings.aliases, task))
         self._router.forget(task.name)
 
-    def check_name(self, function: Callable[..., Any], name: str) -> None:
+    def check_name(
+        self, function: Callable[..., Any], name: str, aliases: Sequence[str] = ()
+    ) -> None:
         """
         Raises:
-            ConfigurationError: another task has this name.
+            ConfigurationError: another task has this name, or one of these.
         """
         check_free(self._tasks.get(name), function, name)
+        check_aliases(self._tasks, self._former, name, aliases)
 
     def _register(
         self, function: Callable[..., Any], name: str, options: TaskOptions
     ) -> Task[..., Any]:
-        self.check_name(function, name)
+        self.check_name(function, name, options.aliases)
         task = make_task(function, name, options, self)
         self.adopt(task)
         return task

@@ -16,19 +16,26 @@ AsyncqError
 │   └── BackendUnavailable
 ├── BadArguments                what a message brings does not fit its task; a TypeError too
 ├── TimeLimitExceeded           an attempt took longer than its time_limit; a TimeoutError too
+├── SoftTimeLimitExceeded       ... than its soft_time_limit; raised inside of it, once; a
+│                               TimeoutError and a CancelledError too
 ├── Undecodable                 bytes that are no message
 │   └── NewerVersion            ... that this version can read
 └── TaskError                   how a task ended, raised where its result is awaited
     ├── TaskFailed
     ├── TaskCancelled
     ├── TaskExpired
+    ├── TaskIgnored
     ├── UnknownResult           nobody has seen this id, or its outcome was forgotten
     └── UnreadableResult        there is an outcome, and it cannot be read
 Directive                       what a running task says to its worker; not an error
-└── RetryLater
+├── RetryLater                  run me again later, as another attempt
+├── Snooze                      run me again later, as this attempt
+├── Reject                      this call can never succeed: to the dead letters
+└── Ignore                      nobody needs to know how this ended
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from asyncio.exceptions import CancelledError
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
@@ -169,6 +176,18 @@ class TimeLimitExceeded(AsyncqError, TimeoutError):
     """
 
 
+class SoftTimeLimitExceeded(AsyncqError, TimeoutError, CancelledError):
+    """The attempt took longer than its ``soft_time_limit``.
+
+    Raised inside of the task, once, where it waits (a plain function: at its next line of Python),
+    so that it can bring what it does to an end before its ``time_limit``. Not caught, it is a
+    failure like any other.
+
+    A `CancelledError` as well as an `Exception`: libraries expect nothing else to be raised where
+    they wait, and let go then of what they hold, of a connection in the middle of a reply say.
+    """
+
+
 class Undecodable(AsyncqError):
     """These bytes are not a message of asyncq."""
 
@@ -225,10 +244,11 @@ class TaskFailed(TaskError):
 
 
 class TaskCancelled(TaskError):
-    """The task was cancelled before it ended."""
+    """The task was cancelled before it ended; ``reason`` is what the canceller said."""
 
-    def __init__(self, task_id: str) -> None:
-        super().__init__(task_id, f"task {task_id} was cancelled")
+    def __init__(self, task_id: str, reason: str = "") -> None:
+        super().__init__(task_id, f"task {task_id} was cancelled{reason and ': '}{reason}")
+        self.reason = reason
 
 
 class TaskExpired(TaskError):
@@ -268,13 +288,19 @@ class UnreadableResult(TaskError):
         super().__init__(task_id, f"the return value of task {task_id} cannot be read: {why}")
 
 
+class TaskIgnored(TaskError):
+    """The task ended with `Ignore`: there is no return value, and it did not fail."""
+
+    def __init__(self, task_id: str, reason: str = "") -> None:
+        super().__init__(task_id, f"task {task_id} was to be ignored{reason and ': '}{reason}")
+        self.reason = reason
+
+
 class Directive(Exception):
     """Raised by a task to tell its worker what to do; not an error."""
 
 
-class RetryLater(Directive):
-    """Run this message again in ``delay`` seconds, whatever its retry policy says."""
-
+class _Later(Directive):
     def __init__(self, delay: float | timedelta = 0.0) -> None:
         pause: Any = delay.total_seconds() if isinstance(delay, timedelta) else delay
         known = isinstance(pause, int | float) and not isinstance(pause, bool)
@@ -283,6 +309,56 @@ class RetryLater(Directive):
             raise InvalidValue("a delay", delay, allowed)
         self.delay = float(pause)
         super().__init__(f"run again in {self.delay} s")
+
+
+class RetryLater(_Later):
+    """Run this message again in ``delay`` seconds, whatever its retry policy says.
+
+    It is another attempt. ``args`` and ``kwargs``, if given, take the place of those that the task
+    was called with; they have to fit its parameters, or it fails with `BadArguments`.
+    """
+
+    def __init__(
+        self,
+        delay: float | timedelta = 0.0,
+        *,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(delay)
+        for name, given, kind, what in (
+            ("args", args, (list, tuple), "a list or a tuple of the positional arguments"),
+            ("kwargs", kwargs, (Mapping,), "a dictionary of the arguments that have names"),
+        ):
+            if given is not None and not isinstance(given, kind):
+                raise InvalidValue(f"RetryLater's {name}", given, what)
+        self.args_then = None if args is None else tuple(args)
+        self.kwargs_then = None if kwargs is None else dict(kwargs)
+
+
+class Snooze(_Later):
+    """Run this message again in ``delay`` seconds, and count no attempt.
+
+    For what cannot be done yet: nothing is used up, however often; ``expires`` bounds it.
+    """
+
+
+class Reject(Directive):
+    """This call can never succeed: it fails at once, with this reason, whatever its retry policy
+    says, and goes to the dead letters. Who waits gets `TaskFailed` of type ``Rejected``."""
+
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason if isinstance(cast("Any", reason), str) else str(reason)
+        super().__init__(self.reason)
+
+
+class Ignore(Directive):
+    """There is nothing to do and nothing to tell: the task ends, without a return value and without
+    a failure. Who waits gets `TaskIgnored`, and nothing of `Context.enqueue_after` is sent."""
+
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason if isinstance(cast("Any", reason), str) else str(reason)
+        super().__init__(self.reason)
 
 
 _OURS = "asyncq."  # what no task raised is told without: MessageTooLarge, as `FailureType` says

@@ -1,8 +1,9 @@
 """Records that are shown to users as they are: FastAPI and pydantic take them for dictionaries."""
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
+from types import FunctionType
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -55,7 +56,7 @@ class Shown(msgspec.Struct, frozen=True):
 def _schema_of(hint: Any, handler: Any) -> dict[str, Any]:
     if hint is bytes:
         return {"type": "str"}
-    if _has_classes(hint):
+    if _has_code(hint):
         return {"type": "any"}
     try:
         return handler.generate_schema(hint)
@@ -64,9 +65,11 @@ def _schema_of(hint: Any, handler: Any) -> dict[str, Any]:
         return {"type": "any"}
 
 
-def _has_classes(hint: Any) -> bool:
-    """Whether values of this may be classes, and not only of them."""
-    return get_origin(hint) is type or any(map(_has_classes, get_args(hint)))
+def _has_code(hint: Any) -> bool:
+    """Whether values of this may be classes, and not only of them, or functions."""
+    return get_origin(hint) in (type, Callable) or any(
+        _has_code(each) for each in get_args(hint) if not isinstance(each, list)
+    )
 
 
 @lru_cache
@@ -102,5 +105,7 @@ def _shown(value: Any) -> Any:
             return tuple(_shown(each) for each in cast("tuple[Any, ...]", value))
         case list() | set() | frozenset():
             return [_shown(each) for each in cast("list[Any]", value)]
+        case FunctionType():
+            return value.__qualname__
         case _:
             return value

@@ -111,13 +111,16 @@ def test_every_public_name_is_shown_where_a_reader_looks_for_it(module: ModuleTy
     assert [name for name in unseen if not has_example(getattr(module, name))] == []
 
 
+DIRECTIVES = (asyncq.RetryLater, asyncq.Snooze, asyncq.Reject, asyncq.Ignore)
+
+
 def test_every_public_error_is_one_of_ours() -> None:
     errors = [value for value in vars(asyncq).values() if isinstance(value, type)]
 
     for error in errors:
-        if issubclass(error, Exception) and error is not asyncq.RetryLater:
+        if issubclass(error, Exception) and error not in DIRECTIVES:
             assert issubclass(error, asyncq.AsyncqError)
-    assert not issubclass(asyncq.RetryLater, asyncq.AsyncqError)
+    assert not any(issubclass(directive, asyncq.AsyncqError) for directive in DIRECTIVES)
 
 
 @pytest.mark.parametrize("scheme", sorted(drivers.EXTRAS))

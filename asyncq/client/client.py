@@ -44,13 +44,14 @@ from asyncq.language.message import (
     EMPTY_KWARGS,
     End,
     Header,
+    Limits,
     Message,
     Progress,
     Status,
     new_id,
     status_of,
 )
-from asyncq.language.signature import Signature
+from asyncq.language.signature import NO_OPTIONS, CallOptions, Signature
 from asyncq.loggers import get_logger
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import MAX_BATCH, Broker
@@ -423,6 +424,7 @@ class Client:
             root=None if context is None else context.root_id,
             parent=None if context is None else context.id,
             keep_result=keep,
+            limits=None if options is NO_OPTIONS else _limits_of(options),
         )
         envelope = self._codec.encode(message)
         if len(envelope.body) > self._config.max_message_size:
@@ -471,3 +473,9 @@ def _in_batches(
         return list(islice(given, MAX_BATCH))
 
     return take_at_once
+
+
+def _limits_of(options: CallOptions) -> Limits | None:
+    if options.time_limit is None and options.soft_time_limit is None:
+        return None
+    return Limits(options.time_limit, options.soft_time_limit)

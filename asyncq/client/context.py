@@ -126,21 +126,26 @@ class Context:
         # An id may be used again, for another message.
         id = derived_id(header.id, f"{header.sent_at!r} after {len(effects)}")
         sends = self._services.follow_up(signature, id)
-        before = [each for each in effects if isinstance(each, Send)]
-        effects = [*effects, *sends]
-        if sends[0].envelope.id in {header.id, *(each.envelope.id for each in before)}:
+        sent = sends[0].envelope
+        size, taken = len(sent.body), sent.id == header.id
+        if effects or len(sends) > 1:
+            before = [each.envelope for each in effects if isinstance(each, Send)]
+            taken = taken or any(each.id == sent.id for each in before)
+            size = sum(len(each.body) for each in before)
+            size += sum(len(each.envelope.body) for each in sends)
+        if taken:
             raise ValueError(
-                f"id {sends[0].envelope.id!r} is this task's own, or that of another call which "
+                f"id {sent.id!r} is this task's own, or that of another call which "
                 "it sends at its end: give each one of its own, or none"
             )
-        size = sum(len(each.envelope.body) for each in (*before, *sends))
+        effects = [*effects, *sends]
         if len(effects) > MOST_EFFECTS or size > MOST_EFFECT_BYTES:
             raise ValueError(
                 f"a task sends at most {MOST_EFFECTS} calls at its end, of 8 MiB in all: have it "
                 "send one of a task that sends the others with enqueue_many()"
             )
         self.effects = effects
-        return sends[0].envelope.id
+        return sent.id
 
 
 _current: ContextVar[Context] = ContextVar("asyncq_context")

@@ -13,11 +13,18 @@ from asyncq.client.arrivals import Batch
 from asyncq.client.context import waiting_for
 from asyncq.client.values.encoding import read_plain
 from asyncq.client.values.shapes import describe_refusal
-from asyncq.errors import TaskCancelled, TaskExpired, TaskFailed, UnreadableResult
+from asyncq.errors import (
+    TaskCancelled,
+    TaskExpired,
+    TaskFailed,
+    TaskIgnored,
+    UnreadableResult,
+)
 from asyncq.language.message import (
     Cancelled,
     Expired,
     Failed,
+    Ignored,
     Outcome,
     Progress,
     Status,
@@ -68,9 +75,9 @@ class Outcomes(Protocol):
 class Result(Generic[R_co]):
     """The handle to one task's outcome: ``await`` it.
 
-    Awaiting raises `TaskFailed`, `TaskCancelled` or `TaskExpired` where the task did not succeed,
-    and `UnknownResult` where its outcome is not kept (any more). Once it has been awaited it keeps
-    what it has seen.
+    Awaiting raises `TaskFailed`, `TaskCancelled`, `TaskExpired` or `TaskIgnored` where the task did
+    not succeed, and `UnknownResult` where its outcome is not kept (any more). Once it has been
+    awaited it keeps what it has seen.
     """
 
     __slots__ = ("_outcomes", "_read", "_record", "_sent", "id")
@@ -111,7 +118,7 @@ class Result(Generic[R_co]):
         Raises:
             TimeoutError: no outcome within ``timeout`` seconds. The task goes on; ask again.
             InvalidValue: a ``timeout`` that makes no sense; None is for ever.
-            TaskFailed, TaskCancelled, TaskExpired, UnknownResult: as the class says.
+            TaskFailed, TaskCancelled, TaskExpired, TaskIgnored, UnknownResult: as the class says.
         """
         record = self.at_hand()
         patience = None if timeout is None else wait("timeout", timeout)
@@ -195,10 +202,12 @@ class Result(Generic[R_co]):
                     raise UnreadableResult(self.id, why) from error
             case Failed(error):
                 raise TaskFailed(self.id, error.type, error.message, error.traceback)
-            case Cancelled():
-                raise TaskCancelled(self.id)
+            case Cancelled(reason):
+                raise TaskCancelled(self.id, reason)
             case Expired(error):
                 raise TaskExpired(self.id, record.attempt, error)
+            case Ignored(reason):
+                raise TaskIgnored(self.id, reason)
             case Unreadable(why):
                 raise UnreadableResult(self.id, why)
 

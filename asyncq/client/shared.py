@@ -1,7 +1,7 @@
 """Shared tasks: of libraries that have no app. Every app of the process can send and run them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
@@ -20,7 +20,9 @@ class Adopter(Home, Protocol):
     @property
     def is_connected(self) -> bool: ...
 
-    def check_name(self, function: Callable[..., Any], name: str) -> None: ...
+    def check_name(
+        self, function: Callable[..., Any], name: str, aliases: Sequence[str]
+    ) -> None: ...
 
     def adopt(self, task: Task[..., Any]) -> None: ...
 
@@ -52,7 +54,7 @@ class SharedTasks:
         with self._lock:
             check_free(self.tasks.get(name), function, name)
             for app in self._apps:
-                app.check_name(function, name)
+                app.check_name(function, name, options.aliases)
             self.tasks[name] = task
             for app in self._apps:
                 app.adopt(task)
@@ -101,6 +103,31 @@ def check_free(taken: Task[..., Any] | None, function: Callable[..., Any], name:
     raise ConfigurationError(
         f"there are two tasks named {name}: give one another name with @app.task(name=...){hint}"
     )
+
+
+def check_aliases(
+    tasks: Mapping[str, Task[..., Any]],
+    former: Mapping[str, Task[..., Any]],
+    name: str,
+    aliases: Sequence[str],
+) -> None:
+    """
+    Raises:
+        ConfigurationError: messages of one name would belong to two tasks.
+    """
+    other = former.get(name)
+    if other is not None and other.name != name:
+        raise ConfigurationError(
+            f"task {other.name} has the alias {name}: what is sent to {name} is its, so no other "
+            "task can be named so"
+        )
+    for alias in aliases:
+        other = tasks.get(alias) or former.get(alias)
+        if other is not None and other.name != name:
+            raise ConfigurationError(
+                f"task {name} has the alias {alias}, which belongs to task {other.name} already: "
+                "each name means one task"
+            )
 
 
 working_for: ContextVar[Adopter | None] = ContextVar("asyncq_app", default=None)

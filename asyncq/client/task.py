@@ -1,8 +1,8 @@
 """Tasks: registered functions, and the ways to call them."""
 
 import math
-from collections.abc import Awaitable, Callable, Coroutine
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, Never, ParamSpec, Protocol, TypeVar, cast, overload
 
 import msgspec
@@ -21,7 +21,7 @@ from asyncq.client.values.parameters import Parameters
 from asyncq.client.values.shapes import PLAIN_SHAPE, Shape, shape_of
 from asyncq.errors import ConfigurationError, InvalidValue, shown
 from asyncq.language.message import MAX_PRIORITY, MESSAGE_ID, TASK_NAME
-from asyncq.language.policies import Retry, as_retry
+from asyncq.language.policies import Errors, Retry, as_retry, check_errors
 from asyncq.language.quantities import (
     Duration,
     SecondsOrNone,
@@ -83,13 +83,23 @@ class TaskOptions(Shown, frozen=True, kw_only=True):
     """Also how many times (3 is ``Retry(times=3)``), or True for ``Retry()``."""
     time_limit: SecondsOrNone = no_default()
     """Seconds one attempt may take. A coroutine is cancelled then, and if it goes on all the same
-    again every ten seconds; what a plain function does in its thread is left behind."""
+    again every ten seconds; what a plain function does in its thread is left behind, and ends at
+    its next line of Python. The task has failed then, with `TimeLimitExceeded`."""
+    soft_time_limit: SecondsOrNone = no_default()
+    """Seconds after which `SoftTimeLimitExceeded` is raised inside of an attempt, once: where the
+    coroutine waits, or at the next line of Python of a plain function. (What waits in C, as
+    ``time.sleep(60)`` does, hears of it when it is back.)"""
     expires: SecondsOrNone = no_default()
     """Seconds after which a message that was not started is not started any more."""
     keep_result: SecondsOrNone = no_default()
     """Seconds to keep the outcome; None is the app's default, 0 keeps nothing."""
     dead_letter: bool = True
     """Whether a message that failed for good goes to the dead letters, with its error."""
+    throws: Errors = ()
+    """What the task may raise in the ordinary course of things: a failure like any other, but for
+    the log, where it is one line and no error. One class of exceptions, or several."""
+    aliases: Sequence[str] = ()
+    """Names that it had before, which messages on their way may still bear. A text is one."""
 
     def __post_init__(self) -> None:
         check_destination(self.queue, self.exchange, self.routing_key or None)
@@ -97,10 +107,14 @@ class TaskOptions(Shown, frozen=True, kw_only=True):
             "priority": None if self.priority is None else check_priority(self.priority),
             "retry": as_retry(self.retry),
             "time_limit": optional_seconds("time_limit", self.time_limit, above=0),
+            "soft_time_limit": optional_seconds("soft_time_limit", self.soft_time_limit, above=0),
             "expires": optional_seconds("expires", self.expires),
             "keep_result": check_keep(self.keep_result),
             "dead_letter": flag("dead_letter", self.dead_letter),
+            "throws": check_errors("throws", self.throws),
+            "aliases": check_aliases(self.aliases),
         }
+        check_limits(plain["soft_time_limit"], plain["time_limit"])
         for name, value in plain.items():
             msgspec.structs.force_setattr(self, name, value)
 
@@ -171,6 +185,8 @@ class Task(Generic[P, R]):
         eta: datetime | float | None = None,
         expires: Duration | None = None,
         keep_result: Duration | None = None,
+        time_limit: Duration | None = None,
+        soft_time_limit: Duration | None = None,
         id: str | None = None,
         headers: dict[str, Any] | None = None,
         **unknown: Never,
@@ -180,7 +196,8 @@ class Task(Generic[P, R]):
         ``exchange`` and ``routing_key`` send it to the queues that are bound there, instead of to
         one ``queue``; the result is that of the first of them. ``delay`` (Celery's ``countdown``)
         and ``expires`` are seconds from now, or a `timedelta`, ``eta`` is a moment (an aware
-        datetime or Unix seconds); an infinite ``expires`` is never. An ``id`` of your own makes the
+        datetime or Unix seconds); an infinite ``expires`` is never, an infinite ``time_limit`` or
+        ``soft_time_limit`` none. An ``id`` of your own makes the
         call repeatable: it is taken once for as long as its outcome is kept, or its dead letter.
 
         Raises:
@@ -198,6 +215,9 @@ class Task(Generic[P, R]):
         check_destination(queue, given, routing_key)
         if id is not None:
             check_id(id)
+        check_limits(
+            soft_time_limit, self.settings.time_limit if time_limit is None else time_limit
+        )
         pause = delay if delay is not None else countdown
         options = CallOptions(
             id=id,
@@ -209,6 +229,8 @@ class Task(Generic[P, R]):
             delay=None if pause is None else seconds("delay", pause),
             expires=None if expires is None else _expiry(expires),
             keep_result=check_keep(keep_result),
+            time_limit=_limit("time_limit", time_limit),
+            soft_time_limit=_limit("soft_time_limit", soft_time_limit),
             headers=None if headers is None else plain_headers(headers),
         )
         return Call(self, options, self._home)
@@ -348,9 +370,12 @@ class TaskDecorator:
         priority: int | None = ...,
         retry: Retry | int | None = ...,
         time_limit: Duration | None = ...,
+        soft_time_limit: Duration | None = ...,
         expires: Duration | None = ...,
         keep_result: Duration | None = ...,
         dead_letter: bool = ...,
+        throws: Errors = ...,
+        aliases: Sequence[str] = ...,
     ) -> "TaskDecorator": ...
     def __call__(self, *function: Callable[..., Any], **options: Any) -> Any:
         """Register a function, or return a decorator that will, with these options.
@@ -439,6 +464,44 @@ def plain_headers(headers: dict[str, Any]) -> dict[str, Any]:
 
 def check_keep(keep: Any) -> float | None:
     return None if keep is None else seconds("keep_result", keep)
+
+
+def check_aliases(aliases: Any) -> tuple[str, ...]:
+    """
+    Raises:
+        InvalidValue: no names.
+        ConfigurationError: one that no task can have.
+    """
+    names = (aliases,) if isinstance(aliases, str) else aliases
+    if not isinstance(names, Iterable):
+        raise InvalidValue("aliases", aliases, "the names that the task had before, or one of them")
+    found = tuple(cast("Iterable[Any]", names))
+    for name in found:
+        check_task_name(name)
+    return tuple(dict.fromkeys(found))
+
+
+def check_limits(soft: Any, hard: Any) -> None:
+    """
+    Raises:
+        InvalidValue: the soft limit would never be reached.
+    """
+    if soft is None or hard is None or is_endless(soft):
+        return
+    if _as_number(soft) >= _as_number(hard):
+        allowed = f"less than the time_limit, which is {_as_number(hard):g} s"
+        raise InvalidValue("soft_time_limit", soft, allowed)
+
+
+def _as_number(limit: Any) -> float:
+    return limit.total_seconds() if isinstance(limit, timedelta) else float(limit)
+
+
+def _limit(name: str, value: Any) -> float | None:
+    """Seconds; infinity is no limit, also for a task that has one."""
+    if value is None:
+        return None
+    return math.inf if is_endless(value) else seconds(name, value, above=0)
 
 
 def check_id(id: Any) -> None:

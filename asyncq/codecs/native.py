@@ -2,13 +2,14 @@
 
 What the broker must know (the header) is in the envelope and only there. The body is
 
-    [version, task, args, kwargs, attempt, root, parent, keep_result]
+    [version, task, args, kwargs, attempt, root, parent, keep_result, ends, limits]
 
-which are the other fields of a `Message`, in their order. It grows at its end alone, so that an
+which are the other fields of a `Message`, in their order; the last two only where there are any. It
+grows at its end alone, so that an
 older worker reads a newer message of the same version. A message whose end arrives somewhere has
 version 2: an older worker would tell nobody, and gives it back to a newer one. It does not know
 that field of the envelope, and leaves it out when it writes that again, while a body that it cannot
-read stays as it is: so the body of such a message ends with it, too.
+read stays as it is: so the body of such a message has it, too.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ import msgspec
 
 from asyncq.errors import NewerVersion, Undecodable
 from asyncq.language.envelope import Envelope
-from asyncq.language.message import EMPTY_ARGS, EMPTY_KWARGS, UNREADABLE, End, Message
+from asyncq.language.message import EMPTY_ARGS, EMPTY_KWARGS, UNREADABLE, End, Limits, Message
 from asyncq.seams.packing import enclose
 from asyncq.texts import counted
 
@@ -35,6 +36,7 @@ class _Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
     parent: str | None = None
     keep_result: float | None = None
     ends: tuple[End, ...] = ()
+    limits: Limits | None = None
 
 
 class _Start(msgspec.Struct, frozen=True, array_like=True):
@@ -62,8 +64,9 @@ class NativeCodec:
             message.parent,
             message.keep_result,
         )
-        if header.ends:
-            return enclose(header, _encode((VERSION, *fields[1:], header.ends)))
+        if header.ends or message.limits is not None:
+            version = VERSION if header.ends else WITHOUT_ENDS
+            return enclose(header, _encode((version, *fields[1:], header.ends, message.limits)))
         return enclose(header, _encode(fields))
 
     def decode(self, envelope: Envelope) -> Message:
@@ -87,6 +90,7 @@ class NativeCodec:
             body.root,
             body.parent,
             body.keep_result,
+            body.limits,
         )
 
     def _explain(self, body: bytes) -> None:

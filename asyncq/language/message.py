@@ -66,6 +66,14 @@ class Header(Shown, frozen=True, gc=False, omit_defaults=True):
     """Where its end arrives."""
 
 
+class Limits(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How long the attempts of one call may take, in seconds; None leaves it to the task, infinity
+    is no limit."""
+
+    hard: float | None = None
+    soft: float | None = None
+
+
 class Message(msgspec.Struct, frozen=True, gc=False):
     """One request to run one task."""
 
@@ -83,6 +91,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """The message whose task sent this one."""
     keep_result: float | None = None
     """Seconds to keep the outcome; None leaves it to the task, 0 keeps nothing."""
+    limits: Limits | None = None
+    """What the call says of its time; None leaves it to the task."""
 
 
 class Failure(Shown, frozen=True, array_like=True):
@@ -121,6 +131,8 @@ class FailureType(StrEnum):
     """A part of a workflow gave way in a queue with a ``max_length``."""
     PURGED = "Purged"
     """Its queue was purged while a part of a workflow waited there."""
+    REJECTED = "Rejected"
+    """The task raised `asyncq.Reject`: the call can never succeed."""
     REFUSED = "Refused"
     """No broker will ever take what follows from a task: its exchange is gone, say."""
     UNSETTLED = "Unsettled"
@@ -144,6 +156,14 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
 class Cancelled(msgspec.Struct, frozen=True, tag="cancelled", array_like=True):
     """The task was cancelled on request."""
 
+    reason: str = ""
+
+
+class Ignored(msgspec.Struct, frozen=True, tag="ignored", array_like=True):
+    """The task said that nobody needs to know how it ended."""
+
+    reason: str = ""
+
 
 class Expired(msgspec.Struct, frozen=True, tag="expired", array_like=True):
     """``expires`` passed before the task was started, or started again."""
@@ -158,7 +178,9 @@ class Unreadable(msgspec.Struct, frozen=True, tag="unreadable", array_like=True)
     why: str
 
 
-Outcome = Succeeded | Failed | Cancelled | Expired | Unreadable  # how a message ended, for good
+Outcome = (
+    Succeeded | Failed | Cancelled | Expired | Ignored | Unreadable
+)  # how a message ended, for good
 
 
 class Progress(Shown, frozen=True, array_like=True):
@@ -179,6 +201,7 @@ class Status(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+    IGNORED = "ignored"
 
 
 def status_of(outcome: Outcome) -> Status:
@@ -192,6 +215,8 @@ def status_of(outcome: Outcome) -> Status:
             return Status.CANCELLED
         case Expired():
             return Status.EXPIRED
+        case Ignored():
+            return Status.IGNORED
         case Unreadable():
             return Status.UNKNOWN
 

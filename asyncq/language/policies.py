@@ -10,22 +10,29 @@ from asyncq.errors import InvalidValue
 from asyncq.language.quantities import (
     LONGEST,
     Seconds,
+    SecondsOrNone,
     count,
     default,
     flag,
     is_endless,
+    no_default,
     number,
+    optional_seconds,
     seconds,
 )
 from asyncq.language.spelling import Suggesting
 from asyncq.shown import Shown
 
 MOST_RETRIES = 1_000_000
+TIMES = 3
+
+Errors = type[BaseException] | Iterable[type[BaseException]]
+"""Classes of exceptions: one, or several."""
 
 
 class _Times(Shown, frozen=True, metaclass=Suggesting):
-    times: int = 3
-    """Attempts after the first."""
+    times: int | None = None
+    """Attempts after the first; 3 if neither this nor ``for_seconds`` is given."""
 
 
 class Retry(_Times, frozen=True, kw_only=True):
@@ -45,34 +52,65 @@ class Retry(_Times, frozen=True, kw_only=True):
     ceiling: Seconds = default(600.0)
     """Infinity is the longest pause that there can be: 31 years."""
     jitter: bool = True
-    on: type[BaseException] | Iterable[type[BaseException]] = (Exception,)
+    on: Errors = (Exception,)
     """Only these are tried again; anything else fails at once. One class, or several.
 
     As ``except`` tells, by classes and what is derived from them: `TimeoutError` is the time limit
     (`TimeLimitExceeded`) as well, and itself an `OSError`. A group, as of an `asyncio.TaskGroup`,
     is tried again if it is named here, or if all that is in it is.
     """
+    not_on: Errors = ()
+    """Of those, what fails at once all the same."""
+    when: Callable[[BaseException], bool] | None = None
+    """Asked last, in the event loop: whether what was raised is worth another attempt. If it raises
+    itself, the task has failed, as it had."""
+    for_seconds: SecondsOrNone = no_default()
+    """No attempt begins later than so many seconds after the call was sent. Without ``times`` there
+    are as many as fit in."""
 
     def __post_init__(self) -> None:
         ceiling = LONGEST if is_endless(self.ceiling) else self.ceiling
+        for_seconds = optional_seconds("Retry's for_seconds", self.for_seconds)
+        times = self.times
+        if times is None:
+            times = TIMES if for_seconds is None else MOST_RETRIES
         plain: dict[str, Any] = {
-            "times": count("Retry's times", self.times, most=MOST_RETRIES),
+            "times": count("Retry's times", times, most=MOST_RETRIES),
             "base": seconds("Retry's base", self.base),
             "factor": number("Retry's factor", self.factor, at_least=1),
             "ceiling": seconds("Retry's ceiling", ceiling),
             "jitter": flag("Retry's jitter", self.jitter),
-            "on": _classes(self.on),
+            "on": _classes("on", self.on),
+            "not_on": _classes("not_on", self.not_on) if self.not_on else (),
+            "when": _predicate(self.when),
+            "for_seconds": for_seconds,
         }
         for name, value in plain.items():
             msgspec.structs.force_setattr(self, name, value)
 
+    @property
+    def most(self) -> int:
+        """How many attempts there are at most."""
+        return cast("int", self.times) + 1
+
     def allows(self, error: BaseException, attempt: int) -> bool:
-        """Whether a task whose ``attempt`` (from 1) raised ``error`` is tried again.
+        """Whether a task whose ``attempt`` (from 1) raised ``error`` is tried again, by its class.
 
         As ``except`` tells, which asks no class what it thinks its instances are.
         """
-        kind, classes = type(error), cast("tuple[type, ...]", self.on)
-        return attempt <= self.times and any(type.__subclasscheck__(on, kind) for on in classes)
+        return attempt < self.most and is_one_of(error, self.on) and not self.excludes(error)
+
+    def excludes(self, error: BaseException) -> bool:
+        """Whether this is one of those that fail at once."""
+        return bool(self.not_on) and is_one_of(error, self.not_on)
+
+    def is_worth(self, error: BaseException) -> bool:
+        """What ``when`` says of it. Raises whatever that raises."""
+        return self.when is None or bool(self.when(error))
+
+    def is_in_time(self, delay: float, now: float, sent_at: float) -> bool:
+        """Whether an attempt in so many seconds begins before ``for_seconds`` are over."""
+        return self.for_seconds is None or now + delay <= sent_at + self.for_seconds
 
     def pause(self, attempt: int, draw: Callable[[], float] = random.random) -> float:
         """Seconds to wait after ``attempt`` failed; ``draw`` gives a number in [0, 1)."""
@@ -106,22 +144,47 @@ def as_retry(value: Any) -> Retry | None:
             raise InvalidValue("retry", value, allowed)
 
 
-def _classes(on: Any) -> tuple[type[BaseException], ...]:
+def is_one_of(error: BaseException, classes: Errors) -> bool:
+    """As ``except`` tells: asks no class what it thinks its instances are."""
+    kind = type(error)
+    return any(type.__subclasscheck__(each, kind) for each in cast("tuple[type, ...]", classes))
+
+
+def check_errors(name: str, given: Any) -> tuple[type[BaseException], ...]:
     """
     Raises:
-        InvalidValue: something else than classes of exceptions.
+        InvalidValue: something else than classes of exceptions, one or several or none.
     """
-    allowed = "a class of exceptions or several of them, as in on=(OSError, TimeoutError)"
-    found = (on,) if isinstance(on, type) else on
+    option = name.rpartition(" ")[2]
+    allowed = f"a class of exceptions or several of them, as in {option}=(OSError, TimeoutError)"
+    found = (given,) if isinstance(given, type) else given
     if isinstance(found, str | bytes) or not isinstance(found, Iterable):
-        raise InvalidValue("Retry's on", on, allowed)
+        raise InvalidValue(name, given, allowed)
     classes = tuple(cast("Iterable[Any]", found))
-    if not classes:
-        raise InvalidValue("Retry's on", on, f"{allowed}; for no retries, leave the policy out")
     for each in classes:
         if not isinstance(each, type) or not issubclass(each, BaseException):
-            raise InvalidValue("Retry's on", on, allowed)
-        if issubclass(each, KeyboardInterrupt):
-            why = "KeyboardInterrupt ends the worker, and is not tried again"
-            raise InvalidValue("Retry's on", on, f"{allowed}; {why}")
+            raise InvalidValue(name, given, allowed)
     return classes
+
+
+def _classes(option: str, given: Any) -> tuple[type[BaseException], ...]:
+    """
+    Raises:
+        InvalidValue: something else than classes of exceptions that can be tried again.
+    """
+    classes = check_errors(f"Retry's {option}", given)
+    instead = f"a class of exceptions or several of them, as in {option}=(OSError, TimeoutError)"
+    if not classes:
+        allowed = f"{instead}; for no retries, leave the policy out"
+        raise InvalidValue(f"Retry's {option}", given, allowed)
+    if any(issubclass(each, KeyboardInterrupt) for each in classes):
+        allowed = f"{instead}; KeyboardInterrupt ends the worker, and is not tried again"
+        raise InvalidValue(f"Retry's {option}", given, allowed)
+    return classes
+
+
+def _predicate(when: Any) -> Callable[[BaseException], bool] | None:
+    if when is not None and not callable(when):
+        allowed = "a function that takes the exception and says whether to try again, or None"
+        raise InvalidValue("Retry's when", when, allowed)
+    return cast("Callable[[BaseException], bool] | None", when)

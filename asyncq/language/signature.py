@@ -25,6 +25,9 @@ class CallOptions(Shown, frozen=True, kw_only=True):
     expires: float | None = None
     """Seconds from when it is sent."""
     keep_result: float | None = None
+    time_limit: float | None = None
+    """Seconds; infinity is none."""
+    soft_time_limit: float | None = None
     headers: dict[str, Any] | None = None
 
     def __repr__(self) -> str:

@@ -19,6 +19,7 @@ _ON_RETRY = "retry=Retry({}=...)"
 _TIMES, _BASE, _CEILING, _ON = (
     _ON_RETRY.format(name) for name in ("times", "base", "ceiling", "on")
 )
+_WHEN = _ON_RETRY.format("when")
 _NO_LATE = "nothing: a message is acknowledged only after its task has ended"
 _FORGET = "keep_result=0"
 _BINDINGS = "bindings=[Binding(Exchange(...), key=...)]"
@@ -29,7 +30,7 @@ _FOREIGN: Mapping[str, Mapping[str, str]] = {
     "": {
         "timeout": "time_limit",
         "job_timeout": "time_limit",
-        "soft_time_limit": "time_limit",
+        "soft_timeout": "soft_time_limit",
         "hard_time_limit": "time_limit",
         "task_time_limit": "time_limit",
         "timelimit": "time_limit",
@@ -50,7 +51,10 @@ _FOREIGN: Mapping[str, Mapping[str, str]] = {
         "jitter": _ON_RETRY.format("jitter"),
         "autoretry_for": _ON,
         "retry_for": _ON,
-        "retry_when": _ON,
+        "retry_when": _WHEN,
+        "retry_if": _WHEN,
+        "dont_autoretry_for": _ON_RETRY.format("not_on"),
+        "max_elapsed": _ON_RETRY.format("for_seconds"),
         "retry_on": _ON,
         "retry_on_error": "retry=True, or retry=Retry(...)",
         "retry_kwargs": "retry=Retry(...)",

@@ -17,9 +17,15 @@ from asyncq.clock import Clock
 from asyncq.config import Config
 from asyncq.errors import (
     BadArguments,
+    Directive,
+    Ignore,
     NewerVersion,
     RetryLater,
+    Snooze,
     Undecodable,
+)
+from asyncq.errors import (
+    Reject as RejectCall,
 )
 from asyncq.language.effects import KEEP_EFFECTS, Effect
 from asyncq.language.message import (
@@ -28,6 +34,7 @@ from asyncq.language.message import (
     Failed,
     Failure,
     FailureType,
+    Ignored,
     Message,
     Outcome,
     Succeeded,
@@ -37,27 +44,26 @@ from asyncq.language.record import Record
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import Ack, Completion, Delivery, Nack, Reject
 from asyncq.seams.codec import Codec
-from asyncq.texts import counted
+from asyncq.texts import counted, shown
 from asyncq.worker.dead_letters import DeadLetters
 from asyncq.worker.failures import (
     comes_from,
     describe,
     is_a,
     is_interrupted,
-    members_of,
     summarize,
     trace_of,
 )
 from asyncq.worker.latches import arrivals
 from asyncq.worker.pool import Slots
 from asyncq.worker.prepared import PreparedTask, PreparedTasks, call
-from asyncq.worker.tasks import TaskLog
+from asyncq.worker.tasks import TEXT_LIMIT, TaskLog
 from asyncq.worker.threads import RaisedInThread
 from asyncq.worker.unrun import Unrun
+from asyncq.worker.verdicts import directive_in, is_expected, may_retry, with_arguments
 
 KEEP_LARGE = 86400.0  # seconds for one whose value is too large for the latch it arrives at
 LONGEST_KEEP = 10 * 365 * 86400.0  # seconds
-MOST_MEMBERS = 1000  # of a group that are looked at
 
 IGNORED_EXIT = "coroutine ignored GeneratorExit"  # Python's words
 
@@ -160,10 +166,8 @@ class Executor:
             effects, context.effects = context.effects, None  # it has ended
             if effects and isinstance(outcome, Succeeded):
                 return self._end(delivery, message, prepared, outcome, started, tuple(effects))
-        except RetryLater as directive:
-            delay = max(directive.delay, 0.0)
-            self.task_log.run_again(message, delay)
-            return self._retry(delivery, message, delay)
+        except Directive as directive:
+            return self._follow(delivery, message, prepared, directive, started)
         except BadArguments as error:
             outcome = Failed(Failure(FailureType.BAD_ARGUMENTS.value, str(error)))
         except GeneratorExit:
@@ -197,17 +201,71 @@ class Executor:
             return Completion(Nack(delivery))
         if type(error) is KeyboardInterrupt and is_interrupted(error):
             raise error
-        if is_a(error, BaseExceptionGroup) and (delay := _asked_delay(error)) is not None:
-            self.task_log.run_again(message, delay)
-            return self._retry(delivery, message, delay)
-        if prepared.retry is not None and _may_retry(prepared.retry, error, message.attempt):
-            delay = prepared.retry.pause(message.attempt)
-            self.task_log.retry(message, prepared.retry, error, delay)
+        if is_a(error, BaseExceptionGroup) and (directive := directive_in(error)) is not None:
+            return self._follow(delivery, message, prepared, directive, started)
+        if (delay := self._pause(message, prepared.retry, error)) is not None:
+            self.task_log.retry(message, cast("Retry", prepared.retry), error, delay)
             return self._retry(delivery, message, delay, error)
         trace = trace_of(error)  # describe() lets go of it
         failure = describe(error)
-        self.task_log.failure(message, prepared.retry, failure, error, trace)
+        if prepared.throws and is_expected(error, prepared.throws):
+            self.task_log.expected(message, prepared.retry, failure)
+        else:
+            self.task_log.failure(message, prepared.retry, failure, error, trace)
         return self._end(delivery, message, prepared, Failed(failure), started)
+
+    def _pause(self, message: Message, retry: Retry | None, error: BaseException) -> float | None:
+        """Seconds until the policy wants another attempt; None: it wants none."""
+        if retry is None or not may_retry(retry, error, message.attempt):
+            return None
+        try:
+            if not retry.is_worth(error):
+                return None
+        except KeyboardInterrupt:
+            raise
+        # It is the user's code, and must not cost the failure that it is asked about.
+        except BaseException as fault:  # noqa: BLE001
+            self.task_log.predicate_failed(message, fault)
+            return None
+        delay = retry.pause(message.attempt)
+        in_time = retry.is_in_time(delay, self._now(), message.header.sent_at)
+        return delay if in_time else None
+
+    def _follow(
+        self,
+        delivery: Delivery,
+        message: Message,
+        prepared: PreparedTask,
+        directive: Directive,
+        started: float,
+    ) -> Completion:
+        """What becomes of an attempt that said so itself."""
+        match directive:
+            case RetryLater(delay=asked):
+                delay = max(asked, 0.0)
+                try:
+                    message = with_arguments(message, prepared, directive)
+                except TypeError as error:  # `BadArguments`, or what cannot be sent
+                    why = f"RetryLater's arguments: {error}"
+                    failure = Failure(FailureType.BAD_ARGUMENTS.value, why)
+                    self.task_log.rejected(message, failure)
+                    return self._end(delivery, message, prepared, Failed(failure), started)
+                self.task_log.run_again(message, delay)
+                return self._retry(delivery, message, delay)
+            case Snooze(delay=asked):
+                delay = max(asked, 0.0)
+                self.task_log.snoozed(message, delay)
+                return self._retry(delivery, message, delay, counted=0)
+            case RejectCall(reason=reason):
+                failure = Failure(FailureType.REJECTED.value, shown(reason, TEXT_LIMIT))
+                self.task_log.rejected(message, failure)
+                return self._end(delivery, message, prepared, Failed(failure), started)
+            case Ignore(reason=reason):
+                reason = shown(reason, TEXT_LIMIT)
+                self.task_log.ignored_by(message, reason)
+                return self._end(delivery, message, prepared, Ignored(reason), started)
+            case _:  # a subclass of the user's own says nothing that we know
+                return self._fail(delivery, message, prepared, directive, started)
 
     def _close(self, delivery: Delivery, error: BaseException) -> Completion:
         """What becomes of an attempt whose coroutines were closed, or of a fault of ours.
@@ -296,12 +354,14 @@ class Executor:
         message: Message,
         delay: float,
         error: BaseException | None = None,
+        *,
+        counted: int = 1,
     ) -> Completion:
         headers = message.header.headers
         if error is not None:  # should the message expire before it is tried again
             headers = {**headers, LAST_ERROR: summarize(error, ERROR_LIMIT)}
         header = msgspec.structs.replace(message.header, eta=None, headers=headers)
-        again = msgspec.structs.replace(message, header=header, attempt=message.attempt + 1)
+        again = msgspec.structs.replace(message, header=header, attempt=message.attempt + counted)
         return Completion(Nack(delivery, delay, self._encode(again)))
 
 
@@ -311,31 +371,6 @@ def _with_effects(record: Record, effects: tuple[Effect, ...], ends: Sequence[En
     is_large = bool(arriving) and not arriving[0].value
     keep = max(record.keep, KEEP_LARGE if is_large else KEEP_EFFECTS)
     return msgspec.structs.replace(record, keep=keep, effects=(*effects, *arriving))
-
-
-def _may_retry(retry: Retry, error: BaseException, attempt: int) -> bool:
-    """Whether the policy wants another attempt.
-
-    A cancellation is no `Exception` for Python, so that code passes it on. Here it has arrived, and
-    is a failure like any other: who retries on `Exception`, as by default, retries on it.
-    """
-    if is_a(error, asyncio.CancelledError) and retry.allows(Exception(), attempt):
-        return True
-    if retry.allows(error, attempt):
-        return True
-    members = members_of(error, MOST_MEMBERS) if is_a(error, BaseExceptionGroup) else []
-    return bool(members) and all(_may_retry(retry, each, attempt) for each in members)
-
-
-def _asked_delay(group: BaseException) -> float | None:
-    """The pause that a task asked for inside of a task group, which raises nothing as it was.
-
-    Only if nobody in there raised anything else; of several pauses the longest.
-    """
-    members = members_of(group, MOST_MEMBERS)
-    if not members or not all(is_a(each, RetryLater) for each in members):
-        return None
-    return max(max(cast("RetryLater", each).delay, 0.0) for each in members)
 
 
 def _is_ignored_exit(error: BaseException) -> bool:

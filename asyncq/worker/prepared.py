@@ -1,6 +1,7 @@
 """Tasks as the executor needs them, prepared once: when the worker starts, as a rule."""
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -13,11 +14,11 @@ from asyncq.client.values.parameters import Parameters
 from asyncq.config import Config
 from asyncq.errors import ConfigurationError
 from asyncq.language.message import FailureType, Message
-from asyncq.language.policies import Retry
+from asyncq.language.policies import Errors, Retry
 from asyncq.language.spelling import nearest_task
 from asyncq.naming import NAME_LIMIT
-from asyncq.worker.threads import Threads
-from asyncq.worker.time_limit import TimeLimit
+from asyncq.worker.threads import Interrupt, Threads
+from asyncq.worker.time_limit import SoftTimeLimit, TimeLimit
 
 MOST_UNKNOWN = 1000  # names come from outside: bounded
 
@@ -32,7 +33,13 @@ class PreparedTask(msgspec.Struct, frozen=True):
     context_first: bool
     context_keyword: str | None
     retry: Retry | None
-    time_limit: float | None
+    hard: float | None
+    """Its time limits, in seconds."""
+    soft: float | None
+    is_limited: bool
+    interrupt: Interrupt | None
+    """Of a plain function: what raises something in the thread where it runs."""
+    throws: Errors
     keep: float
     dead_letter: bool
 
@@ -97,12 +104,21 @@ def call(prepared: PreparedTask, message: Message, context: Context) -> Awaitabl
     elif prepared.context_keyword is not None:
         kwargs[prepared.context_keyword] = context
     run = prepared.call(*args, **kwargs)
-    limit = prepared.time_limit
-    return run if limit is None else _limited(run, TimeLimit(limit, message))
+    if not prepared.is_limited and message.limits is None:
+        return run
+    return _limited(run, prepared, message)
 
 
-async def _limited(run: Awaitable[Any], limit: TimeLimit) -> Any:
-    async with limit:
+async def _limited(run: Awaitable[Any], prepared: PreparedTask, message: Message) -> Any:
+    hard, soft, asked = prepared.hard, prepared.soft, message.limits
+    if asked is not None:
+        hard = hard if asked.hard is None else asked.hard
+        soft = soft if asked.soft is None else asked.soft
+    if soft is not None and soft < math.inf:
+        run = SoftTimeLimit(run, soft, prepared.interrupt)
+    if hard is None or not hard < math.inf:
+        return await run
+    async with TimeLimit(hard, message, prepared.interrupt):
         return await run
 
 
@@ -112,22 +128,26 @@ def prepare_task(task: Task[..., Any], config: Config, threads: Threads) -> Prep
         ConfigurationError: an annotation of its parameters cannot be resolved.
     """
     task.parameters.prepare()
-    call = task.function
+    call, settings = task.function, task.settings
     if not task.is_coroutine:
         call = partial(threads.run, task.function)
     elif not inspect.iscoroutinefunction(call):
         call = partial(_on_loop, call)
-    keep = task.settings.keep_result
+    keep = settings.keep_result
     return PreparedTask(
         call=call,
         parameters=task.parameters,
         encode=task.result_shape.result_encoder(config.max_result_size),
         context_first=task.parameters.layout.context_first,
         context_keyword=task.parameters.layout.context_keyword,
-        retry=task.settings.retry,
-        time_limit=task.settings.time_limit,
+        retry=settings.retry,
+        hard=settings.time_limit,
+        soft=settings.soft_time_limit,
+        is_limited=settings.time_limit is not None or settings.soft_time_limit is not None,
+        interrupt=None if task.is_coroutine else threads.interrupt,
+        throws=settings.throws,
         keep=config.keep_result if keep is None else keep,
-        dead_letter=task.settings.dead_letter,
+        dead_letter=settings.dead_letter,
     )
 
 

@@ -55,6 +55,7 @@ class TaskLog:
         self.retried = 0
         self.requeued = 0
         self.expired = 0
+        self.ignored = 0
         self.skipped = 0
         """They had an outcome already."""
         self._complaints: dict[str, float] = {}  # what is unknown: when it was last logged
@@ -68,6 +69,7 @@ class TaskLog:
             "to be retried": self.retried,
             "requeued": self.requeued,
             "expired": self.expired,
+            "ignored": self.ignored,
             "skipped, for they had an outcome already": self.skipped,
             "left running": running,
         }
@@ -121,6 +123,32 @@ class TaskLog:
         self.retried += 1
         text = "%s asked to run again in %.1f s (attempt %d)"
         _say(logging.INFO, message, text, delay, message.attempt)
+
+    def expected(self, message: Message, retry: Retry | None, failure: Failure) -> None:
+        """The task raised what it says that it may raise: nobody has to look into it."""
+        self.failed += 1
+        what = shown(": ".join(filter(None, (failure.type, failure.message))), TEXT_LIMIT)
+        text = "%s failed in attempt %s, as expected: %s"
+        _say(logging.INFO, message, text, _attempt(message, retry), what)
+
+    def predicate_failed(self, message: Message, fault: BaseException) -> None:
+        text = "%s is not tried again: the 'when' of its retry policy raised %s"
+        _say(logging.ERROR, message, text, summarize(fault, TEXT_LIMIT))
+
+    def snoozed(self, message: Message, delay: float) -> None:
+        self.retried += 1
+        text = "%s asked to run again in %.1f s, as the same attempt (%d)"
+        _say(logging.INFO, message, text, delay, message.attempt)
+
+    def rejected(self, message: Message, failure: Failure) -> None:
+        self.failed += 1
+        why = shown(failure.message, TEXT_LIMIT) or "for no reason that it gives"
+        _say(logging.WARNING, message, "%s rejects its call, and is not tried again: %s", why)
+
+    def ignored_by(self, message: Message, reason: str) -> None:
+        self.ignored += 1
+        text = "%s ended as one to be ignored%s"
+        _say(logging.INFO, message, text, reason and f": {reason}")
 
     def requeue(self, message: Message) -> None:
         self.requeued += 1
@@ -209,7 +237,7 @@ def _name(message: Message) -> str:
 
 
 def _attempt(message: Message, retry: Retry | None) -> str:
-    most = max(message.attempt, 1 if retry is None else retry.times + 1)
+    most = max(message.attempt, 1 if retry is None else retry.most)
     return f"{message.attempt} of {most}"
 
 

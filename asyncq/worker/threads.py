@@ -1,7 +1,13 @@
-"""The threads that plain functions run in. No thread can be cancelled; so it is known which run."""
+"""The threads that plain functions run in. No thread can be cancelled; so it is known which run.
+
+What can be done is to have an exception raised in one, at its next line of Python. A thread that
+waits in C (``time.sleep``, a driver's call) hears of it when it is back.
+"""
 
 import asyncio
+import ctypes
 import inspect
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -9,6 +15,39 @@ from typing import Any
 import anyio
 
 from asyncq.worker.failures import is_a
+
+Interrupt = Callable[["asyncio.Task[Any]", type[BaseException]], bool]
+
+_raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_raise_in.argtypes = (ctypes.c_ulong, ctypes.py_object)
+
+
+class _Call:
+    """One call of a function in a thread, which may be interrupted while it lasts.
+
+    The exception arrives a little after it was asked for. So nothing is asked for once the function
+    has ended, and what has not arrived by then is taken back: it would hit our code.
+    """
+
+    __slots__ = ("_lock", "_thread")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+
+    def begin(self) -> None:
+        self._thread = threading.get_ident()
+
+    def end(self) -> None:
+        """Be interrupted no more. Raises what arrives meanwhile: call it again."""
+        with self._lock:
+            if (thread := self._thread) is not None:
+                self._thread = None
+                _raise_in(thread, None)
+
+    def interrupt(self, kind: type[BaseException]) -> bool:
+        with self._lock:
+            return self._thread is not None and bool(_raise_in(self._thread, kind))
 
 
 class RaisedInThread(Exception):
@@ -26,6 +65,7 @@ class Threads:
         self.limiter = anyio.CapacityLimiter(size)
         self.alive: set[object] = set()  # written by the threads; one change of a set is atomic
         """What runs at this moment, left behind or not."""
+        self._calls: dict[asyncio.Task[Any] | None, _Call] = {}
         self._tickets: dict[asyncio.Task[Any] | None, list[None]] = {}
         """Of the attempts that await a thread: who takes the ticket, the thread as it begins or
         the loop as it gives up, decides whether the function is called."""
@@ -35,9 +75,10 @@ class Threads:
         ticket: list[None] = [None]
         attempt = asyncio.current_task()
         self._tickets[attempt] = ticket
+        call = self._calls[attempt] = _Call()
         try:
             value, error = await anyio.to_thread.run_sync(
-                partial(self._call, ticket, function, args, kwargs),
+                partial(self._call, ticket, call, function, args, kwargs),
                 abandon_on_cancel=True,
                 limiter=self.limiter,
             )
@@ -45,10 +86,15 @@ class Threads:
             ticket.clear()
             raise
         finally:
-            del self._tickets[attempt]
+            del self._tickets[attempt], self._calls[attempt]
         if error is None:
             return await value if inspect.isawaitable(value) else value
         raise RaisedInThread(error) if is_a(error, StopIteration) else error
+
+    def interrupt(self, attempt: "asyncio.Task[Any]", kind: type[BaseException]) -> bool:
+        """Raise this in the thread of an attempt; False if it is in none."""
+        call = self._calls.get(attempt)
+        return call is not None and call.interrupt(kind)
 
     def has_begun(self, attempt: "asyncio.Task[Any]") -> bool:
         """Whether this attempt is in a thread that runs. If it is about to be, it never will."""
@@ -63,18 +109,42 @@ class Threads:
     def _call(
         self,
         ticket: list[None],
+        call: _Call,
         function: Callable[..., Any],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
     ) -> tuple[Any, BaseException | None]:
         """The thread's side. An exception is handed over as a value: no future takes every kind."""
+        if not _take(ticket):
+            return None, None
         self.alive.add(key := object())
+        value, error = _call(call, function, args, kwargs)
+        self.alive.discard(key)
+        return value, error
+
+
+def _call(
+    call: _Call,
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> tuple[Any, BaseException | None]:
+    """What the function returns or raises; behind this, nothing is raised from outside."""
+    value: Any = None
+    raised: BaseException | None = None
+    has_returned = False
+    try:
+        call.begin()
+        value = function(*args, **kwargs)
+        has_returned = True
+    except BaseException as error:  # noqa: BLE001 - raised again where the task is awaited
+        raised = None if has_returned else error
+    while True:
         try:
-            return (function(*args, **kwargs), None) if _take(ticket) else (None, None)
-        except BaseException as error:  # noqa: BLE001 - raised again where the task is awaited
-            return None, error
-        finally:
-            self.alive.discard(key)
+            call.end()
+        except BaseException:  # noqa: BLE001, S112 - an interruption that comes too late
+            continue
+        return value, raised
 
 
 def _take(ticket: list[None]) -> bool:

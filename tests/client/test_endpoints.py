@@ -28,6 +28,12 @@ ENVELOPE = Envelope(id="one", queue="mail", body=b"\x93\xff", headers={"raw": b"
 FAILED = LastAttempt(Failure("E", "no"), 3, "worker")
 EXCHANGE = asyncq.Exchange("news", "topic")
 BINDING = asyncq.Binding(EXCHANGE, key="*.de")
+
+
+def is_worth_it(error: BaseException) -> bool:
+    return "try again" in str(error)
+
+
 RECORDS: list[Any] = [
     Progress(3, 4),
     End("latch", "part"),
@@ -42,6 +48,7 @@ RECORDS: list[Any] = [
     asyncq.Queue("mail", bindings=[BINDING], ttl=timedelta(minutes=1)),
     asyncq.Route(queue="mail"),
     asyncq.Retry(times=5, on=(OSError, asyncq.BrokerUnavailable)),
+    asyncq.Retry(not_on=KeyError, when=is_worth_it, for_seconds=60),
     asyncq.Config(),
     CallOptions(queue="mail", delay=5.0),
     TaskOptions(queue="mail", retry=asyncq.Retry(3)),

@@ -171,7 +171,8 @@ def test_a_task_with_options_that_cannot_be_is_refused(app: App, options: dict[s
     ("options", "instead"),
     [
         ({"timeout": 5}, "write time_limit"),
-        ({"soft_time_limit": 5}, "write time_limit"),
+        ({"soft_timeout": 5}, "write soft_time_limit"),
+        ({"retry_if": callable}, r"write retry=Retry\(when="),
         ({"max_retries": 5}, r"retry=Retry\(times=...\)"),
         ({"retries": 5}, r"retry=Retry\(times=...\)"),
         ({"countdown": 5}, r"task.options\(delay=...\)"),

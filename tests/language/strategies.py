@@ -11,6 +11,8 @@ from asyncq.language.message import (
     Failed,
     Failure,
     Header,
+    Ignored,
+    Limits,
     Message,
     Outcome,
     Succeeded,
@@ -48,6 +50,7 @@ headers: st.SearchStrategy[Header] = st.builds(
     headers=st.dictionaries(st.text(), values, max_size=4),
 )
 
+limits_of_time = st.none() | st.just(float("inf")) | st.floats(0.001, 1e9)
 messages: st.SearchStrategy[Message] = st.builds(
     Message,
     header=headers,
@@ -58,13 +61,15 @@ messages: st.SearchStrategy[Message] = st.builds(
     root=st.none() | names,
     parent=st.none() | names,
     keep_result=st.none() | st.floats(0, 1e9),
+    limits=st.none() | st.builds(Limits, limits_of_time, limits_of_time),
 )
 
 outcomes: st.SearchStrategy[Outcome] = st.one_of(
     st.builds(Succeeded, raw(values)),
     st.builds(Failed, st.builds(Failure, st.text(), st.text(), st.text())),
-    st.builds(Cancelled),
-    st.builds(Expired),
+    st.builds(Cancelled, st.text()),
+    st.builds(Expired, st.text()),
+    st.builds(Ignored, st.text()),
 )
 
 records: st.SearchStrategy[Record] = st.builds(

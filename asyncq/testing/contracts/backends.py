@@ -6,7 +6,16 @@ from anyio import create_task_group, current_time, fail_after, move_on_after
 from anyio.lowlevel import checkpoint
 
 from asyncq.language.effects import Append, Send
-from asyncq.language.message import Cancelled, Expired, Failed, Failure, Outcome, Succeeded, new_id
+from asyncq.language.message import (
+    Cancelled,
+    Expired,
+    Failed,
+    Failure,
+    Ignored,
+    Outcome,
+    Succeeded,
+    new_id,
+)
 from asyncq.language.record import Record
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import MAX_BATCH
@@ -25,7 +34,10 @@ OUTCOMES: list[Outcome] = [
     Succeeded(msgspec.Raw(msgspec.msgpack.encode({"total": [1, None, b"\x00\xff", "ÿ🙂"]}))),
     Failed(Failure("builtins.ValueError", "größer\n\x00", "Traceback …")),
     Cancelled(),
+    Cancelled("nobody needs it"),
     Expired(),
+    Expired("ValueError: no"),
+    Ignored("done already"),
 ]
 MIB = 1024 * 1024
 
