@@ -41,6 +41,7 @@ from asyncq.errors import (
     UnreadableResult,
     Unroutable,
 )
+from asyncq.language.marks import Cancellation
 from asyncq.language.message import FailureType, Progress, Status
 from asyncq.language.policies import Retry
 from asyncq.language.signature import Signature
@@ -55,6 +56,7 @@ __all__ = [
     "Binding",
     "BrokerError",
     "BrokerUnavailable",
+    "Cancellation",
     "Config",
     "ConfigurationError",
     "Context",

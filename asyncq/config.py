@@ -32,6 +32,11 @@ class Config(Shown, frozen=True, kw_only=True, metaclass=Suggesting):
     """Tasks a worker runs at a time."""
     grace: Seconds = default(30.0)
     """How long running tasks may go on after the worker was told to stop."""
+    cancel_grace: Seconds = default(10.0)
+    """How long a task that is cancelled may clean up until its worker goes on without it."""
+    max_stuck: int = 10
+    """How many tasks that ignore their cancellation, or their time limit in a thread, a process of
+    ``asyncq worker`` may have until it is replaced."""
     max_waiting: int | None = None
     """How many tasks of a worker may lend their slot while they wait for results of others; ten
     times ``concurrency`` if None. One more keeps its slot as it waits, and the log says so."""
@@ -69,6 +74,8 @@ def _most_waiting(name: str, value: Any) -> int | None:
 
 _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "concurrency": partial(count, at_least=1),
+    "cancel_grace": seconds,
+    "max_stuck": partial(count, at_least=1),
     "max_waiting": _most_waiting,
     "grace": seconds,
     "lease": partial(seconds, at_least=SHORTEST_LEASE),

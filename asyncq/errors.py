@@ -244,11 +244,16 @@ class TaskFailed(TaskError):
 
 
 class TaskCancelled(TaskError):
-    """The task was cancelled before it ended; ``reason`` is what the canceller said."""
+    """The task was cancelled before it ended.
 
-    def __init__(self, task_id: str, reason: str = "") -> None:
-        super().__init__(task_id, f"task {task_id} was cancelled{reason and ': '}{reason}")
+    ``reason`` is what the canceller said, and ``last_error`` what the task had raised, if it did.
+    """
+
+    def __init__(self, task_id: str, reason: str = "", last_error: str = "") -> None:
+        text = f"task {task_id} was cancelled{reason and ': '}{reason}"
+        super().__init__(task_id, text + (f" (it had raised {last_error})" if last_error else ""))
         self.reason = reason
+        self.last_error = last_error
 
 
 class TaskExpired(TaskError):

@@ -22,7 +22,16 @@ from asyncq.client.result import WHERE, Result, record_of
 from asyncq.client.task import Task
 from asyncq.client.values.encoding import read_plain
 from asyncq.errors import BackendUnavailable, BrokerUnavailable, ConfigurationError, UnknownResult
-from asyncq.language.message import Failed, Failure, Progress, Status, Succeeded, status_of
+from asyncq.language.message import (
+    Cancelled,
+    Failed,
+    Failure,
+    Ignored,
+    Progress,
+    Status,
+    Succeeded,
+    status_of,
+)
 from asyncq.language.record import Record
 from asyncq.language.signature import Signature
 from asyncq.language.spelling import same_function
@@ -33,7 +42,9 @@ from asyncq.worker.signals import run_loop
 SHOWN = 3  # tasks that may have been meant
 LISTED = 20  # tasks that there are
 ANSWER_TIMEOUT = 5.0  # seconds to find out where a message is
-ENDED = {Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.EXPIRED}
+UNSUCCESSFUL = {Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.IGNORED}
+ENDED = {Status.SUCCEEDED, *UNSUCCESSFUL}
+HOW = {Status.CANCELLED: "was cancelled", Status.IGNORED: "was to be ignored"}
 FOR_THE_SENDER = {"amqp", "amqps"}  # backends that send outcomes, and keep none
 Json = Annotated[bool, Option("--json", help="Print one JSON object.")]
 Wait = Annotated[bool, Option("--wait", help="Wait for the outcome.")]
@@ -57,6 +68,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     worker: str | None = None
     value: Any = None
     error: Failure | None = None
+    reason: str | None = None
+    """Why it was cancelled, or is to be ignored."""
     progress: Progress | None = None
 
 
@@ -268,6 +281,7 @@ def _report(record: Record) -> Report:
         worker=record.worker or None,
         value=read_plain(outcome.value) if isinstance(outcome, Succeeded) else None,
         error=outcome.error if isinstance(outcome, Failed) else None,
+        reason=outcome.reason or None if isinstance(outcome, Cancelled | Ignored) else None,
     )
 
 
@@ -278,10 +292,11 @@ def _print_outcome(report: Report, *, as_json: bool) -> None:
         print_json(report.value)
     else:
         error = report.error
-        why = "" if error is None else f": {error.type}: {error.message}"
+        why = f": {plain(report.reason)}" if report.reason else ""
+        why = why if error is None else f": {error.type}: {error.message}"
         if error is not None:
             print_traceback(error.traceback)
-        ended = "was cancelled" if report.status is Status.CANCELLED else report.status.value
+        ended = HOW.get(report.status, report.status.value)
         complain(f"task {report.id} {ended}{why}")
     _exit_by(report)
 
@@ -295,7 +310,7 @@ def _as_data(report: Report) -> dict[str, Any]:
 
 
 def _exit_by(report: Report) -> None:
-    if report.status in {Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.UNKNOWN}:
+    if report.status in {*UNSUCCESSFUL, Status.UNKNOWN}:
         raise typer.Exit(1)
 
 
@@ -316,6 +331,8 @@ def _facts(report: Report) -> Sequence[tuple[str, object]]:
         facts.append(("worker", report.worker))
     if report.status is Status.SUCCEEDED:
         facts.append(("value", json.dumps(msgspec.to_builtins(report.value, str_keys=True))))
+    if report.reason:
+        facts.append(("reason", report.reason))
     if report.error is not None:
         facts.append(("error", f"{report.error.type}: {report.error.message}"))
         facts += [("", plain(line)) for line in report.error.traceback.splitlines()]

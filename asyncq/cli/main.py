@@ -11,7 +11,7 @@ from typer import Option
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from asyncq.cli import call, dead, demo, queues, worker
+from asyncq.cli import call, control, dead, demo, queues, worker
 from asyncq.cli.celery import as_written_here
 from asyncq.cli.leaving import leave_soon
 from asyncq.cli.streams import flush_output, set_up_streams
@@ -51,6 +51,7 @@ cli.command()(call.result)
 cli.add_typer(queues.commands, name="queues")
 cli.command()(queues.purge)
 cli.add_typer(dead.commands, name="dead")
+cli.add_typer(control.commands, name="control")
 cli.command()(demo.demo)
 
 

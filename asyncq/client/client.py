@@ -20,13 +20,14 @@ import anyio
 import anyio.lowlevel
 
 from asyncq.client.calls import check_calls
+from asyncq.client.cancelling import Canceller
 from asyncq.client.context import find_context
 from asyncq.client.dispatch import Dispatch, all_stored
 from asyncq.client.operate import Operator
 from asyncq.client.progress import follow
 from asyncq.client.result import Expectation, Result
 from asyncq.client.routing import DEFAULT_BROKER, Plan, Router
-from asyncq.client.task import Task
+from asyncq.client.task import Task, plain_headers
 from asyncq.client.waiters import Waiters
 from asyncq.clock import Clock
 from asyncq.config import Config
@@ -39,6 +40,7 @@ from asyncq.errors import (
 )
 from asyncq.language.effects import Send
 from asyncq.language.envelope import Envelope
+from asyncq.language.marks import Cancellation
 from asyncq.language.message import (
     EMPTY_ARGS,
     EMPTY_KWARGS,
@@ -94,6 +96,14 @@ class Client:
         """The name of the broker that has this queue."""
         self.operator = Operator(brokers, self.broker_of)
         """Which broker is asked of a queue."""
+        self.canceller = Canceller(
+            backend,
+            self.operator,
+            decode=codec.decode,
+            now=clock.now,
+            keep=config.keep_result,
+            keep_marks=config.keep_dead_letters,
+        )
         self.waiters = Waiters(backend, self._locate)
         """Who waits for what, and what came for whom."""
         self._loop = asyncio.get_running_loop()
@@ -355,6 +365,30 @@ class Client:
         async with aclosing(follow(topics, result)) as changes:
             async for progress in changes:
                 yield progress
+
+    async def cancel(self, ids: Sequence[str], reason: str = "") -> dict[str, Cancellation]:
+        """As `App.cancel`, of these ids."""
+        client = self._at_hand()
+        answers = await client.canceller.cancel(ids, reason)
+        client.waiters.look(*ids)
+        return answers
+
+    async def cancel_all(
+        self,
+        reason: str = "",
+        *,
+        task: str | None = None,
+        queue: str | None = None,
+        headers: dict[str, Any] | None = None,
+    ) -> None:
+        """As `App.cancel`, of all that is so."""
+        plain = None if headers is None else plain_headers(headers)
+        await self._at_hand().canceller.cancel_all(reason, task=task, queue=queue, headers=plain)
+
+    async def spare(self, ids: Sequence[str]) -> None:
+        """These are sent again, whatever was cancelled before."""
+        with self._in_time():
+            await self.canceller.spare(ids)
 
     async def forget(self, ids: Sequence[str]) -> None:
         with self._in_time():

@@ -1,5 +1,6 @@
 """The context: what a running task can know of its message and its worker."""
 
+from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from functools import partial
@@ -21,6 +22,10 @@ class Services(Protocol):
 
     def follow_up(self, signature: Signature[Any], id: str, /) -> Sequence[Send]:
         """What is to be sent for this call once the task has ended."""
+        ...
+
+    def why_cancelled(self, id: str, /) -> str | None:
+        """Why this message was asked to end, perhaps for no reason (""); None if it was not."""
         ...
 
 
@@ -81,6 +86,22 @@ class Context:
     @property
     def headers(self) -> dict[str, Any]:
         return self.message.header.headers
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody has cancelled the task. A coroutine hears of it by itself; a function in
+        a thread looks here now and then, or calls `checkpoint`."""
+        return self._services.why_cancelled(self.message.header.id) is not None
+
+    def checkpoint(self) -> None:
+        """End here if the task was cancelled: for functions that run in a thread.
+
+        Raises:
+            asyncio.CancelledError: it was; says why. Let it pass.
+        """
+        reason = self._services.why_cancelled(self.message.header.id)
+        if reason is not None:
+            raise CancelledError(reason)
 
     async def progress(self, value: float, total: float | None = None) -> None:
         """Say how far the task is; `Result.progress` and `Result.progress_changes` read it.

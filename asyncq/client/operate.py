@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from asyncq.errors import ConfigurationError
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Status
 from asyncq.seams.admin import QueueAdmin
 from asyncq.seams.broker import Broker, Offers
@@ -54,5 +55,14 @@ class Operator:
         for broker in self._brokers.values():
             if (finder := broker.offers.finder) is not None:
                 here = await finder.find(ids)
+                found = [old or new for old, new in zip(found, here, strict=True)]
+        return found
+
+    async def envelopes(self, ids: Sequence[str]) -> Sequence[Envelope | None]:
+        """As `MessageFinder.envelopes`; None also for what is with a broker that cannot say."""
+        found: list[Envelope | None] = [None] * len(ids)
+        for broker in self._brokers.values():
+            if (finder := broker.offers.finder) is not None:
+                here = await finder.envelopes(ids)
                 found = [old or new for old, new in zip(found, here, strict=True)]
         return found

@@ -106,6 +106,7 @@ class DeadLetters:
         dead = await self.among(queue, ids)
         client = self._client()
         await client.forget(dead)
+        await client.spare(dead)
         return await client.operator.admin(queue).replay(queue, dead)
 
     async def delete(self, queue: str, ids: Sequence[str]) -> int:

@@ -20,6 +20,7 @@ from asyncq.errors import (
     TaskIgnored,
     UnreadableResult,
 )
+from asyncq.language.marks import Cancellation
 from asyncq.language.message import (
     Cancelled,
     Expired,
@@ -70,6 +71,8 @@ class Outcomes(Protocol):
     def progress_changes(self, result: "Result[Any]") -> AsyncGenerator[Progress]: ...
 
     async def forget(self, ids: Sequence[str]) -> None: ...
+
+    async def cancel(self, ids: Sequence[str], reason: str) -> dict[str, Cancellation]: ...
 
 
 class Result(Generic[R_co]):
@@ -166,6 +169,20 @@ class Result(Generic[R_co]):
         """
         return self._outcomes.progress_changes(self)
 
+    async def cancel(self, reason: str = "") -> Cancellation:
+        """Have the task end, and whoever waits for it get `TaskCancelled` with this reason.
+
+        What waits, or is to be tried again later, never runs; in what runs, the coroutine is
+        cancelled where it waits, on whatever worker, and may clean up for ``cancel_grace`` seconds.
+        A plain function sees `Context.cancelled`. Returns what became of it: who is `ASKED` to end
+        may have succeeded by then.
+
+        Raises:
+            ConfigurationError: the app's backend keeps no marks (`rpc`, ``null://``).
+            BackendUnavailable, BrokerUnavailable: it may be cancelled; to call again is safe.
+        """
+        return (await self._outcomes.cancel([self.id], reason))[self.id]
+
     async def forget(self) -> None:
         """Remove the stored outcome before its time. Raises `BackendUnavailable`."""
         await self._outcomes.forget([self.id])
@@ -202,8 +219,8 @@ class Result(Generic[R_co]):
                     raise UnreadableResult(self.id, why) from error
             case Failed(error):
                 raise TaskFailed(self.id, error.type, error.message, error.traceback)
-            case Cancelled(reason):
-                raise TaskCancelled(self.id, reason)
+            case Cancelled(reason, error):
+                raise TaskCancelled(self.id, reason, error)
             case Expired(error):
                 raise TaskExpired(self.id, record.attempt, error)
             case Ignored(reason):

@@ -19,6 +19,7 @@ from asyncq.client.loop_thread import Ask, LoopThread
 from asyncq.client.result import Result
 from asyncq.client.task import Task
 from asyncq.errors import ConfigurationError
+from asyncq.language.marks import Cancellation
 from asyncq.language.message import Progress, Status
 from asyncq.language.quantities import Duration, wait
 from asyncq.language.signature import Signature
@@ -68,6 +69,10 @@ class SyncResult(Generic[R]):
                 yield progress
         finally:
             self._client.call(lambda _: changes.aclose())
+
+    def cancel(self, reason: str = "") -> Cancellation:
+        """As `Result.cancel`."""
+        return self._client.call(lambda _: self._result.cancel(reason))
 
     def forget(self) -> None:
         """As `Result.forget`."""

@@ -21,6 +21,7 @@ TASK_NAME = re.compile(r"[A-Za-z0-9_.:<>-]{1,200}")
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 MESSAGE_ID = re.compile(r"[!-~]{1,128}")
 MAX_PRIORITY = 9
+LAST_ERROR = "asyncq-last-error"  # header: what the attempt before this one raised
 UNREADABLE = (ValueError, TypeError, OverflowError, RecursionError)
 """What decoding raises for bytes from outside that are not what they should be: msgspec's errors
 are ValueErrors, and so is text that is none."""
@@ -157,6 +158,8 @@ class Cancelled(msgspec.Struct, frozen=True, tag="cancelled", array_like=True):
     """The task was cancelled on request."""
 
     reason: str = ""
+    error: str = ""
+    """What its last attempt raised, if it did: its type and text."""
 
 
 class Ignored(msgspec.Struct, frozen=True, tag="ignored", array_like=True):

@@ -93,6 +93,11 @@ class Retry(_Times, frozen=True, kw_only=True):
         """How many attempts there are at most."""
         return cast("int", self.times) + 1
 
+    @property
+    def is_open(self) -> bool:
+        """Whether time alone ends it."""
+        return self.for_seconds is not None and self.times == MOST_RETRIES
+
     def allows(self, error: BaseException, attempt: int) -> bool:
         """Whether a task whose ``attempt`` (from 1) raised ``error`` is tried again, by its class.
 

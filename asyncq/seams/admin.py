@@ -88,6 +88,10 @@ class MessageFinder(Protocol):
         """For each id: QUEUED, SCHEDULED or RUNNING, FAILED for a dead letter, None if not here."""
         ...
 
+    async def envelopes(self, ids: Sequence[str]) -> Sequence[Envelope | None]:
+        """What each of these is, as it lies here, wherever that is; None if not here."""
+        ...
+
     async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
         """What waits, in the order in which workers are handed it: suspects, what is ready, and
         what is delayed by when it is due. Nothing is changed by it; while others change the queue,

@@ -56,6 +56,7 @@ class Child:
         self.started = 0
         """How many deliveries it ran."""
         self.memory = 0
+        self.worn = ""
         self.goodbye: Goodbye | None = None
         self.code: int | None = None
         """How it ended; None while it lives."""
@@ -208,6 +209,7 @@ class Child:
                 self._look_back(message)
                 self.started = message.started
                 self.memory = message.memory
+                self.worn = message.worn
                 self._note_readiness(message)
             case Goodbye():
                 self.goodbye = message

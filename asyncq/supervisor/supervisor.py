@@ -202,7 +202,7 @@ class Supervisor:
             return f"has run {counted(child.started, 'task')}"
         if self._plan.max_memory is not None and child.memory >= self._plan.max_memory:
             return f"takes {child.memory // MIB} MiB of memory"
-        return None
+        return child.worn or None
 
     def _hand_over(self, place: Place, child: Child, successor: Child) -> None:
         log.info("%s %s: %s takes over", child, place.why_replaced, successor)

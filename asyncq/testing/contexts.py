@@ -19,14 +19,16 @@ class TestContext(Context):
     """
 
     __test__ = False  # pytest looks for classes that are called so
-    __slots__ = ("_token", "reported", "to_follow")
+    __slots__ = ("_token", "reported", "to_follow", "why")
 
-    def __init__(self, message: Message, state: dict[str, Any]) -> None:
+    def __init__(self, message: Message, state: dict[str, Any], why: str | None) -> None:
         super().__init__(message, state, self, message.header.sent_at)
         self.reported: list[Progress] = []
         """What was said with `Context.progress`."""
         self.to_follow: list[Signature[Any]] = []
         """What was to be sent with `Context.enqueue_after`."""
+        self.why = why
+        """The reason why it was cancelled; None: it was not. To be set as the test goes on."""
         self._token: Any = None
 
     def __enter__(self) -> Self:
@@ -43,6 +45,9 @@ class TestContext(Context):
         self.to_follow.append(signature)
         return [Send(Envelope(signature.options.id or id, "", body=b""), "default")]
 
+    def why_cancelled(self, id: str, /) -> str | None:
+        return self.why
+
 
 def context(
     *,
@@ -52,10 +57,14 @@ def context(
     attempt: int = 1,
     state: dict[str, Any] | None = None,
     headers: dict[str, Any] | None = None,
+    cancelled: str | None = None,
 ) -> TestContext:
-    """The context of a run that a test makes up: ``await send(testing.context(), ...)``."""
+    """The context of a run that a test makes up: ``await send(testing.context(), ...)``.
+
+    ``cancelled`` is the reason for which it was, if it was.
+    """
     header = Header(
         id=id or new_id(), queue=queue, sent_at=SystemClock().now(), headers=headers or {}
     )
     message = Message(header, task, attempt=attempt)
-    return TestContext(message, {} if state is None else state)
+    return TestContext(message, {} if state is None else state, cancelled)

@@ -100,6 +100,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
     """It consumes, but for queues that refuse it."""
     refused: tuple[str, ...] = ()
     """Those."""
+    worn: str = ""
+    """Why it should be replaced, if it should."""
 
 
 class Goodbye(msgspec.Struct, frozen=True, tag="goodbye"):

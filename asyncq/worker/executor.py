@@ -28,7 +28,10 @@ from asyncq.errors import (
     Reject as RejectCall,
 )
 from asyncq.language.effects import KEEP_EFFECTS, Effect
+from asyncq.language.marks import Mark
 from asyncq.language.message import (
+    LAST_ERROR,
+    Cancelled,
     End,
     Expired,
     Failed,
@@ -45,6 +48,7 @@ from asyncq.seams.backend import Backend
 from asyncq.seams.broker import Ack, Completion, Delivery, Nack, Reject
 from asyncq.seams.codec import Codec
 from asyncq.texts import counted, shown
+from asyncq.worker.cancellations import Cancellations
 from asyncq.worker.dead_letters import DeadLetters
 from asyncq.worker.failures import (
     comes_from,
@@ -67,7 +71,6 @@ LONGEST_KEEP = 10 * 365 * 86400.0  # seconds
 
 IGNORED_EXIT = "coroutine ignored GeneratorExit"  # Python's words
 
-LAST_ERROR = "asyncq-last-error"  # header: what the attempt before this one raised
 ERROR_LIMIT = 500  # bytes that a retried message carries of it
 
 RETURNED_NOTHING = Succeeded(NOTHING)
@@ -90,6 +93,7 @@ class Executor:
         state: dict[str, Any],
         services: Services,
         slots: Slots,
+        cancellations: Cancellations,
     ) -> None:
         self.apart: set[str] = set()
         """The queues of which an end is recorded in one step and settled in another, so that a
@@ -106,6 +110,7 @@ class Executor:
         self._state = state
         self._services = services
         self._slots = slots
+        self._cancellations = cancellations
         self._verbose = self.task_log.verbose
         self._unrun = Unrun(
             codec=codec,
@@ -123,9 +128,13 @@ class Executor:
         """Run one delivery and hand its completion over."""
         try:
             completion = await self._completion(delivery)
-        except asyncio.CancelledError:
-            self.task_log.requeued += 1
-            completion = Completion(Nack(delivery))  # before the task was begun
+        except asyncio.CancelledError:  # before the task was begun
+            mark = self._cancellations.asked()
+            if mark is not None:
+                completion = self.cancelled(delivery, mark)
+            else:
+                self.task_log.requeued += 1
+                completion = Completion(Nack(delivery))
         except KeyboardInterrupt:
             complete(Completion(Nack(delivery)))
             raise
@@ -134,6 +143,8 @@ class Executor:
             if not _is_running():
                 raise  # nobody runs it any more: what is left of it is collected
             completion = self._close(delivery, error)
+        if self._cancellations.has_left and self._cancellations.was_left():
+            return  # its end was told without us
         complete(completion)
 
     async def _completion(self, delivery: Delivery) -> Completion:
@@ -153,12 +164,10 @@ class Executor:
         message, prepared = opened
         if self._verbose:
             self.task_log.received(message)
-        expires = message.header.expires
-        if expires is not None and started >= expires:
-            self.task_log.expiry(message, started - expires)
-            before = message.header.headers.get(LAST_ERROR)
-            outcome = Expired(before if isinstance(before, str) else "")
-            return self._end(delivery, message, prepared, outcome, started)
+        if (self._cancellations.is_alert or message.header.expires is not None) and (
+            end := await self._unwanted(delivery, message, prepared, started)
+        ) is not None:
+            return end
         context = Context(message, self._state, self._services, started)
         set_context(context)
         try:
@@ -179,6 +188,22 @@ class Executor:
             return self._fail(delivery, message, prepared, error, started)
         return self._end(delivery, message, prepared, outcome, started)
 
+    async def _unwanted(
+        self, delivery: Delivery, message: Message, prepared: PreparedTask, started: float
+    ) -> Completion | None:
+        """The end of what was cancelled, or has expired, before it is started; None of the rest."""
+        if self._cancellations.is_alert:
+            mark = await self._cancellations.mark_of(message)
+            if mark is not None:
+                return self._cancelled(delivery, message, prepared, mark, started)
+        expires = message.header.expires
+        if expires is None or started < expires:
+            return None
+        self.task_log.expiry(message, started - expires)
+        before = message.header.headers.get(LAST_ERROR)
+        outcome = Expired(before if isinstance(before, str) else "")
+        return self._end(delivery, message, prepared, outcome, started)
+
     def _fail(
         self,
         delivery: Delivery,
@@ -194,6 +219,8 @@ class Executor:
         """
         if type(error) is RaisedInThread:
             error = error.error
+        if (mark := self._cancellations.asked()) is not None:
+            return self._cancelled(delivery, message, prepared, mark, started, error)
         if self._slots.is_cancelling() and comes_from(error, asyncio.CancelledError):
             # The pool's doing, not the task's: it runs again elsewhere, uncounted. That holds as
             # well for what broke because of it, a connection in the middle of a call, say.
@@ -240,6 +267,8 @@ class Executor:
         started: float,
     ) -> Completion:
         """What becomes of an attempt that said so itself."""
+        if (mark := self._cancellations.asked()) is not None:
+            return self._cancelled(delivery, message, prepared, mark, started, directive)
         match directive:
             case RetryLater(delay=asked):
                 delay = max(asked, 0.0)
@@ -266,6 +295,32 @@ class Executor:
                 return self._end(delivery, message, prepared, Ignored(reason), started)
             case _:  # a subclass of the user's own says nothing that we know
                 return self._fail(delivery, message, prepared, directive, started)
+
+    def cancelled(self, delivery: Delivery, mark: Mark) -> Completion:
+        """The end of a delivery that is cancelled while its task is not at hand."""
+        opened = self._open(delivery)
+        if isinstance(opened, Completion):
+            return opened
+        return self._cancelled(delivery, *opened, mark, self._now())
+
+    def _cancelled(  # noqa: PLR0917 - as what calls it
+        self,
+        delivery: Delivery,
+        message: Message,
+        prepared: PreparedTask,
+        mark: Mark,
+        started: float,
+        error: BaseException | None = None,
+    ) -> Completion:
+        """The end of what was cancelled, whatever it raised then; or raised before, if it was to be
+        tried again."""
+        before = message.header.headers.get(LAST_ERROR)
+        told = before if isinstance(before, str) else ""
+        if error is not None and not comes_from(error, asyncio.CancelledError):
+            told = summarize(error, ERROR_LIMIT)
+        self.task_log.cancelled(message, mark.reason, told)
+        outcome = Cancelled(mark.reason, told)
+        return self._end(delivery, message, prepared, outcome, started)
 
     def _close(self, delivery: Delivery, error: BaseException) -> Completion:
         """What becomes of an attempt whose coroutines were closed, or of a fault of ours.
@@ -362,6 +417,7 @@ class Executor:
             headers = {**headers, LAST_ERROR: summarize(error, ERROR_LIMIT)}
         header = msgspec.structs.replace(message.header, eta=None, headers=headers)
         again = msgspec.structs.replace(message, header=header, attempt=message.attempt + counted)
+        self._cancellations.given_back(again)
         return Completion(Nack(delivery, delay, self._encode(again)))
 
 

@@ -167,6 +167,7 @@ class Parent:
                         running=running,
                         at_work=at_work,
                         refused=refused,
+                        worn=worker.worn,
                     )
                 )
                 stood = 0.0

@@ -15,6 +15,7 @@ from weakref import WeakSet
 import anyio
 
 from asyncq.language.envelope import Envelope
+from asyncq.language.marks import Mark
 from asyncq.loggers import get_logger
 from asyncq.seams.broker import Delivery, Lease
 from asyncq.texts import counted
@@ -103,7 +104,7 @@ class Slots:
     def lend(self, queue: str, count: int) -> None:
         """Let others have this attempt's slot (1), or have it again, at once (-1)."""
         self.lent += count
-        self.threads.limiter.total_tokens = self.size + self.lent
+        self.threads.lend(self.lent)
         for pool in self.pools:
             pool.lease.stretch(self.lent)
         self.give(count, self.lines.get(queue))
@@ -175,11 +176,18 @@ class Pool:
     """
 
     def __init__(
-        self, slots: Slots, *, give_back: Callable[[Delivery], None], lease: Lease
+        self,
+        slots: Slots,
+        *,
+        give_back: Callable[[Delivery], None],
+        complete: Callable[[Delivery, Mark], None],
+        lease: Lease,
     ) -> None:
         self.slots = slots
         self._give_back = give_back
         """Told of what was ended before it began."""
+        self._complete = complete
+        """Told of what was cancelled and is left behind."""
         self.lease = lease
         """Told how many of what it holds wait for others."""
         self.running: dict[asyncio.Task[None], Delivery] = {}
@@ -236,6 +244,12 @@ class Pool:
             log.error("task %s ignores its cancellation: the worker ends without it", name)
         self.slots.pools.discard(self)
 
+    def leave(self, task: "asyncio.Task[None]", mark: Mark) -> None:
+        """Go on without what ignores that it was cancelled: its slot is free, and it has ended."""
+        delivery = self._let_go(task)
+        if delivery is not None:
+            self._complete(delivery, mark)
+
     def hurry(self) -> None:
         """Cut the grace period of `close` short, and wait for no thread."""
         self._patience.cancel()
@@ -253,13 +267,24 @@ class Pool:
                 self.slots.cancel(task, "the worker is stopping, and does not wait any more")
             await _ended(ending, LAST_TIMEOUT)
 
-    def _end(self, task: "asyncio.Task[None]") -> None:
-        delivery = self.running.pop(task)
+    def _let_go(self, task: "asyncio.Task[None]") -> Delivery | None:
+        """Have its slot free again; None if it was already."""
+        delivery = self.running.pop(task, None)
+        if delivery is None:
+            return None
         slots = self.slots
         slots.free += 1
         if slots.lines and (line := slots.lines.get(delivery.envelope.queue)) is not None:
             line.free += 1
         slots.changed.set()
+        return delivery
+
+    def _end(self, task: "asyncio.Task[None]") -> None:
+        delivery, slots = self._let_go(task), self.slots
+        if delivery is None:
+            if not task.cancelled():
+                task.exception()  # of what was left behind, nobody wants to know
+            return
         if task.cancelled():
             if _never_began(task):
                 self._give_back(delivery)

@@ -15,13 +15,15 @@ from asyncq.seams.topics import MOST_PROGRESS, Place, Topics, progress_of
 
 
 class WorkerServices:
-    """Belongs to the worker's event loop. ``follow_up`` makes what is to be sent."""
+    """Belongs to the worker's event loop. ``follow_up`` makes what is to be sent, ``reason_for``
+    knows why a message that runs was asked to end."""
 
     def __init__(
         self,
         backend: Backend,
         keep: float,
         follow_up: Callable[[Signature[Any], str], Sequence[Send]],
+        reason_for: Callable[[str], str | None],
     ) -> None:
         self._backend = backend
         self._keep = keep  # seconds
@@ -30,6 +32,7 @@ class WorkerServices:
             "the progress of tasks is not kept", "the progress of tasks is kept again"
         )
         self.follow_up = follow_up
+        self.why_cancelled = reason_for
 
     async def report(self, id: str, place: Place, progress: Progress, /) -> None:
         if (topics := self._backend.offers.topics) is None:

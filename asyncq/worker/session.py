@@ -25,6 +25,7 @@ from asyncq.errors import (
     QueueUnavailable,
     first_error,
 )
+from asyncq.language.marks import Mark
 from asyncq.language.policies import Retry
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
@@ -193,10 +194,15 @@ class Session:
             def give_back(delivery: Delivery) -> None:
                 completers[delivery.envelope.queue].add(Completion(Nack(delivery)))
 
+            def end_left(delivery: Delivery, mark: Mark) -> None:
+                completers[delivery.envelope.queue].add(setup.executor.cancelled(delivery, mark))
+
             fetchers = [self._make_fetcher(queue, enter) for queue in self._queues]
             await _enter_all(fetchers)
             self._outage.end()
-            pool = self._pool = Pool(setup.slots, give_back=give_back, lease=lease)
+            pool = self._pool = Pool(
+                setup.slots, give_back=give_back, complete=end_left, lease=lease
+            )
             async with create_task_group() as upkeep:
                 upkeep.start_soon(_until_lost, lease)
                 if (leased := self._broker.offers.leases) is not None:

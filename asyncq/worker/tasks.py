@@ -56,6 +56,7 @@ class TaskLog:
         self.requeued = 0
         self.expired = 0
         self.ignored = 0
+        self.ended_by_request = 0
         self.skipped = 0
         """They had an outcome already."""
         self._complaints: dict[str, float] = {}  # what is unknown: when it was last logged
@@ -70,6 +71,7 @@ class TaskLog:
             "requeued": self.requeued,
             "expired": self.expired,
             "ignored": self.ignored,
+            "cancelled": self.ended_by_request,
             "skipped, for they had an outcome already": self.skipped,
             "left running": running,
         }
@@ -139,6 +141,13 @@ class TaskLog:
         self.retried += 1
         text = "%s asked to run again in %.1f s, as the same attempt (%d)"
         _say(logging.INFO, message, text, delay, message.attempt)
+
+    def cancelled(self, message: Message, reason: str, error: str) -> None:
+        self.ended_by_request += 1
+        why = shown(reason, TEXT_LIMIT) or "no reason was given"
+        text = "%s was cancelled in attempt %d: %s%s"
+        before = f" (it had raised {shown(error, TEXT_LIMIT)})" if error else ""
+        _say(logging.INFO, message, text, message.attempt, why, before)
 
     def rejected(self, message: Message, failure: Failure) -> None:
         self.failed += 1
@@ -237,6 +246,8 @@ def _name(message: Message) -> str:
 
 
 def _attempt(message: Message, retry: Retry | None) -> str:
+    if retry is not None and retry.is_open:
+        return f"{message.attempt}, of as many as there is time for"
     most = max(message.attempt, 1 if retry is None else retry.most)
     return f"{message.attempt} of {most}"
 

@@ -16,6 +16,8 @@ import anyio
 
 from asyncq.worker.failures import is_a
 
+MOST_LEFT = 10  # threads that were left behind and make room for others
+
 Interrupt = Callable[["asyncio.Task[Any]", type[BaseException]], bool]
 
 _raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
@@ -45,6 +47,10 @@ class _Call:
                 self._thread = None
                 _raise_in(thread, None)
 
+    @property
+    def is_running(self) -> bool:
+        return self._thread is not None
+
     def interrupt(self, kind: type[BaseException]) -> bool:
         with self._lock:
             return self._thread is not None and bool(_raise_in(self._thread, kind))
@@ -62,18 +68,39 @@ class Threads:
     """Those of one worker; never more than ``limiter`` has tokens for."""
 
     def __init__(self, size: int) -> None:
+        self._size = size
+        self._lent = 0
         self.limiter = anyio.CapacityLimiter(size)
         self.alive: set[object] = set()  # written by the threads; one change of a set is atomic
         """What runs at this moment, left behind or not."""
+        self._left: set[_Call] = set()  # left behind, as they began to run; written as `alive`
         self._calls: dict[asyncio.Task[Any] | None, _Call] = {}
         self._tickets: dict[asyncio.Task[Any] | None, list[None]] = {}
         """Of the attempts that await a thread: who takes the ticket, the thread as it begins or
         the loop as it gives up, decides whether the function is called."""
 
+    @property
+    def left(self) -> int:
+        """How many were left behind and go on."""
+        return len(self._left)
+
+    def lend(self, lent: int) -> None:
+        """Have so many more, for slots that were lent."""
+        self._lent = lent
+        self._fit()
+
+    def _fit(self) -> None:
+        """What was left behind takes a thread, and no slot."""
+        wanted = self._size + self._lent + min(len(self._left), MOST_LEFT)
+        if self.limiter.total_tokens != wanted:
+            self.limiter.total_tokens = wanted
+
     async def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call ``function`` in a thread. Cancelled, that is left behind if it has begun."""
         ticket: list[None] = [None]
         attempt = asyncio.current_task()
+        if self._left or self.limiter.total_tokens != self._size + self._lent:
+            self._fit()
         self._tickets[attempt] = ticket
         call = self._calls[attempt] = _Call()
         try:
@@ -83,7 +110,11 @@ class Threads:
                 limiter=self.limiter,
             )
         except asyncio.CancelledError:
-            ticket.clear()
+            if not _take(ticket) and call.is_running:
+                self._left.add(call)
+                if not call.is_running:  # it has ended in between
+                    self._left.discard(call)
+                self._fit()
             raise
         finally:
             del self._tickets[attempt], self._calls[attempt]
@@ -120,6 +151,7 @@ class Threads:
         self.alive.add(key := object())
         value, error = _call(call, function, args, kwargs)
         self.alive.discard(key)
+        self._left.discard(call)
         return value, error
 
 

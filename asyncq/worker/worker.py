@@ -28,7 +28,9 @@ from asyncq.language.message import new_id
 from asyncq.loggers import get_logger
 from asyncq.seams.codec import Codec
 from asyncq.seams.quarantine import Quarantine
+from asyncq.texts import counted
 from asyncq.worker.burst import Burst, what_waits
+from asyncq.worker.cancellations import Cancellations
 from asyncq.worker.drain import Drain, Stragglers
 from asyncq.worker.executor import Executor
 from asyncq.worker.latches import Latches
@@ -81,6 +83,15 @@ class Worker:
         self.slots = Slots(config.concurrency, bounds, label_by(codec.decode))
         """How many tasks run, and may."""
         self.drain = Drain(self.name, config.grace, self.slots)
+        self.cancellations = Cancellations(
+            client.backend,
+            self.slots,
+            decode=codec.decode,
+            now=clock.now,
+            grace=config.cancel_grace,
+            keep=config.keep_result,
+        )
+        """What was asked to end."""
         self._sessions = self._make_sessions()
 
     @property
@@ -89,6 +100,14 @@ class Worker:
         return [
             delivery.envelope.id for pool in self.slots.pools for delivery in pool.running.values()
         ]
+
+    @property
+    def worn(self) -> str:
+        """Why its process should be replaced: too much goes on in there that was left behind."""
+        stuck = self.cancellations.stuck + self.slots.threads.left
+        if stuck < self._config.max_stuck:
+            return ""
+        return f"has {counted(stuck, 'task')} that did not end when told to"
 
     @property
     def started(self) -> int:
@@ -162,6 +181,7 @@ class Worker:
                     watch.start_soon(LoopWatch(self.slots).run)
                 watch.start_soon(self._client.until_failed)
                 watch.start_soon(self._setup.latches.look_after)
+                watch.start_soon(self.cancellations.run)
                 async with create_task_group() as group:
                     # What is started now can lend its slot while it waits for results.
                     lender = set_lender(Loans(self.slots, most, self._setup.quarantine))
@@ -198,9 +218,13 @@ class Worker:
             worker=self.name,
             state=self._state,
             services=WorkerServices(
-                self._backend, self._config.keep_result, self._client.follow_up
+                self._backend,
+                self._config.keep_result,
+                self._client.follow_up,
+                self.cancellations.reason_for,
             ),
             slots=self.slots,
+            cancellations=self.cancellations,
         )
         lines = sum(len(queues) for queues in self._queues.values())
         latches = Latches(self._backend, self._client.send, is_eager=self._burst)

@@ -54,6 +54,7 @@ async def test_children_may_arrive_before_they_are_added_and_a_chord_grow_when_a
     either_bench: Bench[Bed], report: Report
 ) -> None:
     bench = either_bench
+    bench.configure(concurrency=5 * CHORDS)  # a part of each waits in a slot
     gate = bench.directory / "gate"
     async with bench.app() as app:
         for _ in range(2):

@@ -33,7 +33,7 @@ async def test_every_chord_ends_though_its_ledger_is_as_it_was_before_some_parts
     either_bench: Bench[Bed], report: Report, lease: float
 ) -> None:
     bench = either_bench
-    bench.configure(lease=lease, concurrency=100, max_crashes=1000)
+    bench.configure(lease=lease, concurrency=5 * GATES * CHORDS, max_crashes=1000)
     gates = [bench.directory / f"gate-{number}" for number in range(GATES)]
     has_all = goes_back_too(bench)
     async with bench.app() as app:

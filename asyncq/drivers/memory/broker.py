@@ -111,6 +111,10 @@ class MemoryBroker(MemoryDriver):
             now = self._clock.now()
             return [self._find(message_id, now) for message_id in ids]
 
+    async def envelopes(self, ids: Sequence[str]) -> Sequence[Envelope | None]:
+        async with self._store.visit():
+            return [self._envelope(message_id) for message_id in ids]
+
     async def purge(self, queue: str) -> int:
         async with self._store.visit():
             return self._store.queue(queue).purge()
@@ -152,6 +156,12 @@ class MemoryBroker(MemoryDriver):
     def _find(self, message_id: str, now: float) -> Status | None:
         places = (queue.find(message_id, now) for queue in self._store.queues)
         return next((place for place in places if place is not None), None)
+
+    def _envelope(self, message_id: str) -> Envelope | None:
+        for queue in self._store.queues:
+            if (entry := queue.entry(message_id)) is not None:
+                return unpack(entry.packed, message_id, queue.name)
+        return None
 
 
 class MemoryConsumer:

@@ -8,6 +8,7 @@ from asyncq.drivers.redis.causes import explaining
 from asyncq.drivers.redis.connection import Link, RedisStore, Script
 from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BrokerUnavailable
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Status
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
 from asyncq.seams.broker import MAX_BATCH
@@ -59,6 +60,25 @@ class RedisQueueAdmin:
                 for start in range(0, len(missing), MAX_BATCH):
                     found.update(await self._find(queue, missing[start : start + MAX_BATCH]))
         except ReplyError as error:  # a key of ours is of another type: other hands made it
+            raise BrokerUnavailable(f"messages cannot be looked for: {error}") from error
+        return [found.get(id) for id in ids]
+
+    async def envelopes(self, ids: Sequence[str]) -> Sequence[Envelope | None]:
+        found: dict[str, Envelope] = {}
+        try:
+            for queue in await self.queues():
+                missing = [id for id in ids if id not in found]
+                for start in range(0, len(missing), MAX_BATCH):
+                    some = missing[start : start + MAX_BATCH]
+                    blobs = await self._asks(
+                        "HMGET", f"{self._store.queue_key(queue)}:bodies", *some
+                    )
+                    found.update(
+                        (id, unpack(blob, id, queue))
+                        for id, blob in zip(some, blobs, strict=True)
+                        if blob is not None
+                    )
+        except ReplyError as error:
             raise BrokerUnavailable(f"messages cannot be looked for: {error}") from error
         return [found.get(id) for id in ids]
 

@@ -7,6 +7,7 @@ from asyncq.drivers.sqlite.doomed import doom
 from asyncq.drivers.sqlite.envelopes import unpack
 from asyncq.drivers.sqlite.lines import DOOMED, SUSPECTS, append, take_out
 from asyncq.drivers.sqlite.statements import as_json, remove
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Status
 from asyncq.seams.admin import DeadLetter, Depth, Waiting
 from asyncq.seams.broker import purged
@@ -73,6 +74,14 @@ def find(connection: sqlite3.Connection, ids: Sequence[str], now: float) -> dict
         (now, as_json(ids)),
     )
     return {message_id: Status(place) for message_id, place in rows}
+
+
+def envelopes(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Envelope]:
+    rows = connection.execute(
+        "SELECT id, queue, envelope FROM messages WHERE id IN (SELECT value FROM json_each(?))",
+        (as_json(ids),),
+    )
+    return {message_id: unpack(packed, message_id, queue) for message_id, queue, packed in rows}
 
 
 def purge_some(connection: sqlite3.Connection, queue: str) -> int:

@@ -108,6 +108,10 @@ class SqliteBroker(SqliteDriver):
         found = await self._read(lambda file: admin.find(file, ids, self._clock.now()))
         return [found.get(message_id) for message_id in ids]
 
+    async def envelopes(self, ids: Sequence[str]) -> Sequence[Envelope | None]:
+        found = await self._read(lambda file: admin.envelopes(file, ids))
+        return [found.get(message_id) for message_id in ids]
+
     async def purge(self, queue: str) -> int:
         store, purged = self._file, 0
         while count := await self._write(

@@ -86,7 +86,9 @@ class AdminContract(DriverFixtures):
             [_, dying, doing] = await take(consumer, 3)
             await consumer.settle([Reject(dying, "bad"), Ack(doing)])
 
-            found = await broker.find([*ids_of([ready, delayed, in_flight, dead, done]), new_id()])
+            sought = [*ids_of([ready, delayed, in_flight, dead, done]), new_id()]
+            found = await broker.find(sought)
+            looked_at = await broker.envelopes(sought)
 
         assert list(found) == [
             Status.QUEUED,
@@ -96,6 +98,7 @@ class AdminContract(DriverFixtures):
             None,
             None,
         ]
+        assert list(looked_at) == [ready, delayed, in_flight, dead, None, None]
 
     async def test_a_suspect_is_found_in_the_queue(self, broker: FullBroker) -> None:
         sent = envelopes(2)

@@ -1,0 +1,197 @@
+"""Cancelling: what a client does to have messages end, whoever sent them and wherever they are.
+
+A mark is left in the backend, where every worker finds it, also one that is off meanwhile
+(`asyncq.language.marks`, `asyncq.worker.cancellations`). What waits has its outcome written here
+and at once, so that nobody waits until a worker comes to it; the worker that does drops it. What
+runs is ended by its worker. Where a broker cannot say what it has (RabbitMQ), the workers get a
+moment to tell of what they run, and then the outcome is written here as well.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import anyio
+
+from asyncq.client.operate import Operator
+from asyncq.client.values.encoding import encode
+from asyncq.errors import ConfigurationError, InvalidValue, NewerVersion, Undecodable
+from asyncq.language.effects import KEEP_EFFECTS
+from asyncq.language.envelope import Envelope
+from asyncq.language.marks import KIND, MOST_IDS, Cancellation, Mark, write_mark
+from asyncq.language.message import (
+    LAST_ERROR,
+    Cancelled,
+    Message,
+    Status,
+    Unreadable,
+    new_id,
+)
+from asyncq.language.record import Record
+from asyncq.seams.backend import Backend
+from asyncq.seams.registry import Registry
+
+WITHIN = 0.3  # seconds in which the worker that runs it says so, where a broker cannot
+LOOK = 0.03  # seconds between two looks for that
+MOST_REASON = 1000  # characters
+MOST_HEADERS = 10_000  # bytes of what a mark compares
+
+
+class Canceller:
+    """Cancels for one client. Its methods raise `BackendUnavailable` and `BrokerUnavailable` where
+    these do not answer: some may be cancelled then, and to call again is safe."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        operator: Operator,
+        *,
+        decode: Callable[[Envelope], Message],
+        now: Callable[[], float],
+        keep: float,
+        keep_marks: float,
+    ) -> None:
+        self._backend = backend
+        self._operator = operator
+        self._decode = decode
+        self._now = now
+        self._keep = max(keep, KEEP_EFFECTS)  # seconds, of outcomes
+        self._keep_marks = keep_marks
+
+    async def cancel(self, ids: Sequence[str], reason: str) -> dict[str, Cancellation]:
+        """Cancel these; says for each what became of it.
+
+        Raises:
+            ConfigurationError: the backend keeps no marks.
+        """
+        reason, registry = check_reason(reason), self._registry()
+        answers: dict[str, Cancellation] = {}
+        for start in range(0, len(ids), MOST_IDS):
+            answers |= await self._cancel_some(registry, ids[start : start + MOST_IDS], reason)
+        return answers
+
+    async def cancel_all(
+        self, reason: str, *, task: str | None, queue: str | None, headers: dict[str, Any] | None
+    ) -> None:
+        """Cancel whatever was sent until now and is all of this; workers find it as they come to
+        it. Raises as `cancel`."""
+        if task is None and queue is None and not headers:
+            raise InvalidValue(
+                "what is cancelled", None, "ids, or a task, a queue or headers to go by"
+            )
+        if headers and len(memoryview(encode(headers))) > MOST_HEADERS:
+            raise InvalidValue("headers", headers, f"at most {MOST_HEADERS} bytes")
+        mark = Mark(
+            at=self._now(), reason=check_reason(reason), task=task, queue=queue, headers=headers
+        )
+        await self._put(self._registry(), mark)
+
+    async def spare(self, ids: Sequence[str]) -> None:
+        """What was cancelled until now does not concern these any more: they are to run again."""
+        registry = self._backend.offers.registry
+        if registry is None or not ids or not (await registry.list(KIND, limit=1)).entries:
+            return
+        for start in range(0, len(ids), MOST_IDS):
+            page = tuple(ids[start : start + MOST_IDS])
+            await self._put(registry, Mark(at=self._now(), ids=page, spares=True))
+
+    def _registry(self) -> Registry:
+        offers = self._backend.offers
+        if offers.registry is None or offers.topics is None:
+            raise ConfigurationError(
+                "what is cancelled is marked in the backend, and this app's backend keeps no "
+                "marks: give the app one that does, as in backend='redis://localhost'"
+            )
+        return offers.registry
+
+    async def _put(self, registry: Registry, mark: Mark) -> None:
+        await registry.put(KIND, new_id(), write_mark(mark), version=0, keep=self._keep_marks)
+
+    async def _cancel_some(
+        self, registry: Registry, ids: Sequence[str], reason: str
+    ) -> dict[str, Cancellation]:
+        answers = dict.fromkeys(await self._ended(ids), Cancellation.ENDED)
+        left = [id for id in ids if id not in answers]
+        places = dict(zip(left, await self._operator.find(left), strict=True))
+        if self._operator.sees_all and (nowhere := [id for id in left if places[id] is None]):
+            ended = await self._ended(nowhere)  # in between
+            answers |= {
+                id: Cancellation.ENDED if id in ended else Cancellation.UNKNOWN for id in nowhere
+            }
+        answers |= {id: Cancellation.ENDED for id in left if places[id] is Status.FAILED}
+        left = [id for id in left if id not in answers]
+        if not left:
+            return answers
+        await self._put(registry, Mark(at=self._now(), reason=reason, ids=tuple(left)))
+        answers |= {id: Cancellation.ASKED for id in left if places[id] is Status.RUNNING}
+        unseen = [id for id in left if places[id] is None]
+        if unseen:
+            answers |= await self._hear_of(unseen)
+        return answers | await self._end([id for id in left if id not in answers], reason)
+
+    async def _ended(self, ids: Sequence[str]) -> Collection[str]:
+        records = await self._backend.fetch(ids)
+        return {
+            id
+            for id, record in zip(ids, records, strict=True)
+            if record is not None and not isinstance(record.outcome, Unreadable)
+        }
+
+    async def _hear_of(self, ids: Sequence[str]) -> dict[str, Cancellation]:
+        """How those ended that workers had in hand."""
+        answers: dict[str, Cancellation] = {}
+        with anyio.move_on_after(WITHIN):
+            while missing := [id for id in ids if id not in answers]:
+                await anyio.sleep(LOOK)
+                for record in await self._backend.fetch(missing):
+                    if record is not None:
+                        answers[record.id] = _answer(record)
+        return answers
+
+    async def _end(self, ids: Sequence[str], reason: str) -> dict[str, Cancellation]:
+        """Write the outcome of what waits; what follows from it is derived by who holds it."""
+        if not ids:
+            return {}
+        envelopes = await self._operator.envelopes(ids)
+        records = [
+            self._record(id, envelope, reason) for id, envelope in zip(ids, envelopes, strict=True)
+        ]
+        answers = dict.fromkeys(ids, Cancellation.CANCELLED)
+        stood = await self._backend.store_records(records)
+        return answers | {record.id: _answer(record) for record in stood}
+
+    def _record(self, id: str, envelope: Envelope | None, reason: str) -> Record:
+        task, attempt, error, reply_to = "", 1, "", None
+        if envelope is not None:
+            told, reply_to = envelope.headers.get(LAST_ERROR), envelope.reply_to
+            error = told if isinstance(told, str) else ""
+            try:
+                message = self._decode(envelope)
+            except (NewerVersion, Undecodable):
+                pass
+            else:
+                task, attempt = message.task, message.attempt
+        return Record(
+            id,
+            Cancelled(reason, error),
+            task,
+            attempt,
+            finished_at=self._now(),
+            keep=self._keep,
+            reply_to=reply_to,
+            effects=None,
+        )
+
+
+def check_reason(reason: Any) -> str:
+    """
+    Raises:
+        InvalidValue: no text, or too much of it.
+    """
+    if not isinstance(reason, str) or len(reason) > MOST_REASON:
+        raise InvalidValue("a reason", reason, f"a text of at most {MOST_REASON} characters")
+    return reason
+
+
+def _answer(record: Record) -> Cancellation:
+    is_cancelled = isinstance(record.outcome, Cancelled)
+    return Cancellation.CANCELLED if is_cancelled else Cancellation.ENDED

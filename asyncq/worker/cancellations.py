@@ -1,0 +1,295 @@
+"""Cancellations: what was asked to end, as a worker meets it.
+
+Marks lie in the backend's registry, and each worker keeps all of them in mind: what it takes from a
+queue and is marked ends without running, what runs is cancelled when its mark is heard of. As long
+as it cannot know whether there are new ones, it starts nothing.
+
+A coroutine is cancelled once, and has `Config.cancel_grace` to clean up; then once more, and a
+moment later it is left behind: its slot is free again, and how it ends is of no interest any more.
+A function in a thread sees `Context.cancelled`, and is interrupted when its grace is over.
+"""
+
+import asyncio
+import math
+import traceback
+from array import array
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+import anyio
+import msgspec
+
+from asyncq.client.entries import Entries
+from asyncq.errors import (
+    BackendError,
+    BackendUnavailable,
+    ConfigurationError,
+    NewerVersion,
+    Undecodable,
+)
+from asyncq.language.effects import KEEP_EFFECTS
+from asyncq.language.envelope import Envelope
+from asyncq.language.marks import KIND, Mark, read_mark
+from asyncq.language.message import LAST_ERROR, Cancelled, Header, Message
+from asyncq.language.record import Record
+from asyncq.loggers import get_logger
+from asyncq.outages import Outage
+from asyncq.seams.backend import Backend
+from asyncq.seams.broker import MAX_BATCH, Delivery
+from asyncq.seams.registry import Entry
+from asyncq.worker.pool import LAST_TIMEOUT, Slots
+
+log = get_logger(__name__)
+
+MOST_GIVEN_BACK = 10_000  # messages that were given back for later and are remembered
+MOST_FRAMES = 20  # of the stack of what is left behind
+
+
+class _Marked(msgspec.Struct, frozen=True, eq=False):
+    """A mark as it is kept in mind: of its ids the hashes alone, which take a tenth of the room."""
+
+    mark: Mark
+    ends: float
+    hashes: "array[int] | None"
+
+
+class Cancellations:
+    """Those that one worker knows of."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        slots: Slots,
+        *,
+        decode: Callable[[Envelope], Message],
+        now: Callable[[], float],
+        grace: float,
+        keep: float,
+    ) -> None:
+        offers = backend.offers
+        self._backend = backend
+        self._keep = keep  # seconds, of outcomes
+        self._slots = slots
+        self._decode = decode
+        self._now = now
+        self._grace = grace
+        self._marks: dict[str, _Marked] = {}
+        self._hashes: set[int] = set()  # of all ids
+        self._others: Sequence[_Marked] = ()  # that name no ids
+        self._next_end = math.inf  # Unix seconds, of the first that ends
+        self._asked: WeakKeyDictionary[asyncio.Task[Any], Mark] = WeakKeyDictionary()
+        self._left: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._reasons: dict[str, str] = {}  # by the id of what runs and was asked to end
+        self._given_back: deque[Message] = deque(maxlen=MOST_GIVEN_BACK)
+        self._to_record: list[Record] = []
+        self._news = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._entries: Entries | None = None
+        if offers.registry is not None and offers.topics is not None:
+            self._entries = Entries(
+                offers.registry, offers.topics, KIND,
+                tell=self._hear, became=self._became, about="what is cancelled",
+            )  # fmt: skip
+        self.is_alert = self._entries is not None
+        """Whether there may be marks: what is about to run is to be looked at."""
+
+    async def run(self) -> None:
+        """Keep the marks in mind until cancelled."""
+        if self._entries is not None:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._entries.run)
+                group.start_soon(self._record)
+
+    async def mark_of(self, message: Message) -> Mark | None:
+        """The mark on this message; waits until all marks are known."""
+        entries = self._entries
+        if entries is None:
+            return None
+        while not entries.is_current:
+            await entries.until_current()
+        if self._now() >= self._next_end:
+            self._forget_ended()
+        if self._find(message.header, message.task) is None:
+            return None
+        await entries.catch_up()  # it may have been spared just before it was sent again
+        return self._find(message.header, message.task)
+
+    def asked(self) -> Mark | None:
+        """The mark for which the current task was cancelled."""
+        if not self._asked:
+            return None
+        task = asyncio.current_task()
+        return None if task is None else self._asked.get(task)
+
+    @property
+    def has_left(self) -> bool:
+        """Whether a task was left behind that goes on."""
+        return bool(self._left)
+
+    def was_left(self) -> bool:
+        """Whether the current task was left behind: its end was told without it."""
+        return asyncio.current_task() in self._left
+
+    def reason_for(self, id: str) -> str | None:
+        """Why the message of this id, which runs, was asked to end; None if it was not. May be
+        asked in any thread."""
+        return self._reasons.get(id)
+
+    def given_back(self, message: Message) -> None:
+        """It is to run again later, and its mark may be on its way to us."""
+        if self._entries is not None:
+            self._given_back.append(message)
+
+    def _became(self, is_current: bool) -> None:
+        self.is_alert = bool(self._marks) or not is_current
+
+    def _hear(self, name: str, entry: Entry | None) -> None:
+        before = self._marks.pop(name, None)
+        mark = None if entry is None else read_mark(entry.data)
+        if entry is not None and mark is not None:
+            ends = math.inf if entry.ends is None else entry.ends
+            hashes = None if mark.ids is None else array("q", map(hash, mark.ids))
+            lean = mark if hashes is None else msgspec.structs.replace(mark, ids=())
+            marked = self._marks[name] = _Marked(lean, ends, hashes)
+            self.is_alert = True
+            if before is None:
+                self._add(marked)
+                if not mark.spares:
+                    self._apply(mark)
+        if before is not None:
+            self._sort()
+
+    def _add(self, marked: _Marked) -> None:
+        if marked.hashes is None:
+            self._others = (*self._others, marked)
+        else:
+            self._hashes.update(marked.hashes)
+        self._next_end = min(self._next_end, marked.ends)
+
+    def _forget_ended(self) -> None:
+        now = self._now()
+        self._marks = {name: each for name, each in self._marks.items() if each.ends > now}
+        self._sort()
+
+    def _sort(self) -> None:
+        self._hashes, self._others, self._next_end = set(), (), math.inf
+        for marked in self._marks.values():
+            self._add(marked)
+        self._became(self._entries is not None and self._entries.is_current)
+
+    def _find(self, header: Header, task: str) -> Mark | None:
+        found: list[Mark] = []
+        key = hash(header.id)
+        if key in self._hashes:
+            found += [
+                each.mark
+                for each in self._marks.values()
+                if each.hashes is not None and key in each.hashes and each.mark.fits(header)
+            ]
+        found += [each.mark for each in self._others if each.mark.describes(header, task)]
+        spared = max((mark.at for mark in found if mark.spares), default=-math.inf)
+        return next((mark for mark in found if not mark.spares and mark.at > spared), None)
+
+    def _apply(self, mark: Mark) -> None:
+        """Cancel what runs and is meant."""
+        for pool in tuple(self._slots.pools):
+            for task, delivery in tuple(pool.running.items()):
+                if self._is_of(mark, delivery.envelope):
+                    self._cancel(task, delivery, mark)
+
+        for message in self._given_back:
+            if mark.describes(message.header, message.task):
+                self._to_record.append(self._end_of(message, mark))
+        if self._to_record:
+            self._news.set()
+
+    def _end_of(self, message: Message, mark: Mark) -> Record:
+        """Of what is not in our hands any more: who has it next finds its outcome."""
+        header, before = message.header, message.header.headers.get(LAST_ERROR)
+        return Record(
+            header.id,
+            Cancelled(mark.reason, before if isinstance(before, str) else ""),
+            message.task,
+            message.attempt,
+            finished_at=self._now(),
+            keep=max(self._keep, KEEP_EFFECTS),
+            reply_to=header.reply_to,
+            effects=None,
+        )
+
+    async def _record(self) -> None:
+        """Have known how those ended that were given back just before."""
+        outage = Outage("cancelling what waits is interrupted", "cancelling what waits goes on")
+        while True:
+            await self._news.wait()
+            batch = self._to_record[:MAX_BATCH]
+            try:
+                await self._backend.store_records(batch)
+            except (BackendUnavailable, BackendError, ConfigurationError) as error:
+                await anyio.sleep(outage.fail(error))
+                continue
+            outage.end()
+            del self._to_record[: len(batch)]
+            if not self._to_record:
+                self._news.clear()
+
+    def _is_of(self, mark: Mark, envelope: Envelope) -> bool:
+        if not mark.fits(envelope) or (mark.ids is not None and envelope.id not in mark.ids):
+            return False
+        try:
+            return mark.task is None or self._decode(envelope).task == mark.task
+        except (NewerVersion, Undecodable):
+            return False
+
+    def _cancel(self, task: "asyncio.Task[Any]", delivery: Delivery, mark: Mark) -> None:
+        if task in self._asked or task.done():
+            return  # what cleans up is not interrupted
+        id = delivery.envelope.id
+        self._asked[task] = mark
+        self._reasons[id] = mark.reason
+        task.add_done_callback(lambda _: self._reasons.pop(id, None))
+        if not self._slots.threads.runs(task):
+            task.cancel(mark.reason or None)
+        self._loop.call_later(self._grace, self._insist, task, delivery, mark)
+
+    def _insist(self, task: "asyncio.Task[Any]", delivery: Delivery, mark: Mark) -> None:
+        """Its grace is over."""
+        if task.done():
+            return
+        self._slots.threads.interrupt(task, asyncio.CancelledError)
+        task.cancel(mark.reason or None)
+        self._loop.call_later(LAST_TIMEOUT, self._leave, task, delivery, mark)
+
+    def _leave(self, task: "asyncio.Task[Any]", delivery: Delivery, mark: Mark) -> None:
+        """It ignores its cancellation: go on without it."""
+        pool = next((each for each in self._slots.pools if task in each.running), None)
+        if task.done() or pool is None:
+            return
+        self._left.add(task)
+        stack = "".join(traceback.format_list(_frames(task)))
+        log.error(
+            "task %s was cancelled and goes on all the same, %g s later: it is left behind, and "
+            "its slot is free again. It is here:\n%s",
+            self._slots.label(delivery.envelope), self._grace + LAST_TIMEOUT, stack.rstrip(),
+        )  # fmt: skip
+        pool.leave(task, mark)
+
+    @property
+    def stuck(self) -> int:
+        """How many were left behind and still go on."""
+        return sum(not task.done() for task in self._left)
+
+
+def _frames(task: "asyncio.Task[Any]") -> list[traceback.FrameSummary]:
+    """Where it waits; of its own stack, a task that waits knows the outermost frame alone."""
+    found: list[tuple[FrameType, int]] = []
+    link: Any = task.get_coro()
+    while link is not None and len(found) < MOST_FRAMES:
+        frame = getattr(link, "cr_frame", None) or getattr(link, "gi_frame", None)
+        if isinstance(frame, FrameType):
+            found.append((frame, frame.f_lineno))
+        link = getattr(link, "cr_await", None) or getattr(link, "gi_yieldfrom", None)
+    return list(traceback.StackSummary.extract(iter(found)))

@@ -1,0 +1,567 @@
+"""Cancelling: what waits never runs, what runs hears of it, on whatever broker and backend."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+import anyio
+import pytest
+from anyio import fail_after
+
+import asyncq
+from asyncq import testing
+from asyncq.app import App
+from asyncq.client.context import Context
+from asyncq.config import Config
+from asyncq.errors import (
+    ConfigurationError,
+    InvalidValue,
+    RetryLater,
+    TaskCancelled,
+    TaskFailed,
+)
+from asyncq.language.marks import MOST_IDS, Cancellation
+from asyncq.language.message import Status, new_id
+from asyncq.language.policies import Retry
+from tests.client.given import PATIENCE, new_app, until, until_status
+from tests.worker.combinations import any_app
+
+__all__ = ["any_app"]  # a fixture
+
+DAY = 86400.0
+AT_ONCE = 1.0  # seconds
+
+
+def sees_all(app: App) -> bool:
+    """Whether its broker can say what it has."""
+    return not app.url.scheme.startswith("amqp")
+
+
+async def until_empty(app: App, queue: str = "default") -> None:
+    with fail_after(PATIENCE):
+        while (depth := await app.queues.depth(queue)).ready or depth.in_flight:  # noqa: ASYNC110
+            await anyio.sleep(0.02)
+
+
+@pytest.mark.parametrize("delay", [0, DAY])
+async def test_what_waits_never_runs_and_its_waiter_hears_of_it_at_once(
+    any_app: App, delay: float
+) -> None:
+    """Also while no worker is there at all."""
+    ran: list[int] = []
+
+    @any_app.task
+    async def send(n: int) -> None:
+        ran.append(n)
+
+    async with any_app:
+        results = [await send.options(delay=delay).enqueue(n) for n in range(3)]
+        began = time.monotonic()
+        answer = await results[0].cancel("the order was withdrawn")
+        assert answer is Cancellation.CANCELLED
+        with pytest.raises(TaskCancelled, match="was cancelled: the order was withdrawn") as caught:
+            await results[0].get(timeout=PATIENCE)
+        assert time.monotonic() - began < AT_ONCE
+        assert caught.value.reason == "the order was withdrawn"
+        assert await results[0].status() is Status.CANCELLED
+        assert await results[0].cancel("again") is Cancellation.ENDED
+        answers = await any_app.cancel(results[1:])
+        assert list(answers.values()) == [Cancellation.CANCELLED] * 2
+        async with any_app.worker():
+            last = await send.enqueue(3)
+            await last.get(timeout=PATIENCE)
+            await until_empty(any_app)
+    assert ran == [3]
+
+
+async def test_what_runs_is_cancelled_where_it_waits_and_cleans_up(any_app: App) -> None:
+    seen: list[str] = []
+
+    @any_app.task(retry=5)
+    async def work() -> None:
+        seen.append("runs")
+        try:
+            await anyio.sleep_forever()
+        except asyncio.CancelledError as error:
+            seen.append(f"cancelled: {error}")
+            await asyncio.sleep(0.05)
+            seen.append("cleaned up")
+            raise
+
+    async with any_app, any_app.worker():
+        result = await work.enqueue()
+        await until(lambda: bool(seen))
+        began = time.monotonic()
+        answer = await result.cancel("enough")
+        with pytest.raises(TaskCancelled, match="was cancelled: enough"):
+            await result.get(timeout=PATIENCE)
+        assert time.monotonic() - began < AT_ONCE
+        assert answer is (Cancellation.ASKED if sees_all(any_app) else Cancellation.CANCELLED)
+        assert await result.status() is Status.CANCELLED
+        await until_empty(any_app)
+        assert list(await any_app.dead.list("default")) == []
+    assert seen == ["runs", "cancelled: enough", "cleaned up"]
+
+
+async def test_what_has_ended_or_is_unknown_stays_as_it_is(any_app: App) -> None:
+    @any_app.task
+    async def work(n: int) -> int:
+        if n < 0:
+            raise ValueError(n)
+        return n
+
+    async with any_app, any_app.worker():
+        done, failed = await work.enqueue(1), await work.enqueue(-1)
+        assert await done.get(timeout=PATIENCE) == 1
+        with pytest.raises(TaskFailed):
+            await failed.get(timeout=PATIENCE)
+        assert await done.cancel() is await failed.cancel() is Cancellation.ENDED
+        assert await any_app.result(done.id).get(timeout=PATIENCE) == 1
+        if sees_all(any_app):
+            id = new_id()
+            assert await any_app.cancel(id) == {id: Cancellation.UNKNOWN}
+            assert await (await work.options(id=id).enqueue(2)).get(timeout=PATIENCE) == 2
+
+
+async def test_who_returns_in_time_has_succeeded_whatever_was_asked(any_app: App) -> None:
+    runs: list[int] = []
+
+    @any_app.task
+    async def stubborn() -> str:
+        runs.append(1)
+        with suppress(asyncio.CancelledError):
+            await anyio.sleep_forever()
+        return "done all the same"
+
+    async with any_app, any_app.worker():
+        result = await stubborn.enqueue()
+        await until(lambda: bool(runs))
+        answer = await result.cancel()
+        assert await result.get(timeout=PATIENCE) == "done all the same"
+        # Where nobody can say that it runs, its end is waited for.
+        assert answer is (Cancellation.ASKED if sees_all(any_app) else Cancellation.ENDED)
+
+
+@pytest.mark.parametrize("how", ["fail", "retry", "later"])
+async def test_what_fails_while_it_is_cancelled_is_cancelled_and_not_tried_again(
+    any_app: App, how: str
+) -> None:
+    runs: list[int] = []
+
+    @any_app.task(retry=Retry(5, base=0))
+    async def work() -> None:
+        runs.append(1)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            match how:
+                case "fail":
+                    raise ValueError("in the midst")
+                case "later":
+                    raise RetryLater(0)
+                case _:
+                    raise KeyError("in the midst")
+
+    async with any_app, any_app.worker():
+        result = await work.enqueue()
+        await until(lambda: bool(runs))
+        await result.cancel("enough")
+        with pytest.raises(TaskCancelled, match="enough"):
+            await result.get(timeout=PATIENCE)
+        await until_empty(any_app)
+    assert runs == [1]
+
+
+async def test_what_is_to_be_tried_again_in_an_hour_ends_now(any_app: App) -> None:
+    runs: list[int] = []
+
+    @any_app.task(retry=Retry(1, base=3600, jitter=False, ceiling=3600))
+    async def work() -> None:
+        runs.append(1)
+        raise ValueError("not today")
+
+    async with any_app, any_app.worker():
+        result = await work.enqueue()
+        await until(lambda: bool(runs))
+        if sees_all(any_app):
+            await until_status(result, Status.SCHEDULED)
+        else:
+            await anyio.sleep(0.3)
+        began = time.monotonic()
+        assert await result.cancel("enough") is Cancellation.CANCELLED
+        with pytest.raises(TaskCancelled) as caught:
+            await result.get(timeout=PATIENCE)
+        assert time.monotonic() - began < AT_ONCE
+        assert caught.value.last_error == "ValueError: not today"
+    assert runs == [1]
+
+
+async def test_a_retry_that_is_given_back_as_its_mark_comes_ends_now(app: App) -> None:
+    """A thousand times, at all moments."""
+    count = 200
+
+    @app.task(retry=Retry(1, base=3600, jitter=False, ceiling=3600))
+    async def work(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        raise ValueError("not today")
+
+    async with app, app.worker(concurrency=count):
+        results = [await work.enqueue(n * 0.0005) for n in range(count)]
+        await asyncio.sleep(count * 0.0002)
+        answers = await app.cancel(results, "enough")
+        for result in results:
+            with pytest.raises(TaskCancelled, match="enough"):
+                await result.get(timeout=PATIENCE)
+    assert set(answers.values()) <= {Cancellation.CANCELLED, Cancellation.ASKED}
+
+
+async def test_a_function_in_a_thread_looks_now_and_then(any_app: App) -> None:
+    seen: list[str] = []
+
+    @any_app.task
+    def by_checkpoint(ctx: Context) -> None:
+        seen.append("runs")
+        try:
+            while True:
+                time.sleep(0.005)
+                ctx.checkpoint()
+        finally:
+            seen.append("cleaned up")
+
+    @any_app.task
+    def by_looking(ctx: Context) -> str:
+        seen.append("runs")
+        while not ctx.cancelled:
+            time.sleep(0.005)
+        return "half of it"
+
+    async with any_app, any_app.worker():
+        result = await by_checkpoint.enqueue()
+        await until(lambda: bool(seen))
+        await result.cancel("enough")
+        with pytest.raises(TaskCancelled, match="enough"):
+            await result.get(timeout=PATIENCE)
+        await until(lambda: seen == ["runs", "cleaned up"])
+        looking = await by_looking.enqueue()
+        await until(lambda: len(seen) == 3)
+        await looking.cancel()
+        assert await looking.get(timeout=PATIENCE) == "half of it"
+
+
+async def test_a_second_cancellation_does_not_disturb_what_cleans_up(any_app: App) -> None:
+    seen: list[str] = []
+
+    @any_app.task
+    async def work() -> None:
+        seen.append("runs")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await asyncio.sleep(0.2)
+            seen.append("cleaned up")
+
+    async with any_app, any_app.worker():
+        result = await work.enqueue()
+        await until(lambda: bool(seen))
+        for _ in range(3):
+            await result.cancel("enough")
+        with pytest.raises(TaskCancelled):
+            await result.get(timeout=PATIENCE)
+        await until(lambda: len(seen) == 2)
+    assert seen == ["runs", "cleaned up"]
+
+
+@pytest.mark.parametrize("times", [1, 100])
+async def test_who_ignores_it_is_cancelled_once_more_and_then_left_behind(
+    times: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = new_app(grace=1.0, cancel_grace=0.1, max_stuck=3)
+    runs: list[int] = []
+    let_go = asyncio.Event()
+
+    async def stand_here_for_ever() -> None:
+        for _ in range(times):
+            with suppress(asyncio.CancelledError):
+                await let_go.wait()
+        await let_go.wait()
+
+    @app.task
+    async def stubborn() -> str:
+        runs.append(1)
+        await stand_here_for_ever()
+        return "nobody wants to know"
+
+    @app.task
+    async def next_one() -> str:
+        return "has a slot"
+
+    async with app:
+        async with app.worker(concurrency=1):
+            try:
+                result = await stubborn.enqueue()
+                await until(lambda: bool(runs))
+                assert await result.cancel("enough") is Cancellation.ASKED
+                with pytest.raises(TaskCancelled, match="enough"):
+                    await result.get(timeout=PATIENCE)
+                assert await (await next_one.enqueue()).get(timeout=PATIENCE) == "has a slot"
+                assert ("is left behind" in caplog.text) is (times > 1)
+                assert ("stand_here_for_ever" in caplog.text) is (times > 1)
+            finally:
+                let_go.set()
+            await asyncio.sleep(0.05)
+        with pytest.raises(TaskCancelled):
+            await app.result(result.id).get(timeout=PATIENCE)
+    assert "please report" not in caplog.text
+
+
+async def test_whatever_is_described_and_was_sent_until_now_is_cancelled(any_app: App) -> None:
+    ran: list[str] = []
+
+    @any_app.task(name=f"mail-{new_id()}", queue="mail")
+    async def mail(tenant: str) -> None:
+        ran.append(f"mail {tenant}")
+
+    @any_app.task(name=f"bill-{new_id()}", queue="bills")
+    async def bill(tenant: str) -> None:
+        ran.append(f"bill {tenant}")
+
+    def of(tenant: str) -> dict[str, str]:
+        return {"tenant": tenant, "more": "of it"}
+
+    async with any_app:
+        cancelled = [await mail.options(headers=of(tenant)).enqueue(tenant) for tenant in "ab"]
+        kept = [await bill.options(headers=of(tenant)).enqueue(tenant) for tenant in "ab"]
+        assert await any_app.cancel(task=mail, reason="no mail") == {}
+        assert await any_app.cancel(queue="bills", headers={"tenant": "b"}, reason="no b") == {}
+        await anyio.sleep(0.01)
+        async with any_app.worker():
+            for result in (*cancelled, kept[1]):
+                with pytest.raises(TaskCancelled, match="no "):
+                    await result.get(timeout=PATIENCE)
+            await kept[0].get(timeout=PATIENCE)
+            await (await mail.options(headers=of("b")).enqueue("b")).get(timeout=PATIENCE)
+    assert ran == ["bill a", "mail b"]
+
+
+async def test_what_is_described_and_runs_is_cancelled_as_well(app: App) -> None:
+    begun: list[str] = []
+
+    @app.task
+    async def wait(tenant: str) -> str:
+        begun.append(tenant)
+        await asyncio.sleep(0.5 if tenant == "b" else PATIENCE)
+        return tenant
+
+    async with app, app.worker():
+        results = [await wait.options(headers={"t": t}).enqueue(t) for t in "ab"]
+        await until(lambda: len(begun) == 2)
+        await app.cancel(task=wait.name, headers={"t": "a"})
+        with pytest.raises(TaskCancelled):
+            await results[0].get(timeout=PATIENCE)
+        assert await results[1].get(timeout=PATIENCE) == "b"
+
+
+async def test_another_client_may_cancel_and_another_may_wait(any_app: App) -> None:
+    """Nobody has to be the one who sent it."""
+    other = App(any_app.url.reveal(), backend=any_app.backend_url.reveal())
+    ran: list[int] = []
+
+    @any_app.task
+    async def work() -> None:
+        ran.append(1)
+
+    async with any_app, other:
+        result = await work.options(delay=DAY).enqueue()
+        waiting = asyncio.ensure_future(result.get(timeout=PATIENCE))
+        await anyio.sleep(0.1)
+        began = time.monotonic()
+        assert await other.cancel(result.id, "by another") == {result.id: Cancellation.CANCELLED}
+        with pytest.raises(TaskCancelled, match="by another"):
+            await other.result(result.id).get(timeout=PATIENCE)
+        with pytest.raises(TaskCancelled, match="by another"):
+            await waiting
+        if sees_all(any_app):  # else it is read again every five seconds
+            assert time.monotonic() - began < AT_ONCE
+    assert ran == []
+
+
+async def test_what_is_sent_again_from_the_dead_letters_runs(any_app: App) -> None:
+    runs: list[int] = []
+
+    @any_app.task
+    async def fail_once() -> int:
+        runs.append(1)
+        if len(runs) == 1:
+            raise ValueError
+        return len(runs)
+
+    async with any_app, any_app.worker():
+        result = await fail_once.enqueue()
+        with pytest.raises(TaskFailed):
+            await result.get(timeout=PATIENCE)
+        letters: Sequence[object] = ()
+        while not letters:
+            letters = await any_app.dead.list("default")
+        await any_app.cancel(task=fail_once)
+        assert list(await any_app.dead.replay("default", [result.id])) == [result.id]
+        assert await any_app.result(result.id).get(timeout=PATIENCE) == 2
+
+
+async def test_many_are_cancelled_at_once(any_app: App) -> None:
+    count = 3 * MOST_IDS + 7
+    ran: list[int] = []
+
+    @any_app.task(name=f"many-{new_id()}", queue="many")
+    async def work(n: int) -> None:
+        ran.append(n)
+
+    @any_app.task(queue="many")
+    async def last() -> None: ...
+
+    async with any_app:
+        results = await any_app.enqueue_many(work.s(n) for n in range(count))
+        answers = await any_app.cancel(results, "all of it")
+        assert len(answers) == count
+        assert set(answers.values()) == {Cancellation.CANCELLED}
+        async with any_app.worker():
+            await (await last.enqueue()).get(timeout=PATIENCE)
+            await until_empty(any_app, "many")
+    assert ran == []
+
+
+async def test_a_part_that_was_cancelled_fails_its_workflow_where_it_waits(app: App) -> None:
+    """What follows from its end is derived by the worker that meets it."""
+    from asyncq.language.effects import Hold, Send
+    from asyncq.language.message import End
+
+    ran: list[str] = []
+
+    @app.task
+    async def part() -> None:
+        ran.append("part")
+
+    @app.task
+    async def on_failure() -> None:
+        ran.append("on failure")
+
+    async with app:
+        ledger = app.client.backend.offers.ledger
+        assert ledger is not None
+        latch, id = f"latch-{new_id()}", new_id()
+        sends = tuple(app.client.follow_up(on_failure.s(), new_id()))
+        await ledger.apply([Hold(latch, (id,), (), sends)], new_id())
+        [send] = app.client.follow_up(part.s(), id, (End(latch, id),))
+        assert isinstance(send, Send)
+        for future in app.client.send([send]):
+            await future
+        assert await app.cancel(id, "no") == {id: Cancellation.CANCELLED}
+        async with app.worker():
+            await until(lambda: bool(ran))
+    assert ran == ["on failure"]
+
+
+async def test_marks_end(app: App) -> None:
+    app = App(f"memory://{new_id()}", config=Config(keep_dead_letters=60.0))
+    ran: list[int] = []
+
+    @app.task
+    async def work(n: int) -> None:
+        ran.append(n)
+
+    async with testing.run(app) as run:
+        await app.cancel(task=work)
+        registry = app.client.backend.offers.registry
+        assert registry is not None
+        assert len((await registry.list("cancel")).entries) == 1
+        await run.advance(61)
+        assert len((await registry.list("cancel")).entries) == 0
+        await work.enqueue(1)
+        await run.until_idle()
+    assert ran == [1]
+
+
+async def test_no_cancellation_is_left_on_a_worker_s_tasks(app: App) -> None:
+    """A cancelled coroutine's slot is used again by what knows nothing of it."""
+    begun: list[int] = []
+    counts: list[int] = []
+
+    @app.task
+    async def wait() -> None:
+        begun.append(1)
+        await anyio.sleep_forever()
+
+    @app.task
+    async def count() -> None:
+        task = asyncio.current_task()
+        counts.append(-1 if task is None else task.cancelling())
+
+    async with app, app.worker(concurrency=2) as worker:
+        for _ in range(20):
+            result = await wait.enqueue()
+            await until(lambda: bool(begun))
+            begun.clear()
+            await result.cancel()
+            with pytest.raises(TaskCancelled):
+                await result.get(timeout=PATIENCE)
+            await (await count.enqueue()).get(timeout=PATIENCE)
+        await until(lambda: not worker.running)
+        assert worker.slots.free == 2
+    assert counts == [0] * 20
+
+
+@pytest.mark.parametrize("scheme", ["null", "rpc"])
+async def test_a_backend_without_marks_says_so(scheme: str, request: pytest.FixtureRequest) -> None:
+    if scheme == "rpc":
+        app = App(request.getfixturevalue("rabbitmq_url"))
+    else:
+        app = App(f"memory://{new_id()}", backend="null://")
+
+    @app.task
+    async def work() -> None: ...
+
+    async with app:
+        result = await work.enqueue()
+        with pytest.raises(ConfigurationError, match=r"keeps no marks: give the app one that does"):
+            await result.cancel()
+
+
+async def test_what_makes_no_sense_is_refused(app: App) -> None:
+    @app.task
+    async def work() -> None: ...
+
+    async with app:
+        result = await work.options(delay=DAY).enqueue()
+        with pytest.raises(InvalidValue, match="either results or ids"):
+            await app.cancel()
+        with pytest.raises(InvalidValue, match="either results or ids"):
+            await app.cancel(result, task=work)
+        with pytest.raises(InvalidValue, match="a reason is a text"):
+            await result.cancel(5)  # type: ignore[arg-type]
+        with pytest.raises(InvalidValue, match="an id is"):
+            await app.cancel([5])  # type: ignore[list-item]
+        with pytest.raises(TypeError, match="header"):
+            await app.cancel(headers={"a": object()})
+        assert await app.cancel([]) == {}
+        with app.sync() as client:
+            sent = await asyncio.to_thread(client.enqueue, work.options(delay=DAY).s())
+            assert await asyncio.to_thread(sent.cancel, "no") is asyncq.Cancellation.CANCELLED
+
+
+async def test_what_was_asked_to_end_is_told_in_the_log(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    @app.task
+    async def work() -> None: ...
+
+    async with app:
+        result = await work.enqueue()
+        await app.cancel(task=work, reason="not today")
+        async with app.worker():
+            with pytest.raises(TaskCancelled):
+                await result.get(timeout=PATIENCE)
+    assert f"[{result.id}] was cancelled in attempt 1: not today" in caplog.text
+    assert "1 task: 0 succeeded, 1 cancelled" in caplog.text
