@@ -82,7 +82,9 @@ class Entries:
                     if self._outage.error is not None:
                         self._outage.end()
                     await self._follow(ear)
-            except (BackendUnavailable, BackendError, ConfigurationError) as error:
+            # A component that must survive, whatever a driver raises here: until it can be read
+            # again, its reader knows that he does not know.
+            except Exception as error:  # noqa: BLE001
                 self._current.clear()
                 self._became(False)
                 await anyio.sleep(self._outage.fail(error))

@@ -23,13 +23,7 @@ import anyio
 import msgspec
 
 from asyncq.client.entries import Entries
-from asyncq.errors import (
-    BackendError,
-    BackendUnavailable,
-    ConfigurationError,
-    NewerVersion,
-    Undecodable,
-)
+from asyncq.errors import NewerVersion, Undecodable
 from asyncq.language.effects import KEEP_EFFECTS
 from asyncq.language.envelope import Envelope
 from asyncq.language.marks import KIND, Mark, read_mark
@@ -44,16 +38,22 @@ from asyncq.worker.pool import LAST_TIMEOUT, Slots
 
 log = get_logger(__name__)
 
-MOST_GIVEN_BACK = 10_000  # messages that were given back for later and are remembered
+MOST_GIVEN_BACK = 1000  # messages that were given back for later and are remembered
 MOST_FRAMES = 20  # of the stack of what is left behind
 
 
 class _Marked(msgspec.Struct, frozen=True, eq=False):
-    """A mark as it is kept in mind: of its ids the hashes alone, which take a tenth of the room."""
+    """A mark as it is kept in mind: of its ids the hashes alone, which take less room."""
 
     mark: Mark
     ends: float
     hashes: "array[int] | None"
+
+    @classmethod
+    def of(cls, mark: Mark, ends: float | None) -> "_Marked":
+        hashes = None if mark.ids is None else array("q", map(hash, mark.ids))
+        lean = mark if hashes is None else msgspec.structs.replace(mark, ids=())
+        return cls(lean, math.inf if ends is None else ends, hashes)
 
 
 class Cancellations:
@@ -77,7 +77,7 @@ class Cancellations:
         self._now = now
         self._grace = grace
         self._marks: dict[str, _Marked] = {}
-        self._hashes: set[int] = set()  # of all ids
+        self._named: dict[int, tuple[_Marked, ...]] = {}  # by the hashes of ids
         self._others: Sequence[_Marked] = ()  # that name no ids
         self._next_end = math.inf  # Unix seconds, of the first that ends
         self._asked: WeakKeyDictionary[asyncio.Task[Any], Mark] = WeakKeyDictionary()
@@ -141,7 +141,15 @@ class Cancellations:
     def given_back(self, message: Message) -> None:
         """It is to run again later, and its mark may be on its way to us."""
         if self._entries is not None:
-            self._given_back.append(message)
+            header = message.header
+            lean = Header(
+                id=header.id,
+                queue=header.queue,
+                reply_to=header.reply_to,
+                sent_at=header.sent_at,
+                headers=header.headers,
+            )
+            self._given_back.append(Message(lean, message.task, attempt=message.attempt))
 
     def _became(self, is_current: bool) -> None:
         self.is_alert = bool(self._marks) or not is_current
@@ -150,10 +158,7 @@ class Cancellations:
         before = self._marks.pop(name, None)
         mark = None if entry is None else read_mark(entry.data)
         if entry is not None and mark is not None:
-            ends = math.inf if entry.ends is None else entry.ends
-            hashes = None if mark.ids is None else array("q", map(hash, mark.ids))
-            lean = mark if hashes is None else msgspec.structs.replace(mark, ids=())
-            marked = self._marks[name] = _Marked(lean, ends, hashes)
+            marked = self._marks[name] = _Marked.of(mark, entry.ends)
             self.is_alert = True
             if before is None:
                 self._add(marked)
@@ -166,7 +171,10 @@ class Cancellations:
         if marked.hashes is None:
             self._others = (*self._others, marked)
         else:
-            self._hashes.update(marked.hashes)
+            alone = (marked,)  # one object for all its ids
+            for key in marked.hashes:
+                before = self._named.get(key)
+                self._named[key] = alone if before is None else (*before, marked)
         self._next_end = min(self._next_end, marked.ends)
 
     def _forget_ended(self) -> None:
@@ -175,33 +183,29 @@ class Cancellations:
         self._sort()
 
     def _sort(self) -> None:
-        self._hashes, self._others, self._next_end = set(), (), math.inf
+        self._named, self._others, self._next_end = {}, (), math.inf
         for marked in self._marks.values():
             self._add(marked)
         self._became(self._entries is not None and self._entries.is_current)
 
     def _find(self, header: Header, task: str) -> Mark | None:
-        found: list[Mark] = []
-        key = hash(header.id)
-        if key in self._hashes:
-            found += [
-                each.mark
-                for each in self._marks.values()
-                if each.hashes is not None and key in each.hashes and each.mark.fits(header)
-            ]
+        named = self._named.get(hash(header.id), ())
+        found = [each.mark for each in named if each.mark.fits(header)]
         found += [each.mark for each in self._others if each.mark.describes(header, task)]
         spared = max((mark.at for mark in found if mark.spares), default=-math.inf)
         return next((mark for mark in found if not mark.spares and mark.at > spared), None)
 
     def _apply(self, mark: Mark) -> None:
-        """Cancel what runs and is meant."""
+        """Cancel what runs and is meant, and what was given back just before."""
+        named = None if mark.ids is None else frozenset(mark.ids)
         for pool in tuple(self._slots.pools):
             for task, delivery in tuple(pool.running.items()):
-                if self._is_of(mark, delivery.envelope):
+                envelope = delivery.envelope
+                if (named is None or envelope.id in named) and self._is_of(mark, envelope):
                     self._cancel(task, delivery, mark)
-
         for message in self._given_back:
-            if mark.describes(message.header, message.task):
+            header = message.header
+            if (named is None or header.id in named) and mark.describes(header, message.task):
                 self._to_record.append(self._end_of(message, mark))
         if self._to_record:
             self._news.set()
@@ -228,7 +232,8 @@ class Cancellations:
             batch = self._to_record[:MAX_BATCH]
             try:
                 await self._backend.store_records(batch)
-            except (BackendUnavailable, BackendError, ConfigurationError) as error:
+            # A component that must survive. They have marks, and end when they are taken again.
+            except Exception as error:  # noqa: BLE001
                 await anyio.sleep(outage.fail(error))
                 continue
             outage.end()
@@ -237,7 +242,8 @@ class Cancellations:
                 self._news.clear()
 
     def _is_of(self, mark: Mark, envelope: Envelope) -> bool:
-        if not mark.fits(envelope) or (mark.ids is not None and envelope.id not in mark.ids):
+        """Whether this is meant, as far as more is said than its id."""
+        if not mark.fits(envelope):
             return False
         try:
             return mark.task is None or self._decode(envelope).task == mark.task

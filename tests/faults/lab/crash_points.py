@@ -75,6 +75,12 @@ LATCHES = {  # only where something arrives at a latch
     "released": Point("after", (f"{WORKER}.latches:Latches.release",)),
     "going-on": Point("before", (f"{WORKER}.followups:FollowUps._applied",)),
 }
+CANCELLING = {  # only where something is cancelled
+    "mark-heard": Point("before", (f"{WORKER}.cancellations:Cancellations._apply",)),
+    "asked-to-end": Point("after", (f"{WORKER}.cancellations:Cancellations._cancel",)),
+    "mark-found": Point("after", (f"{WORKER}.cancellations:Cancellations.mark_of",)),
+    "cancelled": Point("after", (f"{WORKER}.executor:Executor._cancelled",)),
+}
 SWEEPING = ("sweeping", "swept")  # only where workers look for those that are gone
 # In this order, with nobody else there: the second is to recover what the first has left.
 ALONE = ("run-begun", "swept")
@@ -82,7 +88,7 @@ ALONE = ("run-begun", "swept")
 
 def set_death(name: str, app: App) -> None:
     """Die at this point; ``app`` is connected."""
-    point = (POINTS | APART | FOLLOWING | LATCHES)[name]
+    point = (POINTS | APART | FOLLOWING | LATCHES | CANCELLING)[name]
     die = _death(1 if name in {LEAVING, "swept"} else MET)
     if point.role == "broker":
         _wrap_all(app.client.broker, point, die)
