@@ -39,7 +39,7 @@ class Entries:
         """Told when what was told is all there is, and when it may not be any more."""
         self._versions: dict[str, int] = {}  # of what was told
         self._seen = 0  # the number of the last change
-        self._outage = Outage(f"{about} cannot be read", f"{about} can be read again")
+        self._outage = Outage(f"hearing of {about} is interrupted", f"hearing of {about} goes on")
         self._current = asyncio.Event()
         self._reading = anyio.Lock()
         self._begun = self._done = 0  # readings that somebody asked for

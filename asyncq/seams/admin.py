@@ -89,7 +89,7 @@ class MessageFinder(Protocol):
         ...
 
     async def envelopes(self, ids: Sequence[str]) -> Sequence[Envelope | None]:
-        """What each of these is, as it lies here, wherever that is; None if not here."""
+        """What each of these is, that waits or is in flight; None if it does neither here."""
         ...
 
     async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:

@@ -85,6 +85,8 @@ async def test_what_a_newer_worker_may_know_is_given_back_for_a_while(
 
         with pytest.raises(TaskFailed) as failure:
             await app.result(id).get(timeout=60)
+        # The outcome comes first where these are two stores.
+        await bench.until_audit(lambda audit: len(audit.dead) == 1, "it is a dead letter")
         [letter] = await bench.dead_letters(app)
         findings = await bench.audit_all(dead=1)
     report(findings)

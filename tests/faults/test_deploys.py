@@ -23,7 +23,7 @@ EACH = 20  # of each kind
 OLD = scaled(3, 16)  # workers
 CHORDS = scaled(5, 50)
 PROMPT = 40.0  # seconds; later an audit of the latches mends what was forgotten
-LATER_FIELDS = [1, None, None, None, [], {"since": "later"}, ["and", "more"]]
+LATER_FIELDS = [1, None, None, None, [], None, {"since": "later"}, ["and", "more"]]
 
 
 def bodies(*head: object) -> list[bytes]:

@@ -105,15 +105,14 @@ class MemoryQueue:
         return Status.FAILED if message_id in self._dead else None
 
     def entry(self, message_id: str) -> Entry | None:
-        """Of this id, wherever it is."""
+        """Of this id, if it waits or is in flight."""
         for place in (*self._in_order, self._delayed):
             if message_id in place:
                 return place[message_id]
         for holder in self._holders.values():
             if message_id in holder.in_flight:
                 return holder.in_flight[message_id][1]
-        dead = self._dead.get(message_id)
-        return None if dead is None else dead.entry
+        return None
 
     def depth(self, now: float) -> Depth:
         self._move_due(now)

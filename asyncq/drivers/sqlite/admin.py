@@ -78,7 +78,9 @@ def find(connection: sqlite3.Connection, ids: Sequence[str], now: float) -> dict
 
 def envelopes(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Envelope]:
     rows = connection.execute(
-        "SELECT id, queue, envelope FROM messages WHERE id IN (SELECT value FROM json_each(?))",
+        "SELECT m.id, m.queue, m.envelope FROM messages m"
+        " WHERE m.id IN (SELECT value FROM json_each(?))"
+        " AND NOT EXISTS (SELECT 1 FROM dead d WHERE d.seq = m.seq)",
         (as_json(ids),),
     )
     return {message_id: unpack(packed, message_id, queue) for message_id, queue, packed in rows}

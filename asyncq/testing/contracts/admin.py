@@ -98,7 +98,7 @@ class AdminContract(DriverFixtures):
             None,
             None,
         ]
-        assert list(looked_at) == [ready, delayed, in_flight, dead, None, None]
+        assert list(looked_at) == [ready, delayed, in_flight, None, None, None]
 
     async def test_a_suspect_is_found_in_the_queue(self, broker: FullBroker) -> None:
         sent = envelopes(2)
