@@ -1,11 +1,13 @@
 """The work itself, the same for every contender: next to none."""
 
 import asyncio
+from time import monotonic
 
 from benchmarks import ticks
 
 DONE = 1  # what every task returns: a result that can be told from none
 NAP = 1.0  # seconds
+FOR_EVER = 3600.0  # seconds
 
 
 async def noop() -> int:
@@ -20,6 +22,15 @@ async def sleeper() -> int:
     await asyncio.sleep(NAP)
     ticks.ended()
     return DONE
+
+
+async def listener() -> float:
+    """Wait to be cancelled; return when that was, by the clock that all processes have."""
+    try:
+        await asyncio.sleep(FOR_EVER)
+    except asyncio.CancelledError:
+        return monotonic()
+    return FOR_EVER
 
 
 def blocking_noop() -> int:

@@ -8,13 +8,14 @@ moment to tell of what they run, and then the outcome is written here as well.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
 
 from asyncq.client.operate import Operator
 from asyncq.client.values.encoding import encode
-from asyncq.errors import ConfigurationError, InvalidValue, NewerVersion, Undecodable
+from asyncq.errors import BackendError, ConfigurationError, InvalidValue, NewerVersion, Undecodable
 from asyncq.language.effects import KEEP_EFFECTS
 from asyncq.language.envelope import Envelope
 from asyncq.language.marks import KIND, MOST_IDS, Cancellation, Mark, write_mark
@@ -28,6 +29,7 @@ from asyncq.language.message import (
 )
 from asyncq.language.record import Record
 from asyncq.seams.backend import Backend
+from asyncq.seams.feeds import WRITTEN_FOR_OTHERS
 from asyncq.seams.registry import Registry
 
 WITHIN = 0.3  # seconds in which the worker that runs it says so, where a broker cannot
@@ -56,6 +58,11 @@ class Canceller:
         self._now = now
         self._keep = max(keep, KEEP_EFFECTS)  # seconds, of outcomes
         self._keep_marks = keep_marks
+
+    @property
+    def writes_for_others(self) -> bool:
+        """Whether it may write outcomes of which it does not know who waits for them."""
+        return not self._operator.sees_all and self._backend.offers.registry is not None
 
     async def cancel(self, ids: Sequence[str], reason: str) -> dict[str, Cancellation]:
         """Cancel these; says for each what became of it.
@@ -157,6 +164,9 @@ class Canceller:
         ]
         answers = dict.fromkeys(ids, Cancellation.CANCELLED)
         stood = await self._backend.store_records(records)
+        if self.writes_for_others:
+            with suppress(BackendError, ConfigurationError):  # who waits reads it a little later
+                await self._backend.push(WRITTEN_FOR_OTHERS, records)
         return answers | {record.id: _answer(record) for record in stood}
 
     def _record(self, id: str, envelope: Envelope | None, reason: str) -> Record:

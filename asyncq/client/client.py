@@ -172,6 +172,8 @@ class Client:
                             group.start_soon(publisher.run)
                         group.start_soon(self.waiters.listen)
                         group.start_soon(self.waiters.read)
+                        if self.canceller.writes_for_others:
+                            group.start_soon(self.waiters.hear_of_others)
                         if self.backend.offers.keeps_nothing:
                             await self.waiters.listen_at_once()
                         ready.set_result(None)

@@ -30,7 +30,7 @@ from asyncq.language.record import Record
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
 from asyncq.seams.backend import Backend
-from asyncq.seams.feeds import replies_to
+from asyncq.seams.feeds import WRITTEN_FOR_OTHERS, replies_to
 
 log = get_logger(__name__)
 
@@ -232,6 +232,23 @@ class Waiters:
                 if isinstance(error, ConfigurationError) and self._told_once:
                     self._refuse_all(error)
                 await anyio.sleep(self._silence.fail(error))
+
+    async def hear_of_others(self) -> None:
+        """As `listen`, of outcomes that are sent to nobody: where brokers cannot say what they
+        have, who cancels a message does not know who waits for it."""
+        await self._wanted.wait()
+        outage = Outage(
+            "hearing of what others cancel is interrupted", "hearing of what others cancel goes on"
+        )
+        while True:
+            try:
+                async with self._backend.subscribe(WRITTEN_FOR_OTHERS) as ends:
+                    outage.end()
+                    while True:
+                        self.look(*[record.id for record in await ends.receive()])
+            # A component that must survive, as `listen`; without it all is read every few seconds.
+            except Exception as error:  # noqa: BLE001
+                await anyio.sleep(outage.fail(error))
 
     async def read(self) -> None:
         """Read what must be read, until cancelled."""

@@ -50,6 +50,10 @@ def replies_to(address: str) -> Feed[Record]:
     return Feed(REPLY, address, RECORDS)
 
 
+WRITTEN_FOR_OTHERS = Feed("ends", "written-for-others", RECORDS)
+"""Outcomes that somebody has stored who did not have the message, and knows no ``reply_to``."""
+
+
 def feed_of_blobs(kind: str, key: str) -> Feed[bytes]:
     """A feed whose items are bytes."""
     return Feed(kind, key, BLOBS)

@@ -20,6 +20,7 @@ READERS = 100  # results asked for at a time
 
 app = asyncq.App(STORE_URL, backend=RESULTS_URL)
 _task = app.task(keep_result=float(RESULT_TTL))
+LISTENER = _task(tasks.listener)
 TASKS = {"noop": _task(tasks.noop), "sleeper": _task(tasks.sleeper)}
 
 
