@@ -144,3 +144,37 @@ def test_a_tasks_retry_may_be_a_number_or_yes_or_no(given: Any, policy: Retry | 
 def test_what_is_no_policy_is_refused(given: Any) -> None:
     with pytest.raises(InvalidValue, match=r"retry is Retry\(...\), how many times"):
         as_retry(given)
+
+
+def test_no_arithmetic_of_pauses_goes_astray() -> None:
+    for factor in (1, 1.5, 2, 10, 1e300):
+        for base in (0, 1e-9, 1, 1e9):
+            policy = Retry(times=1_000_000, base=base, factor=factor, ceiling=3600)
+            for attempt in (1, 2, 10, 100, 1_100, 65_536, 1_000_000):
+                assert 0 <= policy.pause(attempt, lambda: 0.999_999) <= 3600
+                assert policy.pause(attempt, lambda: 0.0) == 0
+    drawn = [Retry(base=60, factor=1).pause(1) for _ in range(20_000)]
+    assert 29 < sum(drawn) / len(drawn) < 31  # full jitter: half of it on the average
+
+
+def test_times_are_three_unless_time_decides() -> None:
+    assert Retry().most == 4
+    assert Retry(for_seconds=60).most > 1_000_000
+    assert Retry(2, for_seconds=60).most == 3
+    assert Retry(for_seconds=timedelta(minutes=1)).for_seconds == 60
+    assert Retry(for_seconds=None).most == 4
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ({"not_on": "text"}, "Retry's not_on is a class of exceptions"),
+        ({"not_on": [5]}, "Retry's not_on is a class of exceptions"),
+        ({"when": 5}, "Retry's when is a function that takes the exception"),
+        ({"for_seconds": -1}, "Retry's for_seconds is a number of seconds"),
+        ({"times": -1}, "Retry's times"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_says_so(policy: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidValue, match=told):
+        Retry(**policy)
