@@ -25,7 +25,7 @@ from asyncq.client.result import Result
 from asyncq.client.routing import DEFAULT_BROKER, Router, Routes
 from asyncq.client.shared import check_aliases, check_free, shared_tasks, working_for
 from asyncq.client.sync import SyncClient
-from asyncq.client.task import Task, TaskDecorator, TaskOptions, check_id, make_task
+from asyncq.client.task import Task, TaskDecorator, TaskOptions, make_task
 from asyncq.clock import Clock, SystemClock
 from asyncq.codecs.native import NativeCodec
 from asyncq.config import DEFAULTS, Config, Url, broker_urls
@@ -226,8 +226,8 @@ class App:
         headers: dict[str, Any] | None = None,
     ) -> dict[str, Cancellation]:
         """Cancel many, as `Result.cancel` does one: by their results or ids, and say what became of
-        each; or all that were sent until now to this task, or this queue, or with these headers
-        (and are all of what is given).
+        each; or all that were sent until now to this task (also by its aliases), or this queue, or
+        with these headers (and are all of what is given).
 
         What is described and not named ends when a worker comes to it, and is not counted: nothing
         is searched for. Marks are kept for as long as dead letters (`Config.keep_dead_letters`).
@@ -236,20 +236,9 @@ class App:
             InvalidValue: nothing is named nor described, or both.
             ConfigurationError, BackendUnavailable, BrokerUnavailable: as `Result.cancel`.
         """
-        described = task is not None or queue is not None or bool(headers)
-        if (messages is None) is not described:
-            allowed = "either results or ids, or a task, a queue or headers to go by"
-            raise InvalidValue("what is cancelled", messages, allowed)
-        if messages is None:
-            name = task.name if isinstance(task, Task) else task
-            await self.client.cancel_all(reason, task=name, queue=queue, headers=headers)
-            return {}
-        if isinstance(messages, Result | str):
-            messages = [messages]
-        ids = [each.id if isinstance(each, Result) else each for each in messages]
-        for id in ids:
-            check_id(id)
-        return await self.client.cancel(list(dict.fromkeys(ids)), reason)
+        return await self.client.cancel_any(
+            messages, reason, task=task, queue=queue, headers=headers
+        )
 
     @property
     def is_connected(self) -> bool:

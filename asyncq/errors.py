@@ -17,7 +17,7 @@ AsyncqError
 ├── BadArguments                what a message brings does not fit its task; a TypeError too
 ├── TimeLimitExceeded           an attempt took longer than its time_limit; a TimeoutError too
 ├── SoftTimeLimitExceeded       ... than its soft_time_limit; raised inside of it, once; a
-│                               TimeoutError and a CancelledError too
+│                               CancelledError too
 ├── Undecodable                 bytes that are no message
 │   └── NewerVersion            ... that this version can read
 └── TaskError                   how a task ended, raised where its result is awaited
@@ -175,8 +175,11 @@ class TimeLimitExceeded(AsyncqError, TimeoutError):
     the time-out of a wait: what ``result.get(timeout=5)`` raises for it is `TaskFailed`.
     """
 
+    def __init__(self, message: str = "the time limit is over") -> None:
+        super().__init__(message)  # a thread raises the class, without words
 
-class SoftTimeLimitExceeded(AsyncqError, TimeoutError, CancelledError):
+
+class SoftTimeLimitExceeded(AsyncqError, CancelledError):
     """The attempt took longer than its ``soft_time_limit``.
 
     Raised inside of the task, once, where it waits (a plain function: at its next line of Python),
@@ -184,8 +187,12 @@ class SoftTimeLimitExceeded(AsyncqError, TimeoutError, CancelledError):
     failure like any other.
 
     A `CancelledError` as well as an `Exception`: libraries expect nothing else to be raised where
-    they wait, and let go then of what they hold, of a connection in the middle of a reply say.
+    they wait, and let go then of what they hold, of a connection in the middle of a reply say. And
+    no `TimeoutError`, which is an `OSError`: what tries one address after the other swallows those.
     """
+
+    def __init__(self, message: str = "the soft time limit is over") -> None:
+        super().__init__(message)
 
 
 class Undecodable(AsyncqError):

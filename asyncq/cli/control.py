@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from asyncq.app import App
-from asyncq.cli.apps import load_store
+from asyncq.cli.apps import hint, load_store
 from asyncq.cli.arguments import StoreArgument
 from asyncq.cli.output import ask, print_json, print_line
 from asyncq.cli.texts import complain
@@ -91,6 +91,8 @@ def cancel(
             *(f"with header {plain(name)}={plain(str(value))}" for name, value in headers.items()),
         ]
     )
+    if task is not None and loaded.tasks and task not in loaded.tasks:
+        complain(f"this app has no task {plain(task)}{hint(task, list(loaded.tasks))}")
     if not yes:
         ask(f"Cancel every message {what} that was sent until now, at {loaded.url}?")
     run_loop(partial(cancel_all, loaded, task, queue, headers, reason))

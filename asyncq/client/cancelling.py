@@ -7,7 +7,7 @@ runs is ended by its worker. Where a broker cannot say what it has (RabbitMQ), t
 moment to tell of what they run, and then the outcome is written here as well.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +18,7 @@ from asyncq.client.values.encoding import encode
 from asyncq.errors import BackendError, ConfigurationError, InvalidValue, NewerVersion, Undecodable
 from asyncq.language.effects import KEEP_EFFECTS
 from asyncq.language.envelope import Envelope
-from asyncq.language.marks import KIND, MOST_IDS, Cancellation, Mark, write_mark
+from asyncq.language.marks import ASKED, KIND, MOST_IDS, Cancellation, Mark, write_mark
 from asyncq.language.message import (
     LAST_ERROR,
     Cancelled,
@@ -32,6 +32,7 @@ from asyncq.seams.backend import Backend
 from asyncq.seams.feeds import WRITTEN_FOR_OTHERS
 from asyncq.seams.registry import Registry
 
+HEARD_WITHIN = 0.03  # seconds until workers have heard of a mark, and begin nothing that has it
 WITHIN = 0.3  # seconds in which the worker that runs it says so, where a broker cannot
 LOOK = 0.03  # seconds between two looks for that
 MOST_REASON = 1000  # characters
@@ -72,8 +73,13 @@ class Canceller:
         """
         reason, registry = check_reason(reason), self._registry()
         answers: dict[str, Cancellation] = {}
+        marked: list[str] = []
         for start in range(0, len(ids), MOST_IDS):
-            answers |= await self._cancel_some(registry, ids[start : start + MOST_IDS], reason)
+            marked += await self._mark(registry, ids[start : start + MOST_IDS], reason, answers)
+        if marked:
+            await anyio.sleep(HEARD_WITHIN)
+        for start in range(0, len(marked), MOST_IDS):
+            await self._end(marked[start : start + MOST_IDS], reason, answers)
         return answers
 
     async def cancel_all(
@@ -110,36 +116,61 @@ class Canceller:
             )
         return offers.registry
 
-    async def _put(self, registry: Registry, mark: Mark) -> None:
-        await registry.put(KIND, new_id(), write_mark(mark), version=0, keep=self._keep_marks)
+    async def _put(self, registry: Registry, mark: Mark, keep: float = 0.0) -> None:
+        keep = max(keep, self._keep_marks)
+        await registry.put(KIND, new_id(), write_mark(mark), version=0, keep=keep)
 
-    async def _cancel_some(
-        self, registry: Registry, ids: Sequence[str], reason: str
-    ) -> dict[str, Cancellation]:
-        answers = dict.fromkeys(await self._ended(ids), Cancellation.ENDED)
-        left = [id for id in ids if id not in answers]
+    async def _mark(
+        self, registry: Registry, ids: Sequence[str], reason: str, answers: dict[str, Cancellation]
+    ) -> Sequence[str]:
+        """Leave a mark on what has not ended, and say of what runs that it is asked to; returns the
+        others of these."""
+        places = await self._left(ids, answers)
+        if not places:
+            return ()
+        left = list(places)
+        now, keep = self._now(), 0.0
+        for envelope in await self._operator.envelopes(left):
+            if envelope is not None and envelope.eta is not None:  # nobody meets it before
+                keep = max(keep, envelope.eta - now + self._keep_marks)
+        asks = not self._operator.sees_all
+        await self._put(registry, Mark(at=now, reason=reason, ids=tuple(left), asks=asks), keep)
+        answers.update({id: Cancellation.ASKED for id in left if places[id] is Status.RUNNING})
+        return [id for id in left if id not in answers]
+
+    async def _left(
+        self, ids: Sequence[str], answers: dict[str, Cancellation]
+    ) -> dict[str, Status | None]:
+        """Where those are that have not ended; of the others it is said."""
+        ended = await self._ended(ids)
+        left = [id for id in ids if id not in ended]
         places = dict(zip(left, await self._operator.find(left), strict=True))
+        ended.update({id: Cancellation.ENDED for id in left if places[id] is Status.FAILED})
         if self._operator.sees_all and (nowhere := [id for id in left if places[id] is None]):
-            ended = await self._ended(nowhere)  # in between
-            answers |= {
-                id: Cancellation.ENDED if id in ended else Cancellation.UNKNOWN for id in nowhere
-            }
-        answers |= {id: Cancellation.ENDED for id in left if places[id] is Status.FAILED}
-        left = [id for id in left if id not in answers]
-        if not left:
-            return answers
-        await self._put(registry, Mark(at=self._now(), reason=reason, ids=tuple(left)))
-        answers |= {id: Cancellation.ASKED for id in left if places[id] is Status.RUNNING}
-        unseen = [id for id in left if places[id] is None]
-        if unseen:
-            answers |= await self._hear_of(unseen)
-        return answers | await self._end([id for id in left if id not in answers], reason)
+            ended.update(dict.fromkeys(nowhere, Cancellation.UNKNOWN))
+            ended.update(await self._ended(nowhere))  # in between
+        answers.update(ended)
+        return {id: place for id, place in places.items() if id not in ended}
 
-    async def _ended(self, ids: Sequence[str]) -> Collection[str]:
+    async def _end(self, ids: Sequence[str], reason: str, answers: dict[str, Cancellation]) -> None:
+        """Write the outcome of what still waits, now that workers know the mark."""
+        places = await self._left(ids, found := dict[str, Cancellation]())
+        for record in await self._backend.fetch(list(found)):
+            if record is not None:  # by its worker, who had heard of the mark; or before that
+                found[record.id] = _answer(record)
+        answers.update(found)
+        answers.update(
+            {id: Cancellation.ASKED for id, place in places.items() if place is Status.RUNNING}
+        )
+        if unseen := [id for id, place in places.items() if place is None]:
+            answers.update(await self._hear_of(unseen))
+        answers.update(await self._write([id for id in places if id not in answers], reason))
+
+    async def _ended(self, ids: Sequence[str]) -> dict[str, Cancellation]:
         records = await self._backend.fetch(ids)
         return {
-            id
-            for id, record in zip(ids, records, strict=True)
+            record.id: Cancellation.ENDED
+            for record in records
             if record is not None and not isinstance(record.outcome, Unreadable)
         }
 
@@ -149,12 +180,18 @@ class Canceller:
         with anyio.move_on_after(WITHIN):
             while missing := [id for id in ids if id not in answers]:
                 await anyio.sleep(LOOK)
+                answers.update(await self._answered(missing))
                 for record in await self._backend.fetch(missing):
                     if record is not None:
                         answers[record.id] = _answer(record)
         return answers
 
-    async def _end(self, ids: Sequence[str], reason: str) -> dict[str, Cancellation]:
+    async def _answered(self, ids: Sequence[str]) -> dict[str, Cancellation]:
+        """Those that a worker says it runs."""
+        entries = await self._registry().get(ASKED, ids)
+        return {entry.name: Cancellation.ASKED for entry in entries if entry is not None}
+
+    async def _write(self, ids: Sequence[str], reason: str) -> dict[str, Cancellation]:
         """Write the outcome of what waits; what follows from it is derived by who holds it."""
         if not ids:
             return {}
@@ -197,8 +234,13 @@ def check_reason(reason: Any) -> str:
     Raises:
         InvalidValue: no text, or too much of it.
     """
+    allowed = f"a text of at most {MOST_REASON} characters"
     if not isinstance(reason, str) or len(reason) > MOST_REASON:
-        raise InvalidValue("a reason", reason, f"a text of at most {MOST_REASON} characters")
+        raise InvalidValue("a reason", reason, allowed)
+    try:
+        reason.encode()
+    except UnicodeEncodeError:
+        raise InvalidValue("a reason", reason, f"{allowed} that UTF-8 can carry") from None
     return reason
 
 

@@ -27,7 +27,7 @@ from asyncq.client.operate import Operator
 from asyncq.client.progress import follow
 from asyncq.client.result import Expectation, Result
 from asyncq.client.routing import DEFAULT_BROKER, Plan, Router
-from asyncq.client.task import Task, plain_headers
+from asyncq.client.task import Task, check_id, check_task_name, plain_headers
 from asyncq.client.waiters import Waiters
 from asyncq.clock import Clock
 from asyncq.config import Config
@@ -35,12 +35,13 @@ from asyncq.errors import (
     BackendError,
     BackendUnavailable,
     ConfigurationError,
+    InvalidValue,
     MessageTooLarge,
     first_error,
 )
 from asyncq.language.effects import Send
 from asyncq.language.envelope import Envelope
-from asyncq.language.marks import Cancellation
+from asyncq.language.marks import KEEP, Cancellation
 from asyncq.language.message import (
     EMPTY_ARGS,
     EMPTY_KWARGS,
@@ -54,6 +55,7 @@ from asyncq.language.message import (
     status_of,
 )
 from asyncq.language.signature import NO_OPTIONS, CallOptions, Signature
+from asyncq.language.topology import check_queue_name
 from asyncq.loggers import get_logger
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import MAX_BATCH, Broker
@@ -102,7 +104,7 @@ class Client:
             decode=codec.decode,
             now=clock.now,
             keep=config.keep_result,
-            keep_marks=config.keep_dead_letters,
+            keep_marks=max(config.keep_dead_letters, KEEP),
         )
         self.waiters = Waiters(backend, self._locate)
         """Who waits for what, and what came for whom."""
@@ -372,8 +374,46 @@ class Client:
         """As `App.cancel`, of these ids."""
         client = self._at_hand()
         answers = await client.canceller.cancel(ids, reason)
-        client.waiters.look(*ids)
+        client.waiters.missed(
+            id for id, answer in answers.items() if answer is Cancellation.CANCELLED
+        )
         return answers
+
+    async def cancel_any(
+        self,
+        messages: Iterable[Result[Any] | str] | Result[Any] | str | None,
+        reason: str,
+        *,
+        task: str | Task[..., Any] | None,
+        queue: str | None,
+        headers: dict[str, Any] | None,
+    ) -> dict[str, Cancellation]:
+        """As `App.cancel`."""
+        described = task is not None or queue is not None or headers is not None
+        named = isinstance(cast("Any", messages), Result | Iterable)
+        if (messages is None) is not described or (messages is not None and not named):
+            allowed = "either results or ids, or a task=, a queue= or headers= to go by"
+            raise InvalidValue("what is cancelled", messages, allowed)
+        if messages is not None:
+            given = [messages] if isinstance(messages, Result | str) else messages
+            ids = [each.id if isinstance(each, Result) else each for each in given]
+            for id in ids:
+                check_id(id)
+            return await self.cancel(list(dict.fromkeys(ids)), reason)
+        if queue is not None:
+            check_queue_name(queue)
+        if headers == {}:
+            raise InvalidValue("headers", headers, "at least one header to go by, or None")
+        if task is None:
+            await self.cancel_all(reason, queue=queue, headers=headers)
+            return {}
+        if not isinstance(task, Task):
+            check_task_name(task)
+            task = self._router.task(task) or task
+        names = (task.name, *task.settings.aliases) if isinstance(task, Task) else (task,)
+        for name in names:
+            await self.cancel_all(reason, task=name, queue=queue, headers=headers)
+        return {}
 
     async def cancel_all(
         self,
@@ -383,7 +423,7 @@ class Client:
         queue: str | None = None,
         headers: dict[str, Any] | None = None,
     ) -> None:
-        """As `App.cancel`, of all that is so."""
+        """All that is so."""
         plain = None if headers is None else plain_headers(headers)
         await self._at_hand().canceller.cancel_all(reason, task=task, queue=queue, headers=plain)
 

@@ -32,7 +32,7 @@ class Services(Protocol):
 class Context:
     """The run of one message. Ask for it by annotation, or with `current_context`."""
 
-    __slots__ = ("_said", "_services", "_started", "effects", "message", "state")
+    __slots__ = ("_reason", "_said", "_services", "_started", "effects", "message", "state")
 
     def __init__(
         self, message: Message, state: dict[str, Any], services: Services, started: float
@@ -43,6 +43,7 @@ class Context:
         self._services = services
         self._started = started  # Unix seconds
         self._said = 0  # how many times
+        self._reason: str | None = None  # for which it was cancelled
         self.effects: Sequence[Effect] | None = ()
         """What follows if this run's outcome stands; None once it has ended."""
 
@@ -91,7 +92,7 @@ class Context:
     def cancelled(self) -> bool:
         """Whether somebody has cancelled the task. A coroutine hears of it by itself; a function in
         a thread looks here now and then, or calls `checkpoint`."""
-        return self._services.why_cancelled(self.message.header.id) is not None
+        return self._why_cancelled() is not None
 
     def checkpoint(self) -> None:
         """End here if the task was cancelled: for functions that run in a thread.
@@ -99,9 +100,15 @@ class Context:
         Raises:
             asyncio.CancelledError: it was; says why. Let it pass.
         """
-        reason = self._services.why_cancelled(self.message.header.id)
+        reason = self._why_cancelled()
         if reason is not None:
             raise CancelledError(reason)
+
+    def _why_cancelled(self) -> str | None:
+        """Once told it stays so, also for a thread that is left behind."""
+        if self._reason is None:
+            self._reason = self._services.why_cancelled(self.message.header.id)
+        return self._reason
 
     async def progress(self, value: float, total: float | None = None) -> None:
         """Say how far the task is; `Result.progress` and `Result.progress_changes` read it.

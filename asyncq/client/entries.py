@@ -1,7 +1,7 @@
 """Entries: those of one kind, as they are and as they change, for who keeps them in mind."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -51,6 +51,11 @@ class Entries:
 
     async def until_current(self) -> None:
         await self._current.wait()
+
+    def forget(self, names: Iterable[str]) -> None:
+        """These have ended."""
+        for name in names:
+            self._versions.pop(name, None)
 
     async def catch_up(self) -> None:
         """Return once all is told that was written before; or it cannot be read.

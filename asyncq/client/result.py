@@ -175,7 +175,11 @@ class Result(Generic[R_co]):
         What waits, or is to be tried again later, never runs; in what runs, the coroutine is
         cancelled where it waits, on whatever worker, and may clean up for ``cancel_grace`` seconds.
         A plain function sees `Context.cancelled`. Returns what became of it: who is `ASKED` to end
-        may have succeeded by then.
+        may have succeeded by then. RabbitMQ cannot say what runs: a task that has not ended after
+        0.3 s is answered for as cancelled there, and is, also if it is still cleaning up.
+
+        What bears the same id and is sent within five seconds from then is cancelled as well: the
+        clocks of two machines may differ.
 
         Raises:
             ConfigurationError: the app's backend keeps no marks (`rpc`, ``null://``).

@@ -132,6 +132,10 @@ class Router:
         declared = self.queues.get(queue)
         return DEFAULT_BROKER if declared is None else declared.broker
 
+    def task(self, name: str) -> Task[..., Any] | None:
+        """The app's task of this name, if it has one."""
+        return self._tasks.get(name)
+
     def forget(self, name: str) -> None:
         """The task of this name is another now."""
         self._routes.pop(name, None)

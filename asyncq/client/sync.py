@@ -139,6 +139,25 @@ class SyncClient:
         """As `App.result`."""
         return SyncResult(self._present().client.result(id, task), self)
 
+    def cancel(
+        self,
+        messages: Iterable[SyncResult[Any] | str] | SyncResult[Any] | str | None = None,
+        reason: str = "",
+        *,
+        task: str | Task[..., Any] | None = None,
+        queue: str | None = None,
+        headers: dict[str, Any] | None = None,
+    ) -> dict[str, Cancellation]:
+        """As `App.cancel`."""
+        given: Any = messages
+        if isinstance(messages, SyncResult):
+            given = messages.id
+        elif isinstance(messages, Iterable) and not isinstance(messages, str):
+            given = [each.id if isinstance(each, SyncResult) else each for each in messages]
+        return self.call(
+            lambda client: client.cancel_any(given, reason, task=task, queue=queue, headers=headers)
+        )
+
     def call(self, ask: Ask[T], timeout: float | None = None) -> T:
         """Have this done in the client's loop, and wait for it; ``timeout`` is its own.
 

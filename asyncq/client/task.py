@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Concatenate, Generic, Never, ParamSpec, Protocol, TypeVar, cast, overload
 
 import msgspec
@@ -215,9 +215,8 @@ class Task(Generic[P, R]):
         check_destination(queue, given, routing_key)
         if id is not None:
             check_id(id)
-        check_limits(
-            soft_time_limit, self.settings.time_limit if time_limit is None else time_limit
-        )
+        hard, soft = _limit("time_limit", time_limit), _limit("soft_time_limit", soft_time_limit)
+        check_limits(soft, self.settings.time_limit if hard is None else hard)
         pause = delay if delay is not None else countdown
         options = CallOptions(
             id=id,
@@ -229,8 +228,8 @@ class Task(Generic[P, R]):
             delay=None if pause is None else seconds("delay", pause),
             expires=None if expires is None else _expiry(expires),
             keep_result=check_keep(keep_result),
-            time_limit=_limit("time_limit", time_limit),
-            soft_time_limit=_limit("soft_time_limit", soft_time_limit),
+            time_limit=hard,
+            soft_time_limit=soft,
             headers=None if headers is None else plain_headers(headers),
         )
         return Call(self, options, self._home)
@@ -481,20 +480,14 @@ def check_aliases(aliases: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def check_limits(soft: Any, hard: Any) -> None:
+def check_limits(soft: float | None, hard: float | None) -> None:
     """
     Raises:
         InvalidValue: the soft limit would never be reached.
     """
-    if soft is None or hard is None or is_endless(soft):
-        return
-    if _as_number(soft) >= _as_number(hard):
-        allowed = f"less than the time_limit, which is {_as_number(hard):g} s"
+    if soft is not None and hard is not None and math.inf > soft >= hard:
+        allowed = f"less than the time_limit, which is {hard:g} s"
         raise InvalidValue("soft_time_limit", soft, allowed)
-
-
-def _as_number(limit: Any) -> float:
-    return limit.total_seconds() if isinstance(limit, timedelta) else float(limit)
 
 
 def _limit(name: str, value: Any) -> float | None:

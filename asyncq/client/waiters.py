@@ -9,7 +9,7 @@ at growing intervals.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import anyio
@@ -183,6 +183,14 @@ class Waiters:
             if id in self._waiting:
                 self._doubts.raise_for(id)
                 self._ask([id])
+
+    def missed(self, ids: Iterable[str]) -> None:
+        """What became of these may have been told to nobody: who waits for them has to read it."""
+        for id in ids:
+            batch = self._arrivals.find(id)
+            if batch is not None and id not in batch.came:
+                batch.missed[id] = 0
+            self.look(id)
 
     def place_of(self, id: str) -> Status | None:
         """Where it was, when somebody's time was half over; None if that is not known."""

@@ -15,8 +15,13 @@ from asyncq.language.message import UNREADABLE, Header
 
 KIND = "cancel"
 """What marks are called in a registry."""
+ASKED = "asked-to-end"
+"""The kind of what a worker says of a message that it runs and was asked to end, by its id."""
+KEEP_ASKED = 60.0
 MOST_IDS = 500
 """Of one mark."""
+KEEP = 30 * 86400.0
+"""Seconds for which a mark is kept at least."""
 SKEW = 5.0
 """Seconds by which the clock of who sends may be ahead of the clock of who cancels, where ids are
 named."""
@@ -46,6 +51,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     queue: str | None = None
     headers: dict[str, Any] | None = None
     spares: bool = False
+    asks: bool = False
+    """Who runs such a message is to say so, as its broker cannot."""
 
     def describes(self, header: Header, task: str) -> bool:
         """Whether this message is meant."""

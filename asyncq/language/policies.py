@@ -1,5 +1,6 @@
 """What a task asks of its worker: how often it is tried again, and how long it may take."""
 
+import inspect
 import random
 from collections.abc import Callable, Iterable
 from typing import Any, cast
@@ -189,7 +190,7 @@ def _classes(option: str, given: Any) -> tuple[type[BaseException], ...]:
 
 
 def _predicate(when: Any) -> Callable[[BaseException], bool] | None:
-    if when is not None and not callable(when):
-        allowed = "a function that takes the exception and says whether to try again, or None"
+    if when is not None and (not callable(when) or inspect.iscoroutinefunction(when)):
+        allowed = "a plain function that takes the exception and says whether to try again, or None"
         raise InvalidValue("Retry's when", when, allowed)
     return cast("Callable[[BaseException], bool] | None", when)

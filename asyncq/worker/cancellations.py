@@ -13,7 +13,6 @@ import asyncio
 import math
 import traceback
 from array import array
-from collections import deque
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
@@ -26,7 +25,7 @@ from asyncq.client.entries import Entries
 from asyncq.errors import NewerVersion, Undecodable
 from asyncq.language.effects import KEEP_EFFECTS
 from asyncq.language.envelope import Envelope
-from asyncq.language.marks import KIND, Mark, read_mark
+from asyncq.language.marks import ASKED, KEEP_ASKED, KIND, Mark, read_mark
 from asyncq.language.message import LAST_ERROR, Cancelled, Header, Message
 from asyncq.language.record import Record
 from asyncq.loggers import get_logger
@@ -39,6 +38,7 @@ from asyncq.worker.pool import LAST_TIMEOUT, Slots
 log = get_logger(__name__)
 
 MOST_GIVEN_BACK = 1000  # messages that were given back for later and are remembered
+ON_ITS_WAY = 2.0  # seconds for which they are: a mark takes no longer to be heard of
 MOST_FRAMES = 20  # of the stack of what is left behind
 
 
@@ -79,12 +79,13 @@ class Cancellations:
         self._marks: dict[str, _Marked] = {}
         self._named: dict[int, tuple[_Marked, ...]] = {}  # by the hashes of ids
         self._others: Sequence[_Marked] = ()  # that name no ids
-        self._next_end = math.inf  # Unix seconds, of the first that ends
+        self._next_end = math.inf  # Unix seconds, of the first that ends; or when one has gone
         self._asked: WeakKeyDictionary[asyncio.Task[Any], Mark] = WeakKeyDictionary()
         self._left: WeakSet[asyncio.Task[Any]] = WeakSet()
         self._reasons: dict[str, str] = {}  # by the id of what runs and was asked to end
-        self._given_back: deque[Message] = deque(maxlen=MOST_GIVEN_BACK)
+        self._given_back: dict[str, tuple[float, Message]] = {}  # since when, in loop time
         self._to_record: list[Record] = []
+        self._to_say: list[str] = []  # ids of what runs here and was asked to end
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._entries: Entries | None = None
@@ -103,6 +104,11 @@ class Cancellations:
                 group.start_soon(self._entries.run)
                 group.start_soon(self._record)
 
+    def may_be_marked(self, message: Message) -> bool:
+        """Whether `mark_of` has to be asked."""
+        entries = self._entries
+        return entries is not None and (not entries.is_current or self.find(message) is not None)
+
     async def mark_of(self, message: Message) -> Mark | None:
         """The mark on this message; waits until all marks are known."""
         entries = self._entries
@@ -110,12 +116,10 @@ class Cancellations:
             return None
         while not entries.is_current:
             await entries.until_current()
-        if self._now() >= self._next_end:
-            self._forget_ended()
-        if self._find(message.header, message.task) is None:
+        if self.find(message) is None:
             return None
         await entries.catch_up()  # it may have been spared just before it was sent again
-        return self._find(message.header, message.task)
+        return self.find(message)
 
     def asked(self) -> Mark | None:
         """The mark for which the current task was cancelled."""
@@ -149,7 +153,12 @@ class Cancellations:
                 sent_at=header.sent_at,
                 headers=header.headers,
             )
-            self._given_back.append(Message(lean, message.task, attempt=message.attempt))
+            now, back = self._loop.time(), self._given_back
+            back.pop(header.id, None)
+            back[header.id] = now, Message(lean, message.task, attempt=message.attempt)
+            oldest = next(iter(back))
+            if len(back) > MOST_GIVEN_BACK or back[oldest][0] < now - ON_ITS_WAY:
+                del back[oldest]
 
     def _became(self, is_current: bool) -> None:
         self.is_alert = bool(self._marks) or not is_current
@@ -164,8 +173,8 @@ class Cancellations:
                 self._add(marked)
                 if not mark.spares:
                     self._apply(mark)
-        if before is not None:
-            self._sort()
+        if before is not None:  # many may go at a time
+            self._next_end = -math.inf
 
     def _add(self, marked: _Marked) -> None:
         if marked.hashes is None:
@@ -179,16 +188,23 @@ class Cancellations:
 
     def _forget_ended(self) -> None:
         now = self._now()
-        self._marks = {name: each for name, each in self._marks.items() if each.ends > now}
-        self._sort()
-
-    def _sort(self) -> None:
+        ended = [name for name, each in self._marks.items() if each.ends <= now]
+        for name in ended:
+            del self._marks[name]
+        if self._entries is not None:
+            self._entries.forget(ended)
         self._named, self._others, self._next_end = {}, (), math.inf
         for marked in self._marks.values():
             self._add(marked)
         self._became(self._entries is not None and self._entries.is_current)
 
-    def _find(self, header: Header, task: str) -> Mark | None:
+    def find(self, message: Message) -> Mark | None:
+        """The mark on this message, as far as it is known."""
+        if self._now() >= self._next_end:
+            self._forget_ended()
+        header, task = message.header, message.task
+        if not self._others and hash(header.id) not in self._named:
+            return None
         named = self._named.get(hash(header.id), ())
         found = [each.mark for each in named if each.mark.fits(header)]
         found += [each.mark for each in self._others if each.mark.describes(header, task)]
@@ -198,16 +214,22 @@ class Cancellations:
     def _apply(self, mark: Mark) -> None:
         """Cancel what runs and is meant, and what was given back just before."""
         named = None if mark.ids is None else frozenset(mark.ids)
+        runs: set[str] = set()
         for pool in tuple(self._slots.pools):
             for task, delivery in tuple(pool.running.items()):
                 envelope = delivery.envelope
+                runs.add(envelope.id)
                 if (named is None or envelope.id in named) and self._is_of(mark, envelope):
                     self._cancel(task, delivery, mark)
-        for message in self._given_back:
-            header = message.header
-            if (named is None or header.id in named) and mark.describes(header, message.task):
+        since, self._given_back, back = self._loop.time() - ON_ITS_WAY, {}, self._given_back
+        for id, (at, message) in back.items():
+            if at < since or id in runs:  # taken again
+                continue
+            if (named is None or id in named) and mark.describes(message.header, message.task):
                 self._to_record.append(self._end_of(message, mark))
-        if self._to_record:
+            else:
+                self._given_back[id] = at, message
+        if self._to_record or self._to_say:
             self._news.set()
 
     def _end_of(self, message: Message, mark: Mark) -> Record:
@@ -225,21 +247,28 @@ class Cancellations:
         )
 
     async def _record(self) -> None:
-        """Have known how those ended that were given back just before."""
+        """Have known what runs here, and how those ended that were given back just before."""
         outage = Outage("cancelling what waits is interrupted", "cancelling what waits goes on")
         while True:
             await self._news.wait()
-            batch = self._to_record[:MAX_BATCH]
+            batch, said = self._to_record[:MAX_BATCH], self._to_say[:MAX_BATCH]
             try:
-                await self._backend.store_records(batch)
+                await self._say(said)
+                if batch:
+                    await self._backend.store_records(batch)
             # A component that must survive. They have marks, and end when they are taken again.
             except Exception as error:  # noqa: BLE001
                 await anyio.sleep(outage.fail(error))
                 continue
             outage.end()
-            del self._to_record[: len(batch)]
-            if not self._to_record:
+            del self._to_record[: len(batch)], self._to_say[: len(said)]
+            if not self._to_record and not self._to_say:
                 self._news.clear()
+
+    async def _say(self, ids: Sequence[str]) -> None:
+        if (registry := self._backend.offers.registry) is not None:
+            for id in ids:
+                await registry.put(ASKED, id, b"", version=0, keep=KEEP_ASKED)
 
     def _is_of(self, mark: Mark, envelope: Envelope) -> bool:
         """Whether this is meant, as far as more is said than its id."""
@@ -255,6 +284,8 @@ class Cancellations:
             return  # what cleans up is not interrupted
         id = delivery.envelope.id
         self._asked[task] = mark
+        if mark.asks:
+            self._to_say.append(id)
         self._reasons[id] = mark.reason
         task.add_done_callback(lambda _: self._reasons.pop(id, None))
         if not self._slots.threads.runs(task):
@@ -265,7 +296,12 @@ class Cancellations:
         """Its grace is over."""
         if task.done():
             return
-        self._slots.threads.interrupt(task, asyncio.CancelledError)
+        if self._slots.threads.interrupt(task, asyncio.CancelledError):
+            log.error(
+                "task %s was cancelled and goes on all the same in its thread, %g s later: it is "
+                "left behind, and its slot is free again",
+                self._slots.label(delivery.envelope), self._grace,
+            )  # fmt: skip
         task.cancel(mark.reason or None)
         self._loop.call_later(LAST_TIMEOUT, self._leave, task, delivery, mark)
 

@@ -64,7 +64,13 @@ from asyncq.worker.prepared import PreparedTask, PreparedTasks, call
 from asyncq.worker.tasks import TEXT_LIMIT, TaskLog
 from asyncq.worker.threads import RaisedInThread
 from asyncq.worker.unrun import Unrun
-from asyncq.worker.verdicts import directive_in, is_expected, may_retry, with_arguments
+from asyncq.worker.verdicts import (
+    directive_in,
+    ends_by_request,
+    is_expected,
+    may_retry,
+    with_arguments,
+)
 
 KEEP_LARGE = 86400.0  # seconds for one whose value is too large for the latch it arrives at
 LONGEST_KEEP = 10 * 365 * 86400.0  # seconds
@@ -192,10 +198,11 @@ class Executor:
         self, delivery: Delivery, message: Message, prepared: PreparedTask, started: float
     ) -> Completion | None:
         """The end of what was cancelled, or has expired, before it is started; None of the rest."""
-        if self._cancellations.is_alert:
+        if self._cancellations.is_alert and self._cancellations.may_be_marked(message):
             mark = await self._cancellations.mark_of(message)
             if mark is not None:
                 return self._cancelled(delivery, message, prepared, mark, started)
+            started = self._now()  # it may have waited until that was known
         expires = message.header.expires
         if expires is None or started < expires:
             return None
@@ -316,9 +323,10 @@ class Executor:
         tried again."""
         before = message.header.headers.get(LAST_ERROR)
         told = before if isinstance(before, str) else ""
-        if error is not None and not comes_from(error, asyncio.CancelledError):
+        is_odd = error is not None and not ends_by_request(error)
+        if error is not None and is_odd:
             told = summarize(error, ERROR_LIMIT)
-        self.task_log.cancelled(message, mark.reason, told)
+        self.task_log.cancelled(message, mark.reason, told, is_odd=is_odd)
         outcome = Cancelled(mark.reason, told)
         return self._end(delivery, message, prepared, outcome, started)
 

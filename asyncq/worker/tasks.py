@@ -142,12 +142,14 @@ class TaskLog:
         text = "%s asked to run again in %.1f s, as the same attempt (%d)"
         _say(logging.INFO, message, text, delay, message.attempt)
 
-    def cancelled(self, message: Message, reason: str, error: str) -> None:
+    def cancelled(self, message: Message, reason: str, error: str, *, is_odd: bool) -> None:
         self.ended_by_request += 1
         why = shown(reason, TEXT_LIMIT) or "no reason was given"
         text = "%s was cancelled in attempt %d: %s%s"
-        before = f" (it had raised {shown(error, TEXT_LIMIT)})" if error else ""
-        _say(logging.INFO, message, text, message.attempt, why, before)
+        when = "it raised, as it cleaned up," if is_odd else "it had raised"
+        before = f" ({when} {shown(error, TEXT_LIMIT)})" if error else ""
+        level = logging.WARNING if is_odd else logging.INFO
+        _say(level, message, text, message.attempt, why, before)
 
     def rejected(self, message: Message, failure: Failure) -> None:
         self.failed += 1

@@ -6,16 +6,36 @@ waits in C (``time.sleep``, a driver's call) hears of it when it is back.
 
 import asyncio
 import ctypes
+import importlib
 import inspect
+import logging
+import queue
+import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
 
 from asyncq.worker.failures import is_a
 
+DELICATE = (
+    "<frozen importlib",
+    str(Path(__file__).parents[1]),
+    *(str(Path(module.__file__ or "-").with_suffix("")) for module in (threading, queue, weakref)),
+    *(
+        str(Path(module.__file__ or "-").parent)
+        for module in (logging, asyncio, futures, importlib)
+    ),
+)
+"""How the files begin where nothing is raised from outside."""
+LOOKS, AT_ANY_POINT = 20, 1e-5  # seconds
+AGAIN = 0.005  # seconds until that is tried again
 MOST_LEFT = 10  # threads that were left behind and make room for others
 
 Interrupt = Callable[["asyncio.Task[Any]", type[BaseException]], bool]
@@ -51,9 +71,36 @@ class _Call:
     def is_running(self) -> bool:
         return self._thread is not None
 
-    def interrupt(self, kind: type[BaseException]) -> bool:
+    def interrupt(self, kind: type[BaseException]) -> bool | None:
+        """Whether it will be raised; None if it is over. False: not where the thread is now.
+
+        Nobody moves while we have the interpreter's lock, and the exception is raised where that
+        frame goes on, or as the first thing in what it calls. So it never hits code that has taken
+        a lock and is about to say that it will give it back.
+        """
         with self._lock:
-            return self._thread is not None and bool(_raise_in(self._thread, kind))
+            if self._thread is None:
+                return None
+            return _is_well_placed(self._thread) and bool(_raise_in(self._thread, kind))
+
+
+def _is_well_placed(thread: int) -> bool:
+    """Whether this thread is where something may be raised; looks a few times.
+
+    Threads let go of the interpreter's lock where they write to files, say, and so we would see
+    what logs at nothing else. Meanwhile they are made to let go of it anywhere.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(AT_ANY_POINT)
+    try:
+        for _ in range(LOOKS):
+            frame = sys._current_frames().get(thread)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+            if frame is not None and not frame.f_code.co_filename.startswith(DELICATE):
+                return True
+            time.sleep(0)
+    finally:
+        sys.setswitchinterval(interval)
+    return False
 
 
 class RaisedInThread(Exception):
@@ -123,9 +170,15 @@ class Threads:
         raise RaisedInThread(error) if is_a(error, StopIteration) else error
 
     def interrupt(self, attempt: "asyncio.Task[Any]", kind: type[BaseException]) -> bool:
-        """Raise this in the thread of an attempt; False if it is in none."""
+        """Raise this in the thread of an attempt, as soon as that may be; False: it is in none."""
         call = self._calls.get(attempt)
-        return call is not None and call.interrupt(kind)
+        return call is not None and self._interrupt(call, kind)
+
+    def _interrupt(self, call: _Call, kind: type[BaseException]) -> bool:
+        is_raised = call.interrupt(kind)
+        if is_raised is False:
+            asyncio.get_running_loop().call_later(AGAIN, self._interrupt, call, kind)
+        return is_raised is not None
 
     def has_begun(self, attempt: "asyncio.Task[Any]") -> bool:
         """Whether this attempt is in a thread that runs. If it is about to be, it never will."""

@@ -84,11 +84,12 @@ class SoftTimeLimit:
         self._seconds = seconds
         self._interrupt = interrupt
         self._task: asyncio.Task[Any] | None = None
+        self._before = 0  # how often the task was cancelled before
         self._is_told = False
 
     def __await__(self) -> Generator[Any, Any, Any]:
         self._task = task = asyncio.current_task()
-        before = 0 if task is None else task.cancelling()
+        before = self._before = 0 if task is None else task.cancelling()
         timer = asyncio.get_running_loop().call_later(self._seconds, self._tell)
         inner = self._run.__await__()
         step = partial(next, inner)
@@ -104,7 +105,11 @@ class SoftTimeLimit:
                     inner.close()
                     raise
                 except BaseException as error:  # noqa: BLE001 - handed on, whatever it is
-                    told = self._was_told(before) and isinstance(error, asyncio.CancelledError)
+                    told = self._was_told(before)
+                    if told and not isinstance(error, asyncio.CancelledError):
+                        # What it waited for has made something else of that: it is told again.
+                        told = False
+                        asyncio.get_running_loop().call_soon(self._tell)
                     step = partial(inner.throw, self._error() if told else error)
                 else:
                     # What it waited for may have swallowed that: it is told all the same.
@@ -118,8 +123,8 @@ class SoftTimeLimit:
 
     def _tell(self) -> None:
         task = self._task
-        if task is None or task.done():
-            return
+        if task is None or task.done() or task.cancelling() > self._before:
+            return  # what somebody has cancelled cleans up, and is not disturbed
         if self._interrupt is not None and self._interrupt(task, SoftTimeLimitExceeded):
             return
         self._is_told = True

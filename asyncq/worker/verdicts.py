@@ -14,19 +14,23 @@ from asyncq.worker.prepared import PreparedTask
 MOST_MEMBERS = 1000  # of a group that are looked at
 
 
+def _members(error: BaseException) -> list[BaseException]:
+    return members_of(error, MOST_MEMBERS) if is_a(error, BaseExceptionGroup) else []
+
+
 def may_retry(retry: Retry, error: BaseException, attempt: int) -> bool:
     """Whether the policy wants another attempt.
 
     A cancellation is no `Exception` for Python, so that code passes it on. Here it has arrived, and
     is a failure like any other: who retries on `Exception`, as by default, retries on it.
     """
-    if retry.excludes(error):
+    if retry.excludes(error) or any(retry.excludes(each) for each in _members(error)):
         return False
     if is_a(error, asyncio.CancelledError) and retry.allows(Exception(), attempt):
         return True
     if retry.allows(error, attempt):
         return True
-    members = members_of(error, MOST_MEMBERS) if is_a(error, BaseExceptionGroup) else []
+    members = _members(error)
     return bool(members) and all(may_retry(retry, each, attempt) for each in members)
 
 
@@ -66,5 +70,12 @@ def is_expected(error: BaseException, throws: Errors) -> bool:
     """Whether the task has named this as what it may raise; of a group, all that is in it."""
     if is_one_of(error, throws):
         return True
-    members = members_of(error, MOST_MEMBERS) if is_a(error, BaseExceptionGroup) else []
+    members = _members(error)
     return bool(members) and all(is_one_of(each, throws) for each in members)
+
+
+def ends_by_request(error: BaseException) -> bool:
+    """Whether this is how a cancelled task ends; what it raises in its clean-up is not."""
+    kinds = (asyncio.CancelledError, Directive)
+    members = _members(error) or [error]
+    return all(any(is_a(each, kind) for kind in kinds) for each in members)

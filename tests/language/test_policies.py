@@ -146,6 +146,10 @@ def test_what_is_no_policy_is_refused(given: Any) -> None:
         as_retry(given)
 
 
+async def never(_: BaseException) -> bool:
+    return False
+
+
 def test_no_arithmetic_of_pauses_goes_astray() -> None:
     for factor in (1, 1.5, 2, 10, 1e300):
         for base in (0, 1e-9, 1, 1e9):
@@ -170,7 +174,8 @@ def test_times_are_three_unless_time_decides() -> None:
     [
         ({"not_on": "text"}, "Retry's not_on is a class of exceptions"),
         ({"not_on": [5]}, "Retry's not_on is a class of exceptions"),
-        ({"when": 5}, "Retry's when is a function that takes the exception"),
+        ({"when": 5}, "Retry's when is a plain function that takes the exception"),
+        ({"when": never}, "Retry's when is a plain function that takes the exception"),
         ({"for_seconds": -1}, "Retry's for_seconds is a number of seconds"),
         ({"times": -1}, "Retry's times"),
     ],

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -14,6 +15,7 @@ from asyncq.client.context import Context
 from asyncq.errors import (
     InvalidValue,
     SoftTimeLimitExceeded,
+    TaskCancelled,
     TaskFailed,
     TimeLimitExceeded,
 )
@@ -304,3 +306,77 @@ async def test_an_interruption_hits_nothing_but_the_function_it_is_meant_for(
     assert 0 < len(failed) < 500
     assert all(each.is_a(SoftTimeLimitExceeded) for each in failed)
     assert "please report" not in caplog.text
+
+
+async def test_an_interruption_leaves_no_lock_of_anybody_s_behind(app: App, tmp_path: Path) -> None:
+    """Threads that log all the time, and are interrupted at it."""
+    handler = logging.FileHandler(tmp_path / "log")
+    logger = logging.getLogger("interrupted")
+    logger.addHandler(handler)
+    logger.propagate = False
+
+    @app.task(soft_time_limit=0.02)
+    def work() -> None:
+        for _ in range(10_000):
+            logger.warning("a line")
+            spin(0.0002)
+
+    try:
+        async with app, app.worker(concurrency=4):
+            for result in await app.enqueue_many(work.s() for _ in range(60)):
+                with pytest.raises(TaskFailed) as caught:
+                    await result.get(timeout=PATIENCE)
+                assert caught.value.is_a(SoftTimeLimitExceeded)
+                assert caught.value.message.startswith("the soft time limit")
+        assert handler.lock is not None
+        assert handler.lock.acquire(timeout=1)
+        handler.lock.release()
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+@on_virtual_time
+async def test_what_has_become_another_error_is_told_next() -> None:
+    app = virtual_app()
+
+    async def convert() -> None:
+        try:
+            await anyio.sleep_forever()
+        except asyncio.CancelledError:
+            raise ConnectionError from None
+
+    @app.task(soft_time_limit=5)
+    async def work() -> str:
+        try:
+            with suppress(ConnectionError):
+                await asyncio.ensure_future(convert())
+            await anyio.sleep_forever()
+        except SoftTimeLimitExceeded:
+            return "heard"
+        return "not heard"
+
+    async with app.worker():
+        assert await (await work.enqueue()) == "heard"
+
+
+@on_virtual_time
+async def test_who_cleans_up_after_a_cancellation_is_not_disturbed() -> None:
+    app = virtual_app()
+    seen: list[str] = []
+
+    @app.task(soft_time_limit=5)
+    async def work() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await asyncio.sleep(4)
+            seen.append("cleaned up")
+
+    async with app.worker():
+        result = await work.enqueue()
+        await asyncio.sleep(3)
+        await result.cancel()
+        with pytest.raises(TaskCancelled):
+            await result
+    assert seen == ["cleaned up"]
