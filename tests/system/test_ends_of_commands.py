@@ -268,3 +268,34 @@ def test_threads_that_end_by_themselves_are_waited_for_without_a_word(shell: She
 
     assert (ended.code, ended.err) == (0, "")
     assert (shell.directory / "finished").exists()
+
+
+IN_A_CALLBACK = """
+import signal, sys, time, weakref
+from asyncq.interrupted import raise_again
+
+class Thing: pass
+
+def interrupt(_):
+    signal.raise_signal(signal.SIGINT)
+    time.sleep(0)
+
+def fail(_):
+    raise ValueError("told as ever")
+
+sys.unraisablehook = raise_again(sys.unraisablehook)
+things = [Thing(), Thing()]
+references = [weakref.ref(things[0], interrupt), weakref.ref(things[1], fail)]
+try:
+    things.clear()
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_where_nothing_can_be_raised_is_not_lost(shell: Shell) -> None:
+    ended = shell.run([sys.executable, "-c", IN_A_CALLBACK])
+    assert (ended.code, ended.out) == (0, "interrupted\n")
+    assert "KeyboardInterrupt" not in ended.err
+    assert "told as ever" in ended.err
