@@ -154,7 +154,9 @@ class Canceller:
 
     async def _end(self, ids: Sequence[str], reason: str, answers: dict[str, Cancellation]) -> None:
         """Write the outcome of what still waits, now that workers know the mark."""
-        places = await self._left(ids, found := dict[str, Cancellation]())
+        places = await self._left(ids, ended := dict[str, Cancellation]())
+        # Seen before, so not unknown; of some the outcome is not kept.
+        found = dict.fromkeys(ended, Cancellation.ENDED)
         for record in await self._backend.fetch(list(found)):
             if record is not None:  # by its worker, who had heard of the mark; or before that
                 found[record.id] = _answer(record)

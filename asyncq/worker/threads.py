@@ -35,7 +35,7 @@ DELICATE = (
 )
 """How the files begin where nothing is raised from outside."""
 LOOKS, AT_ANY_POINT = 20, 1e-5  # seconds
-AGAIN = 0.005  # seconds until that is tried again
+AGAIN, AT_LEAST_EVERY = 0.005, 0.5  # seconds until that is tried again; twice as long each time
 MOST_LEFT = 10  # threads that were left behind and make room for others
 
 Interrupt = Callable[["asyncio.Task[Any]", type[BaseException]], bool]
@@ -174,10 +174,11 @@ class Threads:
         call = self._calls.get(attempt)
         return call is not None and self._interrupt(call, kind)
 
-    def _interrupt(self, call: _Call, kind: type[BaseException]) -> bool:
+    def _interrupt(self, call: _Call, kind: type[BaseException], pause: float = AGAIN) -> bool:
         is_raised = call.interrupt(kind)
-        if is_raised is False:
-            asyncio.get_running_loop().call_later(AGAIN, self._interrupt, call, kind)
+        if is_raised is False:  # it may stay there for hours: in a queue that nobody fills, say
+            later = min(2 * pause, AT_LEAST_EVERY)
+            asyncio.get_running_loop().call_later(pause, self._interrupt, call, kind, later)
         return is_raised is not None
 
     def has_begun(self, attempt: "asyncio.Task[Any]") -> bool:
