@@ -96,6 +96,8 @@ class Cancellations:
             )  # fmt: skip
         self.is_alert = self._entries is not None
         """Whether there may be marks: what is about to run is to be looked at."""
+        self.has_left = False
+        """Whether a task was ever left behind. Asked for each message, and so plain."""
 
     async def run(self) -> None:
         """Keep the marks in mind until cancelled."""
@@ -127,11 +129,6 @@ class Cancellations:
             return None
         task = asyncio.current_task()
         return None if task is None else self._asked.get(task)
-
-    @property
-    def has_left(self) -> bool:
-        """Whether a task was left behind that goes on."""
-        return bool(self._left)
 
     def was_left(self) -> bool:
         """Whether the current task was left behind: its end was told without it."""
@@ -310,6 +307,7 @@ class Cancellations:
         pool = next((each for each in self._slots.pools if task in each.running), None)
         if task.done() or pool is None:
             return
+        self.has_left = True
         self._left.add(task)
         stack = "".join(traceback.format_list(_frames(task)))
         log.error(
