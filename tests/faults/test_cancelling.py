@@ -24,6 +24,7 @@ __all__ = ["either_bench"]  # a fixture
 ROUNDS = scaled(1, 5)
 EACH = 4  # tasks at a time: few enough that they run at once
 RHYTHM = 0.1  # seconds between two of these
+DELAY = 0.3  # seconds, of as many others: they are cancelled before somebody comes to them
 TASKS = scaled(300, 3000)
 LATER = 1.0  # seconds after an answer, from which on nothing begins that was cancelled
 
@@ -84,6 +85,7 @@ async def test_a_worker_may_die_at_any_step_of_a_cancellation(
                 with anyio.fail_after(PATIENCE):
                     while any(worker.exit_code is None for worker in doomed.values()):
                         sent = await bench.send(app, EACH, seconds=0.15)
+                        sent += await bench.send(app, EACH, delay=DELAY, seconds=0.15)
                         await anyio.sleep(RHYTHM)
                         await cancel(app, sent[::2], answers)
             except TimeoutError:

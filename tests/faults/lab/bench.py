@@ -128,10 +128,17 @@ class Bench(Generic[B]):
         return make_app(url or self.bed.url, self.config, self._own_backend)
 
     async def send(
-        self, app: App, count: int, task: str = "work", **kwargs: Any
+        self,
+        app: App,
+        count: int,
+        task: str = "work",
+        *,
+        delay: float | None = None,
+        **kwargs: Any,
     ) -> list[Result[Any]]:
         """Send so many calls in one go; in the ledger are what was tried and what was accepted."""
-        calls = [app.tasks[task].options(id=new_id()).s(**kwargs) for _ in range(count)]
+        asked = app.tasks[task]
+        calls = [asked.options(id=new_id(), delay=delay).s(**kwargs) for _ in range(count)]
         results: list[Result[Any]] = []
         for start in range(0, count, BATCH):
             some = calls[start : start + BATCH]
