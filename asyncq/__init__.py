@@ -6,6 +6,7 @@ from asyncq.client.context import Context, current_context
 from asyncq.client.gathering import as_completed, gather
 from asyncq.client.result import Result
 from asyncq.client.routing import Route
+from asyncq.client.scope import Scope, scope
 from asyncq.client.shared import shared_task
 from asyncq.client.task import Task
 from asyncq.config import Config
@@ -77,6 +78,7 @@ __all__ = [
     "Retry",
     "RetryLater",
     "Route",
+    "Scope",
     "Signature",
     "Snooze",
     "SoftTimeLimitExceeded",
@@ -96,5 +98,6 @@ __all__ = [
     "as_completed",
     "current_context",
     "gather",
+    "scope",
     "shared_task",
 ]

@@ -15,7 +15,14 @@ import anyio
 
 from asyncq.client.operate import Operator
 from asyncq.client.values.encoding import encode
-from asyncq.errors import BackendError, ConfigurationError, InvalidValue, NewerVersion, Undecodable
+from asyncq.errors import (
+    BackendError,
+    BackendUnavailable,
+    ConfigurationError,
+    InvalidValue,
+    NewerVersion,
+    Undecodable,
+)
 from asyncq.language.effects import KEEP_EFFECTS
 from asyncq.language.envelope import Envelope
 from asyncq.language.marks import ASKED, KIND, MOST_IDS, Cancellation, Mark, write_mark
@@ -28,6 +35,8 @@ from asyncq.language.message import (
     new_id,
 )
 from asyncq.language.record import Record
+from asyncq.language.scopes import IT_IS_OVER, KEEP_OVER, over, why_over
+from asyncq.language.scopes import KIND as SCOPES
 from asyncq.seams.backend import Backend
 from asyncq.seams.feeds import WRITTEN_FOR_OTHERS
 from asyncq.seams.registry import Registry
@@ -35,6 +44,7 @@ from asyncq.seams.registry import Registry
 HEARD_WITHIN = 0.03  # seconds until workers have heard of a mark, and begin nothing that has it
 WITHIN = 0.3  # seconds in which the worker that runs it says so, where a broker cannot
 LOOK = 0.03  # seconds between two looks for that
+MOST_TRIES = 5  # of a change that others make at the same moment
 MOST_REASON = 1000  # characters
 MOST_HEADERS = 10_000  # bytes of what a mark compares
 
@@ -98,10 +108,28 @@ class Canceller:
         )
         await self._put(self._registry(), mark)
 
+    async def cancel_scope(self, name: str, reason: str, ids: Sequence[str] = ()) -> list[str]:
+        """Say that a scope is over: whatever belongs to it ends, or never starts. What of these ids
+        waits has its outcome at once, and is returned. Raises as `cancel`."""
+        reason, registry = check_reason(reason), self._registry()
+        await _end_scope(registry, name, reason)
+        asks = not self._operator.sees_all
+        mark = Mark(at=self._now(), reason=reason or IT_IS_OVER, scope=name, asks=asks)
+        await registry.put(KIND, new_id(), write_mark(mark), version=0, keep=KEEP_OVER)
+        answers: dict[str, Cancellation] = {}
+        if ids:
+            await anyio.sleep(HEARD_WITHIN)
+            for start in range(0, len(ids), MOST_IDS):
+                await self._end(ids[start : start + MOST_IDS], mark.reason, answers)
+        return [id for id, answer in answers.items() if answer is Cancellation.CANCELLED]
+
     async def spare(self, ids: Sequence[str]) -> None:
         """What was cancelled until now does not concern these any more: they are to run again."""
         registry = self._backend.offers.registry
-        if registry is None or not ids or not (await registry.list(KIND, limit=1)).entries:
+        if registry is None or not ids:
+            return
+        is_anything_cancelled = (await registry.list(KIND, limit=1)).entries
+        if not is_anything_cancelled and not (await registry.list(SCOPES, limit=1)).changes:
             return
         for start in range(0, len(ids), MOST_IDS):
             page = tuple(ids[start : start + MOST_IDS])
@@ -229,6 +257,21 @@ class Canceller:
             reply_to=reply_to,
             effects=None,
         )
+
+
+async def _end_scope(registry: Registry, name: str, reason: str) -> None:
+    """
+    Raises:
+        BackendUnavailable: it may be over; to call again is safe.
+    """
+    for _ in range(MOST_TRIES):
+        [entry] = await registry.get(SCOPES, [name])
+        if entry is not None and why_over(entry.data) is not None:
+            return
+        version = 0 if entry is None else entry.version
+        if await registry.put(SCOPES, name, over(reason), version=version, keep=KEEP_OVER):
+            return
+    raise BackendUnavailable(f"scope {name} cannot be ended: others change it at the same moment")
 
 
 def check_reason(reason: Any) -> str:

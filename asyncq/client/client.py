@@ -24,9 +24,11 @@ from asyncq.client.cancelling import Canceller
 from asyncq.client.context import find_context
 from asyncq.client.dispatch import Dispatch, all_stored
 from asyncq.client.operate import Operator
+from asyncq.client.owner import Owner
 from asyncq.client.progress import follow
 from asyncq.client.result import Expectation, Result
 from asyncq.client.routing import DEFAULT_BROKER, Plan, Router
+from asyncq.client.scope import Place, find_place
 from asyncq.client.task import Task, check_id, check_task_name, plain_headers
 from asyncq.client.waiters import Waiters
 from asyncq.clock import Clock
@@ -54,6 +56,7 @@ from asyncq.language.message import (
     new_id,
     status_of,
 )
+from asyncq.language.scopes import SCOPE, names_in
 from asyncq.language.signature import NO_OPTIONS, CallOptions, Signature
 from asyncq.language.topology import check_queue_name
 from asyncq.loggers import get_logger
@@ -108,7 +111,9 @@ class Client:
         )
         self.waiters = Waiters(backend, self._locate)
         """Who waits for what, and what came for whom."""
-        self._loop = asyncio.get_running_loop()
+        self.store = backend.store
+        self.loop = asyncio.get_running_loop()
+        self._owner_of_scopes = Owner(backend.offers.registry, self._cancel_scope, config.lease)
         self.forgotten: set[str] = set()
         """Outcomes that were removed from here, the latest of them. Handles that were carried to
         other threads look here and add to it: each change is one step."""
@@ -122,7 +127,7 @@ class Client:
         self._workers = set[asyncio.Task[Any]]()  # that run over these connections
         self._last_worker_ended = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
-        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._ready: asyncio.Future[None] = self.loop.create_future()
 
     @property
     def broker(self) -> Broker:
@@ -174,6 +179,7 @@ class Client:
                             group.start_soon(publisher.run)
                         group.start_soon(self.waiters.listen)
                         group.start_soon(self.waiters.read)
+                        group.start_soon(self._owner_of_scopes.run)
                         if self.canceller.writes_for_others:
                             group.start_soon(self.waiters.hear_of_others)
                         if self.backend.offers.keeps_nothing:
@@ -235,7 +241,9 @@ class Client:
     async def enqueue(self, signature: Signature[R]) -> Result[R]:
         """Send one call; returns once the broker keeps it. Raises as `Task.enqueue`."""
         plan = self._router.decide(signature)
-        envelope = self._envelope(signature, plan, self._clock.now())
+        place = find_place() if signature.options.is_scoped else None
+        scopes = () if place is None else await place.names(self)
+        envelope = self._envelope(signature, plan, self._clock.now(), scopes=scopes)
         waiters = self.waiters
         own_id = signature.options.id is not None
         sent = waiters.sent_as(envelope.id) if own_id else waiters.sent(envelope.id)
@@ -244,6 +252,8 @@ class Client:
             await self._dispatch.default.submit([envelope])
         else:
             await all_stored(self._dispatch.submit([plan], [envelope]))
+        if place is not None:
+            place.add(self, [result])
         return result
 
     async def enqueue_many(
@@ -256,13 +266,17 @@ class Client:
         results: list[Result[R]] = []
         under_way: Sequence[asyncio.Future[None]] = ()
         decide, made, take = self._router.decide, self._envelope, _in_batches(signatures)
+        place = find_place()
         while batch := await take():
             # This one is made while the one before it is on its way.
             now = self._clock.now()
             plans = [decide(signature) for signature in batch]
-            envelopes = [
-                made(signature, plan, now) for signature, plan in zip(batch, plans, strict=True)
-            ]
+            if place is None:
+                envelopes = [
+                    made(signature, plan, now) for signature, plan in zip(batch, plans, strict=True)
+                ]
+            else:
+                envelopes = await self._within(place, batch, plans, now)
             ids = [envelope.id for envelope in envelopes]
             together, sent_as = self.waiters.sent_together(ids), self.waiters.sent_as
             for id, signature, plan in zip(ids, batch, plans, strict=True):
@@ -271,9 +285,22 @@ class Client:
             if under_way:
                 await all_stored(under_way)
             under_way = self._dispatch.submit(plans, envelopes)
+            if place is not None:
+                scoped = zip(results[-len(batch) :], batch, strict=True)
+                place.add(self, [result for result, each in scoped if each.options.is_scoped])
         if under_way:
             await all_stored(under_way)
         return results
+
+    async def _within(
+        self, place: Place, batch: Sequence[Signature[Any]], plans: Sequence[Plan], now: float
+    ) -> list[Envelope]:
+        """The messages of calls that are made within scopes."""
+        names = await place.names(self) if any(each.options.is_scoped for each in batch) else ()
+        return [
+            self._envelope(each, plan, now, scopes=names if each.options.is_scoped else ())
+            for each, plan in zip(batch, plans, strict=True)
+        ]
 
     def follow_up(
         self, signature: Signature[Any], id: str, ends: tuple[End, ...] = ()
@@ -292,8 +319,17 @@ class Client:
                 "send it with enqueue(), whatever comes of the task"
             )
         plan = self._router.decide(signature)
+        context, scopes = find_context(), ()
+        if context is not None and signature.options.is_scoped:
+            scopes = names_in(context.headers)  # and not where it stands: it is sent after that
         envelope = self._envelope(
-            signature, plan, self._clock.now(), id=id, again=not self._knows_outcomes, ends=ends
+            signature,
+            plan,
+            self._clock.now(),
+            id=id,
+            again=not self._knows_outcomes,
+            ends=ends,
+            scopes=scopes,
         )
         if envelope.headers:
             pack(envelope)  # what cannot be carried is refused here, not when the task has ended
@@ -374,10 +410,27 @@ class Client:
         """As `App.cancel`, of these ids."""
         client = self._at_hand()
         answers = await client.canceller.cancel(ids, reason)
+        if (place := find_place()) is not None:
+            place.excuse(ids)
         client.waiters.missed(
             id for id, answer in answers.items() if answer is Cancellation.CANCELLED
         )
         return answers
+
+    async def open_scope(self, task_id: str | None) -> str:
+        """Open a scope that ends if we do; returns its name. Raises as `Owner.open`."""
+        return await self._owner_of_scopes.open(task_id)
+
+    async def close_scope(self, name: str) -> None:
+        """All that belongs to it has ended."""
+        await self._owner_of_scopes.close(name)
+
+    async def end_scope(self, name: str, reason: str, ids: Sequence[str] = ()) -> None:
+        """What belongs to this scope, which we have opened, ends; some of it are these."""
+        await self._owner_of_scopes.end(name, reason, ids)
+
+    async def _cancel_scope(self, name: str, reason: str, ids: Sequence[str] = ()) -> None:
+        self.waiters.missed(await self.canceller.cancel_scope(name, reason, ids))
 
     async def cancel_any(
         self,
@@ -459,7 +512,7 @@ class Client:
         Raises:
             ConfigurationError: the app is not connected there.
         """
-        if self._owner is not None and asyncio.get_running_loop() is self._loop:
+        if self._owner is not None and asyncio.get_running_loop() is self.loop:
             return self
         return self._here()  # of this loop, where the app was left and entered again
 
@@ -471,6 +524,7 @@ class Client:
         id: str | None = None,
         again: bool = False,
         ends: tuple[End, ...] = (),
+        scopes: tuple[str, ...] = (),
     ) -> Envelope:
         """The message of a call; ``id``, unless that says one, of what follows from a task."""
         options = signature.options
@@ -488,7 +542,7 @@ class Client:
             expires=None if expires is None or expires == math.inf else now + expires,
             reply_to=self.waiters.address if id is None else None,  # nobody here waits for it
             sent_at=now,
-            headers=options.headers or {},
+            headers=_headers_of(options, scopes) if scopes else options.headers or {},
             again=again,
             ends=ends,
         )
@@ -549,6 +603,10 @@ def _in_batches(
         return list(islice(given, MAX_BATCH))
 
     return take_at_once
+
+
+def _headers_of(options: CallOptions, scopes: tuple[str, ...]) -> dict[str, Any]:
+    return {**(options.headers or {}), SCOPE: list(scopes)}
 
 
 def _limits_of(options: CallOptions) -> Limits | None:

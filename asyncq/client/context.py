@@ -32,7 +32,9 @@ class Services(Protocol):
 class Context:
     """The run of one message. Ask for it by annotation, or with `current_context`."""
 
-    __slots__ = ("_reason", "_said", "_services", "_started", "effects", "message", "state")
+    __slots__ = (
+        "_reason", "_said", "_services", "_started", "begun", "effects", "message", "state",
+    )  # fmt: skip
 
     def __init__(
         self, message: Message, state: dict[str, Any], services: Services, started: float
@@ -46,6 +48,8 @@ class Context:
         self._reason: str | None = None  # for which it was cancelled
         self.effects: Sequence[Effect] | None = ()
         """What follows if this run's outcome stands; None once it has ended."""
+        self.begun: Sequence[str] = ()
+        """The ids of what it has sent within the scopes that its message belongs to."""
 
     @property
     def id(self) -> str:

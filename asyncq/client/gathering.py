@@ -36,7 +36,7 @@ class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name
 
     def __init__(self, results: Iterable[Result[R]], *, timeout: Duration | None = None) -> None:
         self._timeout = wait("timeout", timeout)
-        self._ends = _Ends(results)
+        self._ends = Ends(results)
 
     def __aiter__(self) -> Self:
         return self
@@ -56,7 +56,7 @@ class as_completed(AsyncIterator[Result[R]]):  # noqa: N801 - asyncio's own name
             ends.abandon()
 
 
-class _Ends:
+class Ends:
     """How these results end, in the order in which they do."""
 
     def __init__(self, results: Iterable[Result[Any]]) -> None:
@@ -69,12 +69,13 @@ class _Ends:
             raise TypeError(f"as_completed takes the results in a list, not {shown(results)}")
         try:
             for result in results:
-                self._expect(result)
+                self.expect(result)
         except BaseException:
             self.close()
             raise
 
-    def _expect(self, result: Result[Any]) -> None:
+    def expect(self, result: Result[Any]) -> None:
+        """Wait for this one as well."""
         try:
             at_hand = result.at_hand
         except AttributeError:
@@ -141,7 +142,7 @@ class _Ends:
 class _OneOfMany(Expectation[Any]):
     __slots__ = ("_ends",)
 
-    def __init__(self, result: Result[Any], ends: _Ends) -> None:
+    def __init__(self, result: Result[Any], ends: Ends) -> None:
         super().__init__(result)
         self._ends = ends
 
@@ -320,7 +321,7 @@ async def gather(
         different = {result.id: result for result in results}.values()
     except AttributeError:
         raise _no_result(*results) from None
-    ends = _Ends(different)
+    ends = Ends(different)
     first = next(iter(ends.expected), None)
 
     def late() -> str:

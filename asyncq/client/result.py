@@ -196,6 +196,10 @@ class Result(Generic[R_co]):
         """Have this told how the task ends, for who waits for many; in the client's event loop."""
         self._outcomes.expect(expectation)
 
+    def beside(self, id: str) -> "Result[Any]":
+        """The handle to another outcome that is kept where this one is, whoever sent it."""
+        return Result(id, self._outcomes)
+
     def at_hand(self) -> Record | None:
         """The record, if it has been seen or has come already. May be asked in any thread."""
         record = self._record

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
+from types import EllipsisType
 from typing import Any, Concatenate, Generic, Never, ParamSpec, Protocol, TypeVar, cast, overload
 
 import msgspec
@@ -20,7 +21,7 @@ from asyncq.client.values.hints import resolve_result
 from asyncq.client.values.parameters import Parameters
 from asyncq.client.values.shapes import PLAIN_SHAPE, Shape, shape_of
 from asyncq.errors import ConfigurationError, InvalidValue, shown
-from asyncq.language.message import MAX_PRIORITY, MESSAGE_ID, TASK_NAME
+from asyncq.language.message import LAST_ERROR, MAX_PRIORITY, MESSAGE_ID, TASK_NAME
 from asyncq.language.policies import Errors, Retry, as_retry, check_errors
 from asyncq.language.quantities import (
     Duration,
@@ -33,6 +34,7 @@ from asyncq.language.quantities import (
     optional_seconds,
     seconds,
 )
+from asyncq.language.scopes import BEGUN, SCOPE
 from asyncq.language.signature import NO_OPTIONS, CallOptions, Signature
 from asyncq.language.spelling import parameters_of, unknown_option
 from asyncq.language.topology import check_exchange_name, check_queue_name, check_routing_key
@@ -122,6 +124,8 @@ class TaskOptions(Shown, frozen=True, kw_only=True):
         return within(shown_options(self, TaskOptions()), kind="TaskOptions({})")
 
 
+RESERVED = frozenset({LAST_ERROR, SCOPE, BEGUN})
+"""Headers that are ours, and of one message alone."""
 OPTIONS = ("name", *TaskOptions.__struct_fields__)
 
 
@@ -189,6 +193,7 @@ class Task(Generic[P, R]):
         soft_time_limit: Duration | None = None,
         id: str | None = None,
         headers: dict[str, Any] | None = None,
+        scope: EllipsisType | None = ...,
         **unknown: Never,
     ) -> "Call[P, R]":
         """The task with other options, for one or more calls.
@@ -199,6 +204,7 @@ class Task(Generic[P, R]):
         datetime or Unix seconds); an infinite ``expires`` is never, an infinite ``time_limit`` or
         ``soft_time_limit`` none. An ``id`` of your own makes the
         call repeatable: it is taken once for as long as its outcome is kept, or its dead letter.
+        ``scope=None`` sends it outside of the `asyncq.scope` that it is called in.
 
         Raises:
             ValueError: a value makes no sense (`InvalidValue`), or two say when to start.
@@ -231,6 +237,7 @@ class Task(Generic[P, R]):
             time_limit=hard,
             soft_time_limit=soft,
             headers=None if headers is None else plain_headers(headers),
+            is_scoped=check_scope(scope),
         )
         return Call(self, options, self._home)
 
@@ -454,11 +461,24 @@ def plain_headers(headers: dict[str, Any]) -> dict[str, Any]:
     for name, value in headers.items():
         if not isinstance(cast("Any", name), str):
             raise TypeError(f"headers have text for names, not {name!r:.200}")
+        if name in RESERVED:
+            continue  # of the message that these were taken from
         try:
             plain[str.__str__(name)] = read_plain(encode(value))
         except TypeError as error:
             raise TypeError(f"header {name!r:.200}: {error}") from error
     return plain
+
+
+def check_scope(scope: Any) -> bool:
+    """
+    Raises:
+        InvalidValue: it is given, and not None.
+    """
+    if scope is not None and scope is not ...:
+        allowed = "None, to belong to no scope: what is sent in the block of one belongs to it"
+        raise InvalidValue("scope", scope, allowed)
+    return scope is ...
 
 
 def check_keep(keep: Any) -> float | None:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from asyncq.language.message import UNREADABLE, Header
+from asyncq.language.scopes import names_in
 
 KIND = "cancel"
 """What marks are called in a registry."""
@@ -50,6 +51,9 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     task: str | None = None
     queue: str | None = None
     headers: dict[str, Any] | None = None
+    scope: str | None = None
+    """Whatever belongs to it, also what is sent later: it is over. That is known without a mark as
+    well (`asyncq.language.scopes`), and a mark is sooner heard of."""
     spares: bool = False
     asks: bool = False
     """Who runs such a message is to say so, as its broker cannot."""
@@ -61,6 +65,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
 
     def fits(self, header: Header) -> bool:
         """Whether all is so but its id and its task, for who knows of these by himself."""
+        if self.scope is not None:
+            return self.scope in names_in(header.headers)
         if header.sent_at > self.at + (0.0 if self.ids is None else SKEW):
             return False
         if self.queue is not None and header.queue != self.queue:

@@ -23,3 +23,5 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     effects: tuple[Effect, ...] | None = ()
     """What follows from it, as whoever ran the message has it; None: its writer did not have the
     message, so that who holds it derives them."""
+    begun: tuple[str, ...] = ()
+    """What its task has sent within the scopes that it belongs to: their owner waits for these."""

@@ -29,6 +29,8 @@ class CallOptions(Shown, frozen=True, kw_only=True):
     """Seconds; infinity is none."""
     soft_time_limit: float | None = None
     headers: dict[str, Any] | None = None
+    is_scoped: bool = True
+    """It belongs to the scope in which it is sent, if there is one."""
 
     def __repr__(self) -> str:
         return within(shown_options(self, NO_OPTIONS), kind="CallOptions({})")

@@ -28,6 +28,7 @@ from asyncq.language.envelope import Envelope
 from asyncq.language.marks import ASKED, KEEP_ASKED, KIND, Mark, read_mark
 from asyncq.language.message import LAST_ERROR, Cancelled, Header, Message
 from asyncq.language.record import Record
+from asyncq.language.scopes import SCOPE, names_in
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
 from asyncq.seams.backend import Backend
@@ -78,7 +79,8 @@ class Cancellations:
         self._grace = grace
         self._marks: dict[str, _Marked] = {}
         self._named: dict[int, tuple[_Marked, ...]] = {}  # by the hashes of ids
-        self._others: Sequence[_Marked] = ()  # that name no ids
+        self._scoped: dict[str, _Marked] = {}  # by the names of scopes
+        self._others: Sequence[_Marked] = ()  # that name neither
         self._next_end = math.inf  # Unix seconds, of the first that ends; or when one has gone
         self._asked: WeakKeyDictionary[asyncio.Task[Any], Mark] = WeakKeyDictionary()
         self._left: WeakSet[asyncio.Task[Any]] = WeakSet()
@@ -174,7 +176,9 @@ class Cancellations:
             self._next_end = -math.inf
 
     def _add(self, marked: _Marked) -> None:
-        if marked.hashes is None:
+        if marked.mark.scope is not None:
+            self._scoped[marked.mark.scope] = marked
+        elif marked.hashes is None:
             self._others = (*self._others, marked)
         else:
             alone = (marked,)  # one object for all its ids
@@ -190,7 +194,7 @@ class Cancellations:
             del self._marks[name]
         if self._entries is not None:
             self._entries.forget(ended)
-        self._named, self._others, self._next_end = {}, (), math.inf
+        self._named, self._scoped, self._others, self._next_end = {}, {}, (), math.inf
         for marked in self._marks.values():
             self._add(marked)
         self._became(self._entries is not None and self._entries.is_current)
@@ -200,13 +204,21 @@ class Cancellations:
         if self._now() >= self._next_end:
             self._forget_ended()
         header, task = message.header, message.task
-        if not self._others and hash(header.id) not in self._named:
+        scopes = names_in(header.headers) if self._scoped and SCOPE in header.headers else ()
+        if not self._others and not scopes and hash(header.id) not in self._named:
             return None
         named = self._named.get(hash(header.id), ())
         found = [each.mark for each in named if each.mark.fits(header)]
         found += [each.mark for each in self._others if each.mark.describes(header, task)]
+        found += [self._scoped[name].mark for name in scopes if name in self._scoped]
         spared = max((mark.at for mark in found if mark.spares), default=-math.inf)
         return next((mark for mark in found if not mark.spares and mark.at > spared), None)
+
+    def is_spared(self, header: Header) -> bool:
+        """Whether it was sent again from the dead letters, as far as that is known: it is no part
+        of its scopes any more."""
+        named = self._named.get(hash(header.id), ())
+        return any(each.mark.spares and each.mark.fits(header) for each in named)
 
     def _apply(self, mark: Mark) -> None:
         """Cancel what runs and is meant, and what was given back just before."""
@@ -217,7 +229,7 @@ class Cancellations:
                 envelope = delivery.envelope
                 runs.add(envelope.id)
                 if (named is None or envelope.id in named) and self._is_of(mark, envelope):
-                    self._cancel(task, delivery, mark)
+                    self.cancel(task, delivery, mark)
         since, self._given_back, back = self._loop.time() - ON_ITS_WAY, {}, self._given_back
         for id, (at, message) in back.items():
             if at < since or id in runs:  # taken again
@@ -276,7 +288,8 @@ class Cancellations:
         except (NewerVersion, Undecodable):
             return False
 
-    def _cancel(self, task: "asyncio.Task[Any]", delivery: Delivery, mark: Mark) -> None:
+    def cancel(self, task: "asyncio.Task[Any]", delivery: Delivery, mark: Mark) -> None:
+        """End what this task runs, for the reason that the mark says."""
         if task in self._asked or task.done():
             return  # what cleans up is not interrupted
         id = delivery.envelope.id

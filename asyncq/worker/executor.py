@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import msgspec
 
-from asyncq.client.context import Context, Services, set_context
+from asyncq.client.context import Context, Services, find_context, set_context
+from asyncq.client.scope import Inside, set_place
 from asyncq.client.task import Task
 from asyncq.client.values.encoding import NOTHING
 from asyncq.clock import Clock
@@ -27,7 +28,7 @@ from asyncq.errors import (
 from asyncq.errors import (
     Reject as RejectCall,
 )
-from asyncq.language.effects import KEEP_EFFECTS, Effect
+from asyncq.language.effects import KEEP_EFFECTS, Effect, Send
 from asyncq.language.marks import Mark
 from asyncq.language.message import (
     LAST_ERROR,
@@ -44,6 +45,7 @@ from asyncq.language.message import (
 )
 from asyncq.language.policies import Retry
 from asyncq.language.record import Record
+from asyncq.language.scopes import BEGUN, MOST_BEGUN, SCOPE, begun_in, names_in
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import Ack, Completion, Delivery, Nack, Reject
 from asyncq.seams.codec import Codec
@@ -61,6 +63,7 @@ from asyncq.worker.failures import (
 from asyncq.worker.latches import arrivals
 from asyncq.worker.pool import Slots
 from asyncq.worker.prepared import PreparedTask, PreparedTasks, call
+from asyncq.worker.scopes import Scopes
 from asyncq.worker.tasks import TEXT_LIMIT, TaskLog
 from asyncq.worker.threads import RaisedInThread
 from asyncq.worker.unrun import Unrun
@@ -100,6 +103,7 @@ class Executor:
         services: Services,
         slots: Slots,
         cancellations: Cancellations,
+        scopes: Scopes,
     ) -> None:
         self.apart: set[str] = set()
         """The queues of which an end is recorded in one step and settled in another, so that a
@@ -117,6 +121,8 @@ class Executor:
         self._services = services
         self._slots = slots
         self._cancellations = cancellations
+        self._scopes = scopes
+        self._store = backend.store
         self._verbose = self.task_log.verbose
         self._unrun = Unrun(
             codec=codec,
@@ -128,6 +134,7 @@ class Executor:
             log=self.task_log,
             made=self._made,
             apart=self.apart,
+            end_scopes_of=scopes.end_opened_by,
         )
 
     async def run(self, delivery: Delivery, complete: Complete) -> None:
@@ -170,12 +177,16 @@ class Executor:
         message, prepared = opened
         if self._verbose:
             self.task_log.received(message)
-        if (self._cancellations.is_alert or message.header.expires is not None) and (
+        is_scoped = SCOPE in message.header.headers
+        is_doubtful = self._cancellations.is_alert or is_scoped
+        if (is_doubtful or message.header.expires is not None) and (
             end := await self._unwanted(delivery, message, prepared, started)
         ) is not None:
             return end
         context = Context(message, self._state, self._services, started)
         set_context(context)
+        if is_scoped:
+            self._enter_scopes(delivery, context)
         try:
             outcome = self._succeeded(prepared, await call(prepared, message, context))
             effects, context.effects = context.effects, None  # it has ended
@@ -203,6 +214,8 @@ class Executor:
             if mark is not None:
                 return self._cancelled(delivery, message, prepared, mark, started)
             started = self._now()  # it may have waited until that was known
+        if (names := self._scopes_of(message)) and (mark := await self._scopes.mark_of(names)):
+            return self._cancelled(delivery, message, prepared, mark, started)
         expires = message.header.expires
         if expires is None or started < expires:
             return None
@@ -210,6 +223,18 @@ class Executor:
         before = message.header.headers.get(LAST_ERROR)
         outcome = Expired(before if isinstance(before, str) else "")
         return self._end(delivery, message, prepared, outcome, started)
+
+    def _scopes_of(self, message: Message) -> tuple[str, ...]:
+        header = message.header
+        if SCOPE not in header.headers or self._cancellations.is_spared(header):
+            return ()
+        return names_in(header.headers)
+
+    def _enter_scopes(self, delivery: Delivery, context: Context) -> None:
+        """What the task sends belongs to the scopes of its message."""
+        if names := self._scopes_of(context.message):
+            self._scopes.enter(delivery, names)
+            set_place(Inside(context, names, self._store))
 
     def _fail(
         self,
@@ -394,6 +419,9 @@ class Executor:
             keep = min(asked, LONGEST_KEEP) if asked > 0 else 0.0  # also if that is no number
         header = message.header
         follows = effects or header.ends
+        begun = _begun(message, effects) if SCOPE in header.headers else None
+        if begun is not None:  # who has opened its scope may have to look
+            keep = max(keep, KEEP_EFFECTS)
         if keep <= 0 and header.reply_to is None and not follows:
             return Completion(settlement)
         record = Record(
@@ -407,6 +435,8 @@ class Executor:
             keep,
             header.reply_to,
         )
+        if begun:
+            record = msgspec.structs.replace(record, begun=begun)
         if follows:
             return Completion(settlement, _with_effects(record, effects, header.ends), stays=True)
         return Completion(settlement, record)
@@ -423,6 +453,8 @@ class Executor:
         headers = message.header.headers
         if error is not None:  # should the message expire before it is tried again
             headers = {**headers, LAST_ERROR: summarize(error, ERROR_LIMIT)}
+        if SCOPE in headers and (begun := _begun(message)):
+            headers = {**headers, BEGUN: begun[-MOST_BEGUN:]}
         header = msgspec.structs.replace(message.header, eta=None, headers=headers)
         again = msgspec.structs.replace(message, header=header, attempt=message.attempt + counted)
         self._cancellations.given_back(again)
@@ -435,6 +467,15 @@ def _with_effects(record: Record, effects: tuple[Effect, ...], ends: Sequence[En
     is_large = bool(arriving) and not arriving[0].value
     keep = max(record.keep, KEEP_LARGE if is_large else KEEP_EFFECTS)
     return msgspec.structs.replace(record, keep=keep, effects=(*effects, *arriving))
+
+
+def _begun(message: Message, effects: Sequence[Effect] = ()) -> tuple[str, ...]:
+    """What the runs of this message have sent within its scopes: where the last of them ends."""
+    context = find_context()
+    own = () if context is None or context.id != message.header.id else context.begun
+    sent = [each.envelope for each in effects if isinstance(each, Send)]
+    after = [envelope.id for envelope in sent if SCOPE in envelope.headers]
+    return (*begun_in(message.header.headers), *own, *after)
 
 
 def _is_ignored_exit(error: BaseException) -> bool:

@@ -1,6 +1,6 @@
 """What becomes of a delivery without being run: its outcome stands, or nobody may or can run it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
@@ -40,6 +40,7 @@ class Unrun:
         log: TaskLog,
         made: Mapping[str, PreparedTask],
         apart: set[str],
+        end_scopes_of: Callable[[str], Awaitable[None]],
     ) -> None:
         self._decode = codec.decode
         self._backend = backend
@@ -50,6 +51,7 @@ class Unrun:
         self._log = log
         self._made = made
         self._apart = apart
+        self._end_scopes_of = end_scopes_of
 
     def with_ends(self, delivery: Delivery) -> Delivery:
         """As it was before an older worker gave it back: that one knows of no `Header.ends`."""
@@ -70,6 +72,8 @@ class Unrun:
             return Completion(left.settlement(delivery), stays=True)
         try:
             [record] = await self._backend.fetch([delivery.envelope.id])
+            if record is None and left is None:
+                await self._end_scopes_of(delivery.envelope.id)
         except BackendUnavailable as error:
             self._log.postponement(
                 delivery.envelope, f"whether it has run is not known: {error}", 1.0, self._now()

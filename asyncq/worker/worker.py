@@ -21,6 +21,7 @@ from anyio.abc import TaskStatus
 
 from asyncq.client.client import Client
 from asyncq.client.context import set_lender
+from asyncq.client.scope import set_place
 from asyncq.client.task import Task
 from asyncq.clock import Clock
 from asyncq.config import Config
@@ -37,6 +38,7 @@ from asyncq.worker.latches import Latches
 from asyncq.worker.leases import Renew
 from asyncq.worker.loans import Loans
 from asyncq.worker.pool import Slots
+from asyncq.worker.scopes import Scopes
 from asyncq.worker.services import WorkerServices
 from asyncq.worker.session import Session, Setup
 from asyncq.worker.stalls import LoopWatch
@@ -92,6 +94,14 @@ class Worker:
             keep=config.keep_result,
         )
         """What was asked to end."""
+        self.scopes = Scopes(
+            client.backend.offers.registry,
+            lease=config.lease,
+            now=clock.now,
+            end=client.canceller.cancel_scope,
+            cancel=self.cancellations.cancel,
+        )
+        """What has to stand so that tasks go on."""
         self._sessions = self._make_sessions()
 
     @property
@@ -182,12 +192,15 @@ class Worker:
                 watch.start_soon(self._client.until_failed)
                 watch.start_soon(self._setup.latches.look_after)
                 watch.start_soon(self.cancellations.run)
+                watch.start_soon(self.scopes.run)
                 async with create_task_group() as group:
                     # What is started now can lend its slot while it waits for results.
                     lender = set_lender(Loans(self.slots, most, self._setup.quarantine))
+                    place = set_place(None)  # an embedded worker belongs to no scope
                     for session in self._sessions:
                         group.start_soon(run, session)
                     lender.var.reset(lender)
+                    place.var.reset(place)
                 if self._burst and not self._is_told:
                     unsent = self._setup.latches.unsent
                     now = self._clock.now()
@@ -225,6 +238,7 @@ class Worker:
             ),
             slots=self.slots,
             cancellations=self.cancellations,
+            scopes=self.scopes,
         )
         lines = sum(len(queues) for queues in self._queues.values())
         latches = Latches(self._backend, self._client.send, is_eager=self._burst)

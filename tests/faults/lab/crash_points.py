@@ -77,7 +77,7 @@ LATCHES = {  # only where something arrives at a latch
 }
 CANCELLING = {  # only where something is cancelled
     "mark-heard": Point("before", (f"{WORKER}.cancellations:Cancellations._apply",)),
-    "asked-to-end": Point("after", (f"{WORKER}.cancellations:Cancellations._cancel",)),
+    "asked-to-end": Point("after", (f"{WORKER}.cancellations:Cancellations.cancel",)),
     "mark-found": Point("after", (f"{WORKER}.cancellations:Cancellations.mark_of",)),
     "cancelled": Point("after", (f"{WORKER}.executor:Executor._cancelled",)),
 }
