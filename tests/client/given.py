@@ -16,6 +16,7 @@ from asyncq.language.message import Status, new_id
 from asyncq.seams.dead import DeadLimits
 
 PATIENCE = 10.0  # seconds after which something that should happen does not
+AT_ONCE = 1.0  # seconds within which happens what waits for nothing
 
 
 def new_app(url: str | None = None, **settings: Any) -> App:
@@ -35,6 +36,13 @@ async def until(holds: Callable[[], bool]) -> None:
     with fail_after(PATIENCE):
         while not holds():  # noqa: ASYNC110 - there is no event
             await anyio.sleep(0.001)
+
+
+async def until_empty(app: App, queue: str = "default") -> None:
+    """Return once nothing of this queue is to be run now, and nothing runs."""
+    with fail_after(PATIENCE):
+        while (depth := await app.queues.depth(queue)).ready or depth.in_flight:  # noqa: ASYNC110
+            await anyio.sleep(0.02)
 
 
 class Gate:
