@@ -13,7 +13,8 @@ from tests.faults.conftest import Report
 from tests.faults.lab.beds import Bed
 from tests.faults.lab.bench import Bench
 from tests.faults.lab.checker import Findings
-from tests.faults.lab.crash_points import APART, CANCELLING, DIED
+from tests.faults.lab.crash_points import APART, CANCELLING
+from tests.faults.lab.doomed import see_dead
 from tests.faults.lab.ledger import now
 from tests.faults.lab.scale import scaled
 from tests.faults.lab.waiting import until
@@ -23,7 +24,7 @@ __all__ = ["either_bench"]  # a fixture
 
 ROUNDS = scaled(1, 5)
 EACH = 4  # tasks at a time: few enough that they run at once
-RHYTHM = 0.1  # seconds between two of these
+RHYTHM = 0.1  # seconds from sending some to cancelling half of them
 DELAY = 0.3  # seconds, of as many others: they are cancelled before somebody comes to them
 TASKS = scaled(300, 3000)
 LATER = 1.0  # seconds after an answer, from which on nothing begins that was cancelled
@@ -79,20 +80,15 @@ async def test_a_worker_may_die_at_any_step_of_a_cancellation(
         points += APART
     answers: Answers = {}
     async with bench.app() as app:
+
+        async def send() -> None:
+            sent = await bench.send(app, EACH, seconds=0.15)
+            sent += await bench.send(app, EACH, delay=DELAY, seconds=0.15)
+            await anyio.sleep(RHYTHM)
+            await cancel(app, sent[::2], answers)
+
         for _ in range(ROUNDS):
-            doomed = {point: bench.hire(die_at=point) for point in points}
-            try:
-                with anyio.fail_after(PATIENCE):
-                    while any(worker.exit_code is None for worker in doomed.values()):
-                        sent = await bench.send(app, EACH, seconds=0.15)
-                        sent += await bench.send(app, EACH, delay=DELAY, seconds=0.15)
-                        await anyio.sleep(RHYTHM)
-                        await cancel(app, sent[::2], answers)
-            except TimeoutError:
-                alive = [point for point, worker in doomed.items() if worker.exit_code is None]
-                raise AssertionError(f"nobody came to {alive}") from None
-            codes = {point: worker.exit_code for point, worker in doomed.items()}
-            assert codes == dict.fromkeys(points, DIED)
+            await see_dead(bench, points, send, rhythm=0)  # it waits itself
         await bench.hired()
         findings = await see_that_answers_were_true(bench, answers)
     report(findings, deaths=ROUNDS * len(points), **counts(answers))

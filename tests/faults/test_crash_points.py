@@ -2,22 +2,19 @@
 
 import signal
 
-import anyio
 import pytest
 
-from asyncq import App
 from tests.faults.conftest import Report
 from tests.faults.lab.beds import Bed
 from tests.faults.lab.bench import Bench
 from tests.faults.lab.crash_points import ALONE, APART, DIED, LEAVING, POINTS, SWEEPING
+from tests.faults.lab.doomed import see_dead
 from tests.faults.lab.scale import scaled
 
 ROUNDS = scaled(1, 5)
 TASKS = ("work", "flaky", "relay")
 FAILING = "fail"
 EACH = 4  # of each task at a time
-RHYTHM = 0.1  # seconds between two of these
-PATIENCE = 90.0
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["one-store", "two-stores"])
@@ -33,13 +30,19 @@ async def test_a_worker_may_die_anywhere(bench: Bench[Bed], report: Report, apar
     alone = [point for point in ALONE if point in points]
     failing: list[str] = []
     async with bench.app() as app:
+
+        async def send() -> None:
+            for task in TASKS:
+                await bench.send(app, EACH, task)
+            failing.extend(result.id for result in await bench.send(app, EACH, FAILING))
+
         for _ in range(ROUNDS):
             leaver = await bench.hired(die_at=LEAVING)
-            failing += await see_dead(bench, app, together)
+            await see_dead(bench, together, send)
             leaver.send(signal.SIGTERM)
             assert await leaver.end() == DIED
             for point in alone:
-                failing += await see_dead(bench, app, [point])
+                await see_dead(bench, [point], send)
 
         await bench.hired()
         findings = await bench.audit_all(dead=None)
@@ -55,25 +58,3 @@ async def test_a_worker_may_die_anywhere(bench: Bench[Bed], report: Report, apar
         # A follow-up that is sent again after it has ended is known where records and messages are
         # in one store, and runs again where they are not.
         assert findings.repeated == 0 or apart, findings
-
-
-async def see_dead(bench: Bench[Bed], app: App, points: list[str]) -> list[str]:
-    """Have a worker for each of these points, and send tasks until all have died.
-
-    Returns the ids of the tasks that fail.
-    """
-    doomed = {point: bench.hire(die_at=point) for point in points}
-    failing: list[str] = []
-    try:
-        with anyio.fail_after(PATIENCE):
-            while any(worker.exit_code is None for worker in doomed.values()):
-                for task in TASKS:
-                    await bench.send(app, EACH, task)
-                failing += [result.id for result in await bench.send(app, EACH, FAILING)]
-                await anyio.sleep(RHYTHM)
-    except TimeoutError:
-        alive = [point for point, worker in doomed.items() if worker.exit_code is None]
-        raise AssertionError(f"nobody came to {alive}") from None
-    codes = {point: worker.exit_code for point, worker in doomed.items()}
-    assert codes == dict.fromkeys(points, DIED)
-    return failing

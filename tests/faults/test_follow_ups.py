@@ -12,14 +12,14 @@ from tests.faults.conftest import Report
 from tests.faults.lab.beds import Bed
 from tests.faults.lab.bench import Bench
 from tests.faults.lab.checker import Findings
-from tests.faults.lab.crash_points import APART, DIED, FOLLOWING
+from tests.faults.lab.crash_points import APART, FOLLOWING
+from tests.faults.lab.doomed import see_dead
 from tests.faults.lab.ledger import Accepted, Follows, now
 from tests.faults.lab.scale import scaled
 from tests.faults.lab.waiting import until
 
 ROUNDS = scaled(1, 5)
 EACH = 6  # tasks at a time
-RHYTHM = 0.1  # seconds between two of these
 PATIENCE = 90.0
 TASKS = scaled(300, 3000)
 STILL = scaled(20, 100)
@@ -42,19 +42,13 @@ async def test_a_worker_may_die_between_an_outcome_and_what_follows(
     if not is_one_store:
         points += APART
     async with bench.app() as app:
+
+        async def send() -> None:
+            await bench.send(app, EACH, "follow")
+            await bench.send(app, 1, "follow_in_vain")
+
         for _ in range(ROUNDS):
-            doomed = {point: bench.hire(die_at=point) for point in points}
-            try:
-                with anyio.fail_after(PATIENCE):
-                    while any(worker.exit_code is None for worker in doomed.values()):
-                        await bench.send(app, EACH, "follow")
-                        await bench.send(app, 1, "follow_in_vain")
-                        await anyio.sleep(RHYTHM)
-            except TimeoutError:
-                alive = [point for point, worker in doomed.items() if worker.exit_code is None]
-                raise AssertionError(f"nobody came to {alive}") from None
-            codes = {point: worker.exit_code for point, worker in doomed.items()}
-            assert codes == dict.fromkeys(points, DIED)
+            await see_dead(bench, points, send)
 
         await bench.hired()
         findings = await see_that_all_followed(bench)

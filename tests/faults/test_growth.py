@@ -9,7 +9,8 @@ from tests.chords import ledger_of
 from tests.faults.conftest import Report
 from tests.faults.lab.beds import Bed
 from tests.faults.lab.bench import Bench
-from tests.faults.lab.crash_points import APART, DIED
+from tests.faults.lab.crash_points import APART
+from tests.faults.lab.doomed import see_dead
 from tests.faults.lab.ledger import Ended, Follows
 from tests.faults.lab.scale import scaled
 from tests.faults.lab.waiting import until
@@ -31,18 +32,12 @@ async def test_a_part_that_adds_others_may_die_between_its_record_and_its_childr
     bench.configure(lease=2.0, concurrency=8, max_crashes=1000)
     points = POINTS if bench.backend == bench.bed.url else (*POINTS, *APART)
     async with bench.app() as app:
+
+        async def send() -> None:
+            await bench.send(app, 1, "fork_and_grow")
+
         for _ in range(ROUNDS):
-            doomed = {point: bench.hire(die_at=point) for point in points}
-            try:
-                with anyio.fail_after(PATIENCE):
-                    while any(worker.exit_code is None for worker in doomed.values()):
-                        await bench.send(app, 1, "fork_and_grow")
-                        await anyio.sleep(RHYTHM)
-            except TimeoutError:
-                alive = [point for point, worker in doomed.items() if worker.exit_code is None]
-                raise AssertionError(f"nobody came to {alive}") from None
-            codes = {point: worker.exit_code for point, worker in doomed.items()}
-            assert codes == dict.fromkeys(points, DIED)
+            await see_dead(bench, points, send)
 
         await bench.hired()
         findings = await see_that_all_followed(bench)

@@ -10,7 +10,8 @@ from asyncq.language.message import derived_id
 from tests.faults.conftest import Report
 from tests.faults.lab.beds import Bed, ServerBed
 from tests.faults.lab.bench import Bench
-from tests.faults.lab.crash_points import APART, DIED, FOLLOWING, LATCHES
+from tests.faults.lab.crash_points import APART, FOLLOWING, LATCHES
+from tests.faults.lab.doomed import see_dead
 from tests.faults.lab.scale import scaled
 from tests.faults.lab.waiting import until
 from tests.faults.test_follow_ups import PATIENCE, either_bench, see_that_all_followed
@@ -19,7 +20,6 @@ from tests.faults.test_server_deaths import die
 __all__ = ["either_bench"]  # a fixture
 
 ROUNDS = scaled(1, 5)
-RHYTHM = 0.1  # seconds
 FORKS = scaled(40, 400)
 STILL = scaled(10, 100)
 
@@ -35,19 +35,13 @@ async def test_a_worker_may_die_between_any_two_steps_of_a_latch(
         points += APART
     in_vain: list[str] = []
     async with bench.app() as app:
+
+        async def send() -> None:
+            await bench.send(app, 2, "fork")
+            in_vain.extend(ids_of(await bench.send(app, 1, "fork_in_vain")))
+
         for _ in range(ROUNDS):
-            doomed = {point: bench.hire(die_at=point) for point in points}
-            try:
-                with anyio.fail_after(PATIENCE):
-                    while any(worker.exit_code is None for worker in doomed.values()):
-                        await bench.send(app, 2, "fork")
-                        in_vain += ids_of(await bench.send(app, 1, "fork_in_vain"))
-                        await anyio.sleep(RHYTHM)
-            except TimeoutError:
-                alive = [point for point, worker in doomed.items() if worker.exit_code is None]
-                raise AssertionError(f"nobody came to {alive}") from None
-            codes = {point: worker.exit_code for point, worker in doomed.items()}
-            assert codes == dict.fromkeys(points, DIED)
+            await see_dead(bench, points, send)
 
         await bench.hired()
         findings = await see_that_all_followed(bench)
@@ -63,13 +57,12 @@ async def test_what_a_dead_sender_leaves_is_sent_by_another(
     is_one_store = bench.backend == bench.bed.url
     bench.configure(lease=2.0, concurrency=8, max_crashes=1000)
     async with bench.app() as app:
+
+        async def send() -> None:
+            await bench.send(app, 1, "fan")
+
         for point in ("applied", "page-read", "page-sent"):
-            doomed = bench.hire(die_at=point)
-            with anyio.fail_after(PATIENCE):
-                while doomed.exit_code is None:
-                    await bench.send(app, 1, "fan")
-                    await anyio.sleep(1.0)
-            assert doomed.exit_code == DIED
+            await see_dead(bench, [point], send, rhythm=1.0)
         await bench.hired()
         findings = await see_that_all_followed(bench)
     report(findings)
