@@ -5,10 +5,10 @@ What a worker does to what it runs is in `tests.worker.test_cancelled_tasks`.
 
 import asyncio
 import time
-from collections.abc import Sequence
 
 import anyio
 import pytest
+from anyio import fail_after
 
 import asyncq
 from asyncq import testing
@@ -185,9 +185,9 @@ async def test_what_is_sent_again_from_the_dead_letters_runs(any_app: App) -> No
         result = await fail_once.enqueue()
         with pytest.raises(TaskFailed):
             await result.get(timeout=PATIENCE)
-        letters: Sequence[object] = ()
-        while not letters:
-            letters = await any_app.dead.list("default")
+        with fail_after(PATIENCE):
+            while not await any_app.dead.list("default"):  # noqa: ASYNC110 - there is no event
+                await anyio.sleep(0.01)
         await any_app.cancel(task=fail_once)
         assert list(await any_app.dead.replay("default", [result.id])) == [result.id]
         assert await any_app.result(result.id).get(timeout=PATIENCE) == 2

@@ -57,7 +57,8 @@ async def test_the_chord_of_a_part_that_was_buried_fails_at_once_and_heals_by_it
         root = await begin_chord(app, tasks)
         if kind == FailureType.OVERFLOWED:
             await tasks.square.options(queue="narrow").enqueue(3)
-        await sleep(2 * TTL)
+        else:
+            await sleep(2 * TTL)
 
         async with app.worker():
             await until(lambda: "failed" in tasks.ran)
