@@ -23,6 +23,7 @@ from asyncq.client.modules import TaskModules
 from asyncq.client.queues import DeadLetters, Queues
 from asyncq.client.result import Result
 from asyncq.client.routing import DEFAULT_BROKER, Router, Routes
+from asyncq.client.scope import Scope
 from asyncq.client.shared import check_aliases, check_free, shared_tasks, working_for
 from asyncq.client.sync import SyncClient
 from asyncq.client.task import Task, TaskDecorator, TaskOptions, make_task
@@ -224,10 +225,12 @@ class App:
         task: str | Task[..., Any] | None = None,
         queue: str | None = None,
         headers: dict[str, Any] | None = None,
+        scope: Scope | str | None = None,
     ) -> dict[str, Cancellation]:
         """Cancel many, as `Result.cancel` does one: by their results or ids, and say what became of
         each; or all that were sent until now to this task (also by its aliases), or this queue, or
-        with these headers (and are all of what is given).
+        with these headers (and are all of what is given); or all that belongs to a scope, or will,
+        by its `Scope.name` as well.
 
         What is described and not named ends when a worker comes to it, and is not counted: nothing
         is searched for. Marks are kept for as long as dead letters (`Config.keep_dead_letters`).
@@ -236,8 +239,8 @@ class App:
             InvalidValue: nothing is named nor described, or both.
             ConfigurationError, BackendUnavailable, BrokerUnavailable: as `Result.cancel`.
         """
-        return await self.client.cancel_any(
-            messages, reason, task=task, queue=queue, headers=headers
+        return await self.client.canceller.cancel_any(
+            messages, reason, task=task, queue=queue, headers=headers, scope=scope
         )
 
     @property

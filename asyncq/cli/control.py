@@ -61,6 +61,10 @@ def cancel(
             help="All with this header; its value as JSON, or text. More than once: with all.",
         ),
     ] = None,
+    scope: Annotated[
+        str | None,
+        Option("--scope", metavar="NAME", help="All in this scope: the text of its `Scope.name`."),
+    ] = None,
     reason: Annotated[
         str, Option("--reason", metavar="TEXT", help="What those are told who wait.")
     ] = "",
@@ -71,12 +75,14 @@ def cancel(
 
     By their IDS, and each is answered for: the exit code is 1 if one had ended or is unknown. Or by
     `--task`, `--queue` and `--header`: all that were sent until now and are all of that. They are
-    not counted; workers end them as they come to them, also such as are off now.
+    not counted; workers end them as they come to them, also such as are off now. Or by `--scope`:
+    all that was sent in it, or will be.
     """
     named, headers = _ids(ids or ()), _headers(header or ())
     described = task is not None or queue is not None or bool(headers)
-    if bool(ids) is described:
-        raise ConfigurationError("give IDS, or what they are by --task, --queue or --header")
+    if bool(ids) + described + (scope is not None) != 1:
+        told = "give IDS, or what they are by --task, --queue or --header, or a --scope"
+        raise ConfigurationError(told)
     loaded = load_store(app)
     if ids:
         answers = run_loop(partial(cancel_these, loaded, named, reason))
@@ -89,15 +95,19 @@ def cancel(
             *([f"of task {plain(task)}"] if task is not None else []),
             *([f"in queue {plain(queue)}"] if queue is not None else []),
             *(f"with header {plain(name)}={plain(str(value))}" for name, value in headers.items()),
+            *([f"in scope {plain(scope)}"] if scope is not None else []),
         ]
     )
     if task is not None and loaded.tasks and task not in loaded.tasks:
         complain(f"this app has no task {plain(task)}{hint(task, list(loaded.tasks))}")
     if not yes:
-        ask(f"Cancel every message {what} that was sent until now, at {loaded.url}?")
-    run_loop(partial(cancel_all, loaded, task, queue, headers, reason))
+        sent = "that was or will be sent" if scope is not None else "that was sent until now"
+        ask(f"Cancel every message {what} {sent}, at {loaded.url}?")
+    run_loop(partial(cancel_all, loaded, task, queue, headers, scope, reason))
     if as_json:
-        print_json({"task": task, "queue": queue, "headers": headers, "reason": reason})
+        print_json(
+            {"task": task, "queue": queue, "headers": headers, "scope": scope, "reason": reason}
+        )
     else:
         print(f"Every message {what} is cancelled, as workers come to it.")
 
@@ -109,11 +119,18 @@ async def cancel_these(app: App, ids: Sequence[str], reason: str) -> Mapping[str
 
 
 async def cancel_all(
-    app: App, task: str | None, queue: str | None, headers: dict[str, Any], reason: str
+    app: App,
+    task: str | None,
+    queue: str | None,
+    headers: dict[str, Any],
+    scope: str | None,
+    reason: str,
 ) -> None:
     """As `App.cancel`, of all that is so."""
     async with app:
-        await app.cancel(reason=reason, task=task, queue=queue, headers=headers or None)
+        await app.cancel(
+            reason=reason, task=task, queue=queue, headers=headers or None, scope=scope
+        )
 
 
 def _print_answers(answers: Mapping[str, Cancellation], *, as_json: bool) -> None:

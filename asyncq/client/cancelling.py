@@ -7,13 +7,17 @@ runs is ended by its worker. Where a broker cannot say what it has (RabbitMQ), t
 moment to tell of what they run, and then the outcome is written here as well.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
 from asyncq.client.operate import Operator
+from asyncq.client.places import find_place
+from asyncq.client.result import Result
+from asyncq.client.scope import Scope
+from asyncq.client.task import Task, check_id, check_task_name, plain_headers
 from asyncq.client.values.encoding import encode
 from asyncq.errors import (
     BackendError,
@@ -25,7 +29,15 @@ from asyncq.errors import (
 )
 from asyncq.language.effects import KEEP_EFFECTS
 from asyncq.language.envelope import Envelope
-from asyncq.language.marks import ASKED, KIND, MOST_IDS, Cancellation, Mark, write_mark
+from asyncq.language.marks import (
+    ASKED,
+    KIND,
+    MOST_IDS,
+    Cancellation,
+    Mark,
+    check_reason,
+    write_mark,
+)
 from asyncq.language.message import (
     LAST_ERROR,
     Cancelled,
@@ -35,8 +47,9 @@ from asyncq.language.message import (
     new_id,
 )
 from asyncq.language.record import Record
-from asyncq.language.scopes import IT_IS_OVER, KEEP_OVER, over, why_over
+from asyncq.language.scopes import IT_IS_OVER, KEEP_OVER, is_name, over, why_over
 from asyncq.language.scopes import KIND as SCOPES
+from asyncq.language.topology import check_queue_name
 from asyncq.seams.backend import Backend
 from asyncq.seams.feeds import WRITTEN_FOR_OTHERS
 from asyncq.seams.registry import Registry
@@ -45,7 +58,6 @@ HEARD_WITHIN = 0.03  # seconds until workers have heard of a mark, and begin not
 WITHIN = 0.3  # seconds in which the worker that runs it says so, where a broker cannot
 LOOK = 0.03  # seconds between two looks for that
 MOST_TRIES = 5  # of a change that others make at the same moment
-MOST_REASON = 1000  # characters
 MOST_HEADERS = 10_000  # bytes of what a mark compares
 
 
@@ -62,6 +74,8 @@ class Canceller:
         now: Callable[[], float],
         keep: float,
         keep_marks: float,
+        task: Callable[[str], Task[..., Any] | None],
+        told: Callable[[Iterable[str]], None],
     ) -> None:
         self._backend = backend
         self._operator = operator
@@ -69,6 +83,8 @@ class Canceller:
         self._now = now
         self._keep = max(keep, KEEP_EFFECTS)  # seconds, of outcomes
         self._keep_marks = keep_marks
+        self._task = task  # of that name
+        self._told = told  # whose outcomes were written here, and nobody may have been told
 
     @property
     def writes_for_others(self) -> bool:
@@ -90,7 +106,48 @@ class Canceller:
             await anyio.sleep(HEARD_WITHIN)
         for start in range(0, len(marked), MOST_IDS):
             await self._end(marked[start : start + MOST_IDS], reason, answers)
+        if (place := find_place()) is not None:
+            place.excuse(ids)
         return answers
+
+    async def cancel_any(
+        self,
+        messages: Iterable[Result[Any] | str] | Result[Any] | str | None,
+        reason: str,
+        *,
+        task: str | Task[..., Any] | None,
+        queue: str | None,
+        headers: dict[str, Any] | None,
+        scope: Scope | str | None,
+    ) -> dict[str, Cancellation]:
+        """As `App.cancel`."""
+        is_described = task is not None or queue is not None or headers is not None
+        is_named = isinstance(cast("Any", messages), Result | Iterable)
+        ways = (messages is not None) + is_described + (scope is not None)
+        if ways != 1 or (messages is not None and not is_named):
+            allowed = "results or ids, or a task=, a queue= or headers= to go by, or a scope="
+            raise InvalidValue("what is cancelled", messages, allowed)
+        if messages is not None:
+            given = [messages] if isinstance(messages, Result | str) else messages
+            ids = [each.id if isinstance(each, Result) else each for each in given]
+            for id in ids:
+                check_id(id)
+            return await self.cancel(list(dict.fromkeys(ids)), reason)
+        if scope is not None:
+            await self.cancel_scope(_name_of(scope), reason)
+            return {}
+        if queue is not None:
+            check_queue_name(queue)
+        if headers == {}:
+            raise InvalidValue("headers", headers, "at least one header to go by, or None")
+        plain = None if headers is None else plain_headers(headers)
+        if isinstance(task, str):
+            check_task_name(task)
+            task = self._task(task) or task
+        names = (task.name, *task.settings.aliases) if isinstance(task, Task) else (task,)
+        for name in names:
+            await self.cancel_all(reason, task=name, queue=queue, headers=plain)
+        return {}
 
     async def cancel_all(
         self, reason: str, *, task: str | None, queue: str | None, headers: dict[str, Any] | None
@@ -108,9 +165,9 @@ class Canceller:
         )
         await self._put(self._registry(), mark)
 
-    async def cancel_scope(self, name: str, reason: str, ids: Sequence[str] = ()) -> list[str]:
+    async def cancel_scope(self, name: str, reason: str, ids: Sequence[str] = ()) -> None:
         """Say that a scope is over: whatever belongs to it ends, or never starts. What of these ids
-        waits has its outcome at once, and is returned. Raises as `cancel`."""
+        waits has its outcome at once. Raises as `cancel`."""
         reason, registry = check_reason(reason), self._registry()
         await _end_scope(registry, name, reason)
         asks = not self._operator.sees_all
@@ -121,7 +178,6 @@ class Canceller:
             await anyio.sleep(HEARD_WITHIN)
             for start in range(0, len(ids), MOST_IDS):
                 await self._end(ids[start : start + MOST_IDS], mark.reason, answers)
-        return [id for id, answer in answers.items() if answer is Cancellation.CANCELLED]
 
     async def spare(self, ids: Sequence[str]) -> None:
         """What was cancelled until now does not concern these any more: they are to run again."""
@@ -195,6 +251,7 @@ class Canceller:
         if unseen := [id for id, place in places.items() if place is None]:
             answers.update(await self._hear_of(unseen))
         answers.update(await self._write([id for id in places if id not in answers], reason))
+        self._told(id for id in ids if answers.get(id) is Cancellation.CANCELLED)
 
     async def _ended(self, ids: Sequence[str]) -> dict[str, Cancellation]:
         records = await self._backend.fetch(ids)
@@ -259,6 +316,17 @@ class Canceller:
         )
 
 
+def _name_of(scope: Scope | str) -> str:
+    """
+    Raises:
+        InvalidValue: it is none, or one in which nothing was sent.
+    """
+    name = scope.name if isinstance(scope, Scope) else scope
+    if not isinstance(name, str) or not is_name(name):
+        raise InvalidValue("scope", name, "a scope in which something was sent, or its name")
+    return name
+
+
 async def _end_scope(registry: Registry, name: str, reason: str) -> None:
     """
     Raises:
@@ -272,21 +340,6 @@ async def _end_scope(registry: Registry, name: str, reason: str) -> None:
         if await registry.put(SCOPES, name, over(reason), version=version, keep=KEEP_OVER):
             return
     raise BackendUnavailable(f"scope {name} cannot be ended: others change it at the same moment")
-
-
-def check_reason(reason: Any) -> str:
-    """
-    Raises:
-        InvalidValue: no text, or too much of it.
-    """
-    allowed = f"a text of at most {MOST_REASON} characters"
-    if not isinstance(reason, str) or len(reason) > MOST_REASON:
-        raise InvalidValue("a reason", reason, allowed)
-    try:
-        reason.encode()
-    except UnicodeEncodeError:
-        raise InvalidValue("a reason", reason, f"{allowed} that UTF-8 can carry") from None
-    return reason
 
 
 def _answer(record: Record) -> Cancellation:

@@ -25,11 +25,11 @@ from asyncq.client.context import find_context
 from asyncq.client.dispatch import Dispatch, all_stored
 from asyncq.client.operate import Operator
 from asyncq.client.owner import Owner
+from asyncq.client.places import Place, find_place
 from asyncq.client.progress import follow
 from asyncq.client.result import Expectation, Result
 from asyncq.client.routing import DEFAULT_BROKER, Plan, Router
-from asyncq.client.scope import Place, find_place
-from asyncq.client.task import Task, check_id, check_task_name, plain_headers
+from asyncq.client.task import Task
 from asyncq.client.waiters import Waiters
 from asyncq.clock import Clock
 from asyncq.config import Config
@@ -37,7 +37,6 @@ from asyncq.errors import (
     BackendError,
     BackendUnavailable,
     ConfigurationError,
-    InvalidValue,
     MessageTooLarge,
     first_error,
 )
@@ -58,7 +57,6 @@ from asyncq.language.message import (
 )
 from asyncq.language.scopes import SCOPE, names_in
 from asyncq.language.signature import NO_OPTIONS, CallOptions, Signature
-from asyncq.language.topology import check_queue_name
 from asyncq.loggers import get_logger
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import MAX_BATCH, Broker
@@ -101,6 +99,8 @@ class Client:
         """The name of the broker that has this queue."""
         self.operator = Operator(brokers, self.broker_of)
         """Which broker is asked of a queue."""
+        self.waiters = Waiters(backend, self._locate)
+        """Who waits for what, and what came for whom."""
         self.canceller = Canceller(
             backend,
             self.operator,
@@ -108,12 +108,12 @@ class Client:
             now=clock.now,
             keep=config.keep_result,
             keep_marks=max(config.keep_dead_letters, KEEP),
+            task=router.task,
+            told=self.waiters.missed,
         )
-        self.waiters = Waiters(backend, self._locate)
-        """Who waits for what, and what came for whom."""
         self.store = backend.store
         self.loop = asyncio.get_running_loop()
-        self._owner_of_scopes = Owner(backend.offers.registry, self._cancel_scope, config.lease)
+        self._scopes = Owner(backend.offers.registry, self.canceller.cancel_scope, config.lease)
         self.forgotten: set[str] = set()
         """Outcomes that were removed from here, the latest of them. Handles that were carried to
         other threads look here and add to it: each change is one step."""
@@ -179,7 +179,7 @@ class Client:
                             group.start_soon(publisher.run)
                         group.start_soon(self.waiters.listen)
                         group.start_soon(self.waiters.read)
-                        group.start_soon(self._owner_of_scopes.run)
+                        group.start_soon(self._scopes.run)
                         if self.canceller.writes_for_others:
                             group.start_soon(self.waiters.hear_of_others)
                         if self.backend.offers.keeps_nothing:
@@ -408,77 +408,19 @@ class Client:
 
     async def cancel(self, ids: Sequence[str], reason: str = "") -> dict[str, Cancellation]:
         """As `App.cancel`, of these ids."""
-        client = self._at_hand()
-        answers = await client.canceller.cancel(ids, reason)
-        if (place := find_place()) is not None:
-            place.excuse(ids)
-        client.waiters.missed(
-            id for id, answer in answers.items() if answer is Cancellation.CANCELLED
-        )
-        return answers
+        return await self._at_hand().canceller.cancel(ids, reason)
 
     async def open_scope(self, task_id: str | None) -> str:
         """Open a scope that ends if we do; returns its name. Raises as `Owner.open`."""
-        return await self._owner_of_scopes.open(task_id)
+        return await self._scopes.open(task_id)
 
     async def close_scope(self, name: str) -> None:
         """All that belongs to it has ended."""
-        await self._owner_of_scopes.close(name)
+        await self._scopes.close(name)
 
     async def end_scope(self, name: str, reason: str, ids: Sequence[str] = ()) -> None:
         """What belongs to this scope, which we have opened, ends; some of it are these."""
-        await self._owner_of_scopes.end(name, reason, ids)
-
-    async def _cancel_scope(self, name: str, reason: str, ids: Sequence[str] = ()) -> None:
-        self.waiters.missed(await self.canceller.cancel_scope(name, reason, ids))
-
-    async def cancel_any(
-        self,
-        messages: Iterable[Result[Any] | str] | Result[Any] | str | None,
-        reason: str,
-        *,
-        task: str | Task[..., Any] | None,
-        queue: str | None,
-        headers: dict[str, Any] | None,
-    ) -> dict[str, Cancellation]:
-        """As `App.cancel`."""
-        described = task is not None or queue is not None or headers is not None
-        named = isinstance(cast("Any", messages), Result | Iterable)
-        if (messages is None) is not described or (messages is not None and not named):
-            allowed = "either results or ids, or a task=, a queue= or headers= to go by"
-            raise InvalidValue("what is cancelled", messages, allowed)
-        if messages is not None:
-            given = [messages] if isinstance(messages, Result | str) else messages
-            ids = [each.id if isinstance(each, Result) else each for each in given]
-            for id in ids:
-                check_id(id)
-            return await self.cancel(list(dict.fromkeys(ids)), reason)
-        if queue is not None:
-            check_queue_name(queue)
-        if headers == {}:
-            raise InvalidValue("headers", headers, "at least one header to go by, or None")
-        if task is None:
-            await self.cancel_all(reason, queue=queue, headers=headers)
-            return {}
-        if not isinstance(task, Task):
-            check_task_name(task)
-            task = self._router.task(task) or task
-        names = (task.name, *task.settings.aliases) if isinstance(task, Task) else (task,)
-        for name in names:
-            await self.cancel_all(reason, task=name, queue=queue, headers=headers)
-        return {}
-
-    async def cancel_all(
-        self,
-        reason: str = "",
-        *,
-        task: str | None = None,
-        queue: str | None = None,
-        headers: dict[str, Any] | None = None,
-    ) -> None:
-        """All that is so."""
-        plain = None if headers is None else plain_headers(headers)
-        await self._at_hand().canceller.cancel_all(reason, task=task, queue=queue, headers=plain)
+        await self._scopes.end(name, reason, ids)
 
     async def spare(self, ids: Sequence[str]) -> None:
         """These are sent again, whatever was cancelled before."""

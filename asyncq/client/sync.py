@@ -17,6 +17,7 @@ from asyncq.client.client import Client
 from asyncq.client.connections import Here, forked, left_by_parent
 from asyncq.client.loop_thread import Ask, LoopThread
 from asyncq.client.result import Result
+from asyncq.client.scope import Scope
 from asyncq.client.task import Task
 from asyncq.errors import ConfigurationError
 from asyncq.language.marks import Cancellation
@@ -147,6 +148,7 @@ class SyncClient:
         task: str | Task[..., Any] | None = None,
         queue: str | None = None,
         headers: dict[str, Any] | None = None,
+        scope: Scope | str | None = None,
     ) -> dict[str, Cancellation]:
         """As `App.cancel`."""
         given: Any = messages
@@ -155,7 +157,9 @@ class SyncClient:
         elif isinstance(messages, Iterable) and not isinstance(messages, str):
             given = [each.id if isinstance(each, SyncResult) else each for each in messages]
         return self.call(
-            lambda client: client.cancel_any(given, reason, task=task, queue=queue, headers=headers)
+            lambda client: client.canceller.cancel_any(
+                given, reason, task=task, queue=queue, headers=headers, scope=scope
+            )
         )
 
     def call(self, ask: Ask[T], timeout: float | None = None) -> T:

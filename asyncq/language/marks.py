@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from asyncq.errors import InvalidValue
 from asyncq.language.message import UNREADABLE, Header
 from asyncq.language.scopes import names_in
 
@@ -23,6 +24,7 @@ MOST_IDS = 500
 """Of one mark."""
 KEEP = 30 * 86400.0
 """Seconds for which a mark is kept at least."""
+MOST_REASON = 1000  # characters
 SKEW = 5.0
 """Seconds by which the clock of who sends may be ahead of the clock of who cancels, where ids are
 named."""
@@ -75,6 +77,21 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
             name in header.headers and header.headers[name] == value
             for name, value in self.headers.items()
         )
+
+
+def check_reason(reason: Any) -> str:
+    """
+    Raises:
+        InvalidValue: no text, or too much of it.
+    """
+    allowed = f"a text of at most {MOST_REASON} characters"
+    if not isinstance(reason, str) or len(reason) > MOST_REASON:
+        raise InvalidValue("a reason", reason, allowed)
+    try:
+        reason.encode()
+    except UnicodeEncodeError:
+        raise InvalidValue("a reason", reason, f"{allowed} that UTF-8 can carry") from None
+    return reason
 
 
 def read_mark(data: bytes) -> Mark | None:

@@ -59,13 +59,18 @@ def owner_of(name: str) -> str:
     return name.rsplit(" ", 2)[-2]
 
 
+def is_name(name: str) -> bool:
+    """Whether this may be a scope's."""
+    return _NAME.fullmatch(name) is not None
+
+
 def names_in(headers: Mapping[str, Any]) -> tuple[str, ...]:
     """The scopes that a message with these headers belongs to; none if other hands wrote them."""
     found = headers.get(SCOPE)
     if not isinstance(found, list | tuple) or not 0 < len(found) <= MOST_NESTED:  # pyright: ignore[reportUnknownArgumentType]
         return ()
     names = tuple(each for each in found if isinstance(each, str))  # pyright: ignore[reportUnknownVariableType]
-    return names if len(names) == len(found) and all(map(_NAME.fullmatch, names)) else ()  # pyright: ignore[reportUnknownArgumentType]
+    return names if len(names) == len(found) and all(map(is_name, names)) else ()  # pyright: ignore[reportUnknownArgumentType]
 
 
 def begun_in(headers: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import msgspec
 
 from asyncq.client.context import Context, Services, find_context, set_context
-from asyncq.client.scope import Inside, set_place
+from asyncq.client.places import Inside, set_place
 from asyncq.client.task import Task
 from asyncq.client.values.encoding import NOTHING
 from asyncq.clock import Clock

@@ -21,7 +21,7 @@ from anyio.abc import TaskStatus
 
 from asyncq.client.client import Client
 from asyncq.client.context import set_lender
-from asyncq.client.scope import set_place
+from asyncq.client.places import set_place
 from asyncq.client.task import Task
 from asyncq.clock import Clock
 from asyncq.config import Config
