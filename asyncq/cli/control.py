@@ -103,7 +103,17 @@ def cancel(
     if not yes:
         sent = "that was or will be sent" if scope is not None else "that was sent until now"
         ask(f"Cancel every message {what} {sent}, at {loaded.url}?")
-    run_loop(partial(cancel_all, loaded, task, queue, headers, scope, reason))
+    run_loop(
+        partial(
+            _cancel_all,
+            loaded,
+            task=task,
+            queue=queue,
+            headers=headers or None,
+            scope=scope,
+            reason=reason,
+        )
+    )
     if as_json:
         print_json(
             {"task": task, "queue": queue, "headers": headers, "scope": scope, "reason": reason}
@@ -118,19 +128,10 @@ async def cancel_these(app: App, ids: Sequence[str], reason: str) -> Mapping[str
         return await app.cancel(ids, reason)
 
 
-async def cancel_all(
-    app: App,
-    task: str | None,
-    queue: str | None,
-    headers: dict[str, Any],
-    scope: str | None,
-    reason: str,
-) -> None:
+async def _cancel_all(app: App, **what: Any) -> None:
     """As `App.cancel`, of all that is so."""
     async with app:
-        await app.cancel(
-            reason=reason, task=task, queue=queue, headers=headers or None, scope=scope
-        )
+        await app.cancel(**what)
 
 
 def _print_answers(answers: Mapping[str, Cancellation], *, as_json: bool) -> None:
