@@ -57,7 +57,7 @@ class Server:
 
     def __init__(self, process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
         self._process = process
-        self._port = port
+        self.port = port
         self._log = log
 
     @property
@@ -65,11 +65,11 @@ class Server:
         return self._log.read_text()
 
     def get(self, path: str) -> Any:
-        with urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=TIMEOUT) as answer:
+        with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=TIMEOUT) as answer:
             return json.load(answer)
 
     def post(self, path: str) -> Any:
-        request = Request(f"http://127.0.0.1:{self._port}{path}", method="POST")
+        request = Request(f"http://127.0.0.1:{self.port}{path}", method="POST")
         with urlopen(request, timeout=TIMEOUT) as answer:
             return json.load(answer)
 

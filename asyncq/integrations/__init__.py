@@ -1,0 +1,1 @@
+"""asyncq inside of other frameworks, without depending on them."""
