@@ -241,8 +241,9 @@ class Client:
     async def enqueue(self, signature: Signature[R]) -> Result[R]:
         """Send one call; returns once the broker keeps it. Raises as `Task.enqueue`."""
         plan = self._router.decide(signature)
-        place = find_place() if signature.options.is_scoped else None
-        scopes = () if place is None else await place.names(self)
+        scopes, place = (), find_place()
+        if place is not None and _is_scoped(signature, plan):
+            scopes = await place.names(self)
         envelope = self._envelope(signature, plan, self._clock.now(), scopes=scopes)
         waiters = self.waiters
         own_id = signature.options.id is not None
@@ -252,7 +253,7 @@ class Client:
             await self._dispatch.default.submit([envelope])
         else:
             await all_stored(self._dispatch.submit([plan], [envelope]))
-        if place is not None:
+        if scopes and place is not None:
             place.add(self, [result])
         return result
 
@@ -264,6 +265,7 @@ class Client:
         Raises as `Task.enqueue`; what came before the call at fault has been sent.
         """
         results: list[Result[R]] = []
+        scoped: list[Result[R]] = []  # of those that are on their way
         under_way: Sequence[asyncio.Future[None]] = ()
         decide, made, take = self._router.decide, self._envelope, _in_batches(signatures)
         place = find_place()
@@ -271,12 +273,16 @@ class Client:
             # This one is made while the one before it is on its way.
             now = self._clock.now()
             plans = [decide(signature) for signature in batch]
-            if place is None:
+            paths = None if place is None else await self._paths(place, batch, plans)
+            if paths is None:
                 envelopes = [
                     made(signature, plan, now) for signature, plan in zip(batch, plans, strict=True)
                 ]
             else:
-                envelopes = await self._within(place, batch, plans, now)
+                envelopes = [
+                    made(signature, plan, now, scopes=path)
+                    for signature, plan, path in zip(batch, plans, paths, strict=True)
+                ]
             ids = [envelope.id for envelope in envelopes]
             together, sent_as = self.waiters.sent_together(ids), self.waiters.sent_as
             for id, signature, plan in zip(ids, batch, plans, strict=True):
@@ -284,23 +290,27 @@ class Client:
                 results.append(Result(id, self, plan.read, sent))
             if under_way:
                 await all_stored(under_way)
+                if place is not None:
+                    place.add(self, scoped)
             under_way = self._dispatch.submit(plans, envelopes)
-            if place is not None:
-                scoped = zip(results[-len(batch) :], batch, strict=True)
-                place.add(self, [result for result, each in scoped if each.options.is_scoped])
+            if paths is not None:
+                new = zip(results[-len(batch) :], paths, strict=True)
+                scoped = [result for result, path in new if path]
         if under_way:
             await all_stored(under_way)
+            if place is not None:
+                place.add(self, scoped)
         return results
 
-    async def _within(
-        self, place: Place, batch: Sequence[Signature[Any]], plans: Sequence[Plan], now: float
-    ) -> list[Envelope]:
-        """The messages of calls that are made within scopes."""
-        names = await place.names(self) if any(each.options.is_scoped for each in batch) else ()
-        return [
-            self._envelope(each, plan, now, scopes=names if each.options.is_scoped else ())
-            for each, plan in zip(batch, plans, strict=True)
+    async def _paths(
+        self, place: Place, batch: Sequence[Signature[Any]], plans: Sequence[Plan]
+    ) -> Sequence[tuple[str, ...]]:
+        """The scopes that each of these calls belongs to."""
+        are_scoped = [
+            _is_scoped(signature, plan) for signature, plan in zip(batch, plans, strict=True)
         ]
+        names = await place.names(self) if any(are_scoped) else ()
+        return [names if is_scoped else () for is_scoped in are_scoped]
 
     def follow_up(
         self, signature: Signature[Any], id: str, ends: tuple[End, ...] = ()
@@ -320,7 +330,7 @@ class Client:
             )
         plan = self._router.decide(signature)
         context, scopes = find_context(), ()
-        if context is not None and signature.options.is_scoped:
+        if context is not None and _is_scoped(signature, plan):
             scopes = names_in(context.headers)  # and not where it stands: it is sent after that
         envelope = self._envelope(
             signature,
@@ -545,6 +555,11 @@ def _in_batches(
         return list(islice(given, MAX_BATCH))
 
     return take_at_once
+
+
+def _is_scoped(signature: Signature[Any], plan: Plan) -> bool:
+    """Of what goes to an exchange, copies are others' business."""
+    return signature.options.is_scoped and plan.exchange is None
 
 
 def _headers_of(options: CallOptions, scopes: tuple[str, ...]) -> dict[str, Any]:

@@ -158,8 +158,9 @@ def scope(*, timeout: Duration | None = None, collect: bool = False) -> Scope:
     """A task group whose children run anywhere: ``async with asyncq.scope():``.
 
     Whatever is sent within belongs to it, and so does what that sends in turn, on whatever worker;
-    ``options(scope=None)`` opts out. It works in web requests, scripts and tasks alike, and may be
-    nested, eight deep at most.
+    ``options(scope=None)`` opts out, and what is sent to an exchange does not belong to it: others
+    have copies of that. It works in web requests, scripts and tasks alike, and may be nested, eight
+    deep at most.
 
     - Left normally, it waits for all, children of children included. If some did not succeed it
       raises an `ExceptionGroup` of what awaiting them raises (`TaskFailed` and the others); not so

@@ -325,6 +325,24 @@ async def test_what_is_sent_at_the_end_of_a_task_belongs_to_its_scope(any_app: A
         assert repr(scope) == "<scope of 2 tasks, left>"
 
 
+async def test_what_goes_to_an_exchange_is_others_business(any_app: App) -> None:
+    tree = Tree(any_app)
+    news = asyncq.Exchange(f"news-{new_id()}", "fanout")
+    names = [f"{name}-{new_id()}" for name in ("one", "two")]
+    queues = [asyncq.Queue(name, bindings=[asyncq.Binding(news)]) for name in names]
+    app = App(any_app.url.reveal(), backend=any_app.backend_url.reveal(), queues=queues)
+
+    @app.task(name="read")
+    async def read() -> None:
+        tree.ran.append("read")
+
+    async with app, app.worker(queues=names):
+        async with left_by_an_error():
+            await read.options(exchange=news.name).enqueue()
+            await app.enqueue_many([read.options(exchange=news.name).s()])
+        await until(lambda: len(tree.ran) == 4)
+
+
 @pytest.mark.parametrize("by_name", [False, True])
 async def test_somebody_else_cancels_all_of_a_scope(any_app: App, by_name: bool) -> None:
     tree = Tree(any_app)
