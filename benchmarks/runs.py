@@ -124,6 +124,7 @@ class Run:
             "BENCH_CONTENDER": self.contender,
             "BENCH_CONCURRENCY": str(self.options.get("concurrency", 100)),
             "BENCH_TICKS": str(directory / "ticks"),
+            "BENCH_LEDGER": str(directory / "ledger"),
         }
 
 

@@ -64,6 +64,11 @@ class Trial:
         """Where the tasks leave their ticks."""
         return self.directory / "ticks"
 
+    @property
+    def ledger(self) -> Path:
+        """Where they note what has to be told apart."""
+        return self.directory / "ledger"
+
     @contextmanager
     def worker(self) -> Iterator[Worker]:
         """Run the contender's worker for the length of the block; what it says goes to a file."""

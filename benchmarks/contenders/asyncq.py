@@ -1,12 +1,13 @@
 """asyncq itself, on Redis, SQLite or RabbitMQ: the run's URLs decide."""
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncq
-from benchmarks import tasks
+from benchmarks import tasks, ticks
 from benchmarks.contenders.interface import (
     CONCURRENCY,
     RESULT_TTL,
@@ -21,7 +22,17 @@ READERS = 100  # results asked for at a time
 app = asyncq.App(STORE_URL, backend=RESULTS_URL)
 _task = app.task(keep_result=float(RESULT_TTL))
 LISTENER = _task(tasks.listener)
+LEAF = _task(tasks.leaf)
 TASKS = {"noop": _task(tasks.noop), "sleeper": _task(tasks.sleeper)}
+
+
+@_task
+async def branch(name: str, leaves: int) -> None:
+    """Send so many leaves, mark that, and wait to be cancelled."""
+    with tasks.noted(name):
+        await app.enqueue_many(LEAF.s(f"{name}.{number}") for number in range(leaves))
+        ticks.ended()
+        await asyncio.sleep(tasks.FOR_EVER)
 
 
 class Asyncq:
@@ -33,8 +44,12 @@ class Asyncq:
         "wait": "await: pushed by the worker",
     }
 
+    def __init__(self, processes: int = 1, concurrency: int = CONCURRENCY) -> None:
+        self._processes = processes
+        self._concurrency = concurrency  # of each process
+
     def worker_command(self) -> Sequence[str]:
-        limits = ["--concurrency", str(CONCURRENCY)]
+        limits = ["--processes", str(self._processes), "--concurrency", str(self._concurrency)]
         return [sys.executable, "-m", "asyncq", "worker", f"{__name__}:app", *limits]
 
     @asynccontextmanager
