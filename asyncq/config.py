@@ -33,7 +33,8 @@ class Config(Shown, frozen=True, kw_only=True, metaclass=Suggesting):
     grace: Seconds = default(30.0)
     """How long running tasks may go on after the worker was told to stop."""
     cancel_grace: Seconds = default(10.0)
-    """How long a task that is cancelled may clean up until its worker goes on without it."""
+    """How long a task that is cancelled may clean up until its worker goes on without it. A worker
+    that ends meanwhile lets it, for five seconds more than ``grace``."""
     max_stuck: int = 10
     """How many tasks that ignore their cancellation, or their time limit in a thread, a process of
     ``asyncq worker`` may have until it is replaced."""

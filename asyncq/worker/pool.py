@@ -181,6 +181,7 @@ class Pool:
         *,
         give_back: Callable[[Delivery], None],
         complete: Callable[[Delivery, Mark], None],
+        why_asked: Callable[[str], str | None],
         lease: Lease,
     ) -> None:
         self.slots = slots
@@ -188,6 +189,8 @@ class Pool:
         """Told of what was ended before it began."""
         self._complete = complete
         """Told of what was cancelled and is left behind."""
+        self._why_asked = why_asked
+        """Of a message that somebody has asked to end, by its id; None of others."""
         self.lease = lease
         """Told how many of what it holds wait for others."""
         self.running: dict[asyncio.Task[None], Delivery] = {}
@@ -259,13 +262,22 @@ class Pool:
         """Cancel some of what runs, and was not cancelled before; wait until it has ended."""
         ending = {task for task in self.running if task not in self._cancelled and which(task)}
         for task in ending:
-            self.slots.cancel(task, "the worker is stopping")
+            if not self._cleans_up(task):
+                self.slots.cancel(task, "the worker is stopping")
         self._cancelled |= ending
         if not await _ended(ending, CANCEL_TIMEOUT):
             # It may have lost the first, which came as a wait of its own ended.
             for task in ending:
                 self.slots.cancel(task, "the worker is stopping, and does not wait any more")
             await _ended(ending, LAST_TIMEOUT)
+
+    def _cleans_up(self, task: "asyncio.Task[None]") -> bool:
+        """Whether it ends already, as somebody has cancelled it: it is not disturbed at that.
+
+        A thread that was asked to end is not cancelled yet.
+        """
+        is_asked = self._why_asked(self.running[task].envelope.id) is not None
+        return is_asked and task.cancelling() > 0
 
     def _let_go(self, task: "asyncio.Task[None]") -> Delivery | None:
         """Have its slot free again; None if it was already."""

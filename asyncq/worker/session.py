@@ -75,6 +75,8 @@ class Setup(msgspec.Struct, kw_only=True):
     lines: int
     """How many queues the worker consumes, of all brokers."""
     burst: Burst | None
+    why_asked: Callable[[str], str | None]
+    """As `Cancellations.reason_for` says."""
     leases: int = 0
     """How many the worker has had."""
     renew: Renew = renew_lease
@@ -201,8 +203,9 @@ class Session:
             await _enter_all(fetchers)
             self._outage.end()
             pool = self._pool = Pool(
-                setup.slots, give_back=give_back, complete=end_left, lease=lease
-            )
+                setup.slots, give_back=give_back, complete=end_left,
+                why_asked=setup.why_asked, lease=lease,
+            )  # fmt: skip
             async with create_task_group() as upkeep:
                 upkeep.start_soon(_until_lost, lease)
                 if (leased := self._broker.offers.leases) is not None:

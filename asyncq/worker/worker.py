@@ -253,6 +253,7 @@ class Worker:
             quarantine=Quarantine(alone_from=self._config.max_crashes - 1),  # at their last chance
             lines=lines,
             burst=Burst(lines, self.slots, latches) if self._burst else None,
+            why_asked=self.cancellations.reason_for,
         )
         return [
             Session(self._brokers[name], queues, setup) for name, queues in self._queues.items()
