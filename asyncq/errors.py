@@ -173,6 +173,10 @@ class TimeLimitExceeded(AsyncqError, TimeoutError):
 
     A `TimeoutError`, as from `asyncio.timeout`, for who retries on those. No caller mistakes it for
     the time-out of a wait: what ``result.get(timeout=5)`` raises for it is `TaskFailed`.
+
+    A function in a thread may go on after it, in C or where it is told at its next line of Python:
+    what it returns then changes nothing, and the next attempt does not wait for it. Have what it
+    writes bear that, or give the task no retries on this.
     """
 
     def __init__(self, message: str = "the time limit is over") -> None:
