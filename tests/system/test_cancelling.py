@@ -112,6 +112,35 @@ def test_what_makes_no_sense_is_said(shell: Shell) -> None:
         assert told in ended.err
 
 
+def test_what_runs_is_asked_and_each_of_several_is_answered_for(shell: Shell) -> None:
+    (shell.directory / "stubborn.py").write_text(STUBBORN)
+    with shell.start("worker", "stubborn:app") as worker:
+        worker.wait_for("is ready")
+        runs = shell.asyncq("call", "stubborn:app", "ignore", '"runs"').out.strip()
+        wait_until_there(shell.directory / "runs")
+        waits = shell.asyncq("call", "stubborn:app", "add", "1", "2", "--delay", "60").out.strip()
+        told = shell.asyncq("control", "cancel", "stubborn:app", runs, waits, "--json")
+        assert told.data == {runs: "asked", waits: "cancelled"}
+        assert told.code == 0
+        worker.wait_for("is left behind")
+        told = shell.asyncq("control", "cancel", "stubborn:app", runs, waits)
+        assert told.out.count("had ended before") == 2
+        assert "0 of 2 messages cancelled or asked to end" in told.out
+        assert told.code == 1
+
+
+def test_where_nothing_can_be_cancelled_that_is_said(shell: Shell) -> None:
+    (shell.directory / "forgetful.py").write_text(
+        'import asyncq\napp = asyncq.App("sqlite:///queue.db", backend="null://")\n'
+    )
+    assert shell.asyncq("call", "tasks:app", "add", "1", "2").code == 0  # there is a database
+    for what in (("one", "two"), ("--queue", "mail", "--yes")):
+        told = shell.asyncq("control", "cancel", "forgetful:app", *what)
+        assert told.code != 0
+        assert "keeps no marks" in told.err.replace("\n", " ")
+        assert told.out == ""
+
+
 def test_a_process_with_too_many_that_ignore_their_end_is_replaced(shell: Shell) -> None:
     (shell.directory / "stubborn.py").write_text(STUBBORN)
     with shell.start("worker", "stubborn:app", "--concurrency", "4") as worker:

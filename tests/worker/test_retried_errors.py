@@ -124,3 +124,41 @@ async def test_what_a_task_group_raises_is_tried_again(app: App) -> None:
         assert await (await both.enqueue()).get(timeout=PATIENCE) == "done"
 
     assert attempts == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("policy", "runs"),
+    [
+        (Retry(times=2, base=1.0, on=ValueError), 1),
+        (Retry(times=2, base=1.0, not_on=TimeLimitExceeded), 1),
+        (Retry(times=2, base=1.0, not_on=TimeoutError), 1),
+        (Retry(times=2, base=1.0, when=lambda error: not isinstance(error, TimeoutError)), 1),
+        (Retry(times=2, base=1.0, not_on=ValueError), 3),
+        (Retry(times=2, base=1.0), 3),
+    ],
+)
+@on_virtual_time
+async def test_a_time_limit_is_tried_again_as_any_error_and_told_in_the_log(
+    policy: Retry, runs: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = virtual_app()
+    seen: list[str] = []
+
+    @app.task(time_limit=5.0, retry=policy)
+    async def slow() -> None:
+        try:
+            await anyio.sleep_forever()
+        except BaseException as error:
+            seen.append(type(error).__name__)
+            raise
+
+    async with app.worker():
+        with pytest.raises(TaskFailed, match=r"the time limit of 5\.0 s is over") as caught:
+            await (await slow.enqueue())
+
+    assert caught.value.is_a(TimeLimitExceeded)
+    assert seen == ["CancelledError"] * runs
+    told = [line for line in caplog.messages if "the time limit of 5.0 s is over" in line]
+    assert len(told) == runs
+    assert all("asyncq.TimeLimitExceeded" in line for line in told)
+    assert [f"in attempt {n}" in line for n, line in enumerate(told, start=1)] == [True] * runs
