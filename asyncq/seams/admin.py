@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
+
 from asyncq.language.envelope import Envelope, LastAttempt
 from asyncq.language.message import Status
 from asyncq.shown import Shown
@@ -89,7 +91,10 @@ class MessageFinder(Protocol):
         ...
 
     async def envelopes(self, ids: Sequence[str]) -> Sequence[Envelope | None]:
-        """What each of these is, that waits or is in flight; None if it does neither here."""
+        """What each of these is, that waits or is in flight; None if it does neither here.
+
+        The ``eta`` of what was given back for later is when it is due.
+        """
         ...
 
     async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> Sequence[Waiting]:
@@ -97,3 +102,10 @@ class MessageFinder(Protocol):
         what is delayed by when it is due. Nothing is changed by it; while others change the queue,
         some may be seen twice, or not."""
         ...
+
+
+def due_at(envelope: Envelope, due: float | None) -> Envelope:
+    """As `MessageFinder.envelopes` has what waits until then."""
+    if due is None or envelope.eta is not None:
+        return envelope
+    return msgspec.structs.replace(envelope, eta=due)

@@ -67,18 +67,18 @@ async def test_an_id_that_was_cancelled_may_be_used_again_once_its_outcome_is_go
 async def test_a_mark_lasts_as_long_as_what_it_marks_is_to_wait(app: App, later: str) -> None:
     """Long after its outcome is gone."""
     runs: list[int] = []
-    pause = LATE if later == "delay" else KEEP - DAY
 
-    @app.task(retry=Retry(1, base=pause, ceiling=pause, jitter=False))
+    @app.task(retry=Retry(1, base=LATE, ceiling=LATE, jitter=False))
     async def work() -> None:
         runs.append(1)
-        raise Snooze(pause) if later == "snooze" else ValueError
+        raise Snooze(LATE) if later == "snooze" else ValueError
 
     async with testing.run(app) as run:
-        result = await work.options(delay=pause if later == "delay" else 0).enqueue()
+        call = work.options(delay=LATE) if later == "delay" else work.options()
+        result = await call.enqueue()
         await until_status(result, Status.SCHEDULED)
         assert await result.cancel() is Cancellation.CANCELLED
-        await run.advance(pause - DAY)
+        await run.advance(LATE - DAY)
         assert await result.status() is not Status.CANCELLED  # nobody knows any more
         await run.advance(2 * DAY)
         await run.until_idle()
@@ -86,14 +86,18 @@ async def test_a_mark_lasts_as_long_as_what_it_marks_is_to_wait(app: App, later:
     assert len(runs) == (later != "delay")
 
 
+@pytest.mark.parametrize("later", ["delay", "retry"])
 @pytest.mark.parametrize("any_app", SEEING_ALL, indirect=True)
-async def test_each_store_keeps_it_for_so_long(any_app: App) -> None:
-    @any_app.task
-    async def work() -> None: ...
+async def test_each_store_keeps_it_for_so_long(any_app: App, later: str) -> None:
+    @any_app.task(retry=Retry(1, base=LATE + DAY, ceiling=LATE + DAY, jitter=False), priority=7)
+    async def work() -> None:
+        raise ValueError
 
-    async with any_app:
-        result = await work.options(delay=LATE).enqueue()
-        await result.cancel()
+    async with any_app, any_app.worker():
+        call = work.options(delay=LATE + DAY) if later == "delay" else work.options()
+        result = await call.enqueue()
+        await until_status(result, Status.SCHEDULED)
+        assert await result.cancel() is Cancellation.CANCELLED
         [mark] = await marks_of(any_app)
         now = SystemClock().now()
     assert mark.ends is not None

@@ -24,7 +24,7 @@ from asyncq.language.envelope import Envelope
 from asyncq.language.message import Status
 from asyncq.language.record import Record
 from asyncq.language.topology import Queue
-from asyncq.seams.admin import DeadLetter, Depth, Waiting
+from asyncq.seams.admin import DeadLetter, Depth, Waiting, due_at
 from asyncq.seams.broker import (
     Ack,
     Completed,
@@ -113,7 +113,10 @@ class MemoryBroker(MemoryDriver):
 
     async def envelopes(self, ids: Sequence[str]) -> Sequence[Envelope | None]:
         async with self._store.visit():
-            return [self._envelope(message_id) for message_id in ids]
+            found = [self._envelope(message_id) for message_id in ids]
+            without = {each.id for each in found if each is not None and each.eta is None}
+            dues = {id: due for queue in self._store.queues for id, due in queue.dues(without)}
+            return [each and due_at(each, dues.get(each.id)) for each in found]
 
     async def purge(self, queue: str) -> int:
         async with self._store.visit():

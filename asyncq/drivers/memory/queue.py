@@ -9,6 +9,7 @@ import heapq
 import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import count, islice, takewhile
 
 import msgspec
@@ -113,6 +114,11 @@ class MemoryQueue:
             if message_id in holder.in_flight:
                 return holder.in_flight[message_id][1]
         return None
+
+    def dues(self, ids: AbstractSet[str]) -> list[tuple[str, float]]:
+        """When those of these are due that are delayed."""
+        delayed = ids & self._delayed.keys()
+        return [(id, due) for due, _, id in self._due if id in delayed] if delayed else []
 
     def depth(self, now: float) -> Depth:
         self._move_due(now)

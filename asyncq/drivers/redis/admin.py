@@ -10,7 +10,7 @@ from asyncq.drivers.redis.wire import ReplyError
 from asyncq.errors import BrokerUnavailable
 from asyncq.language.envelope import Envelope
 from asyncq.language.message import Status
-from asyncq.seams.admin import DeadLetter, Depth, Waiting
+from asyncq.seams.admin import DeadLetter, Depth, Waiting, due_at
 from asyncq.seams.broker import MAX_BATCH
 from asyncq.seams.dead import unpack_last
 from asyncq.seams.packing import unpack
@@ -73,11 +73,13 @@ class RedisQueueAdmin:
                     blobs = await self._asks(
                         "HMGET", f"{self._store.queue_key(queue)}:bodies", *some
                     )
-                    found.update(
-                        (id, unpack(blob, id, queue))
+                    here = [
+                        unpack(blob, id, queue)
                         for id, blob in zip(some, blobs, strict=True)
                         if blob is not None
-                    )
+                    ]
+                    dues = await self._dues(queue, here)
+                    found.update((each.id, due_at(each, dues.get(each.id))) for each in here)
         except ReplyError as error:
             raise BrokerUnavailable(f"messages cannot be looked for: {error}") from error
         return [found.get(id) for id in ids]
@@ -196,6 +198,19 @@ class RedisQueueAdmin:
             else:
                 found[name] = Status.QUEUED
         return found
+
+    async def _dues(self, queue: str, some: Sequence[Envelope]) -> dict[str, float]:
+        """When those of these are due that were given back for later, by their ids."""
+        some = [each for each in some if each.eta is None]
+        if not some:
+            return {}
+        members = [f"{each.priority}{each.id}" for each in some]
+        scores = await self._asks("ZMSCORE", f"{self._store.queue_key(queue)}:delayed", *members)
+        return {
+            each.id: float(score) / 1000
+            for each, score in zip(some, scores, strict=True)
+            if score is not None
+        }
 
     async def _oldest_age(self, queue: str, ids: Sequence[bytes]) -> float | None:
         if not ids:

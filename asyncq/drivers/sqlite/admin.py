@@ -9,7 +9,7 @@ from asyncq.drivers.sqlite.lines import DOOMED, SUSPECTS, append, take_out
 from asyncq.drivers.sqlite.statements import as_json, remove
 from asyncq.language.envelope import Envelope
 from asyncq.language.message import Status
-from asyncq.seams.admin import DeadLetter, Depth, Waiting
+from asyncq.seams.admin import DeadLetter, Depth, Waiting, due_at
 from asyncq.seams.broker import purged
 from asyncq.seams.dead import unpack_last
 
@@ -78,12 +78,16 @@ def find(connection: sqlite3.Connection, ids: Sequence[str], now: float) -> dict
 
 def envelopes(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Envelope]:
     rows = connection.execute(
-        "SELECT m.id, m.queue, m.envelope FROM messages m"
+        "SELECT m.id, m.queue, m.envelope, l.due FROM messages m"
+        " LEFT JOIN delayed l ON l.seq = m.seq"
         " WHERE m.id IN (SELECT value FROM json_each(?))"
         " AND NOT EXISTS (SELECT 1 FROM dead d WHERE d.seq = m.seq)",
         (as_json(ids),),
     )
-    return {message_id: unpack(packed, message_id, queue) for message_id, queue, packed in rows}
+    return {
+        message_id: due_at(unpack(packed, message_id, queue), due)
+        for message_id, queue, packed, due in rows
+    }
 
 
 def purge_some(connection: sqlite3.Connection, queue: str) -> int:

@@ -1,5 +1,6 @@
 """What a broker with `QueueAdmin` promises an operator: to see, to stop, to repeat."""
 
+import msgspec
 import pytest
 
 from asyncq.language.message import Status, new_id
@@ -99,6 +100,23 @@ class AdminContract(DriverFixtures):
             None,
         ]
         assert list(looked_at) == [ready, delayed, in_flight, None, None, None]
+
+    async def test_what_was_given_back_for_later_says_when_it_is_due(
+        self, broker: FullBroker
+    ) -> None:
+        sent = [envelope(priority=7), envelope(), envelope()]
+        await broker.publish(sent)
+        async with broker.consume(MAIL, new_lease()) as consumer:
+            later, again, _ = await take(consumer, 3)
+            due = now() + FAR
+            asked = msgspec.structs.replace(again.envelope, eta=due + FAR)
+            await consumer.settle([Nack(later, delay=FAR), Nack(again, 0.0, asked)])
+
+            looked_at = await broker.envelopes(ids_of(sent))
+
+        etas = [None if each is None else each.eta for each in looked_at]
+        assert etas == [pytest.approx(due, abs=5), pytest.approx(due + FAR, abs=5), None]
+        assert looked_at[0] == msgspec.structs.replace(sent[0], eta=etas[0])
 
     async def test_a_suspect_is_found_in_the_queue(self, broker: FullBroker) -> None:
         sent = envelopes(2)
