@@ -233,9 +233,9 @@ class App:
         by its `Scope.name` as well.
 
         What is described and not named ends when a worker comes to it, and is not counted: nothing
-        is searched for. Marks are kept for as long as dead letters (`Config.keep_dead_letters`), for
-        30 days at least; by that time longer as what is named is delayed. Not so what is described,
-        or lies in RabbitMQ, which cannot say: delayed for longer than that, it runs.
+        is searched for. Marks are kept for as long as dead letters (`Config.keep_dead_letters`),
+        30 days at least, and those of what is named until that is due. What is described, or lies
+        in RabbitMQ, which cannot say when that is, and is delayed for longer, runs all the same.
 
         Raises:
             InvalidValue: nothing is named nor described, or both.
