@@ -177,6 +177,9 @@ class TimeLimitExceeded(AsyncqError, TimeoutError):
     A function in a thread may go on after it, in C or where it is told at its next line of Python:
     what it returns then changes nothing, and the next attempt does not wait for it. Have what it
     writes bear that, or give the task no retries on this.
+
+    A coroutine that blocks the event loop, or C code that keeps the interpreter's lock, hears of no
+    limit before it lets go. The log names it meanwhile.
     """
 
     def __init__(self, message: str = "the time limit is over") -> None:

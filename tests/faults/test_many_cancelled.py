@@ -18,6 +18,7 @@ AT_A_TIME = 1000
 GROWTH = 20 * 1024 * 1024  # bytes
 WARM = 500  # tasks until a worker is as large as it gets
 PATIENCE = 120.0
+PAUSE = 5.0  # seconds that another task takes from call to result meanwhile, at most
 
 
 def memory(pid: int) -> int:
@@ -69,5 +70,5 @@ async def test_a_flood_of_cancellations_makes_no_worker_large_and_stops_no_other
     assert len(answers) == FLOOD
     assert marks.entries
     assert grown < GROWTH
-    assert max(pauses) < PATIENCE / 10
+    assert max(pauses) < PAUSE
     assert worker.exit_code is None

@@ -34,10 +34,10 @@ TURNS = 40  # of the loop, from a claim to well after its start
 LISTENING = scaled(0.5, 0.1)  # seconds until a coroutine hears that it is cancelled
 
 
-def mark(worker: Worker, *ids: str) -> None:
+def mark(worker: Worker, *ids: str, reason: str = "enough") -> None:
     """As if the worker had heard of it at this turn of the loop."""
     worker.cancellations._apply(  # pyright: ignore[reportPrivateUsage]
-        Mark(at=1e12, reason="enough", ids=ids)
+        Mark(at=1e12, reason=reason, ids=ids)
     )
 
 
@@ -233,6 +233,34 @@ async def test_a_time_out_of_the_task_s_own_hides_no_cancellation(
     assert caught.value.reason == "enough"
     assert took <= GRACE + LAST_TIMEOUT
     assert len(seen) <= 1  # it may have ended where it was
+
+
+@on_virtual_time
+async def test_the_first_of_two_who_cancel_at_one_turn_says_why() -> None:
+    app = virtual_app(cancel_grace=GRACE)
+    begun = asyncio.Event()
+    seen: list[str] = []
+
+    @app.task
+    async def work() -> None:
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        except asyncio.CancelledError as error:
+            seen.append(str(error))
+            await asyncio.sleep(GRACE / 2)
+            seen.append("cleaned up")
+            raise
+
+    async with app.worker() as worker:
+        result = await work.enqueue()
+        await begun.wait()
+        for reason in ("first", "second"):
+            mark(worker, result.id, reason=reason)
+        with pytest.raises(TaskCancelled) as caught:
+            await result
+    assert caught.value.reason == "first"
+    assert seen == ["first", "cleaned up"]
 
 
 @pytest.mark.parametrize("any_app", ["memory", "sqlite", "redis"], indirect=True)
