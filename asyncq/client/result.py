@@ -176,7 +176,9 @@ class Result(Generic[R_co]):
         cancelled where it waits, on whatever worker, and may clean up for ``cancel_grace`` seconds.
         A plain function sees `Context.cancelled`. Returns what became of it: who is `ASKED` to end
         may have succeeded by then. RabbitMQ cannot say what runs: a task that has not ended after
-        0.3 s is answered for as cancelled there, and is, also if it is still cleaning up.
+        0.3 s is answered for as cancelled there, and is, also if it is still cleaning up. So is an
+        id that it never had; while that outcome is kept, whoever awaits what is sent with this id
+        later is told so.
 
         What bears the same id and is sent within five seconds from then is cancelled as well: the
         clocks of two machines may differ.
