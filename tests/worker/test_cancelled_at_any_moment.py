@@ -17,7 +17,7 @@ from asyncq.errors import TaskCancelled
 from asyncq.language.marks import Cancellation, Mark
 from asyncq.language.message import new_id
 from asyncq.language.policies import Retry
-from asyncq.worker.pool import LAST_TIMEOUT
+from asyncq.worker.pool import CANCEL_TIMEOUT, LAST_TIMEOUT
 from asyncq.worker.worker import Worker
 from tests.client.given import PATIENCE, new_app, until
 from tests.faults.lab.scale import scaled
@@ -317,3 +317,35 @@ async def test_who_cleans_up_is_not_disturbed_by_the_end_of_its_worker(how: str)
         with pytest.raises(TaskCancelled, match="enough"):
             await app.result(result.id).get(timeout=PATIENCE)
     assert seen == ["runs", "cleans up", "cleaned up"]
+
+
+@on_virtual_time
+async def test_no_worker_waits_for_a_long_clean_up_for_longer_than_for_any_task() -> None:
+    app = virtual_app(grace=0.0, cancel_grace=60.0)
+    loop = asyncio.get_running_loop()
+    begun = asyncio.Event()
+    seen: list[str] = []
+
+    @app.task
+    async def work() -> None:
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            try:
+                await asyncio.sleep(50)
+            except asyncio.CancelledError as error:
+                seen.append(str(error))
+                raise
+
+    async with app:
+        async with app.worker() as worker:
+            result = await work.enqueue()
+            await begun.wait()
+            await result.cancel("enough")
+            told = loop.time()
+            worker.stop()
+        assert loop.time() - told <= CANCEL_TIMEOUT + LAST_TIMEOUT
+        with pytest.raises(TaskCancelled, match="enough"):
+            await app.result(result.id)
+    assert seen == ["the worker is stopping, and does not wait any more"]
