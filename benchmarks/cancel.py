@@ -24,7 +24,7 @@ from benchmarks.trial import WATCH, Measured, Trial, Worker
 
 WARM_UP = 20  # cancellations that do not count
 BESIDE = 50  # tasks that run all the while
-SETTLED = 0.02  # seconds until it runs
+SETTLED = 0.02  # seconds until its coroutine waits, once it runs
 AT_ONCE = 0.005  # seconds in which a task may still begin whose scope is being left
 WATCHED = 2.0  # seconds for which a tree is watched once it was left
 HEARD = 60.0  # seconds after which a task that was never cancelled fails the run
@@ -56,6 +56,8 @@ async def _one_by_one(trial: Trial) -> Measured:
         beside = await ours.app.enqueue_many(ours.LISTENER.s() for _ in range(BESIDE))
         for _ in range(WARM_UP + trial.options["tasks"]):
             result = await ours.LISTENER.enqueue()
+            while await result.status() is not asyncq.Status.RUNNING:
+                await asyncio.sleep(SETTLED)
             await asyncio.sleep(SETTLED)
             begun = monotonic()
             await result.cancel("measured")
