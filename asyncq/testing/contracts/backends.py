@@ -63,6 +63,7 @@ class BackendContract(DriverFixtures):
                 Send(full_envelope(), "default"),
                 Append("progress/1", 7, 2**53, b"item", 60.5, 100),
             ),
+            begun=("its-child", "another"),
         )
         assert left_out(stored) == []
 
