@@ -7,7 +7,7 @@ runs is ended by its worker. Where a broker cannot say what it has (RabbitMQ), t
 moment to tell of what they run, and then the outcome is written here as well.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -47,7 +47,15 @@ from asyncq.language.message import (
     new_id,
 )
 from asyncq.language.record import Record
-from asyncq.language.scopes import IT_IS_OVER, KEEP_OVER, is_name, over, why_over
+from asyncq.language.scopes import (
+    IT_IS_OVER,
+    KEEP_NEWS,
+    KEEP_OVER,
+    begun_in,
+    is_name,
+    over,
+    why_over,
+)
 from asyncq.language.scopes import KIND as SCOPES
 from asyncq.language.topology import check_queue_name
 from asyncq.seams.backend import Backend
@@ -134,7 +142,7 @@ class Canceller:
                 check_id(id)
             return await self.cancel(list(dict.fromkeys(ids)), reason)
         if scope is not None:
-            await self.cancel_scope(_name_of(scope), reason)
+            await self.cancel_scope(_name_of(scope, self._backend.store), reason)
             return {}
         if queue is not None:
             check_queue_name(queue)
@@ -169,10 +177,10 @@ class Canceller:
         """Say that a scope is over: whatever belongs to it ends, or never starts. What of these ids
         waits has its outcome at once. Raises as `cancel`."""
         reason, registry = check_reason(reason), self._registry()
-        await _end_scope(registry, name, reason)
         asks = not self._operator.sees_all
         mark = Mark(at=self._now(), reason=reason or IT_IS_OVER, scope=name, asks=asks)
-        await registry.put(KIND, new_id(), write_mark(mark), version=0, keep=KEEP_OVER)
+        if await _end_scope(registry, name, reason):
+            await registry.put(KIND, new_id(), write_mark(mark), version=0, keep=KEEP_NEWS)
         answers: dict[str, Cancellation] = {}
         if ids:
             await anyio.sleep(HEARD_WITHIN)
@@ -294,8 +302,9 @@ class Canceller:
         return answers | {record.id: _answer(record) for record in stood}
 
     def _record(self, id: str, envelope: Envelope | None, reason: str) -> Record:
-        task, attempt, error, reply_to = "", 1, "", None
+        task, attempt, error, reply_to, begun = "", 1, "", None, ()
         if envelope is not None:
+            begun = begun_in(envelope.headers)
             told, reply_to = envelope.headers.get(LAST_ERROR), envelope.reply_to
             error = told if isinstance(told, str) else ""
             try:
@@ -313,32 +322,34 @@ class Canceller:
             keep=self._keep,
             reply_to=reply_to,
             effects=None,
+            begun=begun,
         )
 
 
-def _name_of(scope: Scope | str) -> str:
+def _name_of(scope: Scope | str, store: Hashable) -> str:
     """
     Raises:
         InvalidValue: it is none, or one in which nothing was sent.
     """
-    name = scope.name if isinstance(scope, Scope) else scope
+    name = scope.name_in(store) if isinstance(scope, Scope) else scope
     if not isinstance(name, str) or not is_name(name):
         raise InvalidValue("scope", name, "a scope in which something was sent, or its name")
     return name
 
 
-async def _end_scope(registry: Registry, name: str, reason: str) -> None:
-    """
+async def _end_scope(registry: Registry, name: str, reason: str) -> bool:
+    """Whether it was not over before.
+
     Raises:
         BackendUnavailable: it may be over; to call again is safe.
     """
     for _ in range(MOST_TRIES):
         [entry] = await registry.get(SCOPES, [name])
         if entry is not None and why_over(entry.data) is not None:
-            return
+            return False
         version = 0 if entry is None else entry.version
         if await registry.put(SCOPES, name, over(reason), version=version, keep=KEEP_OVER):
-            return
+            return True
     raise BackendUnavailable(f"scope {name} cannot be ended: others change it at the same moment")
 
 

@@ -55,7 +55,7 @@ from asyncq.language.message import (
     new_id,
     status_of,
 )
-from asyncq.language.scopes import SCOPE, names_in
+from asyncq.language.scopes import SCOPE
 from asyncq.language.signature import NO_OPTIONS, CallOptions, Signature
 from asyncq.loggers import get_logger
 from asyncq.seams.backend import Backend
@@ -331,7 +331,7 @@ class Client:
         plan = self._router.decide(signature)
         context, scopes = find_context(), ()
         if context is not None and _is_scoped(signature, plan):
-            scopes = names_in(context.headers)  # and not where it stands: it is sent after that
+            scopes = context.scopes  # and not where it stands: it is sent after that
         envelope = self._envelope(
             signature,
             plan,

@@ -33,7 +33,8 @@ class Context:
     """The run of one message. Ask for it by annotation, or with `current_context`."""
 
     __slots__ = (
-        "_reason", "_said", "_services", "_started", "begun", "effects", "message", "state",
+        "_reason", "_said", "_services", "_started",
+        "begun", "effects", "message", "scopes", "state",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +51,8 @@ class Context:
         """What follows if this run's outcome stands; None once it has ended."""
         self.begun: Sequence[str] = ()
         """The ids of what it has sent within the scopes that its message belongs to."""
+        self.scopes: tuple[str, ...] = ()
+        """Their names."""
 
     @property
     def id(self) -> str:

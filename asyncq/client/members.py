@@ -41,19 +41,23 @@ class Members:
         self._results: list[Result[Any]] = []  # that nobody has looked at yet
         self._ends = Ends(())
         self._excused: set[str] = set()
+        self._begun: set[str] = set()  # ids that records tell of: each is waited for once
         self._is_awaited = False
 
     async def names(self, client: Opener) -> tuple[str, ...]:
-        if self.over:
-            raise RuntimeError(
-                f"the scope in which this is sent was {self.over}: what is to go on without it is "
-                "sent with options(scope=None)"
-            )
+        self._refuse()
         path = self._paths.get(client)
         if path is None:
             outer = () if self._outer is None else await self._outer.names(client)
             path = self._paths[client] = (*outer, await self._name_for(client))
         return path
+
+    def _refuse(self) -> None:
+        if self.over:
+            raise RuntimeError(
+                f"the scope in which this is sent was {self.over}: what is to go on without it is "
+                "sent with options(scope=None)"
+            )
 
     async def _name_for(self, client: Opener) -> str:
         async with self._opening:
@@ -67,7 +71,10 @@ class Members:
                 )
             name = await client.open_scope(None if self._context is None else self._context.id)
             self.opened[client.store] = client, name
-            return name
+        if self.over:  # meanwhile
+            await client.end_scope(name, f"its scope was {self.over}", ())
+            self._refuse()
+        return name
 
     def add(self, client: Opener, results: Sequence[Result[Any]]) -> None:
         if client.loop is self._loop:
@@ -119,8 +126,10 @@ class Members:
     def _take(self, result: Result[Any], end: End) -> None:
         """This is how one has ended."""
         if isinstance(end, Record):
-            self.count += len(end.begun)
-            for id in end.begun:
+            new = [id for id in end.begun if id not in self._begun]
+            self._begun.update(new)
+            self.count += len(new)
+            for id in new:
                 self._ends.expect(result.beside(id))
             is_own = result.id in self.own
             if is_own or not isinstance(end.outcome, Succeeded):

@@ -54,6 +54,7 @@ class Owner:
         self._said_at = float("-inf")  # that we are there: loop time
         self._saying = anyio.Lock()
         self._endings: list[_Ending] = []
+        self._is_over = False
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._outage = Outage("scopes cannot be renewed", "scopes are renewed again")
@@ -86,6 +87,8 @@ class Owner:
     async def end(self, name: str, reason: str, ids: Sequence[str]) -> None:
         """Cancel what belongs to it; returns once that is written. Who is cancelled meanwhile may
         leave: it is done all the same."""
+        if self._is_over:
+            return  # and with us all that we have opened
         ending = _Ending(name, reason, ids, asyncio.Event())
         self._endings.append(ending)
         self._news.set()
@@ -106,6 +109,9 @@ class Owner:
                             ending.is_begun = True
                             group.start_soon(self._end, ending)
         finally:
+            self._is_over = True
+            for ending in self._endings:
+                ending.done.set()
             if self._version:
                 with anyio.move_on_after(CLOSE_TIMEOUT, shield=True), suppress(BackendError):
                     await self._registry.remove(KIND, self._id, version=None)

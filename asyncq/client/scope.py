@@ -1,7 +1,7 @@
 """Scopes: a task group whose children run anywhere."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from contextvars import Token
 from types import TracebackType
@@ -44,6 +44,11 @@ class Scope:
         sent in it."""
         opened = () if self._members is None else self._members.opened.values()
         return next((name for _, name in opened), None)
+
+    def name_in(self, store: Hashable) -> str | None:
+        """As `name`, in one of several stores."""
+        opened = None if self._members is None else self._members.opened.get(store)
+        return None if opened is None else opened[1]
 
     @property
     def outcomes(self) -> Sequence[Any]:
@@ -98,7 +103,7 @@ class Scope:
         members, raised = self._members, error
         if members is None:
             return
-        if error is None:
+        if error is None and (self._deadline is None or not self._deadline.expired()):
             try:
                 await members.all_ended()
             except BaseException as late:  # noqa: BLE001 - it is raised below
@@ -128,6 +133,8 @@ class Scope:
     async def _is_late(self, raised: BaseException | None) -> bool:
         if self._deadline is None:
             return False
+        if self._deadline.expired() and raised is None:  # the block went on all the same
+            raised = asyncio.CancelledError()
         kind = None if raised is None else type(raised)
         try:
             await self._deadline.__aexit__(kind, raised, None)

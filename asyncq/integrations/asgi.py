@@ -51,6 +51,8 @@ class _Request:
         self._receive = receive
         self._send = send
         self._task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._before = self._task.cancelling()
+        self._error: Exception | None = None  # of the server's
         self._is_begun = False  # to be answered
         self._is_answered = False
         self._is_gone = False
@@ -65,7 +67,7 @@ class _Request:
         try:
             await app(scope, self._take, self._answer)
         except asyncio.CancelledError:
-            if not self._is_gone or self._task.uncancel() > 0:
+            if not self._is_gone or self._task.cancelling() > self._before + 1:
                 raise  # somebody else's doing
             if not self._is_begun:
                 # For a middleware around us, and its log; the server has nobody to send it to.
@@ -74,8 +76,17 @@ class _Request:
         finally:
             self._is_answered = True
             listening.cancel()
+            if self._is_gone:
+                self._task.uncancel()
 
     async def _listen(self) -> None:
+        try:
+            await self._read()
+        except Exception as error:  # noqa: BLE001 - for who asks
+            self._error = error
+            self._news.set()
+
+    async def _read(self) -> None:
         while True:
             while self._size > MOST_READ:
                 self._news.clear()
@@ -92,6 +103,8 @@ class _Request:
 
     async def _take(self) -> Event:
         while not self._events:
+            if self._error is not None:
+                raise self._error
             self._news.clear()
             await self._news.wait()
         event = self._events[0]

@@ -31,6 +31,8 @@ KEEP_SCOPE = 86400.0
 """Seconds for which a scope stands unless its owner says so again."""
 KEEP_OVER = 600.0
 """Seconds for which it is said why a scope is over; it is over also then."""
+KEEP_NEWS = 60.0
+"""Seconds for which it is told to workers that it is over; they find that by themselves as well."""
 LOOKS = 6
 """How often in the time of a lease owners say that they are there, and workers look for them."""
 STANDS = b""

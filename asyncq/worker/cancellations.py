@@ -28,7 +28,7 @@ from asyncq.language.envelope import Envelope
 from asyncq.language.marks import ASKED, KEEP_ASKED, KIND, Mark, read_mark
 from asyncq.language.message import LAST_ERROR, Cancelled, Header, Message
 from asyncq.language.record import Record
-from asyncq.language.scopes import SCOPE, names_in
+from asyncq.language.scopes import SCOPE, begun_in, names_in
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
 from asyncq.seams.backend import Backend
@@ -210,7 +210,8 @@ class Cancellations:
         named = self._named.get(hash(header.id), ())
         found = [each.mark for each in named if each.mark.fits(header)]
         found += [each.mark for each in self._others if each.mark.describes(header, task)]
-        found += [self._scoped[name].mark for name in scopes if name in self._scoped]
+        if scopes and not any(mark.spares for mark in found):
+            found += [self._scoped[name].mark for name in scopes if name in self._scoped]
         spared = max((mark.at for mark in found if mark.spares), default=-math.inf)
         return next((mark for mark in found if not mark.spares and mark.at > spared), None)
 
@@ -219,6 +220,12 @@ class Cancellations:
         of its scopes any more."""
         named = self._named.get(hash(header.id), ())
         return any(each.mark.spares and each.mark.fits(header) for each in named)
+
+    async def is_spared_after_all(self, header: Header) -> bool:
+        """As `is_spared`; what was written just before is known as well."""
+        if self._entries is not None:
+            await self._entries.catch_up()
+        return self.is_spared(header)
 
     def _apply(self, mark: Mark) -> None:
         """Cancel what runs and is meant, and what was given back just before."""
@@ -253,6 +260,7 @@ class Cancellations:
             keep=max(self._keep, KEEP_EFFECTS),
             reply_to=header.reply_to,
             effects=None,
+            begun=begun_in(header.headers),
         )
 
     async def _record(self) -> None:
@@ -281,7 +289,7 @@ class Cancellations:
 
     def _is_of(self, mark: Mark, envelope: Envelope) -> bool:
         """Whether this is meant, as far as more is said than its id."""
-        if not mark.fits(envelope):
+        if not mark.fits(envelope) or (mark.scope is not None and self.is_spared(envelope)):
             return False
         try:
             return mark.task is None or self._decode(envelope).task == mark.task

@@ -214,7 +214,11 @@ class Executor:
             if mark is not None:
                 return self._cancelled(delivery, message, prepared, mark, started)
             started = self._now()  # it may have waited until that was known
-        if (names := self._scopes_of(message)) and (mark := await self._scopes.mark_of(names)):
+        if (
+            (names := self._scopes_of(message))
+            and (mark := await self._scopes.mark_of(names)) is not None
+            and not await self._cancellations.is_spared_after_all(message.header)
+        ):
             return self._cancelled(delivery, message, prepared, mark, started)
         expires = message.header.expires
         if expires is None or started < expires:
@@ -233,6 +237,7 @@ class Executor:
     def _enter_scopes(self, delivery: Delivery, context: Context) -> None:
         """What the task sends belongs to the scopes of its message."""
         if names := self._scopes_of(context.message):
+            context.scopes = names
             self._scopes.enter(delivery, names)
             set_place(Inside(context, names, self._store))
 

@@ -179,7 +179,9 @@ class Scopes:
     def _learn(self, names: Sequence[str], entries: Sequence[Entry | None]) -> None:
         now = self._loop.time()
         if len(self._seen) > MOST_SEEN:
-            self._seen = {name: seen for name, seen in self._seen.items() if seen.at > now - 60.0}
+            self._seen = {
+                name: seen for name, seen in self._seen.items() if seen.at > now - self._look
+            }
         for name, entry in zip(names, entries, strict=True):
             if entry is not None:
                 why = why_over(entry.data)
@@ -188,5 +190,6 @@ class Scopes:
                 self._seen[name] = _Seen(now, IT_IS_OVER)
             else:
                 before = self._seen.get(name)
-                since = now if before is None else min(before.missing_since, now)
+                is_old = before is None or before.at < now - 2 * self._look
+                since = now if is_old or before is None else min(before.missing_since, now)
                 self._seen[name] = _Seen(now, missing_since=since)

@@ -5,10 +5,11 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 
 from asyncq.config import Config
-from asyncq.errors import BackendUnavailable, NewerVersion, Undecodable
+from asyncq.errors import BackendError, NewerVersion, Undecodable
 from asyncq.language.effects import KEEP_EFFECTS
 from asyncq.language.message import Failed, Failure, FailureType, Unreadable
 from asyncq.language.record import Record
+from asyncq.language.scopes import begun_in
 from asyncq.seams.backend import Backend
 from asyncq.seams.broker import Ack, Completion, Delivery, Nack, Reject
 from asyncq.seams.codec import Codec
@@ -74,7 +75,7 @@ class Unrun:
             [record] = await self._backend.fetch([delivery.envelope.id])
             if record is None and left is None:
                 await self._end_scopes_of(delivery.envelope.id)
-        except BackendUnavailable as error:
+        except BackendError as error:
             self._log.postponement(
                 delivery.envelope, f"whether it has run is not known: {error}", 1.0, self._now()
             )
@@ -157,5 +158,6 @@ class Unrun:
             keep=max(keep, KEEP_EFFECTS) if effects else keep,
             reply_to=envelope.reply_to,
             effects=effects,
+            begun=begun_in(envelope.headers),
         )
         return Completion(settlement, record, stays=bool(effects))
