@@ -12,6 +12,9 @@ from tests.client.given import new_app
 
 
 async def test_a_suspect_that_was_purged_ends_as_that_however_many_workers_died_with_it() -> None:
+    async def end_scopes_of(id: str) -> None:
+        pass
+
     config, codec = Config(max_crashes=3), NativeCodec()
     envelope = Envelope(id="a", queue="narrow", body=b"")
     suspect = Delivery(envelope=envelope, crashes=3, suspect=True, verdict=purged())
@@ -27,6 +30,7 @@ async def test_a_suspect_that_was_purged_ends_as_that_however_many_workers_died_
             log=TaskLog(),
             made={},
             apart=set(),
+            end_scopes_of=end_scopes_of,
         )
         assert await unrun.judge(suspect) is None
         record = unrun.doomed(suspect).record
