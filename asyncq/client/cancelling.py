@@ -133,7 +133,7 @@ class Canceller:
         is_named = isinstance(cast("Any", messages), Result | Iterable)
         ways = (messages is not None) + is_described + (scope is not None)
         if ways != 1 or (messages is not None and not is_named):
-            allowed = "results or ids, or a task=, a queue= or headers= to go by, or a scope="
+            allowed = "either results or ids, or a task=, queue= or headers=, or a scope= to go by"
             raise InvalidValue("what is cancelled", messages, allowed)
         if messages is not None:
             given = [messages] if isinstance(messages, Result | str) else messages
