@@ -24,9 +24,10 @@ from tests.faults.lab.before import BEFORE
 from tests.faults.lab.checker import Findings, check
 from tests.faults.lab.crash_points import DIE_AT
 from tests.faults.lab.ledger import Accepted, Attempted, Ended, Healed, Ledger, Started, now
+from tests.faults.lab.scoped import PARTS, Part
 from tests.faults.lab.tasks import LATER, QUEUE, make_app
 from tests.faults.lab.waiting import LOOK
-from tests.faults.lab.workers import Crew, WorkerProcess
+from tests.faults.lab.workers import Crew, Script, WorkerProcess
 
 B = TypeVar("B", bound=Bed)
 
@@ -109,6 +110,16 @@ class Bench(Generic[B]):
         )
         self.workers.append(crew)
         return crew
+
+    def run_script(self, parts: Sequence[Part]) -> Script:
+        """A process that is no worker and has these in a scope of its own, starting."""
+        log = self.directory / f"worker-{len(self.workers)}.log"
+        settings = {PARTS: msgspec.json.encode(parts).decode()}
+        if self._own_backend is not None:
+            settings["LAB_BACKEND"] = self._own_backend
+        script = Script(self.bed.url, self.config, self.ledger, log, settings=settings)
+        self.workers.append(script)
+        return script
 
     async def hired_crew(self, processes: int, *options: str, **settings: Any) -> Crew:
         """A supervisor whose processes are about to consume."""

@@ -13,7 +13,9 @@ from asyncq.language.record import Record
 from tests.faults.lab.ledger import (
     Accepted,
     Attempted,
+    Begun,
     Broken,
+    Cancelling,
     Died,
     Ended,
     Entry,
@@ -93,7 +95,7 @@ def check(
                 deaths.setdefault(entry.pid, entry.at)  # it may have said so itself
             case Healed():
                 repairs.append(entry.at)
-            case Ready() | Follows():
+            case Ready() | Follows() | Begun() | Cancelling():
                 pass
     by_id: dict[str, list[Run]] = defaultdict(list)
     for run in runs.values():

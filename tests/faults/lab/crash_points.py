@@ -18,7 +18,7 @@ import msgspec
 from asyncq import App
 from asyncq.seams.broker import Consumer, Lease, QueueSpec
 from tests.faults.lab.ledger import Died, now
-from tests.faults.lab.tasks import ledger
+from tests.faults.lab.runs import ledger
 
 DIE_AT = "LAB_DIE_AT"  # the environment variable that names a point
 DIED = 86  # the exit code
@@ -81,6 +81,29 @@ CANCELLING = {  # only where something is cancelled
     "mark-found": Point("after", (f"{WORKER}.cancellations:Cancellations.mark_of",)),
     "cancelled": Point("after", (f"{WORKER}.executor:Executor._cancelled",)),
 }
+CLIENT = "asyncq.client"
+SCOPES = {  # only where something belongs to a scope
+    "opening": Point("before", (f"{CLIENT}.owner:Owner.open",)),
+    "opened": Point("after", (f"{CLIENT}.owner:Owner.open",)),
+    "closing": Point("before", (f"{CLIENT}.owner:Owner.close",)),
+    "closed": Point("after", (f"{CLIENT}.owner:Owner.close",)),
+    "scope-looked-up": Point("before", (f"{WORKER}.scopes:Scopes.mark_of",)),
+    "scope-stands": Point("after", (f"{WORKER}.scopes:Scopes.mark_of",)),
+    "scope-entered": Point("after", (f"{WORKER}.scopes:Scopes.enter",)),
+    "begun-told": Point("before", (f"{WORKER}.executor:_begun",)),
+}
+ENDED_SCOPES = {  # only where a scope is cancelled, or left by an error
+    "scope-ending": Point("before", (f"{CLIENT}.owner:Owner.end",)),
+    "scope-unmarked": Point("after", (f"{CLIENT}.cancelling:_end_scope",)),
+    "scope-marked": Point("after", (f"{CLIENT}.cancelling:Canceller.cancel_scope",)),
+    "scope-ended": Point("after", (f"{CLIENT}.owner:Owner.end",)),
+    "scope-over": Point("after", (f"{WORKER}.scopes:Scopes._mark_of",)),
+}
+REOPENED = {  # only where a task runs again that has opened a scope
+    "earlier-found": Point("before", (f"{WORKER}.scopes:opened_by",)),
+    "earlier-ended": Point("after", (f"{WORKER}.unrun:Unrun.judge",)),
+}
+ALL = POINTS | APART | FOLLOWING | LATCHES | CANCELLING | SCOPES | ENDED_SCOPES | REOPENED
 SWEEPING = ("sweeping", "swept")  # only where workers look for those that are gone
 # In this order, with nobody else there: the second is to recover what the first has left.
 ALONE = ("run-begun", "swept")
@@ -88,8 +111,10 @@ ALONE = ("run-begun", "swept")
 
 def set_death(name: str, app: App) -> None:
     """Die at this point; ``app`` is connected."""
-    point = (POINTS | APART | FOLLOWING | LATCHES | CANCELLING)[name]
-    die = _death(1 if name in {LEAVING, "swept"} else MET)
+    point = (POINTS | APART | FOLLOWING | LATCHES | CANCELLING | SCOPES | ENDED_SCOPES | REOPENED)[
+        name
+    ]
+    die = _death(1 if name in {LEAVING, "swept", *REOPENED} else MET)
     if point.role == "broker":
         _wrap_all(app.client.broker, point, die)
     elif point.role == "backend":
@@ -163,5 +188,5 @@ def _wrap(owner: Any, name: str, when: When, die: Callable[[], None]) -> None:
 
 
 def _came_to_something(name: str, result: Any) -> bool:
-    """Whether there was anything to claim, or to recover."""
-    return bool(result) or name not in {"receive", "wait_and_receive", "sweep"}
+    """Whether there was anything to claim, to recover, or that is over."""
+    return bool(result) or name not in {"receive", "wait_and_receive", "sweep", "_mark_of"}

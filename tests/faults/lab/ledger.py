@@ -82,7 +82,33 @@ class Follows(msgspec.Struct, frozen=True, tag="follows"):
     ids: list[str]
 
 
-Entry = Follows | Attempted | Accepted | Ready | Started | Ended | Broken | Died | Healed
+class Begun(msgspec.Struct, frozen=True, tag="begun"):
+    """That run is about to send these: they belong to its scope, or to those that it is in."""
+
+    run: str
+    ids: list[str]
+
+
+class Cancelling(msgspec.Struct, frozen=True, tag="cancelling"):
+    """That run has cancelled its scope, or left it by an error: it is over."""
+
+    run: str
+    at: float
+
+
+Entry = (
+    Begun
+    | Cancelling
+    | Follows
+    | Attempted
+    | Accepted
+    | Ready
+    | Started
+    | Ended
+    | Broken
+    | Died
+    | Healed
+)
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Entry).decode

@@ -23,7 +23,9 @@ from asyncq.config import Config
 from tests.faults.lab.before import BEFORE, become_old
 from tests.faults.lab.crash_points import DIE_AT, set_death
 from tests.faults.lab.ledger import Ready, now
-from tests.faults.lab.tasks import APP, LATER, QUEUE, TOMORROW, ledger, make_app, work
+from tests.faults.lab.runs import ledger
+from tests.faults.lab.scoped import APP
+from tests.faults.lab.tasks import LATER, QUEUE, TOMORROW, make_app, work
 
 if BEFORE in os.environ:
     become_old()

@@ -8,11 +8,8 @@ import re
 import resource
 import signal
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
-from functools import cache
-from itertools import count
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -23,22 +20,12 @@ from asyncq.language.effects import Arrive, Hold
 from asyncq.language.message import End, derived_id
 from asyncq.seams.ledger import PENDING
 from tests.chords import begin, chord, growth, ledger_of
-from tests.faults.lab.ledger import (
-    Accepted,
-    Attempted,
-    Broken,
-    Died,
-    Ended,
-    Follows,
-    Ledger,
-    Started,
-    now,
-)
+from tests.faults.lab.ledger import Accepted, Attempted, Died, Follows, now
+from tests.faults.lab.runs import ledger, noted
+from tests.faults.lab.scoped import APP, beget, own
 from tests.faults.lab.waiting import LOOK, until
 
 QUEUE = "lab"
-LEDGER = "LAB_LEDGER"  # the environment variable that says where it is
-APP = "app"  # where workers keep it in their state, for tasks that send others
 LATER = "LAB_LATER"  # the environment variable of workers of a later release
 TOMORROW = "tomorrow"  # a task that only these have
 FOREVER = 3600.0  # seconds
@@ -52,7 +39,6 @@ STAGE_KEPT = 1.0  # seconds
 CATASTROPHE = r"(a+)+$"  # takes twice as long for every "a" before a "b"
 SPARE = 64 * 1024 * 1024  # bytes that a process may take before it is ended
 
-_runs = count(1)
 _hoard: list[bytes] = []
 
 
@@ -61,7 +47,7 @@ def make_app(url: str, config: Config, backend: str | None = None) -> App:
     app = App(url, backend=backend, config=config)
     plain = (work, block, crunch, echo, fail, gated, grind, halt, hoard, poison, relay, stubborn)
     plain = (*plain, follow, follow_in_vain, fork, fork_in_vain, fork_with_poison, fan)
-    plain = (*plain, fork_and_grow, grow, grow_after, fork_in_time, open_stage)
+    plain = (*plain, fork_and_grow, grow, grow_after, fork_in_time, open_stage, beget, own)
     for function in plain:
         app.task(name=function.__name__, queue=QUEUE)(function)
     retry = Retry(times=2, base=0.02, factor=1.0, jitter=False)
@@ -71,34 +57,34 @@ def make_app(url: str, config: Config, backend: str | None = None) -> App:
 
 async def work(seconds: float = 0.0) -> str:
     """Take so long; return the name of the run."""
-    with _noted() as run:
+    with noted() as run:
         await anyio.sleep(seconds)
     return run
 
 
 async def fail() -> None:
     """Fail for good."""
-    with _noted():
+    with noted():
         raise RuntimeError("never")
 
 
 async def echo(value: Any = None) -> str:
     """Take anything."""
     del value
-    with _noted() as run:
+    with noted() as run:
         return run
 
 
 async def block(seconds: float) -> str:
     """Keep the whole event loop for so long."""
-    with _noted() as run:
+    with noted() as run:
         time.sleep(seconds)  # noqa: ASYNC251 - that is the fault
     return run
 
 
 async def halt(gate: str) -> str:
     """Keep the whole event loop until there is a file of this name."""
-    with _noted() as run:
+    with noted() as run:
         while not os.path.exists(gate):  # noqa: ASYNC240 - that is the fault
             time.sleep(LOOK)  # noqa: ASYNC251
     return run
@@ -106,7 +92,7 @@ async def halt(gate: str) -> str:
 
 async def gated(gate: str) -> str:
     """Wait until there is a file of this name."""
-    with _noted() as run:
+    with noted() as run:
         await _passed(gate)
     return run
 
@@ -119,21 +105,21 @@ async def crunch(seconds: float) -> str:
 def grind(seconds: float) -> str:
     """`crunch` in a thread; the loop waits for the lock."""
     length = _length_of_match(seconds)
-    with _noted() as run:
+    with noted() as run:
         assert not re.match(CATASTROPHE, "a" * length + "b")
     return run
 
 
 async def hoard(size: int) -> str:
     """Take so many bytes of memory and keep them."""
-    with _noted() as run:
+    with noted() as run:
         _hoard.append(os.urandom(1) * size)
     return run
 
 
 async def poison(kind: str = "abort") -> None:
     """Take the process down: "abort", "segfault", or "memory", as a kernel does that has none."""
-    with _noted():
+    with noted():
         ledger().write(Died(os.getpid(), now()))
         match kind:
             case "segfault":
@@ -146,7 +132,7 @@ async def poison(kind: str = "abort") -> None:
 
 async def stubborn() -> None:
     """Do not end, and do not listen."""
-    with _noted():
+    with noted():
         while True:
             with suppress(asyncio.CancelledError):
                 await anyio.sleep(FOREVER)
@@ -154,7 +140,7 @@ async def stubborn() -> None:
 
 async def relay(gate: str | None = None) -> str:
     """Send another task, under an id that follows from its own: sent twice it is there once."""
-    with _noted() as run:
+    with noted() as run:
         await _passed(gate)
         context = current_context()
         app: App = context.state[APP]
@@ -167,7 +153,7 @@ async def relay(gate: str | None = None) -> str:
 
 async def follow(seconds: float = 0.0) -> str:
     """Have two others sent if this ends well."""
-    with _noted() as run:
+    with noted() as run:
         await _have_sent(FOLLOWERS)
         await anyio.sleep(seconds)
     return run
@@ -175,7 +161,7 @@ async def follow(seconds: float = 0.0) -> str:
 
 async def follow_in_vain() -> None:
     """Have one sent if this ends well, which it does not. Nobody notes it: none may run."""
-    with _noted():
+    with noted():
         context = current_context()
         await context.enqueue_after(context.state[APP].tasks["work"].s())
         raise RuntimeError("never")
@@ -191,7 +177,7 @@ async def _have_sent(count: int) -> None:
 
 async def fork(seconds: float = 0.0) -> str:
     """Begin a chord, if this ends well."""
-    with _noted() as run:
+    with noted() as run:
         _begin_chord(["work"] * PARTS, ["body", *map(str, range(PARTS))])
         await anyio.sleep(seconds)
     return run
@@ -199,7 +185,7 @@ async def fork(seconds: float = 0.0) -> str:
 
 async def fork_in_vain(seconds: float = 0.0) -> str:
     """Begin a chord of which one part fails: what is sent then runs, and its body never."""
-    with _noted() as run:
+    with noted() as run:
         _begin_chord(["work"] * (PARTS - 1) + ["fail"], ["failed", *map(str, range(PARTS - 1))])
         await anyio.sleep(seconds)
     return run
@@ -207,14 +193,14 @@ async def fork_in_vain(seconds: float = 0.0) -> str:
 
 async def fork_with_poison() -> str:
     """Begin a chord of which one part takes down whoever runs it."""
-    with _noted() as run:
+    with noted() as run:
         _begin_chord(["work"] * (PARTS - 1) + ["poison"], ["failed", *map(str, range(PARTS - 1))])
     return run
 
 
 async def fan() -> str:
     """Have a latch release more messages than go in one page, if this ends well."""
-    with _noted() as run:
+    with noted() as run:
         context = current_context()
         app: App = context.state[APP]
         work, follow_up = app.tasks["work"].s(), app.client.follow_up
@@ -240,7 +226,7 @@ def _begin_chord(parts: list[str], wanted: list[str]) -> None:
 
 async def fork_and_grow(early: bool = False, gate: str | None = None) -> str:
     """Begin a chord of two parts that grow, and of one more that does so once the gate is open."""
-    with _noted() as run:
+    with noted() as run:
         context = current_context()
         app: App = context.state[APP]
         parts = [app.tasks["grow_after"].s(DEEP, early) for _ in range(2)]
@@ -258,7 +244,7 @@ async def fork_and_grow(early: bool = False, gate: str | None = None) -> str:
 
 async def grow(depth: int, gate: str | None = None) -> str:
     """Add children to the chord that this is a part of, and they theirs, so many generations."""
-    with _noted() as run:
+    with noted() as run:
         await _passed(gate)
         if depth:
             context = current_context()
@@ -272,7 +258,7 @@ async def grow_after(depth: int, early: bool) -> str:
     """`grow`; if they are to be early, send the children before, and end when they have arrived."""
     if not early:
         return await grow(depth)
-    with _noted() as run:
+    with noted() as run:
         context = current_context()
         app: App = context.state[APP]
         arrive, members = growth(app, context, [app.tasks["grow"].s(depth - 1)] * CHILDREN)
@@ -286,7 +272,7 @@ async def grow_after(depth: int, early: bool) -> str:
 
 async def fork_in_time(gates: Sequence[str], within: float) -> str:
     """Begin a chord that has so many seconds: a part for each gate, and one that ends at once."""
-    with _noted() as run:
+    with noted() as run:
         context = current_context()
         app: App = context.state[APP]
         work, gated = app.tasks["work"].s(), app.tasks["gated"]
@@ -300,7 +286,7 @@ async def fork_in_time(gates: Sequence[str], within: float) -> str:
 
 async def open_stage(root: str, parts: int, pages: Sequence[str]) -> str:
     """Begin a chord whose parts are held: all is there."""
-    with _noted() as run:
+    with noted() as run:
         context = current_context()
         app: App = context.state[APP]
         body = app.client.follow_up(app.tasks["work"].s(), derived_id(root, "body"))
@@ -323,7 +309,7 @@ def _descendants(id: str, depth: int) -> list[str]:
 
 async def flaky(gate: str | None = None) -> str:
     """Fail twice, succeed then."""
-    with _noted() as run:
+    with noted() as run:
         await _passed(gate)
         if current_context().attempt < 3:
             raise RuntimeError("not yet")
@@ -333,11 +319,6 @@ async def flaky(gate: str | None = None) -> str:
 async def _passed(gate: str | None) -> None:
     if gate is not None:
         await until(lambda: os.path.exists(gate), FOREVER, "the gate opens")
-
-
-@cache
-def ledger() -> Ledger:
-    return Ledger(Path(os.environ[LEDGER]))
 
 
 def _length_of_match(seconds: float) -> int:
@@ -357,16 +338,3 @@ def _exhaust_memory() -> None:
             _hoard.append(bytes(SPARE // 16))
     except MemoryError:
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-@contextmanager
-def _noted() -> Generator[str]:
-    context, book = current_context(), ledger()
-    run = f"{os.getpid()}-{next(_runs)}"
-    book.write(Started(context.id, run, context.attempt, os.getpid(), now()))
-    try:
-        yield run
-    except BaseException:
-        book.write(Broken(context.id, run, now()))
-        raise
-    book.write(Ended(context.id, run, now()))

@@ -15,7 +15,7 @@ from anyio.abc import TaskStatus
 
 from asyncq.config import Config
 from tests.faults.lab.ledger import Broken, Died, Ended, Ledger, Ready, Started, now
-from tests.faults.lab.tasks import LEDGER
+from tests.faults.lab.runs import LEDGER
 from tests.faults.lab.waiting import LOOK, until
 
 PLACE = "tests.faults.lab.place:app"
@@ -148,6 +148,12 @@ class WorkerProcess:
         code = self.exit_code
         assert code is not None
         return code
+
+
+class Script(WorkerProcess):
+    """No worker: it opens a scope, and waits for what it sends in there."""
+
+    command = (sys.executable, "-m", "tests.faults.lab.script_main")
 
 
 class Crew(WorkerProcess):

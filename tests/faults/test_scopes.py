@@ -1,0 +1,343 @@
+"""Scopes: what belongs to one ends with it, and with who has opened it, whoever dies meanwhile."""
+
+import random
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import pytest
+
+import asyncq
+from asyncq import App
+from asyncq.clock import SystemClock
+from asyncq.config import Url
+from asyncq.drivers.table import make_backend
+from asyncq.language.message import Cancelled, Failed, Succeeded
+from tests.faults.conftest import Report
+from tests.faults.lab.beds import Bed
+from tests.faults.lab.bench import Bench
+from tests.faults.lab.crash_points import ENDED_SCOPES, REOPENED, SCOPES
+from tests.faults.lab.doomed import see_dead
+from tests.faults.lab.ledger import Begun, Broken, Cancelling, Ended, Started, now
+from tests.faults.lab.scale import scaled
+from tests.faults.lab.scoped import Broken as Error
+from tests.faults.lab.scoped import Part, begin, leave_by_error, part
+from tests.faults.lab.waiting import LOOK, until
+from tests.faults.test_follow_ups import PATIENCE, either_bench
+
+__all__ = ["either_bench"]  # a fixture
+
+LEASE = 2.5  # seconds
+MISSED = LEASE + 2.0  # seconds from the death of an owner, from which on nothing begins
+LONG = 120.0  # seconds that nobody waits for
+LATER = 1.0  # seconds after a scope was cancelled, from which on nothing of it begins
+FEW = scaled(3, 30)
+QUEUED = scaled(20, 1000)
+SLOTS = FEW + 5
+BELOW = 3  # that `tree` has below one of its grandparents
+GRANDPARENTS = 2
+ROUNDS = scaled(1, 5)
+RHYTHM = 0.1  # seconds
+TREES = scaled(30, 300)
+KILLS = scaled(4, 20)
+
+
+def tree(delay: float) -> list[Part]:
+    """What runs for long: children, theirs, and theirs again; more than there are slots for; and
+    what is delayed."""
+    below = [part("work", 2, seconds=LONG), part("beget", parts=[part(seconds=LONG)], seconds=LONG)]
+    return [
+        part("work", FEW, seconds=LONG),
+        part("beget", GRANDPARENTS, parts=below, seconds=LONG),
+        part("beget", parts=[part("work", QUEUED, seconds=LONG)], seconds=LONG),
+        part("work", FEW, delay=delay),
+    ]
+
+
+class Family:
+    """What the ledger tells of runs and of what they have begun."""
+
+    def __init__(self, bench: Bench[Any]) -> None:
+        self.begun: dict[str, list[str]] = defaultdict(list)  # by runs
+        self.runs: dict[str, list[Started]] = defaultdict(list)  # by messages
+        self.over: dict[str, float] = {}  # by runs
+        for entry in bench.ledger.entries():
+            match entry:
+                case Begun():
+                    self.begun[entry.run] += entry.ids
+                case Started():
+                    self.runs[entry.id].append(entry)
+                case Broken() | Ended():
+                    self.over[entry.run] = entry.at
+                case _:
+                    pass
+
+    def below(self, run: str) -> list[str]:
+        """All that this run has begun, what that has begun included."""
+        found = [*self.begun[run]]
+        for id in found:  # it grows meanwhile
+            found += [each for start in self.runs[id] for each in self.begun[start.run]]
+        return found
+
+    def starts(self, ids: Iterable[str]) -> list[float]:
+        return [start.at for id in ids for start in self.runs[id]]
+
+    def broken(self, ids: Iterable[str], pids: Collection[int]) -> list[float]:
+        """When the runs of these in these processes ended."""
+        runs = [start for id in ids for start in self.runs[id] if start.pid in pids]
+        return [self.over[start.run] for start in runs]
+
+
+async def until_ended(bench: Bench[Any], ids: Sequence[str], within: float = PATIENCE) -> None:
+    """Return once these have an outcome; it is in `Bench.records`."""
+    missing = list(ids)
+    async with make_backend(Url(bench.backend), SystemClock()) as backend:
+        with anyio.fail_after(within):
+            while missing:
+                found = await backend.fetch(missing)
+                bench.records.update({record.id: record for record in found if record})
+                missing = [id for id in missing if id not in bench.records]
+                await anyio.sleep(LOOK)
+
+
+def see_all(bench: Bench[Any], ids: Iterable[str], kind: type) -> None:
+    """All of these that were accepted have ended so."""
+    outcomes = {id: bench.records[id].outcome for id in ids if id in bench.records}
+    assert outcomes
+    others = {id: outcome for id, outcome in outcomes.items() if not isinstance(outcome, kind)}
+    assert not others, others
+
+
+async def until_tree_is_up(bench: Bench[Any], run: str) -> None:
+    """Return once of that tree all slots of one worker are full, and some of it waits."""
+    full = FEW + GRANDPARENTS * 2 + 1
+
+    def is_up() -> bool:
+        family = Family(bench)
+        return (
+            len(family.starts(family.below(run))) >= min(full, SLOTS)
+            and len(family.below(run)) >= 2 * FEW + 1 + GRANDPARENTS * (1 + BELOW) + QUEUED
+        )
+
+    await until(is_up, PATIENCE, "the tree is up")
+
+
+async def test_what_a_task_has_in_its_scope_ends_with_the_process_that_ran_it(
+    either_bench: Bench[Bed], report: Report
+) -> None:
+    bench = either_bench
+    bench.configure(lease=LEASE, max_crashes=1000)
+    again = [part("work", FEW), part("beget", parts=[part("work", FEW)])]
+    async with bench.app() as app:
+        doomed = await bench.hired(concurrency=1, max_waiting=0)
+        parts = tree(delay=LEASE + 1.0)
+        [owner] = await bench.send(app, 1, "own", parts=parts, again=again)
+        await until(lambda: bool(bench.starts(owner.id)), PATIENCE, "its owner runs")
+        first = bench.starts(owner.id)[0].run
+        other = await bench.hired(concurrency=SLOTS)
+        await until_tree_is_up(bench, first)
+        doomed.kill()
+        died = now()
+        third = await bench.hired(concurrency=SLOTS)
+        findings = await bench.audit_all()
+
+    family = Family(bench)
+    second = family.runs[owner.id][1]
+    members, anew = family.below(first), family.below(second.run)
+    last = max(family.starts(members))
+    broken = max(family.broken(members, {other.pid, third.pid}))
+    report(
+        findings,
+        members=len(members),
+        last_start=last - died,
+        last_end=broken - died,
+        runs_again=second.at - died,
+        late=last - min(family.starts(anew)),
+    )
+    assert bench.value(owner.id) == second.run
+    see_all(bench, members, Cancelled)
+    see_all(bench, anew, Succeeded)
+    assert len(anew) == 2 * FEW + 1
+    assert last <= died + MISSED
+    assert broken <= died + MISSED
+    assert last <= min(family.starts(anew))
+
+
+async def test_what_a_script_has_in_its_scope_ends_when_it_is_killed(
+    either_bench: Bench[Bed], report: Report
+) -> None:
+    bench = either_bench
+    bench.configure(lease=LEASE)
+    async with bench.app():
+        worker = await bench.hired(concurrency=SLOTS)
+        script = bench.run_script(tree(delay=LEASE + 1.0))
+        await until_tree_is_up(bench, str(script.pid))
+        script.kill()
+        died = now()
+        third = await bench.hired(concurrency=SLOTS)
+        findings = await bench.audit_all()
+
+    family = Family(bench)
+    members = family.below(str(script.pid))
+    last = max(family.starts(members))
+    broken = max(family.broken(members, {worker.pid, third.pid}))
+    report(findings, members=len(members), last_start=last - died, last_end=broken - died)
+    see_all(bench, members, Cancelled)
+    assert last <= died + MISSED
+    assert broken <= died + MISSED
+
+
+@pytest.mark.parametrize("what", ["kill-outer", "cancel-outer", "cancel-inner"])
+async def test_what_is_inside_ends_and_what_is_outside_goes_on(
+    either_bench: Bench[Bed], report: Report, what: str
+) -> None:
+    bench, gate = either_bench, either_bench.directory / "gate"
+    bench.configure(lease=LEASE, max_crashes=1000)
+    leaves = part("own", 2, parts=[part("work", 2, seconds=LONG)])
+    parts = [part("own", parts=[leaves]), part("gated", gate=str(gate))]
+    async with bench.app() as app:
+        outermost = await bench.hired(concurrency=1, max_waiting=0)
+        [outer] = await bench.send(app, 1, "own", parts=parts, again=[part("work", 2)])
+        await until(lambda: bool(bench.starts(outer.id)), PATIENCE, "the outer one runs")
+        run = bench.starts(outer.id)[0].run
+        await bench.hired(concurrency=1, max_waiting=0)
+        await until(lambda: len(bench.starts()) == 2, PATIENCE, "the inner one runs")
+        await bench.hired(concurrency=SLOTS * 2)
+        others = [each.id for each in await bench.send(app, 2, "gated", gate=str(gate))]
+        await until(lambda: len(bench.starts()) == 2 + 1 + 2 + 4 + 2, PATIENCE, "all run")
+
+        family = Family(bench)
+        [inner, sibling] = family.begun[run]
+        below = family.below(family.runs[inner][0].run)
+        began = now()
+        match what:
+            case "kill-outer":
+                outermost.kill()
+                await bench.hired()
+                ended = [inner, sibling, *below]
+            case "cancel-outer":
+                await outer.cancel("nobody needs it")
+                ended = [outer.id, inner, sibling, *below]
+            case _:
+                await app.cancel([inner], "nobody needs it")
+                ended = [inner, *below]
+        await until_ended(bench, ended)
+        took = now() - began
+        see_all(bench, ended, Cancelled)
+        gate.touch()
+        findings = await bench.audit_all(dead=1 if what == "cancel-inner" else 0)
+
+    report(findings, ended=len(ended), took=took)
+    assert len({each.pid for id in (outer.id, inner, below[0]) for each in family.runs[id]}) == 3
+    assert len(below) == 2 + 4
+    see_all(bench, others, Succeeded)
+    outcome = bench.records[outer.id].outcome
+    if what == "kill-outer":
+        assert bench.value(outer.id) == bench.starts(outer.id)[1].run
+        assert took <= MISSED
+    else:
+        assert len(bench.starts(outer.id)) == 1
+        assert took <= LATER
+    if what == "cancel-inner":
+        see_all(bench, [sibling], Succeeded)
+        assert isinstance(outcome, Failed)
+        assert outcome.error.type == "ExceptionGroup"
+        assert "TaskCancelled" in outcome.error.traceback
+
+
+async def test_a_worker_may_die_at_any_step_of_a_scope(
+    either_bench: Bench[Bed], report: Report
+) -> None:
+    bench = either_bench
+    bench.configure(lease=2.0, concurrency=8, max_crashes=1000)
+    points = [*SCOPES, *ENDED_SCOPES, *REOPENED]
+    here = 0
+
+    async def have_one_here(app: App) -> None:
+        nonlocal here
+        here += 1
+        run = f"here-{here}"
+        with suppress(Error):
+            async with asyncq.scope() as scope:
+                soon = part("work", 2, seconds=0.15)
+                await begin(app, bench.ledger, run, soon, part("work", 2, delay=0.3))
+                await anyio.sleep(RHYTHM)
+                if here % 2:
+                    await scope.cancel()
+                    bench.ledger.write(Cancelling(run, now()))
+                leave_by_error()
+        bench.ledger.write(Cancelling(run, now()))
+
+    async with bench.app() as app:
+
+        async def send() -> None:
+            small = [part("work", 2), part("beget", parts=[part()])]
+            await bench.send(app, 2, "own", parts=small)
+            for end in ("cancel", "break"):
+                large = [part("work", 2, seconds=0.3), part("work", delay=0.3)]
+                await bench.send(app, 1, "own", parts=large, seconds=RHYTHM, end=end)
+            await have_one_here(app)
+
+        for _ in range(ROUNDS):
+            await see_dead(bench, points, send, rhythm=0)  # it waits itself
+        await bench.hired()
+        findings = await bench.audit_all()
+
+    family = Family(bench)
+    ends = [entry for entry in bench.ledger.entries() if isinstance(entry, Cancelling)]
+    members = {end.run: family.below(end.run) for end in ends}
+    late = [
+        start - end.at for end in ends for start in family.starts(members[end.run])
+        if start > end.at
+    ]  # fmt: skip
+    outcomes = [bench.records[id].outcome for id in bench.records]
+    cancelled = sum(isinstance(outcome, Cancelled) for outcome in outcomes)
+    report(
+        findings, deaths=ROUNDS * len(points), scopes=len(ends), cancelled=cancelled,
+        last_start=max(late, default=0.0),
+    )  # fmt: skip
+    assert max(late, default=0.0) <= LATER
+    see_all(bench, bench.accepted, Succeeded)  # the owners
+    see_all(bench, [id for ids in members.values() for id in ids], Cancelled | Succeeded)  # pyright: ignore[reportArgumentType]
+
+
+async def test_leaving_waits_for_what_surviving_runs_have_begun_while_workers_are_killed(
+    either_bench: Bench[Bed], report: Report
+) -> None:
+    bench = either_bench
+    bench.configure(lease=2.0, concurrency=8, max_crashes=1000)
+    below = [part("work", 2, seconds=0.05), part("beget", parts=[part("work", 2, seconds=0.05)])]
+    parts = [part("beget", TREES, parts=below, seconds=0.05), part("work", TREES, seconds=0.05)]
+    async with bench.app() as app:
+        workers = [await bench.hired(), await bench.hired()]
+
+        async def kill_some() -> None:
+            for _ in range(KILLS):
+                seen = len(bench.ended())
+                await until(lambda: len(bench.ended()) >= seen + TREES // 2, PATIENCE, "some end")  # noqa: B023 - called at once
+                doomed = workers.pop(random.randrange(len(workers)))
+                await doomed.stopped_at_work()
+                doomed.kill()
+                workers.append(bench.hire())
+
+        async with anyio.create_task_group() as killing:
+            async with asyncq.scope(timeout=PATIENCE):
+                await begin(app, bench.ledger, "here", *parts)
+                killing.start_soon(kill_some)
+            killing.cancel_scope.cancel()
+        left, ended = now(), bench.ended()
+        findings = await bench.audit_all()
+
+    family = Family(bench)
+    waited = [*family.begun["here"]]
+    for id in waited:  # it grows meanwhile
+        waited += family.begun[bench.value(id)]
+    deaths = sum(worker.exit_code != 0 for worker in bench.workers)
+    others = {*family.below("here")} - {*waited}
+    report(findings, deaths=deaths, waited_for=len(waited), others=len(others))
+    assert deaths > 1
+    assert len(waited) == TREES * (2 + 3 + 2)
+    assert {*waited} <= ended
+    assert all(start <= left + LATER for start in family.starts(others))
