@@ -1,31 +1,38 @@
 """Scopes: what belongs to one ends with it, and with who has opened it, whoever dies meanwhile."""
 
+import math
 import random
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 import asyncq
-from asyncq import App
+from asyncq import App, Cancellation, TaskCancelled
 from asyncq.clock import SystemClock
 from asyncq.config import Url
 from asyncq.drivers.table import make_backend
-from asyncq.language.message import Cancelled, Failed, Succeeded
+from asyncq.language.message import Cancelled, Failed, Succeeded, new_id
+from asyncq.language.scopes import SCOPE, name_of
 from tests.faults.conftest import Report
-from tests.faults.lab.beds import Bed
+from tests.faults.lab.beds import Bed, ServerBed
 from tests.faults.lab.bench import Bench
 from tests.faults.lab.crash_points import ENDED_SCOPES, REOPENED, SCOPES
 from tests.faults.lab.doomed import see_dead
-from tests.faults.lab.ledger import Begun, Broken, Cancelling, Ended, Started, now
+from tests.faults.lab.ledger import Begun, Broken, Cancelling, Died, Ended, Started, now
+from tests.faults.lab.proxy import Cut, Pass, Proxy, start_proxy
 from tests.faults.lab.scale import scaled
 from tests.faults.lab.scoped import Broken as Error
 from tests.faults.lab.scoped import Part, begin, leave_by_error, part
 from tests.faults.lab.waiting import LOOK, until
 from tests.faults.test_follow_ups import PATIENCE, either_bench
+from tests.servers import start_redis
 
 __all__ = ["either_bench"]  # a fixture
 
@@ -40,6 +47,9 @@ BELOW = 3  # that `tree` has below one of its grandparents
 GRANDPARENTS = 2
 ROUNDS = scaled(1, 5)
 RHYTHM = 0.1  # seconds
+CUT_LEASE = 3.0  # seconds
+RUNNING = FEW + 2 + 2 * FEW  # of `held`
+HEARD = 3.0  # seconds from a repair until what was cancelled meanwhile is heard of
 TREES = scaled(30, 300)
 KILLS = scaled(4, 20)
 
@@ -63,6 +73,7 @@ class Family:
         self.begun: dict[str, list[str]] = defaultdict(list)  # by runs
         self.runs: dict[str, list[Started]] = defaultdict(list)  # by messages
         self.over: dict[str, float] = {}  # by runs
+        self._deaths: dict[int, float] = {}  # by processes
         for entry in bench.ledger.entries():
             match entry:
                 case Begun():
@@ -71,6 +82,8 @@ class Family:
                     self.runs[entry.id].append(entry)
                 case Broken() | Ended():
                     self.over[entry.run] = entry.at
+                case Died():
+                    self._deaths.setdefault(entry.pid, entry.at)
                 case _:
                     pass
 
@@ -83,6 +96,14 @@ class Family:
 
     def starts(self, ids: Iterable[str]) -> list[float]:
         return [start.at for id in ids for start in self.runs[id]]
+
+    def lost_runs(self, id: str) -> list[tuple[str, float]]:
+        """The runs of this that were cut off by the death of their process, and when."""
+        return [
+            (start.run, self._deaths[start.pid])
+            for start in self.runs[id]
+            if start.run not in self.over and start.pid in self._deaths
+        ]
 
     def broken(self, ids: Iterable[str], pids: Collection[int]) -> list[float]:
         """When the runs of these in these processes ended."""
@@ -108,6 +129,20 @@ def see_all(bench: Bench[Any], ids: Iterable[str], kind: type) -> None:
     assert outcomes
     others = {id: outcome for id, outcome in outcomes.items() if not isinstance(outcome, kind)}
     assert not others, others
+
+
+async def send_to_none(bench: Bench[Any], app: App) -> list[str]:
+    """Send some that belong to a scope of which nothing is left."""
+    headers = {SCOPE: [name_of(None, new_id(), 1)]}
+    ids = [new_id(), new_id()]
+    calls = [app.tasks["work"].options(id=id).s() for id in ids]
+    calls = [replace(call, options=replace(call.options, headers=headers)) for call in calls]
+
+    async def put() -> None:
+        await app.enqueue_many(calls)
+
+    await bench.note(ids, put)
+    return ids
 
 
 async def until_tree_is_up(bench: Bench[Any], run: str) -> None:
@@ -189,20 +224,21 @@ async def test_what_a_script_has_in_its_scope_ends_when_it_is_killed(
     assert broken <= died + MISSED
 
 
-@pytest.mark.parametrize("what", ["kill-outer", "cancel-outer", "cancel-inner"])
+@pytest.mark.parametrize("what", ["kill-outer", "kill-inner", "cancel-outer", "cancel-inner"])
 async def test_what_is_inside_ends_and_what_is_outside_goes_on(
     either_bench: Bench[Bed], report: Report, what: str
 ) -> None:
     bench, gate = either_bench, either_bench.directory / "gate"
     bench.configure(lease=LEASE, max_crashes=1000)
     leaves = part("own", 2, parts=[part("work", 2, seconds=LONG)])
-    parts = [part("own", parts=[leaves]), part("gated", gate=str(gate))]
+    again = [part("work", 2)]
+    parts = [part("own", parts=[leaves], again=again), part("gated", gate=str(gate))]
     async with bench.app() as app:
         outermost = await bench.hired(concurrency=1, max_waiting=0)
-        [outer] = await bench.send(app, 1, "own", parts=parts, again=[part("work", 2)])
+        [outer] = await bench.send(app, 1, "own", parts=parts, again=again)
         await until(lambda: bool(bench.starts(outer.id)), PATIENCE, "the outer one runs")
         run = bench.starts(outer.id)[0].run
-        await bench.hired(concurrency=1, max_waiting=0)
+        middle = await bench.hired(concurrency=1, max_waiting=0)
         await until(lambda: len(bench.starts()) == 2, PATIENCE, "the inner one runs")
         await bench.hired(concurrency=SLOTS * 2)
         others = [each.id for each in await bench.send(app, 2, "gated", gate=str(gate))]
@@ -217,6 +253,9 @@ async def test_what_is_inside_ends_and_what_is_outside_goes_on(
                 outermost.kill()
                 await bench.hired()
                 ended = [inner, sibling, *below]
+            case "kill-inner":
+                middle.kill()
+                ended = below
             case "cancel-outer":
                 await outer.cancel("nobody needs it")
                 ended = [outer.id, inner, sibling, *below]
@@ -230,21 +269,25 @@ async def test_what_is_inside_ends_and_what_is_outside_goes_on(
         findings = await bench.audit_all(dead=1 if what == "cancel-inner" else 0)
 
     report(findings, ended=len(ended), took=took)
-    assert len({each.pid for id in (outer.id, inner, below[0]) for each in family.runs[id]}) == 3
+    assert len({family.runs[id][0].pid for id in (outer.id, inner, below[0])}) == 3
     assert len(below) == 2 + 4
     see_all(bench, others, Succeeded)
+    assert took <= (MISSED if what.startswith("kill") else LATER)
+    assert len(bench.starts(outer.id)) == (2 if what == "kill-outer" else 1)
     outcome = bench.records[outer.id].outcome
-    if what == "kill-outer":
-        assert bench.value(outer.id) == bench.starts(outer.id)[1].run
-        assert took <= MISSED
-    else:
-        assert len(bench.starts(outer.id)) == 1
-        assert took <= LATER
-    if what == "cancel-inner":
-        see_all(bench, [sibling], Succeeded)
-        assert isinstance(outcome, Failed)
-        assert outcome.error.type == "ExceptionGroup"
-        assert "TaskCancelled" in outcome.error.traceback
+    match what:
+        case "kill-outer":
+            assert bench.value(outer.id) == bench.starts(outer.id)[1].run
+        case "kill-inner":
+            see_all(bench, [outer.id, sibling], Succeeded)
+            assert bench.value(inner) == bench.starts(inner)[1].run
+        case "cancel-inner":
+            see_all(bench, [sibling], Succeeded)
+            assert isinstance(outcome, Failed)
+            assert outcome.error.type == "ExceptionGroup"
+            assert "TaskCancelled" in outcome.error.traceback
+        case _:
+            pass
 
 
 async def test_a_worker_may_die_at_any_step_of_a_scope(
@@ -253,7 +296,7 @@ async def test_a_worker_may_die_at_any_step_of_a_scope(
     bench = either_bench
     bench.configure(lease=2.0, concurrency=8, max_crashes=1000)
     points = [*SCOPES, *ENDED_SCOPES, *REOPENED]
-    here = 0
+    here, gone = 0, list[str]()
 
     async def have_one_here(app: App) -> None:
         nonlocal here
@@ -279,6 +322,7 @@ async def test_a_worker_may_die_at_any_step_of_a_scope(
                 large = [part("work", 2, seconds=0.3), part("work", delay=0.3)]
                 await bench.send(app, 1, "own", parts=large, seconds=RHYTHM, end=end)
             await have_one_here(app)
+            gone.extend(await send_to_none(bench, app))
 
         for _ in range(ROUNDS):
             await see_dead(bench, points, send, rhythm=0)  # it waits itself
@@ -292,14 +336,23 @@ async def test_a_worker_may_die_at_any_step_of_a_scope(
         start - end.at for end in ends for start in family.starts(members[end.run])
         if start > end.at
     ]  # fmt: skip
+    lost = [
+        at - died
+        for owner in bench.accepted
+        for run, died in family.lost_runs(owner)
+        for at in family.starts(family.below(run))
+    ]
     outcomes = [bench.records[id].outcome for id in bench.records]
     cancelled = sum(isinstance(outcome, Cancelled) for outcome in outcomes)
     report(
         findings, deaths=ROUNDS * len(points), scopes=len(ends), cancelled=cancelled,
-        last_start=max(late, default=0.0),
+        last_start=max(late, default=0.0), last_start_of_lost=max(lost),
     )  # fmt: skip
     assert max(late, default=0.0) <= LATER
-    see_all(bench, bench.accepted, Succeeded)  # the owners
+    assert max(lost) <= bench.config.lease + 2.0
+    see_all(bench, gone, Cancelled)
+    assert not family.starts(gone)
+    see_all(bench, {*bench.accepted} - {*gone}, Succeeded)  # the owners
     see_all(bench, [id for ids in members.values() for id in ids], Cancelled | Succeeded)  # pyright: ignore[reportArgumentType]
 
 
@@ -341,3 +394,183 @@ async def test_leaving_waits_for_what_surviving_runs_have_begun_while_workers_ar
     assert len(waited) == TREES * (2 + 3 + 2)
     assert {*waited} <= ended
     assert all(start <= left + LATER for start in family.starts(others))
+
+
+class Line(msgspec.Struct, frozen=True):
+    """How workers and clients reach their stores when their connection can be cut."""
+
+    proxy: Proxy
+    url: str
+    """Of the broker."""
+    backend: str | None
+    """Of outcomes, through the proxy; the broker's if None, which is behind it as well."""
+
+
+@pytest.fixture
+def line(
+    server_bench: Bench[ServerBed], request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Line]:
+    """A proxy before the Redis that keeps scopes: that of the broker, or one beside it."""
+    bed = server_bench.bed
+    with ExitStack() as stack:
+        port = bed.port
+        if bed.scheme != "redis":
+            (tmp_path / "outcomes").mkdir()
+            port = stack.enter_context(start_redis(tmp_path / "outcomes")).port
+        proxy = stack.enter_context(start_proxy(port))
+        if request.param == "one-store":
+            yield Line(proxy, bed.url_through(proxy.port), None)
+        else:
+            url = "redis://127.0.0.1:{}/0?prefix=outcomes"
+            server_bench.backend = url.format(port)
+            yield Line(proxy, bed.url, url.format(proxy.port))
+
+
+on_each_line = pytest.mark.parametrize(
+    ("server_bench", "line"),
+    [("redis", "one-store"), ("redis", "two-stores"), ("rabbitmq", "two-stores")],
+    indirect=True,
+)
+
+
+@contextmanager
+def behind(bench: Bench[Any], line: Line) -> Generator[None]:
+    """Workers and apps that are made here are behind the proxy, with `Line.url`."""
+    direct = bench.backend
+    bench.backend = line.backend or bench.bed.url
+    yield
+    bench.backend = direct
+
+
+async def two_behind(bench: Bench[Any], line: Line, *, workers: bool = True) -> App:
+    """An app behind the proxy, and two workers, which may be there as well."""
+    with behind(bench, line):
+        app = bench.app(line.url)
+        for _ in range(2 if workers else 0):
+            await bench.hired(line.url)
+    for _ in range(0 if workers else 2):
+        await bench.hired()
+    return app
+
+
+def held(gate: str, delay: float) -> list[Part]:
+    """`RUNNING` that run at once, most of them until the gate is open, and some delayed."""
+    below = part("beget", 2, parts=[part("gated", FEW, gate=gate)])
+    return [part("gated", FEW, gate=gate), below, part("work", FEW, delay=delay)]
+
+
+@on_each_line
+async def test_a_cut_that_is_shorter_than_the_lease_cancels_nothing(
+    server_bench: Bench[ServerBed], line: Line, report: Report
+) -> None:
+    bench, gate = server_bench, server_bench.directory / "gate"
+    bench.configure(lease=CUT_LEASE, max_crashes=1000)
+    async with await two_behind(bench, line) as app, asyncq.scope(timeout=PATIENCE):
+        await begin(app, bench.ledger, "here", *held(str(gate), 0.5))
+        await until(lambda: len(bench.starts()) == RUNNING, PATIENCE, "all run")
+        line.proxy.switch(Cut())
+        await anyio.sleep(0.3 * CUT_LEASE)  # how long it lasts is a part of the experiment
+        line.proxy.switch(Pass())
+        bench.healed()
+        await anyio.sleep(CUT_LEASE)  # so long it takes at most until a scope is missed
+        gate.touch()
+    findings = await bench.audit_all()
+    report(findings)
+    see_all(bench, Family(bench).below("here"), Succeeded)
+    assert findings.acknowledged == RUNNING + FEW
+
+
+@pytest.mark.parametrize("cuts", ["all", "owner"])
+@on_each_line
+async def test_a_cut_that_is_longer_than_the_lease_leaves_one_end_for_each(
+    server_bench: Bench[ServerBed], line: Line, report: Report, cuts: str
+) -> None:
+    bench, gate = server_bench, server_bench.directory / "gate"
+    bench.configure(lease=CUT_LEASE, max_crashes=1000)
+    failures: Sequence[Exception] = ()
+    cut = math.inf
+    async with await two_behind(bench, line, workers=cuts == "all") as app:
+        try:
+            async with asyncq.scope(timeout=PATIENCE):
+                await begin(app, bench.ledger, "here", *held(str(gate), 2 * CUT_LEASE))
+                await until(lambda: len(bench.starts()) == RUNNING, PATIENCE, "all run")
+                line.proxy.switch(Cut())
+                cut = now()
+                await anyio.sleep(1.5 * CUT_LEASE)  # as above
+                line.proxy.switch(Pass())
+                bench.healed()
+                gate.touch()
+        except* TaskCancelled as group:
+            failures = group.exceptions
+        left = now()
+        findings = await bench.audit_all()
+    family = Family(bench)
+    members = family.below("here")
+    cancelled = [id for id in members if isinstance(bench.records[id].outcome, Cancelled)]
+    began = SystemClock().now() - now()  # of the ledger's clock
+    late = [
+        start - (bench.records[id].finished_at - began)
+        for id in cancelled
+        for start in family.starts([id])
+    ]
+    broken = broken_runs(bench)
+    report(
+        findings, left=left - cut - 1.5 * CUT_LEASE, cancelled=len(cancelled), heard=len(failures),
+        last_start=max(late, default=0.0), last_end=max(broken.values(), default=cut) - cut,
+    )  # fmt: skip
+    see_all(bench, members, Cancelled | Succeeded)  # pyright: ignore[reportArgumentType]
+    assert max(late, default=0.0) <= LATER
+    assert bool(failures) == bool(cancelled)
+    if cuts == "owner":
+        assert len(cancelled) == 4 * FEW
+        assert max(broken.values()) <= cut + CUT_LEASE + 2.0
+
+
+@on_each_line
+async def test_what_is_cancelled_while_workers_are_cut_off_is_heard_when_they_are_back(
+    server_bench: Bench[ServerBed], line: Line, report: Report
+) -> None:
+    bench, gate = server_bench, server_bench.directory / "gate"
+    bench.configure(lease=CUT_LEASE, concurrency=FEW, max_crashes=1000)
+    gated = part("gated", FEW, gate=str(gate))
+    async with bench.app() as app:  # which is not cut off
+        with behind(bench, line):
+            workers = [await bench.hired(line.url) for _ in range(2)]
+        plain = await begin(app, bench.ledger, "plain", gated)
+        async with asyncq.scope(timeout=PATIENCE) as scope:
+            scoped = await begin(app, bench.ledger, "here", gated)
+            await until(lambda: len(bench.starts()) == 2 * FEW, PATIENCE, "all slots are full")
+            waiting = await begin(app, bench.ledger, "here", gated, gated)
+
+            line.proxy.switch(Cut())
+            await plain[0].cancel("nobody needs it")
+            told = await app.cancel([plain[1], *waiting[:FEW]], "nobody needs them")
+            await scope.cancel("nobody needs it")
+            answered = now()
+            await anyio.sleep(0.2 * CUT_LEASE)  # nobody has heard of it yet
+            broken = len(broken_runs(bench))
+            line.proxy.switch(Pass())
+            healed = now()
+        left = now()
+        doomed = [each.id for each in (*plain[:2], *scoped)]
+        await until(lambda: len(broken_runs(bench)) == len(doomed), PATIENCE, "all are heard of")
+        heard = max(broken_runs(bench).values())
+        gate.touch()
+        findings = await bench.audit_all()
+    family = Family(bench)
+    report(findings, heard=heard - healed, left=left - healed, before=broken)
+    never = [each.id for each in waiting]
+    see_all(bench, [*doomed, *never], Cancelled)
+    see_all(bench, [each.id for each in plain[2:]], Succeeded)
+    assert all(answer is not Cancellation.ENDED for answer in told.values())
+    assert not family.starts(never)
+    assert not broken
+    assert heard - healed <= HEARD
+    assert left - healed <= HEARD
+    assert max(family.starts([each.id for each in plain])) < answered
+    assert all(worker.exit_code == 0 for worker in workers)
+
+
+def broken_runs(bench: Bench[Any]) -> dict[str, float]:
+    """The messages of which a run was cancelled or has raised, and when."""
+    return {entry.id: entry.at for entry in bench.ledger.entries() if isinstance(entry, Broken)}
