@@ -66,7 +66,7 @@ async def test_what_follows_is_sent_once_though_a_zombie_ends_its_tasks_late(
         still = await bench.hired()
         sent = await bench.send(app, STILL, "follow", seconds=0.5)
         await until(lambda: len(bench.starts()) > 0, PATIENCE, "they run")
-        await still.stopped(lambda: bench.bed.is_locked)
+        await still.stopped(bench.is_locked)
         await bench.hired()
         await anyio.sleep(4.0)  # its lease is over, and others have what it had
         still.send(signal.SIGCONT)

@@ -80,7 +80,7 @@ async def test_a_chord_has_one_end_though_a_zombie_goes_on(
         await bench.send(app, STILL, "fork", seconds=0.5)
         in_vain = ids_of(await bench.send(app, STILL, "fork_in_vain", seconds=0.5))
         await until(lambda: len(bench.starts()) > 0, PATIENCE, "they run")
-        await still.stopped(lambda: bench.bed.is_locked)
+        await still.stopped(bench.is_locked)
         await bench.hired()
         await anyio.sleep(4.0)  # its lease is over, and others have what it had
         still.send(signal.SIGCONT)

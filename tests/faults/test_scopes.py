@@ -2,6 +2,7 @@
 
 import math
 import random
+import signal
 from collections import defaultdict
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -159,23 +160,30 @@ async def until_tree_is_up(bench: Bench[Any], run: str) -> None:
     await until(is_up, PATIENCE, "the tree is up")
 
 
+@pytest.mark.parametrize("stands_still", [False, True], ids=["killed", "stopped"])
 async def test_what_a_task_has_in_its_scope_ends_with_the_process_that_ran_it(
-    either_bench: Bench[Bed], report: Report
+    either_bench: Bench[Bed], report: Report, stands_still: bool
 ) -> None:
     bench = either_bench
     bench.configure(lease=LEASE, max_crashes=1000)
     again = [part("work", FEW), part("beget", parts=[part("work", FEW)])]
     async with bench.app() as app:
-        doomed = await bench.hired(concurrency=1, max_waiting=0)
+        doomed = await bench.hired(bench.bed.impatient_url, concurrency=1, max_waiting=0)
         parts = tree(delay=LEASE + 1.0)
         [owner] = await bench.send(app, 1, "own", parts=parts, again=again)
         await until(lambda: bool(bench.starts(owner.id)), PATIENCE, "its owner runs")
         first = bench.starts(owner.id)[0].run
         other = await bench.hired(concurrency=SLOTS)
         await until_tree_is_up(bench, first)
-        doomed.kill()
+        if stands_still:
+            await doomed.stopped(bench.is_locked)
+        else:
+            doomed.kill()
         died = now()
         third = await bench.hired(concurrency=SLOTS)
+        await until_ended(bench, [owner.id])
+        if stands_still:
+            doomed.send(signal.SIGCONT)
         findings = await bench.audit_all()
 
     family = Family(bench)
@@ -192,6 +200,7 @@ async def test_what_a_task_has_in_its_scope_ends_with_the_process_that_ran_it(
         late=last - min(family.starts(anew)),
     )
     assert bench.value(owner.id) == second.run
+    assert (first in family.over) == stands_still
     see_all(bench, members, Cancelled)
     see_all(bench, anew, Succeeded)
     assert len(anew) == 2 * FEW + 1

@@ -31,7 +31,7 @@ async def test_a_worker_that_slept_through_its_lease_is_fenced_and_works_again(
         await until(lambda: len(bench.starts()) == HELD, 60, "all of them run")
         other = await bench.hired()
 
-        await sleeper.stopped(lambda: bench.bed.is_locked)
+        await sleeper.stopped(bench.is_locked)
         slept_at = now()
         gate.touch()  # nobody waits any more, neither there nor elsewhere
         await bench.settled()

@@ -25,6 +25,7 @@ from tests.faults.lab.checker import Findings, check
 from tests.faults.lab.crash_points import DIE_AT
 from tests.faults.lab.ledger import Accepted, Attempted, Ended, Healed, Ledger, Started, now
 from tests.faults.lab.scoped import PARTS, Part
+from tests.faults.lab.sqlite_bed import is_locked
 from tests.faults.lab.tasks import LATER, QUEUE, make_app
 from tests.faults.lab.waiting import LOOK
 from tests.faults.lab.workers import Crew, Script, WorkerProcess
@@ -189,6 +190,13 @@ class Bench(Generic[B]):
     def healed(self) -> None:
         """Note that what was broken works again."""
         self.ledger.write(Healed(now()))
+
+    def is_locked(self) -> bool:
+        """Whether somebody who stands still keeps everybody else from writing, to the broker or of
+        outcomes. Blocks."""
+        return self.bed.is_locked or (
+            self.backend.startswith("sqlite:") and is_locked(self.backend)
+        )
 
     # What has happened so far
 

@@ -35,12 +35,7 @@ class SqliteBed:
 
     @property
     def is_locked(self) -> bool:
-        with closing(self._connect(BRIEFLY)) as file:
-            try:
-                file.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                return True
-            return False
+        return is_locked(self.url)
 
     def audit(self) -> Audit:
         with closing(self._connect()) as file:
@@ -111,8 +106,8 @@ class SqliteBed:
     def make_room(self) -> None:
         self._filler.unlink()
 
-    def _connect(self, patience: float = PATIENCE) -> sqlite3.Connection:
-        file = sqlite3.connect(self._path, timeout=patience, isolation_level=None)
+    def _connect(self) -> sqlite3.Connection:
+        file = sqlite3.connect(self._path, timeout=PATIENCE, isolation_level=None)
         file.text_factory = _text
         return file
 
@@ -137,6 +132,17 @@ def small_disk(directory: Path, size: int) -> Generator[None]:
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+def is_locked(url: str) -> bool:
+    """Whether somebody keeps everybody else from writing to the file of this URL. Blocks."""
+    path = url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path, timeout=BRIEFLY, isolation_level=None)) as file:
+        try:
+            file.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        return False
 
 
 def count_latches(url: str) -> int:
