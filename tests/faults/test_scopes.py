@@ -303,7 +303,8 @@ async def test_a_worker_may_die_at_any_step_of_a_scope(
     either_bench: Bench[Bed], report: Report
 ) -> None:
     bench = either_bench
-    bench.configure(lease=2.0, concurrency=8, max_crashes=1000)
+    # The last to die, and who comes after, have all owners on their hands that the others left.
+    bench.configure(lease=2.0, concurrency=8, max_crashes=1000, max_waiting=10_000)
     points = [*SCOPES, *ENDED_SCOPES, *REOPENED]
     here, gone = 0, list[str]()
 
