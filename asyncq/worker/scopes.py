@@ -17,6 +17,7 @@ from typing import Any, cast
 import anyio
 import msgspec
 
+from asyncq.client.cancelling import HEARD_WITHIN
 from asyncq.errors import BackendError, BrokerUnavailable, ConfigurationError
 from asyncq.language.marks import Mark
 from asyncq.language.scopes import IT_IS_OVER, KIND, LOOKS, opened_by, owner_of, why_over
@@ -107,14 +108,17 @@ class Scopes:
         registry, begin = self._registry, opened_by(task_id)
         if registry is None:
             return
-        after = begin
+        after, are_ended = begin, False
         while after:
             page = await registry.list(KIND, after=after, limit=PAGE)
             own = [each for each in page.entries if each.name.startswith(begin)]
             for entry in own:
                 if why_over(entry.data) is None:
                     await self._end(entry.name, RUNS_AGAIN)
+                    are_ended = True
             after = page.after if len(own) == len(page.entries) else ""
+        if are_ended:
+            await anyio.sleep(HEARD_WITHIN)  # then nobody starts any of it any more
 
     async def run(self) -> None:
         """Look now and then for the scopes of what runs, until cancelled."""
