@@ -95,7 +95,7 @@ SCOPES = {  # only where something belongs to a scope
 ENDED_SCOPES = {  # only where a scope is cancelled, or left by an error
     "scope-ending": Point("before", (f"{CLIENT}.owner:Owner.end",)),
     "scope-unmarked": Point("after", (f"{CLIENT}.cancelling:_end_scope",)),
-    "scope-marked": Point("after", (f"{CLIENT}.cancelling:Canceller.cancel_scope",)),
+    "scope-marked": Point("before", (f"{CLIENT}.cancelling:Canceller._end",)),
     "scope-ended": Point("after", (f"{CLIENT}.owner:Owner.end",)),
     "scope-over": Point("after", (f"{WORKER}.scopes:Scopes._mark_of",)),
 }
