@@ -132,7 +132,7 @@ def see_all(bench: Bench[Any], ids: Iterable[str], kind: type) -> None:
     assert not others, others
 
 
-# In full only, until it is known why on RabbitMQ the tree of a script does not come up now and then.
+# In full only, until it is known why the tree of a script is not up on RabbitMQ now and then.
 pytestmark = pytest.mark.skipif(scaled(True, False), reason="it is run in full: --all")
 
 
