@@ -84,6 +84,7 @@ class Canceller:
         keep_marks: float,
         task: Callable[[str], Task[..., Any] | None],
         told: Callable[[Iterable[str]], None],
+        scope_is_over: Callable[[str, str], None],
     ) -> None:
         self._backend = backend
         self._operator = operator
@@ -93,6 +94,7 @@ class Canceller:
         self._keep_marks = keep_marks
         self._task = task  # of that name
         self._told = told  # whose outcomes were written here, and nobody may have been told
+        self._scope_is_over = scope_is_over  # its name and why: it may have been opened here
 
     @property
     def writes_for_others(self) -> bool:
@@ -142,7 +144,9 @@ class Canceller:
                 check_id(id)
             return await self.cancel(list(dict.fromkeys(ids)), reason)
         if scope is not None:
-            await self.cancel_scope(_name_of(scope, self._backend.store), reason)
+            name = _name_of(scope, self._backend.store)
+            await self.cancel_scope(name, reason)
+            self._scope_is_over(name, reason)
             return {}
         if queue is not None:
             check_queue_name(queue)

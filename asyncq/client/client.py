@@ -101,6 +101,7 @@ class Client:
         """Which broker is asked of a queue."""
         self.waiters = Waiters(backend, self._locate)
         """Who waits for what, and what came for whom."""
+        self._scopes = Owner(backend.offers.registry, config.lease)
         self.canceller = Canceller(
             backend,
             self.operator,
@@ -110,10 +111,10 @@ class Client:
             keep_marks=max(config.keep_dead_letters, KEEP),
             task=router.task,
             told=self.waiters.missed,
+            scope_is_over=self._scopes.hear,
         )
         self.store = backend.store
         self.loop = asyncio.get_running_loop()
-        self._scopes = Owner(backend.offers.registry, self.canceller.cancel_scope, config.lease)
         self.forgotten: set[str] = set()
         """Outcomes that were removed from here, the latest of them. Handles that were carried to
         other threads look here and add to it: each change is one step."""
@@ -179,7 +180,7 @@ class Client:
                             group.start_soon(publisher.run)
                         group.start_soon(self.waiters.listen)
                         group.start_soon(self.waiters.read)
-                        group.start_soon(self._scopes.run)
+                        group.start_soon(self._scopes.run, self.canceller.cancel_scope)
                         if self.canceller.writes_for_others:
                             group.start_soon(self.waiters.hear_of_others)
                         if self.backend.offers.keeps_nothing:
@@ -420,9 +421,9 @@ class Client:
         """As `App.cancel`, of these ids."""
         return await self._at_hand().canceller.cancel(ids, reason)
 
-    async def open_scope(self, task_id: str | None) -> str:
-        """Open a scope that ends if we do; returns its name. Raises as `Owner.open`."""
-        return await self._scopes.open(task_id)
+    async def open_scope(self, task_id: str | None, told: Callable[[str], None]) -> str:
+        """Open a scope that ends if we do, as `Owner.open`."""
+        return await self._scopes.open(task_id, told)
 
     async def close_scope(self, name: str) -> None:
         """All that belongs to it has ended."""
@@ -431,6 +432,10 @@ class Client:
     async def end_scope(self, name: str, reason: str, ids: Sequence[str] = ()) -> None:
         """What belongs to this scope, which we have opened, ends; some of it are these."""
         await self._scopes.end(name, reason, ids)
+
+    def end_scope_soon(self, name: str, reason: str, ids: Sequence[str]) -> None:
+        """As `end_scope`, and is not waited for."""
+        self._scopes.end_soon(name, reason, ids)
 
     async def spare(self, ids: Sequence[str]) -> None:
         """These are sent again, whatever was cancelled before."""

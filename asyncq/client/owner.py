@@ -13,13 +13,22 @@ import msgspec
 
 from asyncq.errors import BackendError, BackendUnavailable, ConfigurationError
 from asyncq.language.message import new_id
-from asyncq.language.scopes import KEEP_SCOPE, KIND, LOOKS, STANDS, name_of, why_over
+from asyncq.language.scopes import (
+    IT_IS_OVER,
+    KEEP_SCOPE,
+    KIND,
+    LOOKS,
+    STANDS,
+    name_of,
+    why_over,
+)
 from asyncq.outages import Outage
 from asyncq.seams.registry import Registry
 
 KEPT = 4  # looks for which an owner that says nothing stands; the others are for who misses it
 CLOSE_TIMEOUT = 1.0  # seconds
 MOST_TRIES = 5  # of a change that others make at the same moment
+MOST_NAMES = 500  # that are looked up at a time
 NO_REGISTRY = (
     "what belongs to a scope is kept in the backend, and this app's backend keeps nothing of the "
     "kind: give the app one that does, as in backend='redis://localhost', or send this outside of "
@@ -34,22 +43,30 @@ class _Ending(msgspec.Struct, eq=False):
 
     name: str
     reason: str
-    ids: Sequence[str]
+    ids: list[str]
     """What it is known to have begun."""
     done: asyncio.Event
     is_begun: bool = False
 
 
-class Owner:
-    """That of one client. ``cancel`` is given a scope's name, the reason, and ids that it has."""
+class _Opened(msgspec.Struct, eq=False):
+    """A scope that is open."""
 
-    def __init__(self, registry: Registry | None, cancel: Cancel, lease: float) -> None:
+    told: Callable[[str], None]
+    """Say why it is over, if others have ended it."""
+    said_at: float
+    """When it was said last that it is open: loop time."""
+
+
+class Owner:
+    """That of one client."""
+
+    def __init__(self, registry: Registry | None, lease: float) -> None:
         self._registry = registry
-        self._cancel = cancel
         self._id = new_id()
         self._look = lease / LOOKS
         self._numbers = 0
-        self._opened: dict[str, float] = {}  # names, and when that was said last: loop time
+        self._opened: dict[str, _Opened] = {}  # by their names
         self._version = 0  # of our entry
         self._said_at = float("-inf")  # that we are there: loop time
         self._saying = anyio.Lock()
@@ -59,8 +76,9 @@ class Owner:
         self._loop = asyncio.get_running_loop()
         self._outage = Outage("scopes cannot be renewed", "scopes are renewed again")
 
-    async def open(self, task_id: str | None) -> str:
-        """Open a scope, in the task of a message or in none; returns its name.
+    async def open(self, task_id: str | None, told: Callable[[str], None]) -> str:
+        """Open a scope, in the task of a message or in none; returns its name. ``told`` is called
+        if others have ended it, within a sixth of the lease, with the reason.
 
         Raises:
             ConfigurationError: the backend keeps no scopes.
@@ -73,8 +91,7 @@ class Owner:
         name = name_of(task_id, self._id, self._numbers)
         await self._say_that_we_are_there(registry)
         await registry.put(KIND, name, STANDS, version=0, keep=KEEP_SCOPE)
-        self._opened[name] = self._loop.time()
-        self._news.set()
+        self._opened[name] = _Opened(told, self._loop.time())
         return name
 
     async def close(self, name: str) -> None:
@@ -87,15 +104,30 @@ class Owner:
     async def end(self, name: str, reason: str, ids: Sequence[str]) -> None:
         """Cancel what belongs to it; returns once that is written. Who is cancelled meanwhile may
         leave: it is done all the same."""
-        if self._is_over:
-            return  # and with us all that we have opened
-        ending = _Ending(name, reason, ids, asyncio.Event())
-        self._endings.append(ending)
-        self._news.set()
-        await ending.done.wait()
+        await self.end_soon(name, reason, ids).wait()
 
-    async def run(self) -> None:
-        """Renew what is open and end what is to be ended, until cancelled."""
+    def end_soon(self, name: str, reason: str, ids: Sequence[str]) -> asyncio.Event:
+        """As `end`; what is returned is set once it is written."""
+        for ending in self._endings:
+            if ending.name == name and not ending.is_begun:
+                ending.ids += ids
+                return ending.done
+        done = asyncio.Event()
+        if self._is_over:  # and with us all that we have opened
+            done.set()
+        else:
+            self._endings.append(_Ending(name, reason, [*ids], done))
+            self._news.set()
+        return done
+
+    def hear(self, name: str, reason: str) -> None:
+        """It is over, as somebody has said through this client; it may be one of ours."""
+        if (opened := self._opened.pop(name, None)) is not None:
+            opened.told(reason or IT_IS_OVER)
+
+    async def run(self, cancel: Cancel) -> None:
+        """Renew what is open and end what is to be ended, by ``cancel``, until cancelled. That is
+        given a scope's name, the reason, and ids that it has."""
         if self._registry is None:
             return
         try:
@@ -104,10 +136,11 @@ class Owner:
                 while True:
                     await self._news.wait()
                     self._news.clear()
+                    under_way = {ending.name for ending in self._endings if ending.is_begun}
                     for ending in self._endings:
-                        if not ending.is_begun:
+                        if not ending.is_begun and ending.name not in under_way:
                             ending.is_begun = True
-                            group.start_soon(self._end, ending)
+                            group.start_soon(self._end, ending, cancel)
         finally:
             self._is_over = True
             for ending in self._endings:
@@ -116,11 +149,11 @@ class Owner:
                 with anyio.move_on_after(CLOSE_TIMEOUT, shield=True), suppress(BackendError):
                     await self._registry.remove(KIND, self._id, version=None)
 
-    async def _end(self, ending: _Ending) -> None:
+    async def _end(self, ending: _Ending, cancel: Cancel) -> None:
         outage = Outage("a scope cannot be cancelled", "a scope is cancelled after all")
         while True:
             try:
-                await self._cancel(ending.name, ending.reason, ending.ids)
+                await cancel(ending.name, ending.reason, ending.ids)
             # A component that must survive, whatever a driver raises here.
             except Exception as error:  # noqa: BLE001
                 await anyio.sleep(outage.fail(error))
@@ -130,6 +163,7 @@ class Owner:
             self._opened.pop(ending.name, None)
             self._endings.remove(ending)
             ending.done.set()
+            self._news.set()  # what was added to it meanwhile may be next
             return
 
     async def _renew(self, registry: Registry) -> None:
@@ -139,7 +173,7 @@ class Owner:
                 continue
             try:
                 await self._say_that_we_are_there(registry)
-                await self._keep_open(registry)
+                await self._look_after(registry)
             # As above.
             except Exception as error:  # noqa: BLE001
                 await anyio.sleep(min(self._outage.fail(error), self._look))
@@ -164,11 +198,18 @@ class Owner:
                 self._version = 0 if stands is None else stands.version
             raise BackendUnavailable("whether scopes are renewed cannot be known")
 
-    async def _keep_open(self, registry: Registry) -> None:
-        """A scope that is open for long would end by itself."""
-        before = self._loop.time() - KEEP_SCOPE / 4
-        for name in [name for name, at in self._opened.items() if at < before]:
-            [entry] = await registry.get(KIND, [name])
-            if entry is not None and why_over(entry.data) is None:
-                await registry.put(KIND, name, STANDS, version=entry.version, keep=KEEP_SCOPE)
-            self._opened[name] = self._loop.time()
+    async def _look_after(self, registry: Registry) -> None:
+        """Others may have ended what is open; and if it is open for long it would end by itself."""
+        names, before = list(self._opened), self._loop.time() - KEEP_SCOPE / 4
+        for start in range(0, len(names), MOST_NAMES):
+            some = names[start : start + MOST_NAMES]
+            for name, entry in zip(some, await registry.get(KIND, some), strict=True):
+                opened = self._opened.get(name)
+                if opened is None:
+                    continue  # it was closed meanwhile
+                why = IT_IS_OVER if entry is None else why_over(entry.data)
+                if why is not None:
+                    self.hear(name, why)
+                elif entry is not None and opened.said_at < before:
+                    await registry.put(KIND, name, STANDS, version=entry.version, keep=KEEP_SCOPE)
+                    opened.said_at = self._loop.time()

@@ -1,9 +1,8 @@
 """Places: where a call is made, and so to which scopes it belongs."""
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextvars import ContextVar
-from functools import partial
 from typing import Any, Protocol
 
 from asyncq.client.context import Context
@@ -14,18 +13,15 @@ class Opener(Outcomes, Protocol):
     """A client, as scopes know it."""
 
     @property
-    def store(self) -> Hashable:
-        """That of its backend."""
-        ...
-
-    @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
 
-    async def open_scope(self, task_id: str | None, /) -> str: ...
+    async def open_scope(self, task_id: str | None, told: Callable[[str], None], /) -> str: ...
 
     async def close_scope(self, name: str, /) -> None: ...
 
     async def end_scope(self, name: str, reason: str, ids: Sequence[str], /) -> None: ...
+
+    def end_scope_soon(self, name: str, reason: str, ids: Sequence[str], /) -> None: ...
 
 
 class Place(Protocol):
@@ -34,6 +30,16 @@ class Place(Protocol):
     @property
     def depth(self) -> int:
         """How many scopes a call made here belongs to."""
+        ...
+
+    @property
+    def outer(self) -> "Place | None":
+        """Where it is itself."""
+        ...
+
+    @property
+    def is_forsaken(self) -> bool:
+        """Whether it was left in another context than it was entered in, where it still is."""
         ...
 
     async def names(self, client: Opener, /) -> tuple[str, ...]:
@@ -58,6 +64,9 @@ class Place(Protocol):
 class Inside:
     """A task whose message belongs to scopes: so does what it sends to the same store."""
 
+    outer = None
+    is_forsaken = False
+
     def __init__(self, context: Context, names: tuple[str, ...], store: Hashable) -> None:
         self.depth = len(names)
         self._context = context
@@ -79,6 +88,12 @@ class Inside:
 
 _current: ContextVar[Place | None] = ContextVar("asyncq_place", default=None)
 
-find_place = partial(_current.get, None)
-"""Where a call is made that is made now; None where it belongs to no scope."""
 set_place = _current.set
+
+
+def find_place() -> Place | None:
+    """Where a call is made that is made now; None where it belongs to no scope."""
+    place = _current.get(None)
+    while place is not None and place.is_forsaken:
+        place = place.outer
+    return place

@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -55,6 +55,11 @@ class Outcomes(Protocol):
 
     forgotten: set[str]
     """Ids whose outcome was removed by this client: a handle asks for these again."""
+
+    @property
+    def store(self) -> Hashable:
+        """That of its backend."""
+        ...
 
     def expect(self, expectation: "Expectation[Any]") -> None: ...
 
@@ -245,6 +250,11 @@ async def record_of(result: Result[Any]) -> Record:
     if record is None:
         record = await result._wait(None)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     return record
+
+
+def store_of(result: Result[Any]) -> Hashable:
+    """Where its outcome is kept."""
+    return result._outcomes.store  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Hashable, Sequence
-from contextlib import suppress
 from contextvars import Token
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +9,7 @@ from typing import Any, Self
 import anyio
 
 from asyncq.client.context import find_context
-from asyncq.client.members import Members
+from asyncq.client.members import CANCELLED, LEFT, Members
 from asyncq.client.places import Place, find_place, set_place
 from asyncq.errors import ConfigurationError
 from asyncq.language.marks import check_reason
@@ -19,7 +18,6 @@ from asyncq.language.scopes import MOST_NESTED
 from asyncq.texts import counted
 
 END_TIMEOUT = 5.0  # seconds that leaving takes at most until all is told to end
-LEFT, CANCELLED = "left", "cancelled"
 
 
 class Scope:
@@ -54,10 +52,17 @@ class Scope:
     def outcomes(self) -> Sequence[Any]:
         """With ``collect=True``, once it is left: what each task returned that was begun in the
         block, in that order, or the `TaskError` that awaiting it raises; and behind these the
-        errors of what they have begun themselves."""
+        errors of what they have begun themselves. What had not ended when it was left in another
+        way has `TaskCancelled` there.
+
+        Raises:
+            RuntimeError: it was not left yet, or was not asked to collect.
+        """
         members = self._members
-        if members is None:
-            return []
+        if members is None or members.over != LEFT or not self._collect:
+            raise RuntimeError(
+                "outcomes are there once the scope is left, and of asyncq.scope(collect=True) alone"
+            )
         others = [error for id, error in members.failures.items() if id not in members.own]
         return [*members.own.values(), *others]
 
@@ -75,8 +80,8 @@ class Scope:
         if members is None or members.over == LEFT:
             raise RuntimeError(f"this scope {'is not entered' if members is None else 'was left'}")
         check_reason(reason)
-        members.over = CANCELLED
-        await self._end(members, reason)
+        members.cancel(reason)
+        await _end(members, reason, members.unended())
 
     async def __aenter__(self) -> Self:
         if self._members is not None:
@@ -109,16 +114,21 @@ class Scope:
             except BaseException as late:  # noqa: BLE001 - it is raised below
                 raised = late
         unended, was_cancelled = members.unended(), members.over == CANCELLED
-        members.close(LEFT)
+        members.close()
         if self._token is not None:
-            with suppress(ValueError):  # it is left in another context than it was entered in
+            try:
                 self._token.var.reset(self._token)
+            except ValueError:  # it is left in another context than it was entered in
+                members.is_forsaken = True
         is_late = await self._is_late(raised)
         if raised is None and not is_late:
             for opener, name in members.opened.values():
                 await opener.close_scope(name)
-        elif not was_cancelled:
-            await self._end_on_leaving(members, _why(raised, is_late=is_late), unended)
+        else:
+            why = _why(raised, is_late=is_late)
+            members.give_up((id for _, id in unended), why)
+            if not was_cancelled:
+                await _end_on_leaving(members, why, unended)
         if is_late:
             raise TimeoutError(
                 f"the scope was not left in {self._timeout:g} s: what it had begun is cancelled"
@@ -142,15 +152,19 @@ class Scope:
             return True
         return False
 
-    async def _end_on_leaving(self, members: Members, reason: str, ids: Sequence[str]) -> None:
-        # Shielded: cancelling these is what the block is left for. Bounded: it is done without us.
-        with anyio.move_on_after(END_TIMEOUT, shield=True):
-            await self._end(members, reason, ids)
 
-    async def _end(self, members: Members, reason: str, ids: Sequence[str] | None = None) -> None:
-        known = members.unended() if ids is None else ids
-        for opener, name in members.opened.values():
-            await opener.end_scope(name, reason, known)
+async def _end_on_leaving(
+    members: Members, reason: str, unended: Sequence[tuple[Hashable, str]]
+) -> None:
+    # Shielded: cancelling these is what the block is left for. Bounded: it is done without us.
+    with anyio.move_on_after(END_TIMEOUT, shield=True):
+        await _end(members, reason, unended)
+
+
+async def _end(members: Members, reason: str, unended: Sequence[tuple[Hashable, str]]) -> None:
+    for opener, name in members.opened.values():
+        ids = [id for store, id in unended if store == opener.store]
+        await opener.end_scope(name, reason, ids)
 
 
 def _why(raised: BaseException | None, *, is_late: bool) -> str:
@@ -176,12 +190,22 @@ def scope(*, timeout: Duration | None = None, collect: bool = False) -> Scope:
     - Left by an error, or cancelled, it cancels all of these: what waits never starts, and what
       runs gets its `asyncio.CancelledError` and is not waited for.
     - So it does if it was not left in ``timeout`` seconds, and raises `TimeoutError`.
+    - Cancelled by others, by its `Scope.name`, it takes nothing more, waits for what runs to end,
+      and raises these `TaskCancelled` as it does failures. The block hears of it within a sixth of
+      `Config.lease` (2.5 s), and goes on all the same.
     - If its process dies, or its event loop stands still for two thirds of `Config.lease` (10 s),
       what belongs to it is cancelled by the workers, within that lease. If a task has begun it and
       is run again, as its worker died, what its earlier run began is cancelled first.
 
-    Outcomes of what is sent within are kept for an hour at least. What a task has sent in a run
-    whose worker died is not waited for, since it runs again and sends anew: it ends with the scope.
+    Outcomes of what is sent within are kept for an hour at least; what ended longer ago when the
+    task ends that has sent it fails as `UnknownResult`. What a task has sent in a run whose worker
+    died is not waited for, since it runs again and sends anew: it ends with the scope. Nor are more
+    than the latest 1,000 that a task has sent in attempts which are tried again. What a task sends
+    to another store than its own lies in belongs to the scopes that it begins itself, and to no
+    other. What waits for a worker that nobody has started is waited for: give a ``timeout``.
+
+    Enter and leave it in one place: a dependency or an async generator that yields within it is
+    left when nobody needs the answer any more, or never.
 
     Raises, as something is sent within:
         ConfigurationError: the app's backend keeps no scopes (`rpc`, ``null://``), or the app is

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from asyncq.language.message import UNREADABLE
+from asyncq.language.message import MESSAGE_ID, UNREADABLE
 
 SCOPE = "asyncq-scope"
 """The header with the names, the outermost first."""
@@ -26,7 +26,7 @@ KIND = "scope"
 """What scopes and owners are called in a registry."""
 MOST_NESTED = 8
 MOST_BEGUN = 1000
-"""Ids that a message carries of its earlier attempts."""
+"""Ids that a message carries of its earlier attempts, the latest; others are not waited for."""
 KEEP_SCOPE = 86400.0
 """Seconds for which a scope stands unless its owner says so again."""
 KEEP_OVER = 600.0
@@ -57,6 +57,11 @@ def opened_by(task_id: str) -> str:
     return f"{task_id} "
 
 
+def is_opened_in_task(name: str) -> bool:
+    _, *others = name.split(" ")
+    return len(others) > 1
+
+
 def owner_of(name: str) -> str:
     return name.rsplit(" ", 2)[-2]
 
@@ -80,7 +85,8 @@ def begun_in(headers: Mapping[str, Any]) -> tuple[str, ...]:
     found = headers.get(BEGUN)
     if not isinstance(found, list | tuple):
         return ()
-    return tuple(each for each in found if isinstance(each, str))  # pyright: ignore[reportUnknownVariableType]
+    some = found[:MOST_BEGUN]  # pyright: ignore[reportUnknownVariableType]
+    return tuple(each for each in some if isinstance(each, str) and MESSAGE_ID.fullmatch(each))  # pyright: ignore[reportUnknownVariableType]
 
 
 def why_over(data: bytes) -> str | None:

@@ -40,6 +40,7 @@ log = get_logger(__name__)
 
 MOST_GIVEN_BACK = 1000  # messages that were given back for later and are remembered
 ON_ITS_WAY = 2.0  # seconds for which they are: a mark takes no longer to be heard of
+BETWEEN_ENDS = 0.5  # seconds: what is in mind is built anew no more often than that
 MOST_FRAMES = 20  # of the stack of what is left behind
 
 
@@ -82,6 +83,7 @@ class Cancellations:
         self._scoped: dict[str, _Marked] = {}  # by the names of scopes
         self._others: Sequence[_Marked] = ()  # that name neither
         self._next_end = math.inf  # Unix seconds, of the first that ends; or when one has gone
+        self._not_before = -math.inf  # loop time; they are looked at
         self._asked: WeakKeyDictionary[asyncio.Task[Any], Mark] = WeakKeyDictionary()
         self._left: WeakSet[asyncio.Task[Any]] = WeakSet()
         self._reasons: dict[str, str] = {}  # by the id of what runs and was asked to end
@@ -197,11 +199,12 @@ class Cancellations:
         self._named, self._scoped, self._others, self._next_end = {}, {}, (), math.inf
         for marked in self._marks.values():
             self._add(marked)
+        self._not_before = self._loop.time() + BETWEEN_ENDS
         self._became(self._entries is not None and self._entries.is_current)
 
     def find(self, message: Message) -> Mark | None:
         """The mark on this message, as far as it is known."""
-        if self._now() >= self._next_end:
+        if self._now() >= self._next_end and self._loop.time() >= self._not_before:
             self._forget_ended()
         header, task = message.header, message.task
         scopes = names_in(header.headers) if self._scoped and SCOPE in header.headers else ()

@@ -459,6 +459,8 @@ class Executor:
         if error is not None:  # should the message expire before it is tried again
             headers = {**headers, LAST_ERROR: summarize(error, ERROR_LIMIT)}
         if SCOPE in headers and (begun := _begun(message)):
+            if len(begun) > MOST_BEGUN:
+                self.task_log.forgot_begun(message, len(begun) - MOST_BEGUN)
             headers = {**headers, BEGUN: begun[-MOST_BEGUN:]}
         header = msgspec.structs.replace(message.header, eta=None, headers=headers)
         again = msgspec.structs.replace(message, header=header, attempt=message.attempt + counted)

@@ -20,7 +20,15 @@ import msgspec
 from asyncq.client.cancelling import HEARD_WITHIN
 from asyncq.errors import BackendError, BrokerUnavailable, ConfigurationError
 from asyncq.language.marks import Mark
-from asyncq.language.scopes import IT_IS_OVER, KIND, LOOKS, opened_by, owner_of, why_over
+from asyncq.language.scopes import (
+    IT_IS_OVER,
+    KIND,
+    LOOKS,
+    is_opened_in_task,
+    opened_by,
+    owner_of,
+    why_over,
+)
 from asyncq.loggers import get_logger
 from asyncq.outages import Outage
 from asyncq.seams.broker import Delivery
@@ -113,7 +121,8 @@ class Scopes:
             page = await registry.list(KIND, after=after, limit=PAGE)
             own = [each for each in page.entries if each.name.startswith(begin)]
             for entry in own:
-                if why_over(entry.data) is None:
+                # Who sends may call a message as an owner calls itself.
+                if is_opened_in_task(entry.name) and why_over(entry.data) is None:
                     await self._end(entry.name, RUNS_AGAIN)
                     are_ended = True
             after = page.after if len(own) == len(page.entries) else ""

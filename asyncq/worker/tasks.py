@@ -121,6 +121,10 @@ class TaskLog:
         text = "%s failed in attempt %s, next attempt in %.1f s: %s"
         _say(logging.WARNING, message, text, _attempt(message, retry), delay, why)
 
+    def forgot_begun(self, message: Message, number: int) -> None:
+        text = "%s is tried again: its scope does not wait for %s of an earlier attempt's"
+        _say(logging.WARNING, message, text, counted(number, "task"))
+
     def run_again(self, message: Message, delay: float) -> None:
         self.retried += 1
         text = "%s asked to run again in %.1f s (attempt %d)"

@@ -40,12 +40,15 @@ __all__ = ["any_app"]  # a fixture
 
 LEASE = 1.2  # seconds
 LOOK = LEASE / LOOKS
+DAY = 86400.0
 
 
 class Elsewhere:
     """In scopes that another process has begun."""
 
     depth = 1
+    outer = None
+    is_forsaken = False
 
     def __init__(self, *names: str) -> None:
         self._names = names
@@ -113,6 +116,43 @@ async def test_what_runs_and_what_waits_ends_once_its_owner_is_gone(app: App) ->
         [entry] = await registry_of(app).get(KIND, [name])  # others need not look for him
         assert entry is not None
         assert why_over(entry.data) == "who began its scope is gone"
+
+
+async def test_a_block_hears_that_others_have_cancelled_its_scope(app: App) -> None:
+    other = App(app.url.reveal(), backend=app.backend_url.reveal())
+    seen: list[str] = []
+
+    @app.task(name="hold")
+    async def hold(name: str) -> None:
+        seen.append(name)
+        if name == "parent":
+            await hold.options(delay=DAY).enqueue("child")
+        await anyio.sleep_forever()
+
+    async def one_after_another() -> None:
+        while True:
+            await hold.enqueue("runs")
+            await anyio.sleep(LOOK / 4)
+
+    async with app, app.worker(), other:
+        later, began = app.result(new_id()), 0.0
+        with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - it is raised by the block's end
+            async with asyncq.scope() as scope:
+                later = await hold.options(delay=DAY).enqueue("never")
+                await hold.enqueue("parent")
+                await until(lambda: seen == ["parent"])
+                began = time.monotonic()
+                await other.cancel(scope=scope.name, reason="the tenant left")
+                with pytest.raises(RuntimeError, match="was cancelled: what is to go on without"):
+                    await one_after_another()
+                assert time.monotonic() - began < 2 * LOOK + 1.0
+        assert time.monotonic() - began < 2 * LOOK + 2.0
+        failures = caught.value.exceptions
+        assert all(isinstance(each, TaskCancelled) for each in failures)
+        assert {cast("TaskCancelled", each).reason for each in failures} == {"the tenant left"}
+        assert later.id in {cast("TaskCancelled", each).task_id for each in failures}
+        assert len(failures) >= 3  # the child as well
+    assert "child" not in seen
 
 
 class Returning:

@@ -14,6 +14,7 @@ import pytest
 import asyncq
 from asyncq.app import App
 from asyncq.client.context import Context
+from asyncq.client.result import Result
 from asyncq.client.scope import Scope
 from asyncq.client.task import Task
 from asyncq.errors import (
@@ -28,6 +29,7 @@ from asyncq.errors import (
 from asyncq.language import scopes
 from asyncq.language.message import Status, new_id
 from asyncq.language.policies import Retry
+from asyncq.worker import executor
 from tests.client.given import PATIENCE, new_app, until
 from tests.worker.combinations import any_app
 
@@ -188,6 +190,43 @@ async def test_values_and_failures_are_collected(any_app: App) -> None:
     assert [sent, *leaves] == ["sent", "a", "b"]
     assert isinstance(child, TaskFailed)
     assert child.message == "of a child"
+
+
+async def test_what_has_ended_is_collected_though_there_is_no_time_for_all(any_app: App) -> None:
+    tree = Tree(any_app)
+    async with any_app, any_app.worker():
+        scope = asyncq.scope(timeout=2.0, collect=True)
+        with suppress(TimeoutError):
+            async with scope:
+                await tree.hold.enqueue("b")
+                await tree.leaf.enqueue("a")
+                with pytest.raises(RuntimeError, match="once the scope is left"):
+                    scope.outcomes  # noqa: B018 - it raises
+        held, leaf = scope.outcomes
+    assert leaf == "a"
+    assert isinstance(held, TaskCancelled)
+    assert held.reason == "the time of its scope was over"
+
+
+async def test_more_than_is_kept_of_earlier_attempts_is_said(
+    any_app: App, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "MOST_BEGUN", 2)
+    tree = Tree(any_app)
+
+    @any_app.task
+    async def send_three() -> None:
+        context = asyncq.current_context()
+        for n in range(3):
+            await tree.leaf.enqueue(f"{context.attempt} {n}")
+        if context.attempt == 1:
+            raise RetryLater(0.0)
+
+    async with any_app, any_app.worker():
+        async with asyncq.scope() as scope:
+            await send_three.enqueue()
+        assert repr(scope) == "<scope of 6 tasks, left>"  # of the first three the last two
+    assert "its scope does not wait for 1 task of an earlier attempt's" in caplog.text
 
 
 async def test_its_time_is_over(any_app: App) -> None:
@@ -384,6 +423,73 @@ async def test_the_block_may_cancel_what_it_needs_no_more(any_app: App) -> None:
             await scope.cancel()
 
 
+async def test_a_block_that_cancels_does_not_wait_until_what_is_delayed_is_due(
+    any_app: App,
+) -> None:
+    """Nor for what only those tell of that end by that."""
+    tree = Tree(any_app)
+
+    @any_app.task
+    async def send_later() -> None:
+        await tree.leaf.options(delay=DAY).enqueue("never")
+        await tree.hold.enqueue("child of a child")
+        await tree.hold.options(scope=None).enqueue("sent")
+        await tree.is_free.wait()
+
+    async with any_app, any_app.worker():
+        async with asyncq.scope() as scope:
+            await tree.leaf.options(delay=DAY).enqueue("never")
+            await send_later.enqueue()
+            await until(lambda: len(tree.ran) == 2)
+            began = time.monotonic()
+            await scope.cancel("enough")
+        assert time.monotonic() - began < AT_ONCE
+        assert repr(scope) == "<scope of 4 tasks, left>"
+        tree.is_free.set()
+    assert "never" not in tree.ran
+
+
+async def test_what_a_task_sends_at_its_end_may_be_there_a_little_later(any_app: App) -> None:
+    """Another worker may send it, if the first one dies."""
+    tree, coming = Tree(any_app), new_id()
+
+    @any_app.task
+    async def end_first() -> None:
+        asyncq.current_context().begun = [coming]
+
+    async def send_it(first: Result[None]) -> None:
+        await first
+        await anyio.sleep(1.0)  # how late it is, is a part of the experiment
+        await tree.leaf.options(id=coming, scope=None).enqueue("late")
+
+    async with any_app, any_app.worker(), anyio.create_task_group() as group:
+        async with asyncq.scope(collect=True) as scope:
+            first = await end_first.enqueue()
+            group.start_soon(send_it, first)
+        assert tree.ran == ["late"]
+        assert scope.outcomes == [None]
+
+
+async def test_a_scope_that_is_left_from_elsewhere_is_no_place_any_more(any_app: App) -> None:
+    tree = Tree(any_app)
+
+    async def within() -> AsyncGenerator[Scope]:
+        async with asyncq.scope() as scope:
+            yield scope
+
+    async with any_app, any_app.worker():
+        async with asyncq.scope() as outer:
+            generator = within()
+            await anext(generator)
+            await tree.leaf.enqueue("inside")
+            async with anyio.create_task_group() as group:  # as the event loop does, some time
+                group.start_soon(generator.aclose)
+            with suppress(TaskCancelled):
+                await (await tree.leaf.enqueue("outside")).get(timeout=PATIENCE)
+        assert "outside" in tree.ran
+        assert repr(outer) == "<scope of 1 task, left>"
+
+
 async def test_nothing_is_sent_in_a_scope_that_was_left(any_app: App) -> None:
     tree = Tree(any_app)
     was_left = asyncio.Event()
@@ -502,6 +608,8 @@ async def test_what_makes_no_sense_says_so() -> None:
         tree.leaf.options(scope="other")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     scope = asyncq.scope()
     assert repr(scope) == "<scope, not entered>"
+    with pytest.raises(RuntimeError, match=r"asyncq.scope\(collect=True\) alone"):
+        scope.outcomes  # noqa: B018 - it raises
     with pytest.raises(RuntimeError, match="is not entered"):
         await scope.cancel()
     async with scope:
