@@ -7,9 +7,11 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from typing import Any
 
 import anyio
 import pytest
+import redis.asyncio
 
 from asyncq.app import App
 from asyncq.client.context import Context
@@ -22,6 +24,8 @@ from tests.client.given import AT_ONCE, PATIENCE, new_app, until, until_empty
 from tests.worker.combinations import any_app, sees_all
 
 __all__ = ["any_app"]  # a fixture
+
+HEARD = 3.0  # seconds from a repair until what was cancelled meanwhile is heard of
 
 
 async def test_what_runs_is_cancelled_where_it_waits_and_cleans_up(any_app: App) -> None:
@@ -53,6 +57,48 @@ async def test_what_runs_is_cancelled_where_it_waits_and_cleans_up(any_app: App)
         await until_empty(any_app)
         assert list(await any_app.dead.list("default")) == []
     assert seen == ["runs", "cancelled: enough", "cleaned up"]
+
+
+@pytest.mark.parametrize("any_app", ["redis", "redis+redis", "rabbitmq+redis"], indirect=True)
+async def test_the_connection_that_hears_of_cancellations_is_cut_again_and_again(
+    any_app: App, redis_url: str
+) -> None:
+    """And nothing else is."""
+    runs: set[int] = set()
+    ended: dict[int, float] = {}
+    cuts = 0
+
+    @any_app.task
+    async def hold(number: int) -> None:
+        runs.add(number)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended[number] = time.monotonic()
+
+    async def cut() -> None:
+        nonlocal cuts
+        while True:
+            cuts += await server.client_kill_filter(_type="pubsub")
+            await anyio.sleep(0.02)
+
+    server: Any
+    async with any_app, any_app.worker(concurrency=20), redis.asyncio.from_url(redis_url) as server:
+        results = [await hold.enqueue(number) for number in range(20)]
+        await until(lambda: len(runs) == 20)
+        async with anyio.create_task_group() as group:
+            group.start_soon(cut)
+            for result in results:
+                await result.cancel("enough")
+            await anyio.sleep(0.2)
+            group.cancel_scope.cancel()
+        healed = time.monotonic()
+        await until(lambda: len(ended) == 20)
+        for result in results:
+            with pytest.raises(TaskCancelled, match="enough"):
+                await result.get(timeout=PATIENCE)
+    assert cuts > 5
+    assert max(ended.values()) - healed < HEARD
 
 
 async def test_who_returns_in_time_has_succeeded_whatever_was_asked(any_app: App) -> None:
