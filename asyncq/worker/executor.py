@@ -178,7 +178,8 @@ class Executor:
         if self._verbose:
             self.task_log.received(message)
         is_scoped = SCOPE in message.header.headers
-        is_doubtful = self._cancellations.is_alert or is_scoped
+        marks = self._cancellations
+        is_doubtful = is_scoped or (marks.is_alert and marks.may_be_marked(message))
         if (is_doubtful or message.header.expires is not None) and (
             end := await self._unwanted(delivery, message, prepared, started)
         ) is not None:

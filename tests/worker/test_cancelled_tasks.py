@@ -5,8 +5,10 @@ What a canceller is told is in `tests.client.test_cancelling`.
 
 import asyncio
 import logging
+import sys
 import time
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -99,6 +101,45 @@ async def test_the_connection_that_hears_of_cancellations_is_cut_again_and_again
                 await result.get(timeout=PATIENCE)
     assert cuts > 5
     assert max(ended.values()) - healed < HEARD
+
+
+async def test_marks_of_others_cost_what_is_not_marked_next_to_nothing() -> None:
+    """Counted in calls of functions, which no other process disturbs."""
+    app, runs = new_app(), 0
+
+    @app.task
+    async def count() -> None:
+        nonlocal runs
+        runs += 1
+
+    @app.task(queue="others")
+    async def other() -> None:
+        pass
+
+    async def calls_of_a_drain() -> int:
+        nonlocal runs
+        calls, runs = 0, 0
+
+        def count_call(_frame: FrameType, event: str, _arg: object) -> None:
+            nonlocal calls
+            calls += event in {"call", "c_call"}
+
+        sys.setprofile(count_call)
+        try:
+            await app.enqueue_many(count.s() for _ in range(2000))
+            await until(lambda: runs == 2000)
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    async with app, app.worker(queues=["default"], concurrency=50):
+        await calls_of_a_drain()
+        plain = [await calls_of_a_drain() for _ in range(3)]
+        others = await app.enqueue_many(other.s() for _ in range(20_000))
+        answers = await app.cancel(others, "enough")
+        assert len(answers) == 20_000
+        marked = [await calls_of_a_drain() for _ in range(3)]
+    assert min(marked) < 1.1 * min(plain), (marked, plain)
 
 
 async def test_who_returns_in_time_has_succeeded_whatever_was_asked(any_app: App) -> None:
