@@ -46,7 +46,12 @@ class Config(Shown, frozen=True, kw_only=True, metaclass=Suggesting):
     stall_limit: Seconds = default(60.0)
     """How long the event loop may stand still before the lease is no longer renewed."""
     max_crashes: int = 3
-    """How many worker deaths a message may cause before it goes to the dead letters."""
+    """How many worker deaths a message may cause before it goes to the dead letters.
+
+    They are counted in the store, for all workers and across their restarts, and apart from
+    attempts. What a worker gives back that is told to stop, for a deploy say, is not counted. Who
+    stands still for longer than ``lease`` cannot be told from who is dead, and is taken for that.
+    """
     max_message_size: int = MIB
     max_result_size: int = MIB
     keep_result: Seconds = default(3600.0)
