@@ -11,6 +11,9 @@ class Envelope(Header, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     exchange: str = ""
     """Only for a broker that offers exchanges, and only when it is published."""
     routing_key: str = ""
+    suspect: bool = False
+    """Only for a broker that does not know ids, and only when it is published: a worker that was
+    lost may have had this message in its hands. The copy is handed out as a suspect."""
 
 
 class LastAttempt(Shown, frozen=True, array_like=True):

@@ -251,17 +251,20 @@ class Completer:
         following: list[Following] = []
         for completion in batch:
             settlement, record = completion.settlement, completion.record
-            if lost and id(settlement.delivery) in lost:
+            delivery = settlement.delivery
+            if lost and id(delivery) in lost:
                 continue
+            # Whoever was lost with it may have begun to send.
+            are_suspect = delivery.suspect and (record is None or record.id in stood)
             if record is None:
-                left = left_of(settlement.delivery.envelope)
+                left = left_of(delivery.envelope)
                 effects = () if left is None else left.effects or ()
             else:
                 if stood:
                     standing = stood.get(record.id, record)
                     record = record if isinstance(standing.outcome, Unreadable) else standing
-                effects = effects_of(record, settlement.delivery.envelope.ends)
-            following.append(Following.of(settlement, effects))
+                effects = effects_of(record, delivery.envelope.ends)
+            following.append(Following.of(settlement, effects, are_suspect=are_suspect))
         self._follow_ups.send(following)
 
 

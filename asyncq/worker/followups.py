@@ -61,12 +61,15 @@ class Following(msgspec.Struct, frozen=True, eq=False):
         return (*self.first, *[send for sends, _ in self.refused for send in sends], *self.sends)
 
     @classmethod
-    def of(cls, settlement: Settlement, effects: Iterable[Effect]) -> "Following":
+    def of(
+        cls, settlement: Settlement, effects: Iterable[Effect], *, are_suspect: bool = False
+    ) -> "Following":
+        """``are_suspect``: they may have been sent before, and a worker was lost since."""
         sends: list[Send] = []
         first: list[Append | Hold | Arrive] = []
         for effect in effects:
             if isinstance(effect, Send):
-                sends.append(effect)
+                sends.append(_as_suspect(effect) if are_suspect else effect)
             else:
                 first.append(effect)
         return cls(settlement, sends, first)
@@ -349,6 +352,12 @@ def left_of(envelope: Envelope) -> Left | None:
         return _decode(packed)
     except UNREADABLE:  # other hands wrote it
         return None
+
+
+def _as_suspect(send: Send) -> Send:
+    """Where it is stored twice, the copy must not pass for one that no worker has died with: who
+    takes its worker down would do so beside others that are to be alone, and they be charged."""
+    return Send(msgspec.structs.replace(send.envelope, suspect=True), send.broker)
 
 
 def _blames_nobody(error: BaseException) -> bool:

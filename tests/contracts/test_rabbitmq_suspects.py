@@ -264,6 +264,28 @@ async def test_a_suspect_that_is_given_back_stays_one_and_is_not_charged(
         assert delivery.envelope.body == b"again"
 
 
+async def test_a_copy_of_what_a_lost_worker_may_have_had_is_a_suspect_from_the_start(
+    broker: RabbitBroker, rabbitmq_url: str
+) -> None:
+    await broker.publish([envelope("at its last chance")])
+    async with doomed(rabbitmq_url) as dying:
+        await take(dying, 1)
+    eta = SystemClock().now() + 0.2
+    await broker.publish([envelope("now", suspect=True), envelope("later", suspect=True, eta=eta)])
+
+    crashes: dict[str, int] = {}
+    async with broker.consume(MAIL, lease()) as consumer:
+        while len(crashes) < 3:
+            first = await next_of(consumer)
+            in_flight = [first, *await consumer.receive(10)]
+            assert all(each.suspect and each.again for each in in_flight)
+            assert first.crashes == 0 or len(in_flight) == 1, "it is alone"
+            crashes |= {each.envelope.id: each.crashes for each in in_flight}
+            assert not await consumer.settle([Ack(each) for each in in_flight])
+
+    assert crashes == {"at its last chance": 1, "now": 0, "later": 0}
+
+
 async def test_a_worker_whose_connection_ends_has_lost_its_lease(
     broker: RabbitBroker, rabbitmq_url: str
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 
 from asyncq.client.result import Result
-from asyncq.language.message import derived_id
+from asyncq.language.message import Succeeded, derived_id
 from tests.faults.conftest import Report
 from tests.faults.lab.beds import Bed, ServerBed
 from tests.faults.lab.bench import Bench
@@ -145,6 +145,8 @@ async def test_a_part_that_takes_its_workers_down_fails_its_chord(
         findings = await see_that_all_followed(bench)
     report(findings)
     see_that_no_body_ran(bench, poisoned)
+    # Whatever ran beside it is unharmed, and who sent it has ended well.
+    assert all(isinstance(bench.records[id].outcome, Succeeded) for id in bench.accepted)
     assert crew.exit_code == 0
 
 

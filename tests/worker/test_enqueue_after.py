@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -12,6 +13,7 @@ from anyio import fail_after
 from asyncq import testing
 from asyncq.app import App
 from asyncq.client.context import Context
+from asyncq.client.values.encoding import NOTHING
 from asyncq.config import Config
 from asyncq.drivers import table as drivers
 from asyncq.errors import (
@@ -22,11 +24,14 @@ from asyncq.errors import (
     TaskFailed,
 )
 from asyncq.language.effects import MOST_EFFECTS, Send
+from asyncq.language.envelope import Envelope
 from asyncq.language.message import Status, Succeeded, derived_id, new_id
 from asyncq.language.policies import Retry
 from asyncq.language.record import Record
 from asyncq.language.topology import Queue
-from tests.client.given import PATIENCE, WatchedBroker, new_app, until, until_status
+from asyncq.seams.broker import Lease, QueueSpec
+from asyncq.testing.contracts.given import end_lease, sweep, take
+from tests.client.given import PATIENCE, WatchedBroker, new_app, until, until_status, watched
 from tests.worker.combinations import any_app
 
 __all__ = ["any_app"]  # a fixture
@@ -135,6 +140,45 @@ async def test_an_outcome_that_stands_is_followed_by_what_it_says_whoever_has_th
             await (await note.enqueue("last")).get(timeout=PATIENCE)
 
     assert ran == ["of the first run", "last"]
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+async def test_what_a_lost_worker_may_have_sent_is_sent_as_suspect(
+    monkeypatch: pytest.MonkeyPatch, has_ended: bool
+) -> None:
+    """Where the broker keeps both, the copy is not to kill a worker as if it were the first."""
+    monkeypatch.setitem(drivers.BROKERS, "watched", "tests.client.given:WatchedBroker")
+    app = App(f"watched://{new_id()}", backend=f"memory://{new_id()}")
+    seen: dict[str, bool] = {}
+
+    @app.task
+    async def note() -> None:
+        pass
+
+    @app.task
+    async def work(context: Context) -> None:
+        await context.enqueue_after(note.s())
+
+    def look(envelopes: Sequence[Envelope]) -> None:
+        seen.update({envelope.id: envelope.suspect for envelope in envelopes})
+
+    async with app:
+        result = await work.enqueue()
+        broker = watched(app)
+        broker.fail = look
+        [send] = app.client.follow_up(note.s(), derived_id(result.id, "1"))
+        if has_ended:
+            first = Record(result.id, Succeeded(NOTHING), "work", keep=60.0, effects=(send,))
+            await app.client.backend.store_records([first])
+        held = Lease(new_id(), 15.0)
+        async with broker.consume(QueueSpec("default"), held) as consumer:
+            await take(consumer, 1)
+            await end_lease(broker, held, "default")
+            await sweep(broker, 1, "default")
+        async with app.worker():
+            await until(lambda: len(seen) == 1)
+
+    assert list(seen.values()) == [has_ended]
 
 
 async def test_a_follow_up_whose_queue_is_full_is_sent_later_and_its_task_runs_once(

@@ -1,7 +1,8 @@
 """The RabbitMQ broker (3.10 or newer): durable quorum queues, confirms, delay levels.
 
 RabbitMQ does not know ids: a message that is published again after a lost confirm is stored twice.
-It is marked, and a worker that gets it looks first whether it has an outcome.
+It is marked, and a worker that gets it looks first whether it has an outcome. Where a worker may
+have died over the first of them, the other goes to the suspects at once.
 """
 
 from collections.abc import AsyncGenerator, Collection, Hashable, Sequence
@@ -13,6 +14,7 @@ import msgspec
 from asyncq.clock import Clock
 from asyncq.config import Url
 from asyncq.drivers.hosts import Hosts
+from asyncq.drivers.rabbitmq import names
 from asyncq.drivers.rabbitmq.admin import RabbitQueueAdmin
 from asyncq.drivers.rabbitmq.connection import AmqpSettings, Connector
 from asyncq.drivers.rabbitmq.consumer import RabbitConsumer
@@ -91,8 +93,11 @@ class RabbitBroker(RabbitQueueAdmin):
             elif envelope.exchange:
                 parcels += self._parcels_by_exchange(envelope)
             else:
-                await self._topology.declare(envelope.queue)
-                parcels.append(self._parcel(envelope, envelope.queue))
+                queue = envelope.queue
+                await self._topology.declare(queue)
+                if envelope.suspect:
+                    queue = names.suspects(queue)
+                parcels.append(self._parcel(envelope, queue))
         kept: set[str] = set()
         try:
             sent = await self._publisher.send(parcels, kept)

@@ -24,7 +24,7 @@ T = TypeVar("T")
 PATIENCE = 20.0  # seconds after which a test gives up
 FAR = 3600.0  # seconds; longer than any test
 
-FOR_PUBLISHING = {"exchange", "routing_key"}  # of an envelope; no driver keeps them
+FOR_PUBLISHING = {"exchange", "routing_key", "suspect"}  # of an envelope; no driver keeps them
 
 MAIL = QueueSpec("mail")
 NEWS = QueueSpec("news")
