@@ -52,7 +52,8 @@ CUT_LEASE = 3.0  # seconds
 RUNNING = FEW + 2 + 2 * FEW  # of `held`
 HEARD = 3.0  # seconds from a repair until what was cancelled meanwhile is heard of
 TREES = scaled(30, 300)
-KILLS = scaled(4, 20)
+EACH = 2 + 3 + 2  # that are sent for one of these trees: two, what is below one, and below that
+KILLS = scaled(2, 10)  # before a scope is left; there may be more while it is
 
 
 def tree(delay: float) -> list[Part]:
@@ -394,22 +395,30 @@ async def test_leaving_waits_for_what_surviving_runs_have_begun_while_workers_ar
     bench.configure(lease=2.0, concurrency=8, max_crashes=1000)
     below = [part("work", 2, seconds=0.05), part("beget", parts=[part("work", 2, seconds=0.05)])]
     parts = [part("beget", TREES, parts=below, seconds=0.05), part("work", TREES, seconds=0.05)]
+    kills, batches = 0, 1
     async with bench.app() as app:
         workers = [await bench.hired(), await bench.hired()]
 
         async def kill_some() -> None:
-            for _ in range(KILLS):
+            nonlocal kills
+            while True:
                 seen = len(bench.ended())
                 await until(lambda: len(bench.ended()) >= seen + TREES // 2, PATIENCE, "some end")  # noqa: B023 - called at once
                 doomed = workers.pop(random.randrange(len(workers)))
                 await doomed.stopped_at_work()
                 doomed.kill()
+                kills += 1
                 workers.append(bench.hire())
 
         async with anyio.create_task_group() as killing:
             async with asyncq.scope(timeout=PATIENCE):
                 await begin(app, bench.ledger, "here", *parts)
                 killing.start_soon(kill_some)
+                while kills < KILLS:  # there is work for whoever is to die at it
+                    if len(bench.ended()) >= (batches - 1) * TREES * EACH:
+                        await begin(app, bench.ledger, "here", *parts)
+                        batches += 1
+                    await anyio.sleep(LOOK)
             killing.cancel_scope.cancel()
         left, ended = now(), bench.ended()
         findings = await bench.audit_all()
@@ -418,11 +427,9 @@ async def test_leaving_waits_for_what_surviving_runs_have_begun_while_workers_ar
     waited = [*family.begun["here"]]
     for id in waited:  # it grows meanwhile
         waited += family.begun[bench.value(id)]
-    deaths = sum(worker.exit_code != 0 for worker in bench.workers)
     others = {*family.below("here")} - {*waited}
-    report(findings, deaths=deaths, waited_for=len(waited), others=len(others))
-    assert deaths > 1
-    assert len(waited) == TREES * (2 + 3 + 2)
+    report(findings, deaths=kills, waited_for=len(waited), others=len(others))
+    assert len(waited) == batches * TREES * EACH
     assert {*waited} <= ended
     assert all(start <= left + LATER for start in family.starts(others))
 
