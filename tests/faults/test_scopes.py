@@ -51,6 +51,7 @@ RHYTHM = 0.1  # seconds
 CUT_LEASE = 3.0  # seconds
 RUNNING = FEW + 2 + 2 * FEW  # of `held`
 HEARD = 3.0  # seconds from a repair until what was cancelled meanwhile is heard of
+QUICK = ["kill-outer", "cancel-inner"]  # once each way, and once each scope
 TREES = scaled(30, 300)
 EACH = 2 + 3 + 2  # that are sent for one of these trees: two, what is below one, and below that
 KILLS = scaled(2, 10)  # before a scope is left; there may be more while it is
@@ -255,7 +256,7 @@ async def test_what_a_script_has_in_its_scope_ends_when_it_is_killed(
     assert broken <= died + MISSED
 
 
-@pytest.mark.parametrize("what", ["kill-outer", "kill-inner", "cancel-outer", "cancel-inner"])
+@pytest.mark.parametrize("what", scaled(QUICK, [*QUICK, "kill-inner", "cancel-outer"]))
 async def test_what_is_inside_ends_and_what_is_outside_goes_on(
     either_bench: Bench[Bed], report: Report, what: str
 ) -> None:
