@@ -135,6 +135,7 @@ class Executor:
             made=self._made,
             apart=self.apart,
             end_scopes_of=scopes.end_opened_by,
+            runs_already=slots.runs_already,
         )
 
     async def run(self, delivery: Delivery, complete: Complete) -> None:

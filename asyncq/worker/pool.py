@@ -160,6 +160,19 @@ class Slots:
                     return delivery.crashes
         return None
 
+    def runs_already(self, id: str) -> bool:
+        """Whether another delivery of this message runs, which was started before that of the
+        current task. Where brokers know no ids there may be copies."""
+        here = cast("asyncio.Task[Any]", asyncio.current_task())
+        for pool in self.pools:
+            if here in pool.running:
+                for task, delivery in pool.running.items():  # in the order of their start
+                    if task is here:
+                        return False
+                    if delivery.envelope.id == id:
+                        return True
+        return False
+
     def some_running(self, most: int = MOST_NAMED) -> list[str]:
         """What a few messages are called whose tasks run; and of threads, that it is one."""
         running = ((each, pool.running[each]) for pool in self.pools for each in pool.running)

@@ -20,6 +20,9 @@ from asyncq.worker.latches import arrivals, effects_of
 from asyncq.worker.prepared import PreparedTask
 from asyncq.worker.tasks import TaskLog
 
+ALREADY = "another delivery of it runs here already"
+COPY_DELAY = 1.0  # seconds until the outcome of what it is a copy of is looked for again
+
 DOOMS = {
     each.value: each
     for each in (FailureType.WAITED_TOO_LONG, FailureType.OVERFLOWED, FailureType.PURGED)
@@ -27,7 +30,8 @@ DOOMS = {
 
 
 class Unrun:
-    """Ends those of one worker; ``apart`` and ``made`` as in its executor."""
+    """Ends those of one worker; ``apart`` and ``made`` as in its executor, ``runs_already`` as in
+    `Slots`."""
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class Unrun:
         made: Mapping[str, PreparedTask],
         apart: set[str],
         end_scopes_of: Callable[[str], Awaitable[None]],
+        runs_already: Callable[[str], bool],
     ) -> None:
         self._decode = codec.decode
         self._backend = backend
@@ -53,6 +58,7 @@ class Unrun:
         self._made = made
         self._apart = apart
         self._end_scopes_of = end_scopes_of
+        self._runs_already = runs_already
 
     def with_ends(self, delivery: Delivery) -> Delivery:
         """As it was before an older worker gave it back: that one knows of no `Header.ends`."""
@@ -74,6 +80,8 @@ class Unrun:
         try:
             [record] = await self._backend.fetch([delivery.envelope.id])
             if record is None and left is None:
+                if self._runs_already(delivery.envelope.id):  # its scopes are to stand
+                    return self._leave_copy(delivery)
                 await self._end_scopes_of(delivery.envelope.id)
         except BackendError as error:
             self._log.postponement(
@@ -116,6 +124,13 @@ class Unrun:
         if not stays:  # else it comes for what follows from it
             self._log.skip(envelope)
         return Ack(delivery)
+
+    def _leave_copy(self, delivery: Delivery) -> Completion:
+        """Have it looked at later, and then as well look first whether it has an outcome."""
+        envelope = delivery.envelope
+        self._log.postponement(envelope, ALREADY, COPY_DELAY, self._now())
+        later = msgspec.structs.replace(envelope, again=True, eta=None)
+        return Completion(Nack(delivery, COPY_DELAY, later))
 
     def postpone(self, delivery: Delivery, kind: FailureType, why: str) -> Completion:
         """Give back what a newer worker may know how to run; reject it when none came in time."""

@@ -1,6 +1,7 @@
 """What belongs to a scope ends when its owner is gone, and goes on as long as he is there."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -251,6 +252,42 @@ async def test_a_task_that_runs_again_ends_what_its_earlier_run_began(app: App) 
         is_free.set()
         assert await apart.get(timeout=PATIENCE) == "of another task"
         assert await app.result(id).get(timeout=PATIENCE) == "done"
+
+
+async def test_a_copy_of_what_runs_waits_for_its_outcome_and_ends_no_scope_of_it(
+    rabbitmq_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RabbitMQ knows no ids: when workers die, what they had in hand may be there several times."""
+    caplog.set_level(logging.INFO, "asyncq")
+    app = App(rabbitmq_url, backend=f"memory://{new_id()}", config=Config(grace=1.0, lease=LEASE))
+    runs: list[str] = []
+    is_free = asyncio.Event()
+
+    @app.task(name="work")
+    async def work() -> str:
+        runs.append("work")
+        await is_free.wait()
+        return "done"
+
+    @app.task(name="own")
+    async def own() -> list[str]:
+        runs.append("own")
+        async with asyncq.scope(collect=True) as scope:
+            await work.enqueue()
+        return list(scope.outcomes)
+
+    async with app, app.worker():
+        client, id = app.client, new_id()
+        envelope = client.follow_up(own.s(), id)[0].envelope
+        await client.broker.publish([envelope])
+        await until(lambda: runs == ["own", "work"])
+        copy = msgspec.structs.replace(envelope, again=True)
+        await client.broker.publish([copy, copy])
+        await until(lambda: "another delivery of it runs here already" in caplog.text)
+        is_free.set()
+        assert await app.result(id).get(timeout=PATIENCE) == ["done"]
+        await until(lambda: caplog.text.count("has an outcome already") == 2)
+    assert runs == ["own", "work"]
 
 
 async def test_an_owner_says_that_he_is_there_as_long_as_a_scope_is_open(app: App) -> None:

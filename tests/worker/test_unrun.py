@@ -31,6 +31,7 @@ async def test_a_suspect_that_was_purged_ends_as_that_however_many_workers_died_
             made={},
             apart=set(),
             end_scopes_of=end_scopes_of,
+            runs_already=lambda id: False,
         )
         assert await unrun.judge(suspect) is None
         record = unrun.doomed(suspect).record

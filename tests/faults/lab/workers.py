@@ -101,14 +101,19 @@ class WorkerProcess:
         hits these tasks and no others.
         """
         pid = pid or self.pid
-        with fail_after(END_TIMEOUT):
-            while True:
-                os.kill(pid, signal.SIGSTOP)
-                await until(lambda: state(pid) == "T", END_TIMEOUT, "it stands still")
-                if running := self._running(pid):
-                    return running
+        running = set[str]()
+        try:
+            with fail_after(END_TIMEOUT):
+                while True:
+                    os.kill(pid, signal.SIGSTOP)
+                    await until(lambda: state(pid) == "T", END_TIMEOUT, "it stands still")
+                    if running := self._running(pid):
+                        return running
+                    os.kill(pid, signal.SIGCONT)
+                    await anyio.sleep(LOOK)
+        finally:
+            if not running:  # nobody waits for it any more, and it is not to stand still for ever
                 os.kill(pid, signal.SIGCONT)
-                await anyio.sleep(LOOK)
 
     def log(self) -> str:
         return self._log.read_text()
