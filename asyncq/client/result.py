@@ -185,6 +185,8 @@ class Result(Generic[R_co]):
         id that it never had; while that outcome is kept, whoever awaits what is sent with this id
         later is told so.
 
+        What a latch holds until others have ended is not sent yet: it is `UNKNOWN`.
+
         What bears the same id and is sent within five seconds from then is cancelled as well: the
         clocks of two machines may differ.
 

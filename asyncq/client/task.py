@@ -86,7 +86,9 @@ class TaskOptions(Shown, frozen=True, kw_only=True):
     time_limit: SecondsOrNone = no_default()
     """Seconds one attempt may take. A coroutine is cancelled then, and if it goes on all the same
     again every ten seconds; what a plain function does in its thread is left behind, and ends at
-    its next line of Python. The task has failed then, with `TimeLimitExceeded`."""
+    its next line of Python. The task has failed then, with `TimeLimitExceeded`. What never comes
+    back from C, and holds the event loop or the interpreter lock, no limit reaches: that is what
+    `Config.stall_limit` is for, and the task has cost its worker then."""
     soft_time_limit: SecondsOrNone = no_default()
     """Seconds after which `SoftTimeLimitExceeded` is raised inside of an attempt, once: where the
     coroutine waits, or at the next line of Python of a plain function. (What waits in C, as
