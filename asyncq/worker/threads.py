@@ -2,6 +2,9 @@
 
 What can be done is to have an exception raised in one, at its next line of Python. A thread that
 waits in C (``time.sleep``, a driver's call) hears of it when it is back.
+
+Python may call something in between whose errors it drops: a ``__del__``, the callback of a weak
+reference or of the garbage collector. What is dropped there is raised once more.
 """
 
 import asyncio
@@ -16,7 +19,8 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
-from functools import partial
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +55,14 @@ class _Call:
     has ended, and what has not arrived by then is taken back: it would hit our code.
     """
 
-    __slots__ = ("_lock", "_thread")
+    __slots__ = ("_lock", "_raised", "_thread", "ask_again")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._thread: int | None = None
+        self._raised: type[BaseException] | None = None
+        self.ask_again: Callable[[type[BaseException]], object] | None = None
+        """What is done, in the thread, where what was raised was dropped."""
 
     def begin(self) -> None:
         self._thread = threading.get_ident()
@@ -66,6 +73,7 @@ class _Call:
             if (thread := self._thread) is not None:
                 self._thread = None
                 _raise_in(thread, None)
+                _interrupted.pop(thread, None)
 
     @property
     def is_running(self) -> bool:
@@ -79,9 +87,37 @@ class _Call:
         a lock and is about to say that it will give it back.
         """
         with self._lock:
-            if self._thread is None:
+            if (thread := self._thread) is None:
                 return None
-            return _is_well_placed(self._thread) and bool(_raise_in(self._thread, kind))
+            if not _is_well_placed(thread):
+                return False
+            _interrupted[thread], self._raised = self, kind
+            return bool(_raise_in(thread, kind))
+
+    def was_dropped(self, kind: type[BaseException] | None) -> bool:
+        """Whether it was ours, and is raised once more."""
+        if kind is None or kind is not self._raised or self.ask_again is None:
+            return False
+        self._raised = None
+        self.ask_again(kind)
+        return True
+
+
+_interrupted: dict[int, _Call] = {}
+"""What was raised in which thread; each change is one step."""
+
+
+@cache
+def _hear_of_what_is_dropped() -> None:
+    """From now on, in this process; what is none of ours goes to whom it went before."""
+    before = sys.unraisablehook
+
+    def hook(dropped: "sys.UnraisableHookArgs", /) -> None:
+        call = _interrupted.get(threading.get_ident())
+        if call is None or not call.was_dropped(dropped.exc_type):
+            before(dropped)
+
+    sys.unraisablehook = hook
 
 
 def _is_well_placed(thread: int) -> bool:
@@ -175,10 +211,13 @@ class Threads:
         return call is not None and self._interrupt(call, kind)
 
     def _interrupt(self, call: _Call, kind: type[BaseException], pause: float = AGAIN) -> bool:
+        loop = asyncio.get_running_loop()
+        _hear_of_what_is_dropped()
+        call.ask_again = partial(_call_soon, loop, self._interrupt, call)
         is_raised = call.interrupt(kind)
         if is_raised is False:  # it may stay there for hours: in a queue that nobody fills, say
             later = min(2 * pause, AT_LEAST_EVERY)
-            asyncio.get_running_loop().call_later(pause, self._interrupt, call, kind, later)
+            loop.call_later(pause, self._interrupt, call, kind, later)
         return is_raised is not None
 
     def has_begun(self, attempt: "asyncio.Task[Any]") -> bool:
@@ -231,6 +270,11 @@ def _call(
         except BaseException:  # noqa: BLE001, S112 - an interruption that comes too late
             continue
         return value, raised
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: Any) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits for it any more
+        loop.call_soon_threadsafe(function, *args)
 
 
 def _take(ticket: list[None]) -> bool:

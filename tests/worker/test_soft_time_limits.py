@@ -256,6 +256,34 @@ async def test_a_thread_hears_of_its_soft_limit_at_its_next_line(any_app: App) -
         assert await (await work.enqueue()).get(timeout=PATIENCE) == "half of it"
 
 
+@pytest.mark.parametrize("limit", ["soft_time_limit", "time_limit"])
+async def test_an_interruption_that_python_drops_is_raised_once_more(app: App, limit: str) -> None:
+    """In a ``__del__``, or a callback of the garbage collector."""
+    ended: list[str] = []
+
+    class Dies:
+        def __del__(self) -> None:
+            spin(0.3)
+
+    limits: dict[str, Any] = {limit: 0.1}
+
+    @app.task(**limits)
+    def work() -> None:
+        Dies()
+        try:
+            spin(PATIENCE)
+        except BaseException as error:
+            ended.append(type(error).__name__)
+            raise
+        ended.append("never")
+
+    async with app, app.worker():
+        with pytest.raises(TaskFailed):
+            await (await work.enqueue()).get(timeout=PATIENCE)
+        await until(lambda: bool(ended))
+    assert ended == ["SoftTimeLimitExceeded" if limit == "soft_time_limit" else "TimeLimitExceeded"]
+
+
 async def test_a_thread_past_its_hard_limit_ends_at_its_next_line(app: App) -> None:
     ended: list[str] = []
 
