@@ -236,6 +236,8 @@ class Cancellations:
         runs: set[str] = set()
         for pool in tuple(self._slots.pools):
             for task, delivery in tuple(pool.running.items()):
+                if task.done():  # and was given back, maybe: its pool is about to hear of it
+                    continue
                 envelope = delivery.envelope
                 runs.add(envelope.id)
                 if (named is None or envelope.id in named) and self._is_of(mark, envelope):

@@ -17,11 +17,13 @@ import redis.asyncio
 
 from asyncq.app import App
 from asyncq.client.context import Context
+from asyncq.clock import SystemClock
 from asyncq.errors import RetryLater, TaskCancelled
 from asyncq.language.effects import Hold, Send
-from asyncq.language.marks import Cancellation
-from asyncq.language.message import End, Status, new_id
+from asyncq.language.marks import Cancellation, Mark
+from asyncq.language.message import End, Message, Status, new_id
 from asyncq.language.policies import Retry
+from asyncq.worker.cancellations import Cancellations
 from tests.client.given import AT_ONCE, PATIENCE, new_app, until, until_empty
 from tests.worker.combinations import any_app, sees_all
 
@@ -100,6 +102,29 @@ async def test_the_connection_that_hears_of_cancellations_is_cut_again_and_again
             with pytest.raises(TaskCancelled, match="enough"):
                 await result.get(timeout=PATIENCE)
     assert max(ended.values()) - healed < HEARD
+
+
+async def test_a_mark_that_comes_as_a_retry_is_given_back_is_not_missed(
+    any_app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its attempt is over, and its pool has not heard of that yet."""
+    given_back = Cancellations.given_back
+
+    def and_mark(self: Cancellations, message: Message) -> None:
+        given_back(self, message)
+        mark = Mark(at=SystemClock().now(), reason="enough", ids=(message.header.id,))
+        asyncio.get_running_loop().call_soon(self._apply, mark)  # pyright: ignore[reportPrivateUsage]
+
+    monkeypatch.setattr(Cancellations, "given_back", and_mark)
+
+    @any_app.task(retry=Retry(1, base=3600, jitter=False, ceiling=3600))
+    async def work() -> None:
+        raise ValueError("not today")
+
+    async with any_app, any_app.worker():
+        result = await work.enqueue()
+        with pytest.raises(TaskCancelled, match="enough"):
+            await result.get(timeout=PATIENCE)
 
 
 async def test_marks_of_others_cost_what_is_not_marked_next_to_nothing() -> None:
